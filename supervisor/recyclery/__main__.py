@@ -1,0 +1,7 @@
+"""`python -m recyclery`."""
+
+import sys
+
+from recyclery.cli import main
+
+sys.exit(main())

@@ -1,0 +1,103 @@
+"""Kills processes, never a stranger: a process is held by pidfd and its start checked before the signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from recyclery_worker.link import COLLECT_SIGNAL
+
+from recyclery.observe.processes import list_processes, read_file, read_process
+from recyclery.observe.snapshot import Owner, Process
+
+GONE_SECONDS = 1.5
+LOOK_EVERY_SECONDS = 0.02
+# Profile folders made for one session: chromedriver's, Chromium's and Chrome's own, and `browser()`'s.
+PROFILE_PREFIXES = (
+    "recyclery-profile-",
+    "org.chromium.Chromium.",
+    ".org.chromium.Chromium.",
+    "com.google.Chrome.",
+    ".com.google.Chrome.",
+    "scoped_dir",
+)
+PROFILE_ARGUMENTS = (b"--user-data-dir=", b"--database=")
+
+
+async def kill_processes(processes: Iterable[Process]) -> list[Process]:
+    """Kill the processes and what they start meanwhile, and remove the browsers' own profile folders.
+
+    Returns those still there after GONE_SECONDS (in the kernel's hands, or not ours to kill).
+    """
+    doomed = {(process.pid, process.start_ticks): process for process in processes}
+    profiles = {folder for process in doomed.values() for folder in profile_folders(process.pid)}
+    for process in doomed.values():
+        kill_process(process)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + GONE_SECONDS
+    while left := [process for process in doomed.values() if is_running(process)]:
+        if loop.time() > deadline:
+            break
+        for late in [found for found in list_processes() if found.parent in {gone.pid for gone in left}]:
+            if doomed.setdefault((late.pid, late.start_ticks), late) is late:
+                kill_process(late)
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+    for folder in profiles:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return left
+
+
+def kill_process(process: Process) -> bool:
+    """Send SIGKILL if the pid still names this very process; tell whether it did."""
+    return signal_process(process.pid, process.start_ticks, signal.SIGKILL)
+
+
+def signal_process(pid: int, start_ticks: int, signum: int) -> bool:
+    """Signal the process that has this pid and start, holding it meanwhile; tell whether it was there."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        found = read_process(pid)
+        if found is None or found.start_ticks != start_ticks or found.is_defunct:
+            return False
+        signal.pidfd_send_signal(pidfd, signum)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def nudge_child(owner: Owner) -> bool:
+    """Send a pool child the signal at which it collects its ended browsers; tell whether it was there."""
+    return signal_process(owner.pid, owner.start_ticks, COLLECT_SIGNAL)
+
+
+def is_running(process: Process) -> bool:
+    """Tell whether this very process is there and not defunct."""
+    found = read_process(process.pid)
+    return found is not None and found.start_ticks == process.start_ticks and not found.is_defunct
+
+
+def profile_folders(pid: int) -> list[Path]:
+    """Return the throw-away profile folders a browser process names; never one a person chose."""
+    temp = Path(tempfile.gettempdir())
+    folders = []
+    # The bytes are taken as they are: Chrome writes its arguments anew, with spaces between them.
+    command = read_file(f"/proc/{pid}/cmdline").replace(b"\0", b" ").split(b" ")
+    for argument in command:
+        for name in PROFILE_ARGUMENTS:
+            if argument.startswith(name):
+                path = Path(os.fsdecode(argument.removeprefix(name)))
+                if path.is_relative_to(temp) and path != temp:
+                    top = temp / path.relative_to(temp).parts[0]
+                    if top.name.startswith(PROFILE_PREFIXES) and ".." not in path.parts:
+                        folders.append(top)
+    return folders

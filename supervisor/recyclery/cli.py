@@ -1,0 +1,70 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from recyclery import __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code (2 for wrong usage)."""
+    args = build_parser().parse_args(arguments)
+    code: int = args.command(args)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; each command's function is the namespace's `command`."""
+    parser = argparse.ArgumentParser(
+        prog="recyclery", description="A worker supervisor for Celery, made for containers that run browsers."
+    )
+    parser.add_argument("--version", action="version", version=f"recyclery {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="supervise the pools: the container's entry point")
+    run.add_argument("--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one")
+    run.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
+    which = run.add_mutually_exclusive_group()
+    which.add_argument("--single", action="store_true", help="one worker on high,default,low")
+    which.add_argument(
+        "--pool", action="append", default=[], metavar="NAME", help="only this pool; may be repeated"
+    )
+    run.add_argument("--grace", metavar="SECONDS", help="for running tasks when stopped (25)")
+    run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
+    run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
+    run.set_defaults(command=run_command)
+
+    status = commands.add_parser("status", help="what the supervisor sees now")
+    status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
+    status.set_defaults(command=status_command)
+    return parser
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """`recyclery run`."""
+    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.init.run import run  # noqa: PLC0415
+
+    line = CommandLine(
+        config=args.config,
+        app=args.app,
+        single=args.single,
+        pools=tuple(args.pool),
+        grace=args.grace,
+        log_level=args.log_level,
+        memory_limit=args.memory_limit,
+    )
+    return run(line)
+
+
+def status_command(args: argparse.Namespace) -> int:
+    """`recyclery status`."""
+    from recyclery.report.status import print_status  # noqa: PLC0415
+
+    return print_status(as_json=args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

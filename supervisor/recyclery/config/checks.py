@@ -1,0 +1,123 @@
+"""The checks of single values: each takes text or a TOML value and returns the typed one, or refuses it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
+# Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
+QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
+APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
+
+
+class Refused(Exception):
+    """The value is not allowed; the message says what is."""
+
+
+Check = Callable[[Any], Any]
+
+
+def whole_number(least: int, most: int) -> Check:
+    """Return a check for a whole number from `least` to `most`."""
+
+    def check(value: Any) -> int:
+        allowed = f"a whole number from {least} to {most}"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise Refused(allowed)
+        try:
+            number = int(value)
+        except ValueError:
+            raise Refused(allowed) from None
+        if not least <= number <= most:
+            raise Refused(allowed)
+        return number
+
+    return check
+
+
+def seconds(least: float, most: float) -> Check:
+    """Return a check for a number of seconds from `least` to `most`; an `s` may follow."""
+
+    def check(value: Any) -> float:
+        allowed = f"a number of seconds from {least:g} to {most:g}"
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise Refused(allowed)
+        try:
+            number = float(value.strip().removesuffix("s")) if isinstance(value, str) else float(value)
+        except ValueError:
+            raise Refused(allowed) from None
+        if not least <= number <= most:
+            raise Refused(allowed)
+        return number
+
+    return check
+
+
+def size_bytes(value: Any) -> int:
+    """Return a size in bytes: a whole number, or text as `768MiB`, `1G`; units are powers of 1024."""
+    allowed = "a size of at least 64MiB, such as 768MiB or 1GiB"
+    if isinstance(value, bool):
+        raise Refused(allowed)
+    match = SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise Refused(allowed)
+    number = int(float(match[1]) * (1 << UNITS[match[2].lower()]))
+    if number < 64 << 20:
+        raise Refused(allowed)
+    return number
+
+
+def size_or_auto(value: Any) -> int | None:
+    """Return a size in bytes, or None for `auto`."""
+    return None if value == "auto" else size_bytes(value)
+
+
+def truth(value: Any) -> bool:
+    """Return a TOML boolean."""
+    if not isinstance(value, bool):
+        raise Refused("true or false")
+    return value
+
+
+def log_level(value: Any) -> str:
+    """Return a log level's name in lower case."""
+    if not isinstance(value, str) or value.lower() not in LOG_LEVELS:
+        raise Refused(f"one of {', '.join(LOG_LEVELS)}")
+    return value.lower()
+
+
+def app_name(value: Any) -> str:
+    """Return the dotted name of a Celery app, as `celery -A` takes it."""
+    if not isinstance(value, str) or not APP_NAME.fullmatch(value):
+        raise Refused("a module's dotted name, such as app.infrastructure.celery or proj:app")
+    return value
+
+
+def pool_name(value: Any) -> str:
+    """Return a pool's name: it becomes part of node, process and file names."""
+    if not isinstance(value, str) or not POOL_NAME.fullmatch(value) or value == "governor":
+        raise Refused("a name of a-z, 0-9, _ and -, at most 31 long, other than `governor`")
+    return value
+
+
+def queues(value: Any) -> tuple[str, ...]:
+    """Return queue names from a list, or from text with commas."""
+    allowed = "one or more queue names, separated by commas, each once"
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Refused(allowed)
+    stripped = tuple(name.strip() for name in names)
+    if not stripped or not all(map(QUEUE_NAME.fullmatch, stripped)) or len(set(stripped)) < len(stripped):
+        raise Refused(allowed)
+    return stripped
+
+
+concurrency = whole_number(1, 1000)
+max_tasks_per_child = whole_number(1, 1_000_000)
+percent = whole_number(10, 100)
+grace_seconds = seconds(1, 3600)

@@ -1,0 +1,48 @@
+"""Where sockets live."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
+# A unix socket's address holds 107 bytes (unix(7)); the longest name we add is worker-POOL-b.sock.
+LONGEST_RUNTIME_DIR = 107 - len("/worker-.sock") - 31 - len("-b")
+
+
+class UnusableDirectory(Exception):
+    """The runtime folder cannot be used; the message says why."""
+
+
+def find_runtime_dir(environment: Mapping[str, str]) -> Path:
+    """Return the runtime folder: the stated one, /run/recyclery where writable, else a private temp folder."""
+    if stated := environment.get("RECYCLERY_RUNTIME_DIR"):
+        return Path(stated)
+    parent = DEFAULT_RUNTIME_DIR if DEFAULT_RUNTIME_DIR.exists() else DEFAULT_RUNTIME_DIR.parent
+    if os.access(parent, os.W_OK | os.X_OK):
+        return DEFAULT_RUNTIME_DIR
+    return Path(tempfile.gettempdir()) / f"recyclery-{os.getuid()}"
+
+
+def prepare_runtime_dir(path: Path) -> None:
+    """Make the runtime folder, ours alone; raises UnusableDirectory."""
+    if len(os.fsencode(path)) > LONGEST_RUNTIME_DIR:
+        raise UnusableDirectory(
+            f"{path}: longer than {LONGEST_RUNTIME_DIR} bytes, too long for unix sockets; "
+            "set RECYCLERY_RUNTIME_DIR to a shorter one"
+        )
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid != os.getuid():
+            raise UnusableDirectory(
+                f"{path}: belongs to another user; set RECYCLERY_RUNTIME_DIR to one of yours"
+            )
+        path.chmod(0o700)
+        if not os.access(path, os.W_OK):
+            raise UnusableDirectory(f"{path}: not writable; set RECYCLERY_RUNTIME_DIR to a writable folder")
+    except OSError as error:
+        raise UnusableDirectory(
+            f"{path}: {error.strerror}; set RECYCLERY_RUNTIME_DIR to a writable folder"
+        ) from None

@@ -1,0 +1,44 @@
+"""The settings as frozen values, with the built-in pools of the deployment Recyclery serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+MIB = 1 << 20
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """One Celery worker: its queues, its children, and what is done about what they leave behind."""
+
+    name: str
+    queues: tuple[str, ...]
+    concurrency: int
+    max_tasks_per_child: int
+    reap_leftover_browsers: bool = True
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """The limit (None: the cgroup's, else the machine's) and the levels of it at which the governor acts."""
+
+    limit_bytes: int | None = None
+    retire_percent: int = 80
+    hard_percent: int = 95
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `recyclery run` goes by."""
+
+    app: str
+    pools: tuple[Pool, ...]
+    runtime_dir: Path
+    memory: Memory = Memory()
+    log_level: str = "info"
+    grace_seconds: float = 25.0
+
+
+FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)
+SLOW = Pool(name="slow", queues=("low",), concurrency=1, max_tasks_per_child=10)
+SINGLE = Pool(name="worker", queues=("high", "default", "low"), concurrency=2, max_tasks_per_child=10)
+BUILT_IN = (FAST, SLOW)

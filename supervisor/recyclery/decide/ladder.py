@@ -1,0 +1,160 @@
+"""The rungs, one function each, from the cheapest to the dearest; `decide` asks them all in that order.
+
+| rung | function | acts when |
+|---|---|---|
+| 0 reap | `reap_orphans`, `reap_leftovers`, `collect_defunct` | something runs that no live task owns |
+| 2 retire | `retire_children` | a child's tree and the next task's tail would pass its budget |
+| 5 preempt | `preempt_largest` | the floor is above the hard level |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from recyclery.config.settings import Pool, Settings
+from recyclery.decide.actions import Action, Collect, Preempt, Reap, Retire
+from recyclery.decide.model import PoolModel
+from recyclery.observe.ownership import browser_groups
+from recyclery.observe.snapshot import TICK_SECONDS, Child, Owner, Process, Snapshot
+
+MIB = 1 << 20
+# A recycle that frees less than this is not worth a fork.
+LEAST_GAIN_BYTES = 16 * MIB
+RETIRE_AGAIN_SECONDS = 10.0
+PREEMPT_AGAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What earlier ticks leave to this one: what was learned, and what was asked for and when."""
+
+    models: Mapping[str, PoolModel] = field(default_factory=dict)
+    retired: Mapping[Owner, float] = field(default_factory=dict)
+    preempted: float | None = None
+
+
+def decide(snapshot: Snapshot, memory: Memory, settings: Settings) -> list[Action]:
+    """Return what to do now; at most one heavy action (retire, preempt) at a time."""
+    actions: list[Action] = [
+        *reap_orphans(snapshot),
+        *reap_leftovers(snapshot, settings),
+        *collect_defunct(snapshot),
+    ]
+    heavy = preempt_largest(snapshot, memory, settings) or next(
+        retire_children(snapshot, memory, settings), None
+    )
+    return [*actions, heavy] if heavy is not None else actions
+
+
+def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:
+    """What a dead child left: all of its session, and browsers that left the session."""
+    for orphans in snapshot.orphans:
+        doomed = tuple(
+            process
+            for process in orphans.processes
+            if not process.is_defunct and (process.session == orphans.owner.pid or process.is_browser)
+        )
+        if doomed:
+            yield Reap(
+                kind="orphans",
+                owner=orphans.owner,
+                processes=doomed,
+                reason=f"their pool child {orphans.owner.pid} is dead",
+            )
+
+
+def reap_leftovers(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
+    """Browsers that a finished task started and a living child still has.
+
+    A child runs one task at a time, so a browser begun between the start of its first task and the end of its
+    last finished one belongs to a task that is over. One older than all tasks is the child's own.
+    """
+    willing = {pool.name for pool in settings.pools if pool.reap_leftover_browsers}
+    for child in snapshot.children:
+        ended, first = child.last_task_ended, child.first_task_started
+        if child.owner.pool not in willing or ended is None or first is None:
+            continue
+        doomed: list[Process] = []
+        for browser in browser_groups(child.processes, child.owner.pid):
+            # Starts are told in whole clock ticks: one tick's doubt goes to the browser on either side.
+            began = browser[0].started + TICK_SECONDS
+            if first <= began <= ended:
+                doomed += [process for process in browser if not process.is_defunct]
+        if doomed:
+            yield Reap(
+                kind="leftovers",
+                owner=child.owner,
+                processes=tuple(doomed),
+                reason=f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago",
+            )
+
+
+def collect_defunct(snapshot: Snapshot) -> Iterator[Collect]:
+    """Children with ended browsers that only they, the parent, can collect."""
+    for child in snapshot.children:
+        defunct = sum(
+            process.is_defunct and process.is_browser and process.parent == child.owner.pid
+            for process in child.processes
+        )
+        if defunct:
+            yield Collect(owner=child.owner, reason=f"{defunct} ended browser processes wait for their parent")
+
+
+def retire_children(snapshot: Snapshot, memory: Memory, settings: Settings) -> Iterator[Retire]:
+    """The children that the next task would take past their budget, the one furthest past it first."""
+    pools = {pool.name: pool for pool in settings.pools}
+    past: list[tuple[int, Retire]] = []
+    for child in snapshot.children:
+        pool = pools.get(child.owner.pool)
+        model = memory.models.get(child.owner.pool)
+        if pool is None or model is None or model.baseline_bytes is None or child.tasks_done == 0:
+            continue
+        asked = memory.retired.get(child.owner)
+        if asked is not None and snapshot.at - asked < RETIRE_AGAIN_SECONDS:
+            continue
+        # A running task's own memory is not what a recycle frees: judge by what stays, before it or after.
+        if child.task_id is not None:
+            continue
+        budget = child_budget(snapshot, settings, pool)
+        excess = child.tree_bytes + model.tail_bytes - budget
+        if excess > 0 and child.tree_bytes - model.baseline_bytes >= LEAST_GAIN_BYTES:
+            reason = (
+                f"{mib(child.tree_bytes)} now + {mib(model.tail_bytes)} for the next task "
+                f"pass its budget of {mib(budget)}; after {child.tasks_done} tasks"
+            )
+            past.append((excess, Retire(owner=child.owner, reason=reason)))
+    for _, retire in sorted(past, key=lambda pair: -pair[0]):
+        yield retire
+
+
+def child_budget(snapshot: Snapshot, settings: Settings, pool: Pool) -> int:
+    """What one child of the pool may hold: the retire level, less all that is not this pool's, shared out."""
+    level = snapshot.container.limit_bytes * settings.memory.retire_percent // 100
+    held = sum(child.tree_bytes for child in snapshot.children if child.owner.pool == pool.name)
+    others = max(0, snapshot.container.floor_bytes - held)
+    return max(0, level - others) // pool.concurrency
+
+
+def preempt_largest(snapshot: Snapshot, memory: Memory, settings: Settings) -> Preempt | None:
+    """The child to kill now, with all it started, so that the kernel need not choose."""
+    container = snapshot.container
+    hard_bytes = container.limit_bytes * settings.memory.hard_percent // 100
+    if container.floor_bytes < hard_bytes or not snapshot.children:
+        return None
+    if memory.preempted is not None and snapshot.at - memory.preempted < PREEMPT_AGAIN_SECONDS:
+        return None
+    largest: Child = max(snapshot.children, key=lambda child: child.tree_bytes)
+    return Preempt(
+        owner=largest.owner,
+        processes=tuple(process for process in largest.processes if not process.is_defunct),
+        reason=(
+            f"{mib(container.floor_bytes)} cannot be reclaimed, above {settings.memory.hard_percent} % "
+            f"of {mib(container.limit_bytes)}; this child holds the most, {mib(largest.tree_bytes)}"
+        ),
+    )
+
+
+def mib(size_bytes: int) -> str:
+    """Say a size for people."""
+    return f"{size_bytes / MIB:.0f} MiB"

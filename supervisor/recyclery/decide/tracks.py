@@ -1,0 +1,61 @@
+"""Follows each child's memory from tick to tick and yields a `TaskRun` for every task seen to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from recyclery.decide.model import TaskRun
+from recyclery.observe.snapshot import Child, Owner, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One child: its tree when last seen idle, the most seen since, and the task it was last seen at."""
+
+    tasks_done: int
+    idle_bytes: int | None
+    peak_bytes: int
+    task_name: str | None
+
+
+def follow(tracks: Mapping[Owner, Track], snapshot: Snapshot) -> tuple[dict[Owner, Track], list[TaskRun]]:
+    """Return the tracks after this snapshot, without those of children gone, and the runs that ended in it."""
+    followed, runs = {}, []
+    for child in snapshot.children:
+        track, run = follow_child(tracks.get(child.owner), child)
+        followed[child.owner] = track
+        if run is not None:
+            runs.append(run)
+    return followed, runs
+
+
+def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | None]:
+    """Return one child's track after this look at it, and its run if exactly one ended since the last."""
+    tree = child.tree_bytes
+    idle = child.task_id is None
+    fresh = Track(
+        tasks_done=child.tasks_done,
+        idle_bytes=tree if idle else None,
+        peak_bytes=tree,
+        task_name=child.task_name,
+    )
+    if track is None:
+        return fresh, None
+    if child.tasks_done == track.tasks_done:
+        if idle:
+            return replace(fresh, task_name=None), None
+        return replace(
+            track, peak_bytes=max(track.peak_bytes, tree), task_name=child.task_name or track.task_name
+        ), None
+    if not idle or track.idle_bytes is None or child.tasks_done != track.tasks_done + 1:
+        # The next task is under way: what this one left cannot be told from what that one needs.
+        return fresh, None
+    return fresh, TaskRun(
+        pool=child.owner.pool,
+        task_name=track.task_name or "",
+        tasks_before=track.tasks_done,
+        before_bytes=track.idle_bytes,
+        peak_bytes=max(track.peak_bytes, tree),
+        after_bytes=tree,
+    )

@@ -1,0 +1,6 @@
+"""How `recyclery run` ends."""
+
+DRAINED = 0
+KILLED = 1
+GAVE_UP = 70
+BAD_CONFIGURATION = 78

@@ -1,0 +1,109 @@
+"""The supervisor's standard output: lines kept in a bounded buffer, written only when nobody has to wait."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import deque
+
+BUFFER_BYTES = 1 << 20
+# POLLOUT on a pipe promises that this many bytes go in without blocking (pipe(7)).
+WRITE_BYTES = select.PIPE_BUF
+
+
+class Outlet:
+    """A write-only member of supervisord's socket map (the methods are asyncore's)."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        self._lines: deque[bytes] = deque()
+        self._buffered_bytes = 0
+        self._dropped = 0
+
+    def put(self, line: bytes) -> None:
+        """Take one line, its newline included; drop it, and count that, when the reader is too far behind."""
+        if self._buffered_bytes + len(line) > BUFFER_BYTES:
+            self._dropped += 1
+            return
+        if self._dropped and self._buffered_bytes < BUFFER_BYTES // 2:
+            note = f"recyclery | {self._dropped} log lines dropped: standard output was not read\n".encode()
+            self._dropped = 0
+            self._append(note)
+        self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._buffered_bytes += len(line)
+
+    def readable(self) -> bool:
+        """Never: it is only written to."""
+        return False
+
+    def writable(self) -> bool:
+        """Tell whether anything waits to be written."""
+        return bool(self._lines)
+
+    def handle_write_event(self) -> None:
+        """Write once, as much as cannot block."""
+        chunk = bytearray()
+        while self._lines and len(chunk) + len(self._lines[0]) <= WRITE_BYTES:
+            chunk += self._lines.popleft()
+        if not chunk:
+            line = self._lines.popleft()
+            chunk += line[:WRITE_BYTES]
+            self._lines.appendleft(line[WRITE_BYTES:])
+        self._buffered_bytes -= len(chunk)
+        written = self._write(bytes(chunk))
+        if written < len(chunk):
+            self._lines.appendleft(bytes(chunk[written:]))
+            self._buffered_bytes += len(chunk) - written
+
+    def _write(self, chunk: bytes) -> int:
+        try:
+            return os.write(self._fd, chunk)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # Nobody will ever read this again; a log is not worth a container.
+            return len(chunk)
+
+    def handle_error(self) -> None:
+        """Go on: supervisord calls this for an exception in a handler."""
+
+    def drain(self, seconds: float) -> None:
+        """Write what waits, for at most so long: the last words before the process ends."""
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        while self._lines and (left := deadline - time.monotonic()) > 0:
+            if poller.poll(left * 1000):
+                self.handle_write_event()
+
+
+class LineLog:
+    """Cuts one child's output into lines, each with the child's name before it.
+
+    Stands where supervisord's dispatchers expect a logger: they call `info` and look at `handlers`.
+    """
+
+    handlers: tuple[()] = ()
+
+    def __init__(self, outlet: Outlet, name: str) -> None:
+        self._outlet = outlet
+        self._prefix = f"{name} | ".encode()
+        self._rest = b""
+
+    def info(self, data: bytes | str) -> None:
+        """Take a piece of output, which may end in the middle of a line."""
+        *lines, self._rest = (self._rest + (data.encode() if isinstance(data, str) else data)).split(b"\n")
+        for line in lines:
+            self._outlet.put(self._prefix + line + b"\n")
+        if len(self._rest) > WRITE_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        """Pass on a last line that has no newline."""
+        if self._rest:
+            self._outlet.put(self._prefix + self._rest + b"\n")
+            self._rest = b""

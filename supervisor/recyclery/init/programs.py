@@ -1,0 +1,115 @@
+"""What supervisord is told to run: its configuration, written for our pools and the governor."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from recyclery.config.settings import Pool, Settings
+
+GOVERNOR = "governor"
+GOVERNOR_GRACE_SECONDS = 3
+
+TEMPLATE = """\
+; Written by `recyclery run` at every start, for supervisorctl -c.
+[unix_http_server]
+file={socket}
+chmod=0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://{socket}
+
+[supervisord]
+nodaemon=true
+nocleanup=true
+identifier=recyclery
+logfile=/dev/null
+logfile_maxbytes=0
+loglevel={log_level}
+pidfile={runtime_dir}/supervisord.pid
+childlogdir={runtime_dir}
+minfds=256
+minprocs=1
+
+[eventlistener:{governor}]
+command={governor_command}
+events=PROCESS_STATE
+priority=1
+startsecs=1
+startretries=1000000
+autorestart=true
+stopwaitsecs={governor_grace_seconds}
+stdout_logfile=NONE
+stderr_logfile=NONE
+"""
+
+PROGRAM = """
+[program:{name}]
+command={command}
+environment=RECYCLERY_POOL="{name}",RECYCLERY_SLOT="{name}"
+priority=10
+startsecs=5
+startretries=3
+autorestart=true
+stopsignal=TERM
+stopwaitsecs={grace_seconds}
+; A signal to the group would kill the tasks that a warm shutdown waits for.
+stopasgroup=false
+killasgroup=true
+redirect_stderr=true
+stdout_logfile=NONE
+"""
+
+
+def write_configuration(settings: Settings) -> Path:
+    """Write supervisord's configuration into the runtime folder, and return its path."""
+    directory = settings.runtime_dir
+    text = TEMPLATE.format(
+        socket=escape(str(supervisor_socket(directory))),
+        runtime_dir=escape(str(directory)),
+        log_level="debug" if settings.log_level == "debug" else "info",
+        governor=GOVERNOR,
+        governor_command=escape(shlex.join([sys.executable, "-m", "recyclery.governor"])),
+        governor_grace_seconds=GOVERNOR_GRACE_SECONDS,
+    )
+    for pool in settings.pools:
+        text += PROGRAM.format(
+            name=pool.name,
+            command=escape(shlex.join(worker_command(settings, pool))),
+            grace_seconds=max(1, round(settings.grace_seconds)),
+        )
+    path = directory / "supervisord.conf"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def worker_command(settings: Settings, pool: Pool) -> list[str]:
+    """Return the command line of a pool's Celery worker."""
+    return [
+        sys.executable,
+        *("-m", "celery"),
+        *("-A", settings.app),
+        "worker",
+        *("-P", "custom"),
+        *("-I", "recyclery_worker"),
+        *("-n", f"{pool.name}@%h"),
+        *("-Q", ",".join(pool.queues)),
+        *("-c", str(pool.concurrency)),
+        *("--max-tasks-per-child", str(pool.max_tasks_per_child)),
+        *("-l", settings.log_level),
+    ]
+
+
+def supervisor_socket(runtime_dir: Path) -> Path:
+    """Where supervisord's XML-RPC answers."""
+    return runtime_dir / "supervisor.sock"
+
+
+def escape(text: str) -> str:
+    """Return text as supervisord's configuration wants it: % begins an expansion there."""
+    return text.replace("%", "%%")

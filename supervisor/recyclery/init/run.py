@@ -1,0 +1,106 @@
+"""`recyclery run`: check everything, then become the process engine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from recyclery.config.load import BadConfiguration, CommandLine, load
+from recyclery.config.paths import UnusableDirectory, prepare_runtime_dir
+from recyclery.config.settings import Settings
+from recyclery.init import exit_codes
+from recyclery.init.programs import write_configuration
+from recyclery.init.subreaper import become_subreaper, sweep_descendants
+
+APP_CHECK_SECONDS = 60.0
+
+
+def run(line: CommandLine) -> int:
+    """Run the supervisor until it is told to stop; return the exit code."""
+    try:
+        settings = load(line, os.environ)
+        prepare_runtime_dir(settings.runtime_dir)
+        lock = lock_runtime_dir(settings.runtime_dir)
+        broker_url = check_app(settings.app)
+    except (BadConfiguration, UnusableDirectory) as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return exit_codes.BAD_CONFIGURATION
+    write_settings(settings)
+    configuration = write_configuration(settings)
+    os.environ["RECYCLERY_RUNTIME_DIR"] = str(settings.runtime_dir)
+    os.environ["RECYCLERY_BROKER_URL"] = broker_url
+    os.environ["RECYCLERY_RUN"] = secrets.token_hex(4)
+    os.environ["CELERY_CUSTOM_WORKER_POOL"] = "recyclery_worker.pool:TaskPool"
+    become_subreaper()
+    # Imported late: a configuration error is told without waiting for it.
+    from recyclery.init.engine import run_engine  # noqa: PLC0415
+
+    with lock:
+        code = run_engine(settings, str(configuration))
+        sweep_descendants()
+    return code
+
+
+class RuntimeLock:
+    """Holds the runtime folder for one supervisor; the kernel lets go of it when the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+", encoding="ascii")
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def lock_runtime_dir(directory: Path) -> RuntimeLock:
+    """Return the lock; raises BadConfiguration when another supervisor has it."""
+    path = directory / "lock"
+    try:
+        return RuntimeLock(path)
+    except BlockingIOError:
+        holder = path.read_text(encoding="ascii") or "?"
+        raise BadConfiguration(
+            f"another supervisor (pid {holder}) uses {directory}: "
+            "stop it, or set RECYCLERY_RUNTIME_DIR to another folder"
+        ) from None
+
+
+def check_app(app: str) -> str:
+    """Import the Celery app in a process of its own; return its broker's URL, or raise BadConfiguration.
+
+    Not here: what the app imports would stay in PID 1's memory.
+    """
+    command = [sys.executable, "-m", "recyclery_worker.check", app]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=APP_CHECK_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise BadConfiguration(
+            f"app is {app!r}: importing it took longer than {APP_CHECK_SECONDS:g} s; "
+            "does a module of it connect somewhere when it is imported?"
+        ) from None
+    if done.returncode != 0:
+        raise BadConfiguration(
+            f"app is {app!r}: it cannot be imported from {Path.cwd()}: set CELERY_APP to what `celery -A` "
+            f"takes, and PYTHONPATH or the working directory to where it is\n{done.stderr.strip()}"
+        )
+    broker_url: str = json.loads(done.stdout.splitlines()[-1])["broker_url"]
+    return broker_url
+
+
+def write_settings(settings: Settings) -> None:
+    """Leave the settings for the governor, which may be restarted at any time."""
+    path = settings.runtime_dir / "settings.json"
+    path.write_bytes(msgspec.json.encode(settings, enc_hook=str))
+    path.chmod(0o600)

@@ -1,0 +1,165 @@
+"""The container's memory as the kernel counts it: cgroup v2, v1 or hybrid, nested or namespaced, or none.
+
+`floor` is what no reclaim can free: forecasts rest on it. `working_set` is usage without inactive file pages,
+what cAdvisor and the kubelet show. Files: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+from recyclery.observe.snapshot import Container
+
+# v1 says "no limit" with the largest multiple of the page size; anything near it means the same.
+NO_LIMIT_BYTES = 1 << 60
+V2_FLOOR_KEYS = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCgroup:
+    """The folder to read: where the lowest limit on our way to the root was found."""
+
+    version: int
+    folder: Path
+    limit_bytes: int | None
+
+
+def find_memory_cgroup(proc: Path = Path("/proc/self")) -> MemoryCgroup | None:
+    """Return the cgroup that bounds this process's memory; None where there is no memory controller to read."""
+    try:
+        located = locate((proc / "cgroup").read_text(), (proc / "mountinfo").read_text())
+    except OSError:
+        return None
+    if located is None:
+        return None
+    version, mount_point, relative = located
+    folder = mount_point / relative
+    # Under a cgroup namespace, or with the path hidden, the mount's root is our own cgroup.
+    if not (folder / usage_file(version)).exists():
+        folder = mount_point
+    return tightest(version, mount_point, folder)
+
+
+def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | None:
+    """Return (version, mount point, our path below it) from /proc/self/cgroup and /proc/self/mountinfo.
+
+    A `memory` controller on a v1 line means v1, though a v2 hierarchy may be mounted beside it (hybrid).
+    """
+    paths = {}
+    for line in cgroup.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            paths[controller] = path
+    version, path = (1, paths["memory"]) if "memory" in paths else (2, paths.get("", ""))
+    if not path:
+        return None
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        root, mount_point = before.split(" ")[3:5]
+        kind, _, options = after.split(" ", 2)
+        if (version == 2 and kind == "cgroup2") or (
+            version == 1 and kind == "cgroup" and "memory" in options.split(",")
+        ):
+            relative = path.removeprefix(root.rstrip("/")) if path.startswith(root) else path
+            return version, Path(mount_point), PurePosixPath(relative.lstrip("/"))
+    return None
+
+
+def tightest(version: int, mount_point: Path, folder: Path) -> MemoryCgroup | None:
+    """Walk from our cgroup to the mount's root and return the level with the lowest limit, else our own."""
+    best: MemoryCgroup | None = None
+    for level in [folder, *folder.parents]:
+        if (level / usage_file(version)).exists():
+            limit = read_limit(level / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+            if best is None or (limit is not None and (best.limit_bytes is None or limit < best.limit_bytes)):
+                best = MemoryCgroup(version=version, folder=level, limit_bytes=limit)
+        if level == mount_point:
+            break
+    return best
+
+
+def usage_file(version: int) -> str:
+    """The file that every memory cgroup with a charge has."""
+    return "memory.current" if version == 2 else "memory.usage_in_bytes"
+
+
+def read_limit(path: Path) -> int | None:
+    """Return the limit in bytes, None for none."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    limit = NO_LIMIT_BYTES if text == "max" else int(text)
+    return None if limit >= NO_LIMIT_BYTES else limit
+
+
+def read_container(cgroup: MemoryCgroup, stated_limit_bytes: int | None) -> Container:
+    """Read a limited cgroup; a stated limit counts where it is the lower one. Raises OSError."""
+    folder = cgroup.folder
+    usage = int((folder / usage_file(cgroup.version)).read_text())
+    stat = read_pairs(folder / "memory.stat")
+    if cgroup.version == 2:
+        floor = sum(stat.get(key, 0) for key in V2_FLOOR_KEYS)
+        inactive = stat.get("inactive_file", 0)
+        oom_kills = read_pairs(folder / "memory.events").get("oom_kill", 0)
+    else:
+        # v1 does not tell reclaimable slab apart: all kernel memory is taken for unreclaimable.
+        kernel = read_number(folder / "memory.kmem.usage_in_bytes")
+        floor = stat.get("total_rss", 0) + stat.get("total_shmem", 0) + kernel
+        inactive = stat.get("total_inactive_file", 0)
+        oom_kills = read_pairs(folder / "memory.oom_control").get("oom_kill", 0)
+    limits = [limit for limit in (cgroup.limit_bytes, stated_limit_bytes) if limit is not None]
+    return Container(
+        limit_bytes=min(limits),
+        usage_bytes=usage,
+        working_set_bytes=max(0, usage - inactive),
+        floor_bytes=min(floor, usage),
+        oom_kills=oom_kills,
+        source=f"cgroup v{cgroup.version} {folder}",
+    )
+
+
+def read_machine() -> Container:
+    """Read the whole machine's memory, for where nothing limits us."""
+    memory = psutil.virtual_memory()
+    used = memory.total - memory.available
+    return Container(
+        limit_bytes=memory.total,
+        usage_bytes=used,
+        working_set_bytes=used,
+        floor_bytes=used,
+        oom_kills=0,
+        source="the machine's memory",
+    )
+
+
+def stated_budget(limit_bytes: int, ours_bytes: int) -> Container:
+    """Return a stated limit, used by our own processes, for where the kernel sets none."""
+    return Container(
+        limit_bytes=limit_bytes,
+        usage_bytes=ours_bytes,
+        working_set_bytes=ours_bytes,
+        floor_bytes=ours_bytes,
+        oom_kills=0,
+        source="a stated budget",
+    )
+
+
+def read_pairs(path: Path) -> dict[str, int]:
+    """Return a file of `key number` lines; empty where it cannot be read."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+
+
+def read_number(path: Path) -> int:
+    """Return a file's number; 0 where it cannot be read."""
+    try:
+        return int(path.read_text())
+    except OSError:
+        return 0

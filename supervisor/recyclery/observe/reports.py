@@ -1,0 +1,65 @@
+"""What pool children say of themselves: the datagrams of task starts and ends, and the workers' own word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from recyclery_worker.link import ChildReport, WorkerStat
+
+from recyclery.observe.snapshot import Owner
+
+# A result and its datagram travel apart: neither is late before this has passed.
+SETTLED_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """What is known of a child's tasks."""
+
+    tasks_done: int = 0
+    task_id: str | None = None
+    task_name: str | None = None
+    first_task_started: float | None = None
+    last_task_ended: float | None = None
+    heard: float = 0.0
+
+
+def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
+    """Take in a child's report; tell whether it says that a task has ended."""
+    owner = Owner(report.pool, report.pid, report.start_ticks)
+    before = states.get(owner, ChildState())
+    if report.sent < before.heard:
+        return False
+    states[owner] = ChildState(
+        tasks_done=report.tasks_done,
+        task_id=report.task_id,
+        task_name=report.task_name,
+        first_task_started=report.first_task_started,
+        last_task_ended=report.last_task_ended,
+        heard=report.sent,
+    )
+    return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
+
+
+def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
+    """Mend a lost datagram: the worker has the result of a task that we still take for running."""
+    for child in stat.children:
+        owner = owners.get(child.pid)
+        before = states.get(owner) if owner is not None else None
+        if owner is None or before is None or before.task_id is None or child.task_id is not None:
+            continue
+        if child.tasks_done > before.tasks_done and stat.sent - before.heard > SETTLED_SECONDS:
+            states[owner] = replace(
+                before,
+                tasks_done=child.tasks_done,
+                task_id=None,
+                task_name=None,
+                last_task_ended=stat.sent - SETTLED_SECONDS,
+                heard=stat.sent,
+            )
+
+
+def forget_children(states: dict[Owner, ChildState], living: set[Owner], now: float) -> None:
+    """Drop children that are gone; a child whose report came before its process was seen is kept a while."""
+    for owner in [owner for owner, state in states.items() if owner not in living and now - state.heard > 60]:
+        del states[owner]

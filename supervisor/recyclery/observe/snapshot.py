@@ -1,0 +1,113 @@
+"""The values that observing yields. Times are seconds of CLOCK_BOOTTIME, sizes are bytes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+BROWSER_NAMES = ("chrom", "headless_shell", "google-chrome")
+
+
+class Owner(NamedTuple):
+    """A pool child, living or dead, by what never names another process: pid and start together."""
+
+    pool: str
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Memory of the container (or the stated budget), and where it was read."""
+
+    limit_bytes: int
+    usage_bytes: int
+    working_set_bytes: int
+    floor_bytes: int
+    oom_kills: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of the process table. `anon_bytes` is RssAnon + RssShmem, 0 where nobody asked for it."""
+
+    pid: int
+    start_ticks: int
+    parent: int
+    session: int
+    state: str
+    name: str
+    anon_bytes: int = 0
+
+    @property
+    def started(self) -> float:
+        """When it started; up to one clock tick early."""
+        return self.start_ticks * TICK_SECONDS
+
+    @property
+    def is_defunct(self) -> bool:
+        """Ended, and not collected by its parent."""
+        return self.state == "Z"
+
+    @property
+    def is_browser(self) -> bool:
+        """Chrome, Chromium, chromedriver or one of their helpers, by the kernel's name for it."""
+        return self.name.startswith(BROWSER_NAMES)
+
+    @property
+    def is_crashpad(self) -> bool:
+        """Chrome's crash reporter, which leads a session of its own; the kernel cuts names at 15 bytes."""
+        return self.name.startswith("chrome_crashpad")
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A living pool child with everything it started."""
+
+    owner: Owner
+    processes: tuple[Process, ...]
+    tasks_done: int = 0
+    task_id: str | None = None
+    task_name: str | None = None
+    first_task_started: float | None = None
+    last_task_ended: float | None = None
+
+    @property
+    def tree_bytes(self) -> int:
+        """Anonymous and shared memory of the child and all it started."""
+        return sum(process.anon_bytes for process in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """What a dead pool child has left behind."""
+
+    owner: Owner
+    processes: tuple[Process, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool as PID 1 and its worker describe it; None where the worker has not answered yet."""
+
+    name: str
+    state: str
+    pid: int | None
+    node: str | None = None
+    concurrency: int | None = None
+    max_tasks_per_child: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One tick's view of everything."""
+
+    at: float
+    container: Container
+    pools: tuple[PoolView, ...]
+    children: tuple[Child, ...]
+    orphans: tuple[Orphans, ...]
+    defunct: int

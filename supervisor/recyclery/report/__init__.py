@@ -1,0 +1,1 @@
+"""What people are shown: the commands' output, made from the governor's documents."""

@@ -1,0 +1,85 @@
+"""`recyclery status`: ask the governor, print a page for people or the document itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from recyclery.config.paths import find_runtime_dir
+from recyclery.serve.control import ASK_SECONDS, control_socket
+
+MIB = 1 << 20
+
+
+class NoSupervisor(Exception):
+    """Nobody answers on the control socket; the message says where it was looked for."""
+
+
+def print_status(*, as_json: bool) -> int:
+    """Print the status; return 1 with a message when there is no supervisor to ask."""
+    try:
+        status = ask_status(find_runtime_dir(os.environ))
+    except NoSupervisor as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(status, indent=2) if as_json else format_status(status))
+    return 0
+
+
+def ask_status(runtime_dir: Path) -> dict[str, Any]:
+    """Return the status document; raises NoSupervisor."""
+    path = control_socket(runtime_dir)
+    try:
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(2 * ASK_SECONDS)
+            control.connect(str(path))
+            control.sendall(b'{"command":"status"}\n')
+            with control.makefile("rb") as answer:
+                document: dict[str, Any] = json.loads(answer.readline())
+    except (OSError, ValueError) as error:
+        raise NoSupervisor(
+            f"no supervisor answers on {path} ({error}): is `recyclery run` up, "
+            "and RECYCLERY_RUNTIME_DIR the same here as there?"
+        ) from None
+    if "error" in document:
+        raise NoSupervisor(f"the supervisor on {path} refused: {document['error']}")
+    return document
+
+
+def format_status(status: dict[str, Any]) -> str:
+    """Return the document as a page of at most 80 columns."""
+    container, browsers = status["container"], status["browsers"]
+    limit = container["limit_bytes"]
+    lines = [
+        f"memory    {mib(container['floor_bytes'])} of {mib(limit)} cannot be reclaimed "
+        f"({container['floor_bytes'] / limit:.0%})",
+        f"          usage {mib(container['usage_bytes'])}, working set {mib(container['working_set_bytes'])}, "
+        f"OOM kills {container['oom_kills']}",
+        f"          read from {container['source']}",
+        f"browsers  {browsers['live']} live, {browsers['orphans']} orphaned, "
+        f"{browsers['defunct']} defunct, {browsers['reaped']} reaped so far",
+    ]
+    for name, pool in status["pools"].items():
+        depth = "unknown" if pool["queue_depth"] is None else pool["queue_depth"]
+        recycles = ", ".join(f"{count} {reason}" for reason, count in pool["recycles"].items()) or "none"
+        lines += [
+            "",
+            f"{name}  {pool['state']}, {','.join(pool['queues'])}, {depth} waiting",
+            f"  concurrency {pool['concurrency']}, {pool['max_tasks_per_child']} tasks per child; "
+            f"recycles: {recycles}",
+        ]
+        lines += [
+            f"  {child['pid']:>8} {mib(child['pss_bytes']):>9} {child['tasks_done']:>5} done "
+            f"{child['age_seconds']:>7.0f} s  {(child['task'] or 'idle')[-38:]}"
+            for child in pool["children"]
+        ]
+    return "\n".join(lines)
+
+
+def mib(size_bytes: int) -> str:
+    """Say a size for people."""
+    return f"{size_bytes / MIB:.0f} MiB"

@@ -1,0 +1,61 @@
+"""The operators' socket: one line of JSON in, one line of JSON out, for the user who runs the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+ASK_SECONDS = 5.0
+MAX_LINE_BYTES = 1 << 20
+
+
+class Command(msgspec.Struct, forbid_unknown_fields=True):
+    """What an operator asks for."""
+
+    command: str
+
+
+class Problem(msgspec.Struct):
+    """Why it could not be done."""
+
+    error: str
+
+
+def control_socket(runtime_dir: Path) -> Path:
+    """Where the governor answers operators."""
+    return runtime_dir / "control.sock"
+
+
+async def serve_control(path: Path, status: Callable[[], Awaitable[Any]]) -> asyncio.Server:
+    """Serve commands on the socket, 0600; raises OSError when it cannot be bound."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                line = await reader.readline()
+                writer.write(msgspec.json.encode(await carry_out(line, status)) + b"\n")
+                await writer.drain()
+        except (TimeoutError, ValueError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(answer, path=path, limit=MAX_LINE_BYTES)
+    path.chmod(0o600)
+    return server
+
+
+async def carry_out(line: bytes, status: Callable[[], Awaitable[Any]]) -> Any:
+    """Return the answer to one line; one that cannot be read is answered with why."""
+    try:
+        request = msgspec.json.decode(line, type=Command)
+    except msgspec.DecodeError as error:
+        return Problem(error=f"not a command: {error}")
+    if request.command == "status":
+        return await status()
+    return Problem(error=f"{request.command!r} is not a command: there is status")

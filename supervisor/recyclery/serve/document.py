@@ -1,0 +1,115 @@
+"""Builds the status document from the last snapshot; reads PSS and queue depths, so not on the loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import psutil
+from recyclery_worker.link import WorkerStat
+
+from recyclery.config.settings import Pool, Settings
+from recyclery.counters import Counters
+from recyclery.observe.ownership import count_browsers
+from recyclery.observe.processes import read_pss
+from recyclery.observe.snapshot import Child, PoolView, Snapshot
+from recyclery.serve.status import (
+    BrowserStatus,
+    ChildStatus,
+    ContainerStatus,
+    GovernorStatus,
+    PoolStatus,
+    Status,
+    TaskStatus,
+)
+
+
+def build_status(
+    settings: Settings, snapshot: Snapshot, stats: Mapping[str, WorkerStat], counters: Counters
+) -> Status:
+    """Return the whole document."""
+    # Redis' client costs 10 MB: it is loaded when somebody asks for the first time.
+    from recyclery.observe.queues import Queues  # noqa: PLC0415
+
+    queues = Queues(os.environ.get("RECYCLERY_BROKER_URL", ""))
+    views = {view.name: view for view in snapshot.pools}
+    container = snapshot.container
+    held = sum(child.tree_bytes for child in snapshot.children)
+    return Status(
+        container=ContainerStatus(
+            limit_bytes=container.limit_bytes,
+            usage_bytes=container.usage_bytes,
+            working_set_bytes=container.working_set_bytes,
+            floor_bytes=container.floor_bytes,
+            unattributed_bytes=max(0, container.floor_bytes - held),
+            oom_kills=container.oom_kills,
+            source=container.source,
+        ),
+        pools={
+            pool.name: build_pool(
+                pool=pool,
+                view=views.get(pool.name),
+                stat=stats.get(pool.name),
+                snapshot=snapshot,
+                counters=counters,
+                depth=queues.depth(pool.queues),
+            )
+            for pool in settings.pools
+        },
+        browsers=build_browsers(snapshot, counters),
+        tasks=TaskStatus(reclaimed=0, parked=0),
+        governor=read_governor(),
+    )
+
+
+def build_pool(
+    *,
+    pool: Pool,
+    view: PoolView | None,
+    stat: WorkerStat | None,
+    snapshot: Snapshot,
+    counters: Counters,
+    depth: int | None,
+) -> PoolStatus:
+    """Return one pool's part."""
+    return PoolStatus(
+        state=view.state if view else "stopped",
+        node=stat.node if stat else None,
+        pid=view.pid if view else None,
+        queues=list(pool.queues),
+        concurrency=stat.concurrency if stat else pool.concurrency,
+        max_tasks_per_child=(stat.max_tasks_per_child if stat else None) or pool.max_tasks_per_child,
+        children=[
+            build_child(child, snapshot.at) for child in snapshot.children if child.owner.pool == pool.name
+        ],
+        recycles=dict(counters.recycles.get(pool.name, {})),
+        queue_depth=depth,
+    )
+
+
+def build_child(child: Child, at: float) -> ChildStatus:
+    """Return one child's part."""
+    started = next(process.started for process in child.processes if process.pid == child.owner.pid)
+    return ChildStatus(
+        pid=child.owner.pid,
+        tasks_done=child.tasks_done,
+        pss_bytes=sum(read_pss(process.pid) for process in child.processes),
+        age_seconds=round(at - started, 1),
+        task=child.task_name,
+    )
+
+
+def build_browsers(snapshot: Snapshot, counters: Counters) -> BrowserStatus:
+    """Count browser sessions of the living and the dead, and what is defunct."""
+    return BrowserStatus(
+        live=sum(count_browsers(child.processes, child.owner.pid) for child in snapshot.children),
+        orphans=sum(count_browsers(left.processes, left.owner.pid) for left in snapshot.orphans),
+        defunct=snapshot.defunct,
+        reaped=counters.reaped,
+    )
+
+
+def read_governor() -> GovernorStatus:
+    """Return what this very process costs."""
+    times = psutil.Process().cpu_times()
+    return GovernorStatus(pss_bytes=read_pss(os.getpid()), cpu_seconds=round(times.user + times.system, 2))

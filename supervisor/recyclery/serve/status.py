@@ -1,0 +1,74 @@
+"""The status document. Fields are only ever added."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ContainerStatus(msgspec.Struct):
+    """Memory of the container in bytes; `source` says where it was read."""
+
+    limit_bytes: int
+    usage_bytes: int
+    working_set_bytes: int
+    floor_bytes: int
+    unattributed_bytes: int
+    oom_kills: int
+    source: str
+
+
+class ChildStatus(msgspec.Struct):
+    """One pool child; `pss_bytes` is of its whole tree."""
+
+    pid: int
+    tasks_done: int
+    pss_bytes: int
+    age_seconds: float
+    task: str | None
+
+
+class PoolStatus(msgspec.Struct):
+    """One pool; `queue_depth` is null where it is not known."""
+
+    state: str
+    node: str | None
+    pid: int | None
+    queues: list[str]
+    concurrency: int
+    max_tasks_per_child: int
+    children: list[ChildStatus]
+    recycles: dict[str, int]
+    queue_depth: int | None
+
+
+class BrowserStatus(msgspec.Struct):
+    """Browser sessions living and left by the dead, processes defunct now, browsers killed so far."""
+
+    live: int
+    orphans: int
+    defunct: int
+    reaped: int
+
+
+class TaskStatus(msgspec.Struct):
+    """Tasks given back to their queues after a death, and tasks set aside."""
+
+    reclaimed: int
+    parked: int
+
+
+class GovernorStatus(msgspec.Struct):
+    """What the governor itself costs."""
+
+    pss_bytes: int
+    cpu_seconds: float
+
+
+class Status(msgspec.Struct):
+    """Everything the governor knows now."""
+
+    container: ContainerStatus
+    pools: dict[str, PoolStatus]
+    browsers: BrowserStatus
+    tasks: TaskStatus
+    governor: GovernorStatus

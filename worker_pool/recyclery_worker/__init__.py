@@ -1,0 +1,12 @@
+"""What runs inside a Celery worker: the pool, the child's reports, the link to the governor, the browser.
+
+Loaded into the user's processes by `celery worker -P custom -I recyclery_worker`; it stays small and never
+imports `recyclery`. Importing it does nothing unless the supervisor started this process.
+"""
+
+import os
+
+if os.environ.get("RECYCLERY_POOL"):
+    from recyclery_worker.plugin import install
+
+    install()

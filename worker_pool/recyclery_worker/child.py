@@ -1,0 +1,124 @@
+"""A pool child: leads its own session, carries its name in its environment, tells the governor of its tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from recyclery_worker.link import COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
+
+MARKER = "RECYCLERY_CHILD"
+"""Environment variable `RUN/POOL/PID/START_TICKS` that everything a child starts inherits."""
+
+
+class Reporter:
+    """Sends this child's state to the governor, never waiting for it and never failing a task."""
+
+    def __init__(self, pool: str, address: str, start_ticks: int) -> None:
+        self._pool = pool
+        self._address = address
+        self._start_ticks = start_ticks
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        self._tasks_done = 0
+        self._running: list[tuple[str, str]] = []
+        self._first_task_started: float | None = None
+        self._last_task_ended: float | None = None
+
+    def task_started(self, task_id: str, task_name: str) -> None:
+        """Note a task's start; one that runs inside another (eager) is not reported."""
+        self._running.append((task_id, task_name))
+        if len(self._running) == 1:
+            if self._first_task_started is None:
+                self._first_task_started = now()
+            self._send()
+
+    def task_ended(self) -> None:
+        """Note the end of the task started last."""
+        if self._running:
+            self._running.pop()
+        if not self._running:
+            self._tasks_done += 1
+            self._last_task_ended = now()
+            self._send()
+
+    def _send(self) -> None:
+        task_id, task_name = self._running[0] if self._running else (None, None)
+        sent = now()
+        report = ChildReport(
+            pool=self._pool,
+            pid=os.getpid(),
+            start_ticks=self._start_ticks,
+            tasks_done=self._tasks_done,
+            task_id=task_id,
+            task_name=task_name,
+            first_task_started=self._first_task_started or sent,
+            last_task_ended=self._last_task_ended,
+            sent=sent,
+        )
+        try:
+            self._socket.sendto(encode(report), self._address)
+        except OSError:
+            # No governor, or its queue is full: the next report says it all again.
+            return
+
+
+_reporter: Reporter | None = None
+
+
+def become_session_leader() -> None:
+    """Lead a session of one's own, so that all this child starts can be found by it.
+
+    Called first thing after the fork, before any handler of the user's can start a process.
+    """
+    global _reporter
+    pool = os.environ.get("RECYCLERY_POOL")
+    runtime_dir = os.environ.get("RECYCLERY_RUNTIME_DIR")
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    if not pool or not runtime_dir:
+        return
+    signal.signal(COLLECT_SIGNAL, collect_browsers)
+    start_ticks = read_start_ticks()
+    os.environ[MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
+    _reporter = Reporter(pool, str(governor_socket(Path(runtime_dir))), start_ticks)
+
+
+def collect_browsers(*_: object) -> None:
+    """Wait for ended browser processes among our own children: task code that forgot a browser never will.
+
+    Only those: another process's exit status belongs to whoever started it. A Popen whose process is
+    collected here reports returncode 0 later (subprocess, Popen._try_wait).
+    """
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in map(int, children.read_text().split()):
+            with contextlib.suppress(OSError):
+                if read_name(pid).startswith(("chrom", "headless_shell", "google-chrome")):
+                    os.waitpid(pid, os.WNOHANG)
+
+
+def read_name(pid: int) -> str:
+    """Return the kernel's name of a process (proc(5), comm); raises OSError when it is gone."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def read_start_ticks() -> int:
+    """Return this process's start in clock ticks since boot (field 22 of /proc/self/stat, proc(5))."""
+    stat = Path("/proc/self/stat").read_bytes()
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def on_task_prerun(sender: Any = None, task_id: str = "", **_: Any) -> None:
+    """Celery's `task_prerun` signal."""
+    if _reporter is not None:
+        _reporter.task_started(task_id, sender.name)
+
+
+def on_task_postrun(**_: Any) -> None:
+    """Celery's `task_postrun` signal."""
+    if _reporter is not None:
+        _reporter.task_ended()

@@ -1,0 +1,128 @@
+"""The messages between worker and governor, one JSON object in each packet.
+
+A pool child sends `ChildReport` datagrams to `governor.sock`. The governor asks a worker's main process on
+its `worker-POOL.sock` (SOCK_SEQPACKET: one request, one reply). Times are seconds of CLOCK_BOOTTIME, the
+clock of /proc/PID/stat's starttime, so that a process can be dated against a task.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+
+VERSION = 1
+MAX_PACKET_BYTES = 128 * 1024
+# The governor's word to a child to collect ended browsers. Ignored by default: a child whose code took the
+# signal for something else comes to no harm.
+COLLECT_SIGNAL = signal.SIGURG
+
+
+class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
+    """The whole state of one pool child, sent as a task starts or ends: the next makes good a lost one."""
+
+    version: int = VERSION
+    pool: str
+    pid: int
+    start_ticks: int
+    tasks_done: int
+    task_id: str | None
+    task_name: str | None
+    first_task_started: float
+    last_task_ended: float | None
+    sent: float
+
+
+class Stat(msgspec.Struct, frozen=True, tag="stat"):
+    """Ask a worker for its children and limits; answered by `WorkerStat`."""
+
+
+class Retire(msgspec.Struct, frozen=True, tag="retire"):
+    """Ask that one child leaves after its current task, at once when idle; answered by `Done` or `Refused`."""
+
+    pid: int
+
+
+class SetMaxTasks(msgspec.Struct, frozen=True, tag="set_max_tasks"):
+    """Set max-tasks-per-child for children started from now on; answered by `Done` or `Refused`."""
+
+    max_tasks: int
+
+
+class ChildStat(msgspec.Struct, frozen=True):
+    """One pool child as the worker's main process sees it."""
+
+    pid: int
+    tasks_done: int
+    task_id: str | None
+    task_name: str | None
+
+
+class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
+    """A worker's main process, its limits and its children at the time `sent`."""
+
+    version: int = VERSION
+    pool: str
+    pid: int
+    node: str
+    concurrency: int
+    max_tasks_per_child: int | None
+    missing_hooks: list[str]
+    children: list[ChildStat]
+    sent: float
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The request was carried out."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The request was not carried out, and why."""
+
+    reason: str
+
+
+Request = Stat | Retire | SetMaxTasks
+Reply = WorkerStat | Done | Refused
+
+_encoder = msgspec.json.Encoder()
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_reports: msgspec.json.Decoder[ChildReport] = msgspec.json.Decoder(ChildReport)
+
+
+def encode(message: Request | Reply | ChildReport) -> bytes:
+    """Return the message as one packet."""
+    return _encoder.encode(message)
+
+
+def decode_request(packet: bytes) -> Request:
+    """Return the request in a packet; raises msgspec.DecodeError for anything else."""
+    return _requests.decode(packet)
+
+
+def decode_reply(packet: bytes) -> Reply:
+    """Return the reply in a packet; raises msgspec.DecodeError for anything else."""
+    return _replies.decode(packet)
+
+
+def decode_report(packet: bytes) -> ChildReport:
+    """Return the child's report in a packet; raises msgspec.DecodeError for anything else."""
+    return _reports.decode(packet)
+
+
+def now() -> float:
+    """Seconds of CLOCK_BOOTTIME."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def governor_socket(runtime_dir: Path) -> Path:
+    """Where the governor reads the children's datagrams."""
+    return runtime_dir / "governor.sock"
+
+
+def worker_socket(runtime_dir: Path, slot: str) -> Path:
+    """Where the main process of the worker in `slot` (a pool's name, or its spare's) answers."""
+    return runtime_dir / f"worker-{slot}.sock"
