@@ -1,0 +1,1 @@
+"""What the back office stands on: the broker, Redis, the workers."""

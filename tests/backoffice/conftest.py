@@ -1,0 +1,33 @@
+"""What the back office's tests stand on: its own site and its own Redis."""
+
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from support.redis_server import redis_server
+from taxoffice.server import running_site
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run the tax office's site and point the tasks to it; give its URL."""
+    with running_site() as url:
+        monkeypatch.setenv("SITE_URL", url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Run one Redis for all of these tests; give its URL."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    """Point the tasks to an empty Redis; give a client of it."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setattr("app.infrastructure.redis_client._clients", {})
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        yield client
