@@ -52,7 +52,7 @@ class LinkServer(bootsteps.StartStopStep):
             path.unlink(missing_ok=True)
             listener.bind(str(path))
             path.chmod(0o600)
-            listener.listen(8)
+            listener.listen(64)
         except OSError as error:
             listener.close()
             logger.warning("no link to the governor: %s: %s", path, error.strerror)
@@ -81,10 +81,11 @@ class LinkServer(bootsteps.StartStopStep):
     def _accept(self, worker: Any, hub: Any) -> None:
         assert self._listener is not None  # noqa: S101  # registered only when bound
         with contextlib.suppress(BlockingIOError):
-            peer, _ = self._listener.accept()
-            peer.setblocking(False)
-            self._peers.add(peer)
-            hub.add_reader(peer, self._answer, worker, hub, peer)
+            while True:
+                peer, _ = self._listener.accept()
+                peer.setblocking(False)
+                self._peers.add(peer)
+                hub.add_reader(peer, self._answer, worker, hub, peer)
 
     def _answer(self, worker: Any, hub: Any, peer: socket.socket) -> None:
         try:
