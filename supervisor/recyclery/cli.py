@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from recyclery import __version__
+from recyclery import __version__, demo
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what the supervisor sees now")
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     status.set_defaults(command=status_command)
+
+    demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
+    demo.add_arguments(demo_parser)
+    demo_parser.set_defaults(command=demo.main)
     return parser
 
 

@@ -1,0 +1,11 @@
+"""`python -m recyclery.demo`: the demo without the rest of the command line."""
+
+import argparse
+import sys
+
+from recyclery.demo import add_arguments, main
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="recyclery demo")
+    add_arguments(parser)
+    sys.exit(main(parser.parse_args()))

@@ -1,0 +1,173 @@
+"""The story of one demo: set the stage, let the storm blow, stop, count, tell."""
+
+import argparse
+import signal
+import sys
+import time
+from types import FrameType
+
+from recyclery.demo.display import Display, Frame, make_display
+from recyclery.demo.managers import find_manager
+from recyclery.demo.options import Options, read_options
+from recyclery.demo.plan import StormPlan, plan_storm
+from recyclery.demo.requirements import DemoError, find_requirements
+from recyclery.demo.stage import Stage, limited_memory, set_stage, stop_workers, wait_for_workers
+from recyclery.demo.summary import Summary, make_table, verdict
+from recyclery.demo.tally import percentile
+from recyclery.demo.watch import Watcher
+
+LOOK_SECONDS = 0.5
+SETTLE_SECONDS = 3.0
+INTERRUPTED = 130
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Run the demo; return 0 for a flawless storm, 1 for any other, 130 after Ctrl-C."""
+    options = read_options(args)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        summary = run_demo(options)
+    except DemoError as error:
+        print(f"recyclery demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("recyclery demo: interrupted; all is stopped", file=sys.stderr)
+        return INTERRUPTED
+    print_summary(summary, json=options.json)
+    return INTERRUPTED if summary.ending == "interrupted" else summary.exit_status()
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def run_demo(options: Options) -> Summary:
+    """Run one storm from the first process started to the last one gone."""
+    requirements = find_requirements()
+    manager = find_manager(options.manager)
+    plan = plan_storm(options.tasks, options.leak_share, options.fast_tasks, options.seed)
+    with limited_memory(options.limit_bytes, lambda text: print(text, file=sys.stderr)) as cgroup:
+        frame = Frame(
+            manager=manager.name,
+            tasks=len(plan.scrapes),
+            leaking=sum(scrape.forget for scrape in plan.scrapes),
+            fast_tasks=len(plan.pings),
+            limit_bytes=options.limit_bytes,
+            memory_kind=cgroup.kind if cgroup else "budget",
+        )
+        with make_display(frame, json=options.json) as display:
+            display.say("Starting Redis, the tax office's site and the workers")
+            with set_stage(
+                requirements,
+                manager,
+                plan,
+                cgroup=cgroup,
+                limit_bytes=options.limit_bytes,
+                log=options.log,
+            ) as stage:
+                wait_for_workers(stage)
+                return blow(stage, plan, display, options)
+
+
+def blow(stage: Stage, plan: StormPlan, display: Display, options: Options) -> Summary:
+    """Send the storm, watch it to its end, stop the workers and count."""
+    watch = StormWatch(stage, plan, display)
+    try:
+        ending = watch.until_over(options.deadline_seconds)
+    except KeyboardInterrupt:
+        ending = "interrupted"
+    return watch.finish(ending, options)
+
+
+class StormWatch:
+    """A storm under way, from its first task to its summary."""
+
+    def __init__(self, stage: Stage, plan: StormPlan, display: Display) -> None:
+        self._stage = stage
+        self._plan = plan
+        self._display = display
+        self._watcher = Watcher(stage.cage, stage.meter, stage.storm, stage.poll)
+        self._peak_floor_bytes = 0
+        self._seconds = 0.0
+
+    def until_over(self, deadline_seconds: float) -> str:
+        """Send the storm and look at it until all is done, time is up, or PID 1 is gone; say which."""
+        self._display.say("Scraping")
+        self._stage.storm.start()
+        if self._stage.manager.name == "recyclery":
+            self._stage.poll.start()
+        while True:
+            moment = self._watcher.look()
+            self._display.show(moment)
+            self._seconds = moment.elapsed_seconds
+            self._peak_floor_bytes = max(self._peak_floor_bytes, moment.floor_bytes)
+            settled = moment.done + moment.failed
+            if settled == len(self._plan.scrapes) and moment.pinged == len(self._plan.pings):
+                return "finished"
+            if moment.elapsed_seconds > deadline_seconds:
+                return "deadline"
+            if self._stage.cage.wait(LOOK_SECONDS) is not None:
+                return "ended"
+
+    def finish(self, ending: str, options: Options) -> Summary:
+        """Stop everything and count."""
+        self._display.say("Stopping the workers")
+        browsers, defunct = self._settle(SETTLE_SECONDS if ending == "finished" else 0.0)
+        stage = self._stage
+        stage.storm.stop()
+        stage.poll.stop()
+        exit_status = stop_workers(stage)
+        processes_left = stage.meter.processes_left()
+        counts = stage.storm.read_final_counts()
+        status = stage.poll.latest
+        self._display.say("Stopped")
+        return Summary(
+            manager=stage.manager.name,
+            memory=stage.meter.kind,
+            tasks=len(self._plan.scrapes),
+            succeeded=counts.tally.succeeded,
+            failed=counts.tally.failed,
+            lost=counts.tally.lost,
+            queued=counts.tally.queued,
+            duplicates=counts.tally.duplicates,
+            fast_tasks=len(self._plan.pings),
+            fast_succeeded=counts.pinged,
+            oom_kills=stage.meter.oom_kills(),
+            recycles=dict(status.recycles),
+            orphans_reaped=status.reaped,
+            leaked_browsers=browsers,
+            defunct_left=defunct,
+            processes_left=processes_left,
+            peak_bytes=stage.meter.peak_bytes(),
+            peak_floor_bytes=self._peak_floor_bytes,
+            limit_bytes=options.limit_bytes,
+            seconds=round(self._seconds, 2),
+            fast_p95_seconds=_round(percentile(counts.latencies_seconds, 95)),
+            exit=exit_status,
+            ending=ending,
+        )
+
+    def _settle(self, timeout_seconds: float) -> tuple[int, int]:
+        """Return the browsers and the defunct processes left after a moment to tidy up."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            browsers, defunct = self._watcher.count_processes()
+            if browsers == defunct == 0 or time.monotonic() >= deadline:
+                return browsers, defunct
+            time.sleep(0.1)
+
+
+def _round(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
+
+
+def print_summary(summary: Summary, *, json: bool) -> None:
+    """Print one JSON object, or the table and a verdict."""
+    if json:
+        print(summary.to_json(), flush=True)
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    console.print(make_table(summary))
+    console.print(verdict(summary), style="bold green" if summary.exit_status() == 0 else "bold red")

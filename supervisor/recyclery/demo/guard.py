@@ -1,0 +1,132 @@
+"""The small process between the demo and what it starts; it ends the command and all the command left.
+
+    python -m recyclery.demo.guard [--cgroup PATH --version N] -- COMMAND ARG...
+
+Standard input is a leash: when its other end closes, because the demo asked or because the demo was killed,
+everything started here is killed and the cgroup removed. Standard output carries two lines, `started PID` and
+`exit STATUS`. With a cgroup the command is PID 1 of a namespace in it; without, the guard adopts its orphans.
+"""
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from recyclery.demo import namespaces
+from recyclery.demo.cgroups import MemoryCgroup
+from recyclery.demo.processes import descendants
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+TICK_SECONDS = 0.2
+NOT_STARTED = 127
+
+
+def main() -> int:
+    """Start the command, pass signals on, report its end, and clean up when the leash is let go."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cgroup", type=Path)
+    parser.add_argument("--version", type=int, default=1)
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    cgroup = MemoryCgroup(args.cgroup, args.version) if args.cgroup else None
+    try:
+        child = _start(args.command, cgroup)
+        report(f"started {child}")
+        status = _watch(child)
+        report(f"exit {status}")
+        _wait_for_release()
+    finally:
+        _end_descendants()
+        if cgroup is not None:
+            cgroup.remove()
+    return 0
+
+
+def report(line: str) -> None:
+    """Tell the demo, if it is still there."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, f"{line}\n".encode())
+
+
+def _start(command: list[str], cgroup: MemoryCgroup | None) -> int:
+    namespaces.adopt_orphans()
+    # Blocked until the handlers stand, so that an early TERM is passed on and does not end the guard.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    if cgroup is not None:
+        namespaces.enter_pid_namespace()
+    child = os.fork()
+    if child == 0:
+        _become(command, cgroup)
+    for signum in FORWARDED:
+        signal.signal(signum, lambda number, _frame: _send(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    return child
+
+
+def _become(command: list[str], cgroup: MemoryCgroup | None) -> None:
+    try:
+        namespaces.die_with_parent()
+        os.setsid()
+        if cgroup is not None:
+            cgroup.join()
+            namespaces.enter_mount_namespace()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+        os.execvp(command[0], command)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(NOT_STARTED)
+
+
+def _watch(child: int) -> int:
+    """Reap until the command ends, and kill it when the leash is let go; return its status as a shell would."""
+    while True:
+        released = _released(TICK_SECONDS)
+        if released:
+            _send(child, signal.SIGKILL)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, 0 if released else os.WNOHANG)
+            except ChildProcessError:
+                return NOT_STARTED
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                return 128 - code if code < 0 else code
+            if pid == 0:
+                break
+
+
+def _released(timeout_seconds: float) -> bool:
+    readable, _, _ = select.select([0], [], [], timeout_seconds)
+    return bool(readable) and os.read(0, 1024) == b""
+
+
+def _wait_for_release() -> None:
+    while not _released(TICK_SECONDS):
+        pass
+
+
+def _end_descendants() -> None:
+    """Kill what is left of what we started; orphans came to us, so nobody else's process is among them."""
+    while left := descendants(os.getpid()):
+        for process in left:
+            _send(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+        time.sleep(0.01)
+
+
+def _send(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

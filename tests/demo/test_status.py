@@ -1,0 +1,22 @@
+"""Reading the supervisor's status document."""
+
+from recyclery.demo.status import Status, read_status
+
+
+def test_recycles_of_all_pools_are_added_up_by_reason() -> None:
+    document = {
+        "pools": {
+            "fast": {"recycles": {"max_tasks": 2}},
+            "slow": {"recycles": {"max_tasks": 3, "budget": 4}},
+        },
+        "browsers": {"reaped": 45},
+    }
+    assert read_status(document) == Status({"max_tasks": 5, "budget": 4}, 45)
+
+
+def test_reasons_that_never_came_up_are_left_out() -> None:
+    assert read_status({"pools": {"slow": {"recycles": {"budget": 0}}}}).recycles == {}
+
+
+def test_a_status_from_before_the_first_tick_is_empty() -> None:
+    assert read_status({}) == Status({}, 0)
