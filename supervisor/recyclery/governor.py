@@ -30,7 +30,7 @@ from recyclery.config.settings import Settings
 from recyclery.counters import Counters
 from recyclery.decide.actions import Preempt, Reap, Retire
 from recyclery.decide.ladder import Memory, decide
-from recyclery.decide.model import PoolModel, learn
+from recyclery.decide.model import PoolModel, learn, learn_idle
 from recyclery.decide.tracks import Track, follow
 from recyclery.init.programs import supervisor_socket
 from recyclery.observe.engine import EngineAway, list_programs, read_events
@@ -197,11 +197,13 @@ class Governor:
 
     def _count(self, snapshot: Snapshot) -> None:
         """Count children that have gone since the last look, by why they went."""
-        before = {child.owner: child for child in self.snapshot.children} if self.snapshot else {}
+        before = {child.owner for child in self.snapshot.children} if self.snapshot else set()
+        mains = {view.name: view.pid for view in self.snapshot.pools} if self.snapshot else {}
         living = {child.owner for child in snapshot.children}
-        for owner in before.keys() - living:
+        for owner in before - living:
             view = self._programs.get(owner.pool)
-            if view is not None and view.state == "running":
+            # Children that went with their main process were not recycled.
+            if view is not None and view.pid == mains.get(owner.pool) and view.state != "stopping":
                 state = self._states.get(owner, ChildState())
                 stat = self.stats.get(owner.pool)
                 self.counters.count_gone(
@@ -214,6 +216,10 @@ class Governor:
                 self._browsing_pools.add(child.owner.pool)
 
     def _learn(self, snapshot: Snapshot) -> None:
+        for child in snapshot.children:
+            if child.task_id is None:
+                model = self._models.get(child.owner.pool, PoolModel())
+                self._models[child.owner.pool] = learn_idle(model, child.tree_bytes)
         self._tracks, runs = follow(self._tracks, snapshot)
         for run in runs:
             self._models[run.pool] = learn(self._models.get(run.pool, PoolModel()), run)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
-# A unix socket's address holds 107 bytes (unix(7)); the longest name we add is worker-POOL-b.sock.
-LONGEST_RUNTIME_DIR = 107 - len("/worker-.sock") - 31 - len("-b")
+# A unix socket's address holds 107 bytes (unix(7)); the longest name we add is a worker's.
+LONGEST_ADDRESS = 107
 
 
 class UnusableDirectory(Exception):
@@ -26,11 +26,12 @@ def find_runtime_dir(environment: Mapping[str, str]) -> Path:
     return Path(tempfile.gettempdir()) / f"recyclery-{os.getuid()}"
 
 
-def prepare_runtime_dir(path: Path) -> None:
-    """Make the runtime folder, ours alone; raises UnusableDirectory."""
-    if len(os.fsencode(path)) > LONGEST_RUNTIME_DIR:
+def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
+    """Make the runtime folder, ours alone, with room for the pools' sockets; raises UnusableDirectory."""
+    longest = LONGEST_ADDRESS - max(len(f"/worker-{name}-b.sock") for name in pool_names)
+    if len(os.fsencode(path)) > longest:
         raise UnusableDirectory(
-            f"{path}: longer than {LONGEST_RUNTIME_DIR} bytes, too long for unix sockets; "
+            f"{path}: longer than {longest} bytes, too long for unix sockets; "
             "set RECYCLERY_RUNTIME_DIR to a shorter one"
         )
     try:

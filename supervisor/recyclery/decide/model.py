@@ -44,9 +44,11 @@ class PoolModel:
 def learn(model: PoolModel, run: TaskRun) -> PoolModel:
     """Return the model with one more run in it."""
     tail = max(run.peak_bytes, run.after_bytes) - run.before_bytes
-    idle = min(run.before_bytes, run.after_bytes)
-    return replace(
-        model,
-        baseline_bytes=idle if model.baseline_bytes is None else min(model.baseline_bytes, idle),
-        tails=(*model.tails, max(0, tail))[-KEPT_RUNS:],
-    )
+    return replace(model, tails=(*model.tails, max(0, tail))[-KEPT_RUNS:])
+
+
+def learn_idle(model: PoolModel, idle_bytes: int) -> PoolModel:
+    """Return the model after one look at an idle child's tree."""
+    if model.baseline_bytes is not None and model.baseline_bytes <= idle_bytes:
+        return model
+    return replace(model, baseline_bytes=idle_bytes)

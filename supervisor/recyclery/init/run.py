@@ -26,7 +26,7 @@ def run(line: CommandLine) -> int:
     """Run the supervisor until it is told to stop; return the exit code."""
     try:
         settings = load(line, os.environ)
-        prepare_runtime_dir(settings.runtime_dir)
+        prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
         lock = lock_runtime_dir(settings.runtime_dir)
         broker_url = check_app(settings.app)
     except (BadConfiguration, UnusableDirectory) as error:

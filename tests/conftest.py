@@ -1,0 +1,41 @@
+"""Fixtures for tests that need a real Redis."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from support.redis_server import redis_server
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real redis-server for the whole run."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_redis(redis_url: str) -> str:
+    """The same server, emptied."""
+    import redis
+
+    redis.Redis.from_url(redis_url).flushall()
+    return redis_url
+
+
+@pytest.fixture
+def sender(fresh_redis: str) -> Iterator[Celery]:
+    """A producer for the sample app's tasks: send_task("sample_app.add", (1, 2), queue="high")."""
+    app = Celery("sender", broker=fresh_redis, backend=fresh_redis)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def false_browser(tmp_path: Path) -> str:
+    """A program that the kernel names `chromium`, and that only sleeps."""
+    program = tmp_path / "chromium"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    return str(program)

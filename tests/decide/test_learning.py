@@ -1,0 +1,81 @@
+"""What is learned of a pool's memory, and from which runs."""
+
+from recyclery.decide.model import FEW_RUNS, KEPT_RUNS, PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.tracks import Track, follow_child
+from recyclery.observe.snapshot import Child, Owner, Process
+
+MIB = 1 << 20
+
+
+def run(before: int, peak: int, after: int) -> TaskRun:
+    return TaskRun("slow", "task", 0, before * MIB, peak * MIB, after * MIB)
+
+
+def seen(mib: int, *, done: int = 0, task: str | None = None) -> Child:
+    leader = Process(20, 2000, 10, 20, "S", "python", mib * MIB)
+    return Child(
+        owner=Owner("slow", 20, 2000), processes=(leader,), tasks_done=done, task_id=task, task_name=task
+    )
+
+
+def follow(*looks: Child) -> list[TaskRun]:
+    track: Track | None = None
+    runs = []
+    for look in looks:
+        track, ended = follow_child(track, look)
+        if ended is not None:
+            runs.append(ended)
+    return runs
+
+
+def test_nothing_learned_promises_nothing() -> None:
+    assert (PoolModel().baseline_bytes, PoolModel().tail_bytes) == (None, 0)
+
+
+def test_the_baseline_is_the_smallest_idle_tree() -> None:
+    model = learn_idle(learn_idle(learn_idle(PoolModel(), 55 * MIB), 50 * MIB), 60 * MIB)
+    assert model.baseline_bytes == 50 * MIB
+
+
+def test_the_tail_is_the_largest_peak_above_its_start_with_a_margin_while_few_are_known() -> None:
+    model = learn(learn(PoolModel(), run(50, 300, 55)), run(55, 255, 60))
+    assert model.tail_bytes == 300 * MIB
+
+
+def test_the_margin_goes_when_enough_is_known() -> None:
+    model = PoolModel()
+    for _ in range(FEW_RUNS):
+        model = learn(model, run(50, 300, 55))
+    assert model.tail_bytes == 250 * MIB
+
+
+def test_old_runs_are_forgotten() -> None:
+    model = learn(PoolModel(), run(50, 900, 50))
+    for _ in range(KEPT_RUNS):
+        model = learn(model, run(50, 150, 50))
+    assert model.tail_bytes == 100 * MIB
+
+
+def test_a_run_is_told_by_its_start_its_peak_and_its_end() -> None:
+    (ended,) = follow(seen(50), seen(200, task="t"), seen(300, task="t"), seen(150, task="t"), seen(55, done=1))
+    assert (ended.task_name, ended.before_bytes, ended.peak_bytes, ended.after_bytes) == (
+        "t", 50 * MIB, 300 * MIB, 55 * MIB,
+    )  # fmt: skip
+
+
+def test_a_task_too_short_to_be_seen_running_is_a_run_all_the_same() -> None:
+    (ended,) = follow(seen(50), seen(60, done=1))
+    assert (ended.before_bytes, ended.after_bytes) == (50 * MIB, 60 * MIB)
+
+
+def test_a_run_whose_end_was_not_seen_idle_teaches_nothing() -> None:
+    assert follow(seen(50), seen(200, task="t"), seen(200, done=1, task="u")) == []
+
+
+def test_two_tasks_between_two_looks_teach_nothing() -> None:
+    assert follow(seen(50), seen(70, done=2)) == []
+
+
+def test_an_idle_child_that_shrinks_begins_its_next_task_from_there() -> None:
+    (ended,) = follow(seen(300), seen(60), seen(200, task="t"), seen(65, done=1))
+    assert ended.before_bytes == 60 * MIB

@@ -1,0 +1,208 @@
+"""The governor over real workers: what it finds, kills, retires and tells."""
+
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from support.supervised import Supervised, supervised
+from support.waiting import is_alive, wait_for
+
+
+@pytest.fixture(scope="module")
+def slow(redis_url: str) -> Iterator[Supervised]:
+    """A supervisor with the slow pool up, shared: a test leaves it as it found it."""
+    with supervised("--pool", "slow", redis_url=redis_url) as running:
+        running.wait_until_ready("slow")
+        running.wait_for_line("slow entered RUNNING state")
+        yield running
+
+
+@pytest.fixture
+def apart(fresh_redis: str) -> str:
+    """Another database of the server, for a supervisor of the test's own: the shared one takes tasks too."""
+    return fresh_redis.removesuffix("/0") + "/5"
+
+
+@pytest.fixture
+def sender_apart(apart: str) -> Iterator[Celery]:
+    """A producer for the test's own supervisor."""
+    with Celery("sender", broker=apart, backend=apart) as app:
+        yield app
+
+
+def leave(sender: Celery, program: str) -> tuple[int, int]:
+    """Have a task leave a program running; return the pids of the pool child and of the program."""
+    child, left = sender.send_task("sample_app.leave_process", (program,), queue="low").get(timeout=30)
+    return child, left
+
+
+def test_a_browser_that_a_finished_task_left_is_killed(
+    slow: Supervised, sender: Celery, false_browser: str
+) -> None:
+    child, left = leave(sender, false_browser)
+    wait_for(lambda: not is_alive(left), "the browser is gone", seconds=5)
+    slow.wait_for_line(f"reap leftovers of slow/{child}: killed chromium")
+    assert is_alive(child)
+
+
+def test_the_killed_browser_is_collected_by_its_parent_which_goes_on(
+    slow: Supervised, sender: Celery, false_browser: str
+) -> None:
+    before = slow.status()["browsers"]["reaped"]
+    child, left = leave(sender, false_browser)
+    wait_for(lambda: not Path(f"/proc/{left}").exists(), "not even defunct", seconds=10)
+    assert sender.send_task("sample_app.nap", (0,), queue="low").get(timeout=10) == child
+    counted = {"live": 0, "orphans": 0, "defunct": 0, "reaped": before + 1}
+    wait_for(lambda: slow.status()["browsers"] == counted, "counted")
+
+
+def test_a_program_that_is_no_browser_is_left_to_its_child(
+    slow: Supervised, sender: Celery, false_browser: str
+) -> None:
+    _, other = leave(sender, "/bin/sleep")
+    _, browser = leave(sender, false_browser)
+    wait_for(lambda: not is_alive(browser), "the browser is gone", seconds=5)
+    assert is_alive(other)
+
+
+def test_all_that_a_killed_child_started_is_killed(slow: Supervised, sender: Celery) -> None:
+    child, left = leave(sender, "/bin/sleep")
+    os.kill(child, signal.SIGKILL)
+    wait_for(lambda: not is_alive(left), "its session is gone", seconds=5)
+    slow.wait_for_line(f"reap orphans of slow/{child}: killed ")
+
+
+def test_what_a_child_left_that_reached_its_limit_is_killed(apart: str, sender_apart: Celery) -> None:
+    variables = {"CELERY_WORKER_NAME": "slow", "CELERY_MAX_TASKS_PER_CHILD": "1"}
+    with supervised(redis_url=apart, environment=variables) as running:
+        running.wait_until_ready("slow")
+        _, left = leave(sender_apart, "/bin/sleep")
+        wait_for(lambda: not is_alive(left), "its session is gone", seconds=5)
+        wait_for(lambda: running.status()["pools"]["slow"]["recycles"] == {"max_tasks": 1}, "counted")
+
+
+def test_a_governor_that_is_killed_comes_back_and_still_knows_whose_orphans_there_are(
+    slow: Supervised, sender: Celery
+) -> None:
+    child, left = leave(sender, "/bin/sleep")
+    spawned = [line for line in slow.lines if line.startswith("recyclery | spawned: 'governor'")]
+    governor = int(spawned[-1].rsplit(" ", 1)[1])
+    os.kill(governor, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    slow.wait_for_line("watching slow", count=len(spawned) + 1)
+    wait_for(lambda: not is_alive(left), "its session is gone", seconds=10)
+
+
+def test_a_strangers_browser_is_never_touched(slow: Supervised, sender: Celery, false_browser: str) -> None:
+    import subprocess
+
+    with subprocess.Popen([false_browser, "600"], start_new_session=True) as stranger:
+        try:
+            _, left = leave(sender, false_browser)
+            wait_for(lambda: not is_alive(left), "the task's browser is gone", seconds=5)
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_status_tells_pools_children_queues_and_what_the_governor_costs(
+    slow: Supervised, sender: Celery
+) -> None:
+    wait_for(lambda: slow.status()["pools"]["slow"]["state"] == "running", "the governor has heard of it")
+    status = slow.status()
+    assert set(status) == {"container", "pools", "browsers", "tasks", "governor"}
+    pool = status["pools"]["slow"]
+    assert (pool["state"], pool["node"], pool["queue_depth"]) == ("running", f"slow@{os.uname().nodename}", 0)
+    (child,) = pool["children"]
+    assert child["pss_bytes"] > 5 << 20
+    assert status["governor"]["pss_bytes"] > 5 << 20
+    assert status["container"]["limit_bytes"] > 0
+
+
+def test_a_task_that_runs_is_in_the_status(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+    wait_for(
+        lambda: slow.status()["pools"]["slow"]["children"][0]["task"] == "sample_app.nap_until", "its task"
+    )
+    gate.touch()
+    result.get(timeout=10)
+
+
+def test_queue_depth_counts_what_waits(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    results = [sender.send_task("sample_app.nap_until", (str(gate),), queue="low") for _ in range(5)]
+    # One runs, and with late acknowledgement one more is held ready at most.
+    wait_for(lambda: slow.status()["pools"]["slow"]["queue_depth"] in {3, 4}, "the depth")
+    gate.touch()
+    for result in results:
+        result.get(timeout=10)
+
+
+def test_a_datagram_that_is_no_report_is_survived(slow: Supervised) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        for packet in (b"", b"\xff\xfe", b"{}", b"[" * 5000):
+            sock.sendto(packet, str(slow.runtime_dir / "governor.sock"))
+    slow.wait_for_line("a datagram that is no report was dropped")
+    assert slow.status()["pools"]["slow"]["children"]
+
+
+def test_a_command_that_cannot_be_read_gets_an_answer_that_says_so(slow: Supervised) -> None:
+    for line in (b"nonsense\n", b'{"command":"fly"}\n', b'{"command":1}\n', b"\n"):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(10)
+            control.connect(str(slow.runtime_dir / "control.sock"))
+            control.sendall(line)
+            assert b'"error"' in control.makefile("rb").readline()
+
+
+def test_sockets_are_for_their_owner_alone(slow: Supervised) -> None:
+    sockets = sorted(path for path in slow.runtime_dir.iterdir() if path.is_socket())
+    assert [path.name for path in sockets] == [
+        "control.sock", "governor.sock", "supervisor.sock", "worker-slow.sock",
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in sockets} == {0o600}
+
+
+def test_a_child_past_its_budget_is_retired_before_the_next_task(apart: str, sender_apart: Celery) -> None:
+    with supervised("--pool", "slow", "--memory-limit", "640MiB", redis_url=apart) as running:
+        running.wait_until_ready("slow")
+        running.wait_for_line("limit 640 MiB from a stated budget")
+        first = sender_apart.send_task("sample_app.leave_memory", (200 << 20,), queue="low").get(timeout=10)
+        second = sender_apart.send_task("sample_app.leave_memory", (200 << 20,), queue="low").get(timeout=10)
+        running.wait_for_line(f"retire slow/{first}")
+        wait_for(lambda: not is_alive(first), "it has left", seconds=10)
+        wait_for(lambda: running.status()["pools"]["slow"]["recycles"] == {"budget": 1}, "counted")
+        assert second == first
+
+
+def test_above_the_hard_level_the_child_is_killed_and_its_task_runs_again(
+    apart: str, sender_apart: Celery, tmp_path: Path
+) -> None:
+    with supervised("--pool", "slow", "--memory-limit", "256MiB", redis_url=apart) as running:
+        running.wait_until_ready("slow")
+        running.wait_for_line("limit 256 MiB from a stated budget")
+        once = tmp_path / "once"
+        result = sender_apart.send_task("sample_app.grow_once", (400 << 20, str(once)), queue="low")
+        running.wait_for_line("preempt slow/")
+        assert result.get(timeout=30) == 2
+        wait_for(lambda: running.status()["pools"]["slow"]["recycles"] == {"preempt": 1}, "counted")
+
+
+def test_status_without_a_supervisor_says_where_it_looked() -> None:
+    import subprocess
+    import sys
+
+    with tempfile.TemporaryDirectory() as runtime_dir:
+        done = subprocess.run(
+            [sys.executable, "-m", "recyclery", "status"],
+            env={**os.environ, "RECYCLERY_RUNTIME_DIR": runtime_dir},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"no supervisor answers on {runtime_dir}/control.sock" in done.stderr

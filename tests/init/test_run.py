@@ -1,0 +1,215 @@
+"""`recyclery run` on real parts: what it starts, how it stops, and how it says that it cannot."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from support.supervised import SUPPORT, supervised
+from support.waiting import is_alive, wait_for
+
+
+def test_both_pools_start_with_the_guides_banner(fresh_redis: str) -> None:
+    with supervised(redis_url=fresh_redis) as running:
+        running.wait_until_ready("fast", "slow")
+        for line in (
+            "🔨 Starting Celery Worker",
+            "ℹ  Processing queues: high,default",
+            "ℹ  Worker name: fast",
+            "ℹ  Processing queues: low",
+            "ℹ  Worker name: slow",
+        ):
+            assert line in running.lines
+        assert running.stop() == 0
+
+
+def test_a_workers_name_in_the_environment_starts_that_pool_alone(sender: Celery, fresh_redis: str) -> None:
+    variables = {"CELERY_WORKER_NAME": "slow", "CELERY_QUEUES": "low", "CELERY_MAX_TASKS_PER_CHILD": "5"}
+    with supervised(redis_url=fresh_redis, environment=variables) as running:
+        running.wait_until_ready("slow")
+        pools = running.status()["pools"]
+        assert list(pools) == ["slow"]
+        assert (pools["slow"]["queues"], pools["slow"]["max_tasks_per_child"]) == (["low"], 5)
+
+
+def test_running_tasks_are_drained_before_it_ends_with_0(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    with supervised(redis_url=fresh_redis) as running:
+        result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+        wait_for(Path(f"{gate}.begun").exists, "the task runs")
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for_line("Warm shutdown", count=2)
+        gate.touch()
+        assert running.wait() == 0
+        assert result.get(timeout=5) > 0
+
+
+def test_all_pools_are_told_to_stop_at_once(sender: Celery, fresh_redis: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with supervised(redis_url=fresh_redis) as running:
+        for queue in ("low", "high"):
+            sender.send_task("sample_app.nap_until", (f"{gate}.{queue}",), queue=queue)
+            wait_for(Path(f"{gate}.{queue}.begun").exists, "the task runs")
+        running.process.send_signal(signal.SIGTERM)
+        # Both say so while neither can end.
+        running.wait_for_line("Warm shutdown", count=2)
+        for queue in ("low", "high"):
+            Path(f"{gate}.{queue}").touch()
+        assert running.wait() == 0
+
+
+def test_a_task_that_outlasts_the_grace_is_killed_and_it_ends_with_1(sender: Celery, fresh_redis: str) -> None:
+    with supervised("--pool", "slow", "--grace", "1", redis_url=fresh_redis) as running:
+        running.wait_until_ready("slow")
+        sender.send_task("sample_app.nap", (600,), queue="low")
+        running.wait_for_line("received")
+        assert running.stop() == 1
+
+
+def test_a_second_term_kills_at_once(sender: Celery, fresh_redis: str) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        running.wait_until_ready("slow")
+        sender.send_task("sample_app.nap", (600,), queue="low")
+        running.wait_for_line("received")
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for_line("Warm shutdown")
+        assert running.stop(seconds=10) == 1
+
+
+def test_nothing_it_started_is_left_when_it_has_ended(
+    sender: Celery, fresh_redis: str, false_browser: str
+) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        child, left = sender.send_task("sample_app.leave_process", ("/bin/sleep",), queue="low").get(timeout=30)
+        assert is_alive(left)
+        assert running.stop() == 0
+        assert not is_alive(left)
+        assert not is_alive(child)
+
+
+def test_a_main_process_that_is_killed_is_started_again(sender: Celery, fresh_redis: str) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        running.wait_until_ready("slow")
+        running.wait_for_line("slow entered RUNNING state")
+        first = running.status()["pools"]["slow"]["pid"]
+        os.kill(first, signal.SIGKILL)
+        running.wait_for_line("ready.", count=2)
+        result = sender.send_task("sample_app.add", (1, 2), queue="low")
+        assert result.get(timeout=30) == 3
+        assert running.status()["pools"]["slow"]["pid"] != first
+        assert running.stop() == 0
+
+
+def test_a_pool_that_does_not_stay_up_ends_it_with_70(fresh_redis: str, tmp_path: Path) -> None:
+    # The check in another process passes, the workers do not.
+    app = tmp_path / "moody_app.py"
+    app.write_text(
+        "import os, sys\nfrom celery import Celery\napp = Celery(broker=os.environ['REDIS_URL'])\n"
+        "if 'worker' in sys.argv: sys.exit('in a mood')\n"
+    )
+    environment = {"CELERY_APP": "moody_app", "PYTHONPATH": str(tmp_path)}
+    with supervised("--pool", "slow", redis_url=fresh_redis, environment=environment) as running:
+        assert running.wait(60) == 70
+        assert "slow | in a mood" in running.lines
+        assert "slow did not stay up: giving up" in running.output
+
+
+def test_workers_wait_for_a_redis_that_is_away_and_start_when_it_comes(tmp_path: Path) -> None:
+    from support.redis_server import find_redis_server
+
+    address = tmp_path / "redis.sock"
+    with supervised("--pool", "slow", redis_url=f"redis+socket://{address}") as running:
+        running.wait_for_line("waiting for the broker at", count=2)
+        server, folder = str(find_redis_server()), str(tmp_path)
+        command = [server, "--port", "0", "--unixsocket", str(address), "--save", "", "--dir", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as redis:
+            try:
+                running.wait_until_ready("slow")
+                assert running.stop() == 0
+            finally:
+                redis.terminate()
+
+
+def test_it_stops_while_its_workers_wait_for_a_redis_that_is_away(tmp_path: Path) -> None:
+    with supervised("--pool", "slow", redis_url=f"redis+socket://{tmp_path}/redis.sock") as running:
+        running.wait_for_line("waiting for the broker at")
+        assert running.stop(seconds=10) == 0
+
+
+def run_to_the_end(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "recyclery", "run", *arguments],
+        # The folder's name is short: a unix socket's address is.
+        env=clean | {"REDIS_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": str(SUPPORT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"CELERY_APP": "no_such_module"}, ["no_such_module", "cannot be imported", "CELERY_APP"]),
+        ({"CELERY_APP": "sample_app", "CELERY_MAX_TASKS_PER_CHILD": "ten", "CELERY_WORKER_NAME": "slow"},
+         ["CELERY_MAX_TASKS_PER_CHILD", "'ten'"]),
+        ({}, ["CELERY_APP"]),
+    ],
+)  # fmt: skip
+def test_bad_configuration_is_told_on_standard_error_and_ends_it_with_78(
+    environment: dict[str, str], words: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
+        done = run_to_the_end({"RECYCLERY_RUNTIME_DIR": runtime_dir} | environment)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert [word for word in words if word not in done.stderr] == []
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_supervisor_in_the_same_runtime_folder_is_refused(fresh_redis: str) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        running.wait_for_line("Starting Celery Worker")
+        done = run_to_the_end({"CELERY_APP": "sample_app", "RECYCLERY_RUNTIME_DIR": str(running.runtime_dir)})
+        assert done.returncode == 78
+        assert f"another supervisor (pid {running.process.pid})" in done.stderr
+
+
+def test_a_runtime_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_to_the_end({"CELERY_APP": "sample_app", "RECYCLERY_RUNTIME_DIR": str(tmp_path / "file" / "run")})
+    assert done.returncode == 78
+    assert "RECYCLERY_RUNTIME_DIR" in done.stderr
+
+
+def test_a_runtime_folder_too_long_for_sockets_is_told(tmp_path: Path) -> None:
+    done = run_to_the_end({"CELERY_APP": "sample_app", "RECYCLERY_RUNTIME_DIR": str(tmp_path / ("x" * 90))})
+    assert done.returncode == 78
+    assert "too long for unix sockets" in done.stderr
+
+
+def test_wrong_usage_ends_it_with_2() -> None:
+    assert run_to_the_end({}, "--nonsense").returncode == 2
+
+
+def test_supervisorctl_works(fresh_redis: str) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        running.wait_for_line("slow entered RUNNING state")
+        configuration = running.runtime_dir / "supervisord.conf"
+        done = subprocess.run(
+            [Path(sys.executable).with_name("supervisorctl"), "-c", configuration, "status"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+            ["governor", "RUNNING"],
+            ["slow", "RUNNING"],
+        ]

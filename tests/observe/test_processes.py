@@ -1,0 +1,83 @@
+"""Reading the process table and the marker in an environment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from recyclery.observe.processes import Markers, list_processes, parse_marker, read_process, with_memory
+from recyclery.observe.snapshot import Owner
+from recyclery_worker.link import now
+from support.waiting import wait_for
+
+CHILD = Owner("slow", 20, 2000)
+
+
+def test_this_very_process_is_read_as_it_is() -> None:
+    process = read_process(os.getpid())
+    assert process is not None
+    assert (process.parent, process.session) == (os.getppid(), os.getsid(0))
+    assert 0 <= now() - process.started < 3600
+
+
+def test_a_name_with_parentheses_and_spaces_does_not_confuse_the_reader(tmp_path: Path) -> None:
+    program = tmp_path / ") S 1 (x"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    with subprocess.Popen([program, "60"]) as sleeper:
+        try:
+            wait_for(lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == ") S 1 (x\n", "the program runs")
+            process = read_process(sleeper.pid)
+            assert process is not None
+            assert (process.name, process.parent) == (") S 1 (x", os.getpid())
+        finally:
+            sleeper.kill()
+
+
+def test_a_pid_that_is_not_there_reads_as_none() -> None:
+    assert read_process(2**22 + 1) is None
+
+
+def test_the_list_has_this_process_in_it() -> None:
+    assert os.getpid() in {process.pid for process in list_processes()}
+
+
+def test_memory_is_what_the_process_has_touched() -> None:
+    me = read_process(os.getpid())
+    assert me is not None
+    before = with_memory(me).anon_bytes
+    ballast = b"x" * (64 << 20)
+    grown = with_memory(me).anon_bytes - before
+    assert 60 << 20 < grown < 80 << 20, len(ballast)
+
+
+def test_a_marker_of_this_run_names_the_owner() -> None:
+    assert parse_marker(b"A=b\0RECYCLERY_CHILD=run1/slow/20/2000\0C=d\0", "run1") == CHILD
+
+
+def test_a_marker_of_another_run_names_nobody() -> None:
+    assert parse_marker(b"RECYCLERY_CHILD=run2/slow/20/2000\0", "run1") is None
+
+
+def test_a_marker_that_cannot_be_read_names_nobody() -> None:
+    for value in (b"", b"x", b"run1/slow/20", b"run1/slow/a/b", b"\xff/\xff/1/2"):
+        assert parse_marker(b"RECYCLERY_CHILD=" + value + b"\0", "run1") is None
+
+
+def test_a_variable_that_only_ends_like_the_marker_is_none() -> None:
+    assert parse_marker(b"MY_RECYCLERY_CHILD=run1/slow/20/2000\0", "run1") is None
+
+
+def test_a_markers_owner_is_read_from_a_real_process() -> None:
+    environment = {**os.environ, "RECYCLERY_CHILD": "run1/slow/20/2000"}
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment) as child:
+        try:
+            markers = Markers("run1")
+
+            def found() -> Owner | None:
+                process = read_process(child.pid)
+                return markers.read([process], now()).get(child.pid) if process else None
+
+            assert wait_for(found, "the marker is seen") == CHILD
+        finally:
+            child.kill()

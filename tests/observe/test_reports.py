@@ -1,0 +1,70 @@
+"""What children and workers say, and what is made of it when a datagram is lost."""
+
+from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker
+from recyclery.observe.snapshot import Owner
+from recyclery_worker.link import ChildReport, ChildStat, WorkerStat
+
+CHILD = Owner("slow", 20, 2000)
+
+
+def report(*, sent: float, done: int = 0, task: str | None = None, ended: float | None = None) -> ChildReport:
+    return ChildReport(
+        pool="slow", pid=20, start_ticks=2000, tasks_done=done, task_id=task, task_name=task,
+        first_task_started=1.0, last_task_ended=ended, sent=sent,
+    )  # fmt: skip
+
+
+def worker(*, sent: float, done: int, task: str | None = None) -> WorkerStat:
+    return WorkerStat(
+        pool="slow", pid=10, node="slow@host", concurrency=1, max_tasks_per_child=10, missing_hooks=[],
+        children=[ChildStat(pid=20, tasks_done=done, task_id=task, task_name=task)], sent=sent,
+    )  # fmt: skip
+
+
+def test_a_report_of_an_end_is_told_from_one_of_a_start() -> None:
+    states: dict[Owner, ChildState] = {}
+    assert not hear_report(states, report(sent=1, task="a"))
+    assert hear_report(states, report(sent=2, done=1, ended=2))
+    assert states[CHILD].task_id is None
+
+
+def test_a_late_report_does_not_overwrite_a_newer_one() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=5, done=1, ended=5))
+    assert not hear_report(states, report(sent=4, task="a"))
+    assert states[CHILD].tasks_done == 1
+
+
+def test_a_lost_end_is_mended_by_the_workers_count() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=1, task="a"))
+    hear_worker(states, {20: CHILD}, worker(sent=9, done=1))
+    assert states[CHILD].task_id is None
+    ended = states[CHILD].last_task_ended
+    assert ended is not None
+    assert 1 < ended < 9
+
+
+def test_a_task_that_the_worker_still_sees_running_is_left_alone() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=1, done=1, task="b", ended=0.5))
+    hear_worker(states, {20: CHILD}, worker(sent=9, done=2, task="b"))
+    assert states[CHILD].task_id == "b"
+
+
+def test_a_task_begun_just_now_is_not_mended_away() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=8.9, task="a"))
+    hear_worker(states, {20: CHILD}, worker(sent=9, done=1))
+    assert states[CHILD].task_id == "a"
+
+
+def test_a_dead_child_is_forgotten_after_a_while_and_a_living_one_never() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=1, task="a"))
+    forget_children(states, {CHILD}, 1000)
+    assert CHILD in states
+    forget_children(states, set(), 30)
+    assert CHILD in states
+    forget_children(states, set(), 1000)
+    assert states == {}

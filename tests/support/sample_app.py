@@ -1,0 +1,70 @@
+"""The Celery app that tests run under the supervisor; it knows nothing of Recyclery."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from celery import Celery
+
+url = os.environ["REDIS_URL"]
+app = Celery("sample", broker=url, backend=url)
+app.conf.update(
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+)
+
+kept: list[object] = []
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    """Return x + y."""
+    return x + y
+
+
+@app.task
+def nap(seconds: float) -> int:
+    """Sleep, and return the pool child's pid."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@app.task
+def nap_until(path: str) -> int:
+    """Sleep until a file is there, and return the pool child's pid."""
+    Path(f"{path}.begun").touch()
+    while not Path(path).exists():
+        time.sleep(0.02)
+    return os.getpid()
+
+
+@app.task
+def leave_process(program: str) -> tuple[int, int]:
+    """Start a program, forget it, and return the pids of the pool child and of the program."""
+    process = subprocess.Popen([program, "600"])
+    kept.append(process)
+    # Starts are dated in clock ticks of 10 ms: one that is not a tick old may be anybody's.
+    time.sleep(0.05)
+    return os.getpid(), process.pid
+
+
+@app.task
+def leave_memory(size_bytes: int) -> int:
+    """Keep touched memory in the pool child, and return the child's pid."""
+    kept.append(b"x" * size_bytes)
+    return os.getpid()
+
+
+@app.task
+def grow_once(size_bytes: int, path: str) -> int:
+    """On the first run take memory and wait to be killed for it; return which run this is."""
+    runs = Path(path)
+    with runs.open("a") as marks:
+        marks.write("x")
+    if runs.stat().st_size == 1:
+        kept.append(b"x" * size_bytes)
+        time.sleep(600)
+    return runs.stat().st_size

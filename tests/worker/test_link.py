@@ -1,0 +1,132 @@
+"""The link to a real worker: what it answers, and how children leave."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from recyclery_worker import link
+from support.supervised import Supervised, supervised
+from support.waiting import is_alive, wait_for
+
+
+@pytest.fixture(scope="module")
+def slow(redis_url: str) -> Iterator[Supervised]:
+    """A supervisor with the slow pool up, shared: a test leaves it as it found it."""
+    with supervised("--pool", "slow", redis_url=redis_url) as running:
+        running.wait_until_ready("slow")
+        yield running
+
+
+def ask_raw(running: Supervised, packet: bytes) -> link.Reply:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.settimeout(10)
+        peer.connect(str(link.worker_socket(running.runtime_dir, "slow")))
+        peer.send(packet)
+        return link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
+
+
+def ask(running: Supervised, request: link.Request) -> link.Reply:
+    return ask_raw(running, link.encode(request))
+
+
+def stat(running: Supervised) -> link.WorkerStat:
+    reply = ask(running, link.Stat())
+    assert isinstance(reply, link.WorkerStat)
+    return reply
+
+
+def test_stat_tells_the_worker_and_its_children(slow: Supervised) -> None:
+    told = stat(slow)
+    assert (told.pool, told.node, told.concurrency, told.max_tasks_per_child, told.missing_hooks) == (
+        "slow", f"slow@{os.uname().nodename}", 1, 10, [],
+    )  # fmt: skip
+    assert len(told.children) == 1
+
+
+def test_stat_tells_the_running_task(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+    child = wait_for(lambda: next((c for c in stat(slow).children if c.task_id), None), "a running task")
+    assert (child.task_id, child.task_name) == (result.id, "sample_app.nap_until")
+    gate.touch()
+    result.get(timeout=10)
+    wait_for(lambda: stat(slow).children[0].task_id is None, "no running task")
+
+
+def test_a_pool_child_leads_a_session_of_its_own(slow: Supervised) -> None:
+    pid = idle_child(slow)
+    assert os.getsid(pid) == pid
+
+
+def idle_child(running: Supervised) -> int:
+    """Return the pid of the one child, when it has finished starting and has no task."""
+    return wait_for(lambda: next((c.pid for c in stat(running).children if not c.task_id), 0), "an idle child")
+
+
+def retire(running: Supervised, pid: int) -> None:
+    """Retire a child, as soon as it has finished starting."""
+    wait_for(lambda: ask(running, link.Retire(pid=pid)) == link.Done() or not is_alive(pid), "it is retired")
+
+
+def test_an_idle_child_that_is_retired_leaves_at_once_and_has_a_successor(slow: Supervised) -> None:
+    pid = idle_child(slow)
+    retire(slow, pid)
+    wait_for(lambda: not is_alive(pid), "it is gone", seconds=5)
+    wait_for(lambda: [c.pid for c in stat(slow).children] not in ([], [pid]), "a successor", seconds=5)
+
+
+def test_a_busy_child_that_is_retired_finishes_its_task_and_takes_no_other(
+    slow: Supervised, sender: Celery, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    first = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+    second = sender.send_task("sample_app.nap", (0,), queue="low")
+    child = wait_for(lambda: next((c for c in stat(slow).children if c.task_id), None), "a running task")
+    assert ask(slow, link.Retire(pid=child.pid)) == link.Done()
+    gate.touch()
+    assert first.get(timeout=10) == child.pid
+    assert second.get(timeout=10) != child.pid
+
+
+def test_retiring_twice_is_retiring_once(slow: Supervised) -> None:
+    pid = idle_child(slow)
+    retire(slow, pid)
+    retire(slow, pid)
+
+
+def test_a_pid_that_is_no_child_is_refused(slow: Supervised) -> None:
+    assert ask(slow, link.Retire(pid=1)) == link.Refused(reason="1 is not a child of this pool")
+
+
+def test_children_to_come_get_the_new_limit(slow: Supervised, sender: Celery) -> None:
+    assert ask(slow, link.SetMaxTasks(max_tasks=2)) == link.Done()
+    assert stat(slow).max_tasks_per_child == 2
+    retire(slow, idle_child(slow))
+    results = [sender.send_task("sample_app.nap", (0,), queue="low") for _ in range(4)]
+    pids = [result.get(timeout=20) for result in results]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    assert ask(slow, link.SetMaxTasks(max_tasks=10)) == link.Done()
+
+
+@pytest.mark.parametrize(
+    "packet", [b"\0", b"not json", b"{}", b'{"type":"fly"}', b'{"type":"retire","pid":"x"}', b"[" * 9999]
+)
+def test_a_packet_that_is_no_request_is_refused_with_the_reason(slow: Supervised, packet: bytes) -> None:
+    reply = ask_raw(slow, packet)
+    assert isinstance(reply, link.Refused)
+    assert reply.reason.startswith("not a request")
+
+
+def test_a_limit_below_one_is_refused(slow: Supervised) -> None:
+    assert ask(slow, link.SetMaxTasks(max_tasks=0)) == link.Refused(reason="max_tasks must be at least 1")
+
+
+def test_a_peer_that_leaves_without_a_word_costs_the_worker_nothing(slow: Supervised) -> None:
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+            peer.connect(str(link.worker_socket(slow.runtime_dir, "slow")))
+            peer.send(link.encode(link.Stat()))
+    assert stat(slow).pool == "slow"
