@@ -68,3 +68,24 @@ def grow_once(size_bytes: int, path: str) -> int:
         kept.append(b"x" * size_bytes)
         time.sleep(600)
     return runs.stat().st_size
+
+
+@app.task
+def grow_step_by_step(size_bytes: int, path: str) -> int:
+    """On the first run grow until killed, 10 MB at a time; return which run this is."""
+    runs = Path(path)
+    with runs.open("a") as marks:
+        marks.write("x")
+    if runs.stat().st_size == 1:
+        for _ in range(size_bytes // 10_000_000):
+            kept.append(b"x" * 10_000_000)
+            time.sleep(0.1)
+        time.sleep(600)
+    return runs.stat().st_size
+
+
+@app.task
+def leave_orphans(count: int) -> None:
+    """Start processes whose parent leaves before they do."""
+    for _ in range(count):
+        subprocess.run(["sh", "-c", "sleep 0.5 & exit 0"], check=True)

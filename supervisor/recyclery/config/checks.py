@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from recyclery.sizes import parse_size
+
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
-UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
 # Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
@@ -61,12 +61,10 @@ def seconds(least: float, most: float) -> Check:
 def size_bytes(value: Any) -> int:
     """Return a size in bytes: a whole number, or text as `768MiB`, `1G`; units are powers of 1024."""
     allowed = "a size of at least 64MiB, such as 768MiB or 1GiB"
-    if isinstance(value, bool):
-        raise Refused(allowed)
-    match = SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise Refused(allowed)
-    number = int(float(match[1]) * (1 << UNITS[match[2].lower()]))
+    try:
+        number = parse_size(str(value))
+    except ValueError:
+        raise Refused(allowed) from None
     if number < 64 << 20:
         raise Refused(allowed)
     return number

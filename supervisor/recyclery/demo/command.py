@@ -45,7 +45,7 @@ def run_demo(options: Options) -> Summary:
     """Run one storm from the first process started to the last one gone."""
     requirements = find_requirements()
     manager = find_manager(options.manager)
-    plan = plan_storm(options.tasks, options.leak_share, options.fast_tasks, options.seed)
+    plan = plan_storm(options.tasks, options.leak_share, options.leave_bytes, options.fast_tasks, options.seed)
     with limited_memory(options.limit_bytes, lambda text: print(text, file=sys.stderr)) as cgroup:
         frame = Frame(
             manager=manager.name,

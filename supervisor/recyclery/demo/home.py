@@ -1,8 +1,9 @@
 """Which memory cgroup this process is in, as /proc tells it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from recyclery.observe.cgroup import locate
 
 
 class CannotCageError(Exception):
@@ -20,48 +21,11 @@ class MemoryHome:
 
 def find_memory_home(cgroup_text: str, mountinfo_text: str) -> MemoryHome | None:
     """Return where /proc/self/cgroup and mountinfo put this process, None where nothing is mounted."""
-    paths = {}
-    for line in cgroup_text.splitlines():
-        hierarchy, controllers, path = line.split(":", 2)
-        if hierarchy == "0":
-            paths[2] = path
-        elif "memory" in controllers.split(","):
-            paths[1] = path
-    # A memory controller on a v1 line is the only one there is, whatever else is mounted (hybrid).
-    version = 1 if 1 in paths else 2
-    if version not in paths:
+    located = locate(cgroup_text, mountinfo_text)
+    if located is None:
         return None
-    found = None
-    for root, mount_point, kind, options in _parse_mounts(mountinfo_text):
-        if kind != ("cgroup" if version == 1 else "cgroup2"):
-            continue
-        if version == 1 and "memory" not in options.split(","):
-            continue
-        found = MemoryHome(version, _below(mount_point, root, paths[version]), mount_point)
-    return found
-
-
-def _parse_mounts(text: str) -> list[tuple[str, Path, str, str]]:
-    mounts = []
-    for line in text.splitlines():
-        place, _, source = line.partition(" - ")
-        fields, kinds = place.split(" "), source.split(" ")
-        mounts.append((_unescape(fields[3]), Path(_unescape(fields[4])), kinds[0], kinds[2]))
-    return mounts
-
-
-def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
-
-
-def _below(mount_point: Path, root: str, path: str) -> Path:
-    """Return the directory of a cgroup path under a mount that shows only what is below `root`."""
-    if root != "/":
-        if path != root and not path.startswith(root + "/"):
-            # The mount was made for another cgroup namespace; its top is all that can be named.
-            return mount_point
-        path = path[len(root) :]
-    return mount_point / path.lstrip("/")
+    version, mount_point, below = located
+    return MemoryHome(version, mount_point / below, mount_point)
 
 
 def find_own_home() -> MemoryHome:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.demo.sizes import format_bytes, parse_size
+from recyclery.sizes import format_bytes, parse_size
 
 MANAGERS = ("recyclery", "celery")
 DEFAULT_TASKS = 150
@@ -23,6 +23,7 @@ class Options:
     manager: str
     tasks: int
     leak_share: float
+    leave_bytes: int
     fast_tasks: int
     seed: int
     limit_bytes: int
@@ -50,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.30,
         metavar="SHARE",
         help="share of them that leave their browser running (default: 0.30)",
+    )
+    parser.add_argument(
+        "--leave",
+        type=_size,
+        default="5MiB",
+        metavar="SIZE",
+        help="memory that each of them leaves in its pool child (default: %(default)s)",
     )
     parser.add_argument(
         "--fast-tasks",
@@ -100,6 +108,7 @@ def read_options(args: argparse.Namespace) -> Options:
         manager=args.manager,
         tasks=args.tasks,
         leak_share=args.leak,
+        leave_bytes=args.leave,
         fast_tasks=fast_tasks,
         seed=args.seed,
         limit_bytes=args.memory,
@@ -148,11 +157,15 @@ def _writable_file(text: str) -> Path:
     return path
 
 
-def _limit(text: str) -> int:
+def _size(text: str) -> int:
     try:
-        limit_bytes = parse_size(text)
+        return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _limit(text: str) -> int:
+    limit_bytes = _size(text)
     if limit_bytes < SMALLEST_LIMIT_BYTES:
         raise argparse.ArgumentTypeError(
             f"{text} is too little for a browser; the least is {format_bytes(SMALLEST_LIMIT_BYTES)}"

@@ -3,7 +3,6 @@
 import random
 from dataclasses import dataclass
 
-LEFT_BYTES_PER_TASK = 5 << 20
 PINGS_PER_SECOND = 5.0
 
 
@@ -32,12 +31,12 @@ class StormPlan:
     pings: tuple[Ping, ...]
 
 
-def plan_storm(tasks: int, leak_share: float, fast_tasks: int, seed: int) -> StormPlan:
+def plan_storm(tasks: int, leak_share: float, leave_bytes: int, fast_tasks: int, seed: int) -> StormPlan:
     """Return the storm of this seed: an exact share of leaking tasks, light tasks at an even pace."""
     chance = random.Random(seed)  # noqa: S311 - a repeatable draw, not a secret
     leaking = set(chance.sample(range(tasks), round(tasks * leak_share)))
     scrapes = tuple(
-        Scrape(number, forget=number in leaking, leave_bytes=LEFT_BYTES_PER_TASK) for number in range(tasks)
+        Scrape(number, forget=number in leaking, leave_bytes=leave_bytes) for number in range(tasks)
     )
     pings = tuple(Ping(number, number / PINGS_PER_SECOND) for number in range(fast_tasks))
     return StormPlan(scrapes, pings)

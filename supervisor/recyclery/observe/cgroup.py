@@ -6,6 +6,7 @@ what cAdvisor and the kubelet show. Files: Documentation/admin-guide/cgroup-v2.r
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -56,16 +57,29 @@ def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | Non
     version, path = (1, paths["memory"]) if "memory" in paths else (2, paths.get("", ""))
     if not path:
         return None
+    found = None
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        root, mount_point = before.split(" ")[3:5]
+        root, mount_point = (unescape(field) for field in before.split(" ")[3:5])
         kind, _, options = after.split(" ", 2)
         if (version == 2 and kind == "cgroup2") or (
             version == 1 and kind == "cgroup" and "memory" in options.split(",")
         ):
-            relative = path.removeprefix(root.rstrip("/")) if path.startswith(root) else path
-            return version, Path(mount_point), PurePosixPath(relative.lstrip("/"))
-    return None
+            # Of two mounts on one another the later is the one that is seen.
+            found = version, Path(mount_point), path_below(root, path)
+    return found
+
+
+def path_below(root: str, path: str) -> PurePosixPath:
+    """Return a cgroup's path below a mount that shows only what is below `root`."""
+    below = path if root == "/" else path.removeprefix(root)
+    hidden = root not in {"/", path} and not path.startswith(f"{root}/")
+    return PurePosixPath("" if hidden else below.lstrip("/"))
+
+
+def unescape(field: str) -> str:
+    """Return a mountinfo field with its octal escapes (\\040 for a space) undone."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def tightest(version: int, mount_point: Path, folder: Path) -> MemoryCgroup | None:

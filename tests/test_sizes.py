@@ -1,7 +1,7 @@
 """Amounts of memory as people write them."""
 
 import pytest
-from recyclery.demo.sizes import format_bytes, parse_size
+from recyclery.sizes import format_bytes, parse_size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""conf/recyclery.toml is the reference: every setting, with its default."""
+
+import tomllib
+from pathlib import Path
+
+from recyclery.config.load import MEMORY_KEYS, POOL_KEYS, TOP_KEYS, CommandLine, load
+
+REFERENCE = Path(__file__).parents[2] / "conf" / "recyclery.toml"
+
+
+def test_the_reference_holds_the_defaults() -> None:
+    environment = {"CELERY_APP": "sample_app"}
+    assert load(CommandLine(config=str(REFERENCE)), environment) == load(CommandLine(), environment)
+
+
+def test_the_reference_names_every_setting() -> None:
+    document = tomllib.loads(REFERENCE.read_text())
+    assert {*document, "app"} == {*TOP_KEYS, "memory", "pools"}
+    assert document["memory"].keys() == MEMORY_KEYS.keys()
+    assert all(pool.keys() == POOL_KEYS.keys() for pool in document["pools"].values())
