@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+
 from support.redis_server import redis_server
 
 

@@ -1,6 +1,7 @@
 """Amounts of memory as people write them."""
 
 import pytest
+
 from recyclery.sizes import format_bytes, parse_size
 
 

@@ -16,14 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from recyclery_worker.link import (
-    MAX_PACKET_BYTES,
-    Stat,
-    WorkerStat,
-    decode_report,
-    governor_socket,
-    now,
-)
 
 from recyclery.act.perform import perform
 from recyclery.config.settings import Settings
@@ -42,6 +34,14 @@ from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.status import Status
+from recyclery_worker.link import (
+    MAX_PACKET_BYTES,
+    Stat,
+    WorkerStat,
+    decode_report,
+    governor_socket,
+    now,
+)
 
 log = logging.getLogger("recyclery")
 

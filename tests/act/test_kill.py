@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from recyclery.act.kill import kill_process, kill_processes, nudge_child, profile_folders
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import Owner, Process

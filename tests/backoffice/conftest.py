@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis import Redis
+
 from support.redis_server import redis_server
 from taxoffice.server import running_site
 

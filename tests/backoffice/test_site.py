@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+
 from backoffice.visitor import Visitor
 from taxoffice.documents import DOCUMENTS_PER_USER, PAGES_PER_USER, list_documents
 from taxoffice.server import running_site

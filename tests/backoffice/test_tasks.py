@@ -12,12 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
+from redis import Redis
+
 from app import leaks
 from app.infrastructure.celery import app
 from app.infrastructure.celery.tasks import calendar, memory, notifications, sii, storm
 from app.infrastructure.redis_client import redis_client
 from app.scraping import LoginRefused, SiteBroken
-from redis import Redis
 from taxoffice.documents import list_documents
 
 DAY_SECONDS = 86_400

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from recyclery.config.load import BadConfiguration, CommandLine, load
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+
 from recyclery.config.settings import BUILT_IN, SLOW, Pool, Settings
 from recyclery.decide.actions import Collect, Preempt, Reap, Retire
 from recyclery.decide.ladder import Memory, decide

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from recyclery.demo.cage import Cage, make_cage_cgroup
 from recyclery.demo.cgroups import MemoryCgroup
 from recyclery.demo.processes import descendants

@@ -2,10 +2,11 @@
 
 import io
 
+from rich.console import Console
+
 from recyclery.demo.display import Frame, PlainDisplay, format_latency, format_recycles, plain_line
 from recyclery.demo.picture import draw
 from recyclery.demo.watch import Moment
-from rich.console import Console
 
 FRAME = Frame("recyclery", tasks=150, leaking=45, fast_tasks=500, limit_bytes=1 << 30, memory_kind="cgroup v1")
 

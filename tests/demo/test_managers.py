@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from recyclery.demo.managers import Places, base_environment, find_manager, worker_environment
 from recyclery.demo.requirements import Requirements
 

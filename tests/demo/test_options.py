@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from recyclery.demo.options import Options, add_arguments, read_options
 
 

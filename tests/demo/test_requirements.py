@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from recyclery.demo import requirements
 from recyclery.demo.requirements import DemoError
 from recyclery_worker import driver

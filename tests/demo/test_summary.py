@@ -5,8 +5,9 @@ import io
 import json
 
 import pytest
-from recyclery.demo.summary import Summary, make_table, verdict
 from rich.console import Console
+
+from recyclery.demo.summary import Summary, make_table, verdict
 
 FLAWLESS = Summary(
     manager="recyclery",

@@ -1,6 +1,7 @@
 """Counting what became of the tasks."""
 
 import pytest
+
 from recyclery.demo.tally import Tally, count_tasks, percentile
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from recyclery.init.outlet import BUFFER_BYTES, LineLog, Outlet
 
 

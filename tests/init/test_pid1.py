@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+
 from recyclery.demo.cage import Cage, make_cage_cgroup
 from recyclery.demo.home import CannotCageError
 from support.supervised import SUPPORT

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+
 from support.supervised import SUPPORT, supervised
 from support.waiting import is_alive, wait_for
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from recyclery.observe.cgroup import (
     MemoryCgroup,
     find_memory_cgroup,

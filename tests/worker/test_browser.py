@@ -18,9 +18,10 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import pytest
+from selenium import webdriver
+
 from recyclery_worker import browser as module
 from recyclery_worker.browser import BrowserMissing, BrowserNotStarted, BrowserPair, browser, find_browser
-from selenium import webdriver
 
 PAGE = "data:text/html,<title>a title</title><h1>text</h1>"
 

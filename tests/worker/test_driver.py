@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 
 import pytest
 import requests
+
 from recyclery_worker import driver
 from recyclery_worker.driver import BrowserMissing, BrowserPair, find_browser
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+
 from recyclery_worker import link
 from support.supervised import Supervised, supervised
 from support.waiting import is_alive, wait_for

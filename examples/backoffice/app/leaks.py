@@ -1,10 +1,10 @@
 """What careless tasks leave in their worker process, done on purpose."""
 
-from recyclery_worker.browser import find_browser
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from app.scraping import PAGE_LOAD_TIMEOUT_SECONDS
+from recyclery_worker.browser import find_browser
 
 # Without a reference Selenium's Service stops chromedriver as it is collected, and nothing would leak.
 forgotten_browsers: list[webdriver.Chrome] = []

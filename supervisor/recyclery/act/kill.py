@@ -10,10 +10,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from recyclery_worker.link import COLLECT_SIGNAL
-
 from recyclery.observe.processes import list_processes, read_file, read_process
 from recyclery.observe.snapshot import Owner, Process
+from recyclery_worker.link import COLLECT_SIGNAL
 
 GONE_SECONDS = 1.5
 LOOK_EVERY_SECONDS = 0.02

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery_worker import link
-
 from recyclery.act.kill import kill_processes, nudge_child
 from recyclery.decide.actions import Action, Collect, Preempt, Reap, Retire
 from recyclery.observe.ownership import count_browsers
 from recyclery.observe.snapshot import Process
 from recyclery.observe.workers import NoAnswer, ask_worker
+from recyclery_worker import link
 
 
 @dataclass(frozen=True, slots=True)

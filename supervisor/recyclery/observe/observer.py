@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from recyclery_worker.link import now
-
 from recyclery.config.settings import Settings
 from recyclery.observe.cgroup import find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.ownership import Ownership, attribute
 from recyclery.observe.processes import Markers, list_processes, with_memory
 from recyclery.observe.reports import ChildState
 from recyclery.observe.snapshot import Child, Container, Orphans, Owner, PoolView, Process, Snapshot
+from recyclery_worker.link import now
 
 
 @dataclass

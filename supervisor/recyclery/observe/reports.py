@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from recyclery_worker.link import ChildReport, WorkerStat
-
 from recyclery.observe.snapshot import Owner
+from recyclery_worker.link import ChildReport, WorkerStat
 
 # A result and its datagram travel apart: neither is late before this has passed.
 SETTLED_SECONDS = 0.5

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import msgspec
+
 from recyclery_worker.link import MAX_PACKET_BYTES, Reply, Request, decode_reply, encode, worker_socket
 
 ANSWER_SECONDS = 2.0

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 
 import psutil
-from recyclery_worker.link import WorkerStat
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.counters import Counters
@@ -22,6 +21,7 @@ from recyclery.serve.status import (
     Status,
     TaskStatus,
 )
+from recyclery_worker.link import WorkerStat
 
 
 def build_status(

@@ -1,10 +1,9 @@
 """The tax office (SII): reading a customer's documents with a browser."""
 
-from recyclery_worker.browser import browser
-
 from app.infrastructure.celery import app
 from app.scraping import PAGE_LOAD_TIMEOUT_SECONDS, ScrapedDocument, scrape_documents
 from app.settings import site_password, site_url
+from recyclery_worker.browser import browser
 
 
 @app.task

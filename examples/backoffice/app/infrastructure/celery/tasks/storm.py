@@ -2,7 +2,6 @@
 
 import time
 
-from recyclery_worker.browser import browser
 from redis.client import Pipeline
 
 from app.infrastructure.celery import app
@@ -10,6 +9,7 @@ from app.infrastructure.redis_client import redis_client
 from app.leaks import forget_browser, leave_memory
 from app.scraping import PAGE_LOAD_TIMEOUT_SECONDS, ScrapedDocument, scrape_documents
 from app.settings import site_password, site_url
+from recyclery_worker.browser import browser
 
 KEYS_LIVE_SECONDS = 86_400
 PAGES_PER_SCRAPE = 2
