@@ -112,11 +112,13 @@ def test_a_pool_that_does_not_stay_up_ends_it_with_70(fresh_redis: str, tmp_path
     app = tmp_path / "moody_app.py"
     app.write_text(
         "import os, sys\nfrom celery import Celery\napp = Celery(broker=os.environ['REDIS_URL'])\n"
-        "if 'worker' in sys.argv: sys.exit('in a mood')\n"
+        "if 'worker' in sys.argv:\n    print('half a', flush=True)\n    sys.stderr.write('in a mood')\n"
+        "    sys.stderr.flush()\n    os._exit(3)\n"
     )
     environment = {"CELERY_APP": "moody_app", "PYTHONPATH": str(tmp_path)}
     with supervised("--pool", "slow", redis_url=fresh_redis, environment=environment) as running:
         assert running.wait(60) == 70
+        assert "slow | half a" in running.lines
         assert "slow | in a mood" in running.lines
         assert "slow did not stay up: giving up" in running.output
 
@@ -196,6 +198,17 @@ def test_a_runtime_folder_too_long_for_sockets_is_told(tmp_path: Path) -> None:
     done = run_to_the_end({"CELERY_APP": "sample_app", "RECYCLERY_RUNTIME_DIR": str(tmp_path / ("x" * 90))})
     assert done.returncode == 78
     assert "too long for unix sockets" in done.stderr
+
+
+def test_a_term_while_the_app_is_still_being_checked_ends_it_with_0(fresh_redis: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    app = tmp_path / "sleepy_app.py"
+    app.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(60)\n")
+    environment = {"CELERY_APP": "sleepy_app", "PYTHONPATH": str(tmp_path)}
+    with supervised(redis_url=fresh_redis, environment=environment) as running:
+        wait_for(begun.exists, "the app is being imported")
+        assert running.stop(seconds=10) == 0
+        assert running.output == ""
 
 
 def test_wrong_usage_ends_it_with_2() -> None:

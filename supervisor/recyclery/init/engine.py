@@ -15,7 +15,7 @@ import os
 import signal
 from typing import Any
 
-from supervisor.loggers import Handler, Logger
+from supervisor.loggers import Handler, LevelsByName, Logger
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.options import (
     EventListenerConfig,
@@ -48,6 +48,14 @@ class PoolProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
             self.config.options.outlet.put(f"{line}\n".encode())
         pid: int | None = super().spawn()
         return pid
+
+    def finish(self, pid: int, sts: int) -> None:
+        """Pass on its last words too, when they have no newline."""
+        logs = [getattr(dispatcher, "normallog", None) for dispatcher in self.dispatchers.values()]
+        super().finish(pid, sts)
+        for log in logs:
+            if isinstance(log, LineLog):
+                log.close()
 
     def kill(self, sig: int) -> str | None:
         """Send a signal; a KILL while it drains means that the grace was not enough."""
@@ -107,6 +115,12 @@ class Options(ServerOptions):  # type: ignore[misc]
         self.logger.addHandler(OutletHandler(self.outlet))
         for text in self.parse_warnings:
             self.logger.warn(text)
+
+    def openhttpservers(self, supervisord: Supervisor) -> None:
+        """Open the RPC socket, without the warning that it has no password: its mode is 0600."""
+        level, self.logger.level = self.logger.level, LevelsByName.ERRO
+        super().openhttpservers(supervisord)
+        self.logger.level = level
 
 
 class OutletHandler(Handler):  # type: ignore[misc]

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ APP_CHECK_SECONDS = 60.0
 
 def run(line: CommandLine) -> int:
     """Run the supervisor until it is told to stop; return the exit code."""
+    # PID 1 has no default actions: without a handler a TERM that comes this early would be lost.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop_early)
     try:
         settings = load(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
@@ -46,6 +50,11 @@ def run(line: CommandLine) -> int:
         code = run_engine(settings, str(configuration))
         sweep_descendants()
     return code
+
+
+def stop_early(*_: object) -> None:
+    """End before anything was started."""
+    raise SystemExit(exit_codes.DRAINED)
 
 
 class RuntimeLock:
