@@ -169,6 +169,13 @@ def test_above_the_hard_level_the_largest_child_is_preempted_with_all_it_started
     assert (action.owner, {member.pid for member in action.processes}) == (CHILD, {20, 30})
 
 
+def test_a_browser_about_to_be_reaped_does_not_cost_its_child_its_place() -> None:
+    leftover = process(30, started=80.0, mib=500)
+    for floor_mib in (750, 990):
+        (action,) = decide(snapshot(child(leftover), floor_mib=floor_mib), LEARNED, SETTINGS)
+        assert isinstance(action, Reap)
+
+
 def test_after_a_preemption_memory_gets_time_to_come_back() -> None:
     large = snapshot(child(process(30, started=95.0, mib=600), task_id="b"), floor_mib=960)
     assert decide(large, replace(LEARNED, preempted=AT - 0.5), SETTINGS) == []

@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Action, Collect, Preempt, Reap, Retire
@@ -36,15 +37,23 @@ class Memory:
 
 def decide(snapshot: Snapshot, memory: Memory, settings: Settings) -> list[Action]:
     """Return what to do now; at most one heavy action (retire, preempt) at a time."""
-    actions: list[Action] = [
-        *reap_orphans(snapshot),
-        *reap_leftovers(snapshot, settings),
-        *collect_defunct(snapshot),
-    ]
-    heavy = preempt_largest(snapshot, memory, settings) or next(
-        retire_children(snapshot, memory, settings), None
-    )
+    reaps = [*reap_orphans(snapshot), *reap_leftovers(snapshot, settings)]
+    actions: list[Action] = [*reaps, *collect_defunct(snapshot)]
+    # What is about to be reaped costs no child its place.
+    left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
+    heavy = preempt_largest(left, memory, settings) or next(retire_children(left, memory, settings), None)
     return [*actions, heavy] if heavy is not None else actions
+
+
+def without(snapshot: Snapshot, pids: AbstractSet[int]) -> Snapshot:
+    """Return the snapshot as it will be when these processes are gone."""
+    children = tuple(
+        replace(child, processes=tuple(process for process in child.processes if process.pid not in pids))
+        for child in snapshot.children
+    )
+    freed = sum(child.tree_bytes for child in snapshot.children) - sum(child.tree_bytes for child in children)
+    container = replace(snapshot.container, floor_bytes=max(0, snapshot.container.floor_bytes - freed))
+    return replace(snapshot, children=children, container=container)
 
 
 def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:

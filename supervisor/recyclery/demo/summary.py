@@ -24,7 +24,7 @@ class Summary:
     fast_succeeded    light tasks done at least once, of fast_tasks
     oom_kills         processes the kernel killed in the cage
     recycles          children and workers replaced, by reason, as the supervisor counts them
-    orphans_reaped    processes the supervisor ended or reaped because no live task owned them
+    orphans_reaped    browsers the supervisor killed because no live task owned them
     leaked_browsers   browsers still running when all was done, after up to 3 s to settle
     defunct_left      processes ended but not reaped at that moment
     processes_left    processes in the cage after its PID 1 has ended
