@@ -1,11 +1,10 @@
-"""What the back office's tests stand on: its own site and its own Redis."""
+"""What the back office's tests stand on: its own site, and an empty Redis."""
 
 from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 
-from support.redis_server import redis_server
 from taxoffice.server import running_site
 
 
@@ -14,13 +13,6 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the tax office's site and point the tasks to it; give its URL."""
     with running_site() as url:
         monkeypatch.setenv("SITE_URL", url)
-        yield url
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """Run one Redis for all of these tests; give its URL."""
-    with redis_server() as url:
         yield url
 
 
