@@ -68,7 +68,7 @@ def browser(
     if command_timeout_seconds <= page_load_timeout_seconds:
         limits = f"{command_timeout_seconds} and {page_load_timeout_seconds}"
         raise ValueError(f"command_timeout_seconds must be above page_load_timeout_seconds: {limits}")
-    pair, chrome_class = find_browser(), _load_chrome(command_timeout_seconds)
+    chrome_class, pair = _load_chrome(command_timeout_seconds), find_browser()
     profile = Path(tempfile.mkdtemp(prefix="recyclery-profile-"))
     children: set[int] = set()
     try:
