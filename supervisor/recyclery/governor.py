@@ -71,6 +71,7 @@ class Governor:
         self._retired: dict[Owner, float] = {}
         self._preempted: float | None = None
         self._browsing_pools: set[str] = set()
+        self._asking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -101,7 +102,7 @@ class Governor:
     async def tick(self) -> None:
         """Observe, decide, act."""
         await self._ask_programs()
-        await self._ask_workers()
+        self._begin_asking_workers()
         snapshot = self._observer.observe(self._programs, self._states)
         if self.snapshot is None:
             container = snapshot.container
@@ -176,10 +177,13 @@ class Governor:
         except EngineAway as error:
             log.debug("PID 1 does not tell its programs: %s", error)
 
+    def _begin_asking_workers(self) -> None:
+        """Ask beside the tick: a worker that is busy with its broker must not hold it up."""
+        if now() >= self._stats_due and (self._asking is None or self._asking.done()):
+            self._stats_due = now() + TICK_SECONDS
+            self._asking = asyncio.create_task(self._ask_workers())
+
     async def _ask_workers(self) -> None:
-        if now() < self._stats_due:
-            return
-        self._stats_due = now() + TICK_SECONDS
         running = [name for name, view in self._programs.items() if view.pid is not None]
         replies = await asyncio.gather(*(self._ask_stat(name) for name in running))
         self.stats = {stat.pool: stat for stat in replies if stat is not None}

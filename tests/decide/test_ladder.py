@@ -181,6 +181,10 @@ def test_after_a_preemption_memory_gets_time_to_come_back() -> None:
     assert decide(large, replace(LEARNED, preempted=AT - 0.5), SETTINGS) == []
 
 
+def test_above_the_hard_level_a_child_that_holds_next_to_nothing_is_not_killed_for_it() -> None:
+    assert decide(snapshot(child(mib=60, task_id="b"), floor_mib=990), LEARNED, SETTINGS) == []
+
+
 def test_above_the_hard_level_with_nothing_of_ours_running_nothing_is_killed() -> None:
     assert decide(snapshot(floor_mib=990), LEARNED, SETTINGS) == []
 

@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from recyclery.config.settings import SLOW, Settings
 from recyclery.init.outlet import BUFFER_BYTES, LineLog, Outlet
+from recyclery.init.processes import Options
 
 
 @pytest.fixture
@@ -65,6 +68,36 @@ def test_a_line_longer_than_a_pipe_takes_at_once_comes_out_whole(pipe: tuple[int
     outlet.put(b"y" * 20_000 + b"\n")
     outlet.drain(1)
     assert os.read(reader, 1 << 16) == b"y" * 20_000 + b"\n"
+
+
+def test_a_terminal_that_nobody_reads_blocks_nothing() -> None:
+    master, slave = os.openpty()
+    outlet = Outlet(slave)
+    for _ in range(200):
+        outlet.put(b"x" * 999 + b"\n")
+    outlet.drain(0.2)
+    assert outlet.writable()
+    os.close(slave)
+    os.close(master)
+
+
+def test_a_full_pipe_whose_reader_died_does_not_keep_the_loop_busy() -> None:
+    reader, writer = os.pipe()
+    settings = Settings(app="app", pools=(SLOW,), runtime_dir=Path("/run"))
+    outlet = Outlet(writer)
+    poller = Options(settings, outlet).poller
+    for _ in range(500):
+        outlet.put(b"x" * 999 + b"\n")
+    outlet.drain(0.1)
+    os.close(reader)
+    for _ in range(1000):
+        if not outlet.writable():
+            break
+        poller.register_writable(outlet.fd)
+        if outlet.fd in poller.poll(0.1)[1]:
+            outlet.handle_write_event()
+    assert not outlet.writable()
+    os.close(writer)
 
 
 def test_a_reader_that_is_gone_does_not_stop_the_supervisor() -> None:

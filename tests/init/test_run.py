@@ -79,8 +79,30 @@ def test_a_second_term_kills_at_once(sender: Celery, fresh_redis: str) -> None:
         sender.send_task("sample_app.nap", (600,), queue="low")
         running.wait_for_line("received")
         running.process.send_signal(signal.SIGTERM)
+        # A second within a second counts as the same one.
+
+        def term_again() -> bool:
+            running.process.send_signal(signal.SIGTERM)
+            return "SIGTERM again" in running.output
+
+        wait_for(term_again, "it is taken for a second one")
+        assert running.wait(10) == 1
+
+
+def test_a_term_sent_twice_in_one_breath_is_one_request(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+        wait_for(Path(f"{gate}.begun").exists, "the task runs")
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for_line("SIGTERM: stopping")
+        running.process.send_signal(signal.SIGTERM)
         running.wait_for_line("Warm shutdown")
-        assert running.stop(seconds=10) == 1
+        gate.touch()
+        assert running.wait() == 0
+        assert result.get(timeout=5) > 0
 
 
 def test_nothing_it_started_is_left_when_it_has_ended(
@@ -179,6 +201,48 @@ def test_bad_configuration_is_told_on_standard_error_and_ends_it_with_78(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys; sys.exit(0)", ["SystemExit"]),
+        ("1/0", ["ZeroDivisionError"]),
+        ("from celery import Celery; app = Celery(broker='redis://:s3cret/xyz@h:6379/0')", ["percent-encode"]),
+    ],
+)
+def test_an_app_that_cannot_be_used_is_told_without_its_secrets(
+    code: str, words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "odd_app.py").write_text(code)
+    with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
+        done = run_to_the_end(
+            {"CELERY_APP": "odd_app", "PYTHONPATH": str(tmp_path), "RECYCLERY_RUNTIME_DIR": runtime_dir}
+        )
+    assert done.returncode == 78
+    assert [word for word in words if word not in done.stderr] == []
+    assert "s3cret" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_the_app_prints_when_it_is_imported_and_when_it_ends_is_no_matter(
+    fresh_redis: str, tmp_path: Path
+) -> None:
+    (tmp_path / "loud_app.py").write_text(
+        "import atexit, os\nfrom celery import Celery\nprint('hello')\natexit.register(print, 'bye')\n"
+        "app = Celery(broker=os.environ['REDIS_URL'])\n"
+    )
+    environment = {"CELERY_APP": "loud_app", "PYTHONPATH": str(tmp_path)}
+    with supervised("--pool", "slow", redis_url=fresh_redis, environment=environment) as running:
+        running.wait_until_ready("slow")
+
+
+def test_a_runtime_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    done = run_to_the_end({"CELERY_APP": "sample_app", "RECYCLERY_RUNTIME_DIR": str(tmp_path / "open")})
+    assert done.returncode == 78
+    assert "others can write to it" in done.stderr
+
+
 def test_a_second_supervisor_in_the_same_runtime_folder_is_refused(fresh_redis: str) -> None:
     with supervised("--pool", "slow", redis_url=fresh_redis) as running:
         running.wait_for_line("Starting Celery Worker")
@@ -227,3 +291,8 @@ def test_supervisorctl_works(fresh_redis: str) -> None:
             ["governor", "RUNNING"],
             ["slow", "RUNNING"],
         ]
+        subprocess.run(
+            [Path(sys.executable).with_name("supervisorctl"), "-c", configuration, "reload"], check=True
+        )
+        running.wait_for_line("reload is not done here")
+        assert running.status()["pools"]["slow"]["state"] == "running"

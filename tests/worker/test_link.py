@@ -21,20 +21,20 @@ def slow(redis_url: str) -> Iterator[Supervised]:
         yield running
 
 
-def ask_raw(running: Supervised, packet: bytes) -> link.Reply:
+def ask_raw(running: Supervised, packet: bytes, pool: str = "slow") -> link.Reply:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         peer.settimeout(10)
-        peer.connect(str(link.worker_socket(running.runtime_dir, "slow")))
+        peer.connect(str(link.worker_socket(running.runtime_dir, pool)))
         peer.send(packet)
         return link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
 
 
-def ask(running: Supervised, request: link.Request) -> link.Reply:
-    return ask_raw(running, link.encode(request))
+def ask(running: Supervised, request: link.Request, pool: str = "slow") -> link.Reply:
+    return ask_raw(running, link.encode(request), pool)
 
 
-def stat(running: Supervised) -> link.WorkerStat:
-    reply = ask(running, link.Stat())
+def stat(running: Supervised, pool: str = "slow") -> link.WorkerStat:
+    reply = ask(running, link.Stat(), pool)
     assert isinstance(reply, link.WorkerStat)
     return reply
 
@@ -90,6 +90,26 @@ def test_a_busy_child_that_is_retired_finishes_its_task_and_takes_no_other(
     gate.touch()
     assert first.get(timeout=10) == child.pid
     assert second.get(timeout=10) != child.pid
+
+
+def test_a_child_that_is_leaving_takes_no_work_from_the_others(fresh_redis: str, tmp_path: Path) -> None:
+    apart = fresh_redis.removesuffix("/0") + "/6"
+    gate = tmp_path / "gate"
+    with (
+        supervised("--single", redis_url=apart) as running,
+        Celery("sender", broker=apart, backend=apart) as sender,
+    ):
+        running.wait_until_ready("worker")
+        held = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+        child = wait_for(
+            lambda: next((c for c in stat(running, "worker").children if c.task_id), None), "a task"
+        )
+        assert ask(running, link.Retire(pid=child.pid), "worker") == link.Done()
+        naps = [sender.send_task("sample_app.nap", (0,), queue="low") for _ in range(3)]
+        assert child.pid not in [nap.get(timeout=10) for nap in naps]
+        assert not held.ready()
+        gate.touch()
+        assert held.get(timeout=10) == child.pid
 
 
 def test_retiring_twice_is_retiring_once(slow: Supervised) -> None:

@@ -1,12 +1,13 @@
 """`python -m recyclery_worker.check APP`: import a Celery app as a worker would, and say what it is.
 
-Prints one JSON object as the last line: app, celery, broker_url, tasks. Exits 1 with the reason on standard
+Prints one JSON object and nothing else: app, celery, broker_url, tasks. Exits 1 with the reason on standard
 error when the app cannot be imported. Run apart from the supervisor, which must not carry the app's memory.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -18,18 +19,31 @@ from celery.app.utils import find_app
 def main() -> int:
     """Check the app named by the first argument."""
     sys.path.insert(0, str(Path.cwd()))
+    # What the app's own modules print is not the answer.
+    answer = os.dup(1)
+    os.dup2(2, 1)
     try:
         app = find_app(sys.argv[1])
         app.loader.import_default_modules()
         app.finalize()
-        broker_url = app.connection_for_read().as_uri(include_password=True)
-    except Exception as error:  # the app's own code may raise anything
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or leave
         last = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})", file=sys.stderr)
-        return 1
+        return refuse(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+    try:
+        broker_url = app.connection_for_read().as_uri(include_password=True)
+    except ValueError:
+        # The error would show a part of the password.
+        return refuse("its broker URL cannot be read: percent-encode what is special in the password (/ # @ :)")
     tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
-    print(json.dumps({"app": app.main, "celery": celery.__version__, "broker_url": broker_url, "tasks": tasks}))
+    document = {"app": app.main, "celery": celery.__version__, "broker_url": broker_url, "tasks": tasks}
+    os.write(answer, json.dumps(document).encode())
     return 0
+
+
+def refuse(reason: str) -> int:
+    """Say why on standard error; return the exit status."""
+    print(reason, file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -94,11 +94,20 @@ def collect_browsers(*_: object) -> None:
     Only those: another process's exit status belongs to whoever started it. A Popen whose process is
     collected here reports returncode 0 later (subprocess, Popen._try_wait).
     """
-    for children in Path("/proc/self/task").glob("*/children"):
-        for pid in map(int, children.read_text().split()):
-            with contextlib.suppress(OSError):
-                if read_name(pid).startswith(("chrom", "headless_shell", "google-chrome")):
-                    os.waitpid(pid, os.WNOHANG)
+    for pid in list_children():
+        with contextlib.suppress(OSError):
+            if read_name(pid).startswith(("chrom", "headless_shell", "google-chrome")):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def list_children() -> list[int]:
+    """Return the pids of our children, whichever thread started them."""
+    children: list[int] = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        # A thread may end meanwhile; this runs in a signal handler, in the middle of a task.
+        with contextlib.suppress(OSError):
+            children += map(int, listing.read_text().split())
+    return children
 
 
 def read_name(pid: int) -> str:

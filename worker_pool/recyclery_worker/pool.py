@@ -9,6 +9,7 @@ private parts of Celery and billiard (read in 5.7.0 and 4.3.2); `missing_hooks` 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from celery.worker import state as worker_state
 
 from recyclery_worker.child import become_session_leader
 
-HOOKS = ("_pool", "_all_inqueues", "_active_writes", "_maxtasksperchild", "_on_ready_counters")
+HOOKS = ("_pool", "_all_inqueues", "_busy_workers", "_active_writes", "_maxtasksperchild", "_on_ready_counters")
 
 
 class RetireRefused(Exception):
@@ -55,7 +56,9 @@ class Pool(asynpool.AsynPool):
         they have left too, and until then only the 5 s maintenance timer replaces a child.
         """
         if getattr(proc, "_sentinel_poll", None) is None:
-            proc._sentinel_poll = os.pidfd_open(proc.pid)
+            # An old kernel or a strict seccomp profile has no pidfd: then the sentinel has to do.
+            with contextlib.suppress(OSError):
+                proc._sentinel_poll = os.pidfd_open(proc.pid)
         super()._track_child_process(proc, hub)
 
     def retire(self, pid: int) -> None:
@@ -75,6 +78,8 @@ class Pool(asynpool.AsynPool):
         if inbox in self._active_writes:
             raise RetireRefused(f"{pid} is being given a task; ask again")
         self._all_inqueues.discard(inbox)
+        # Work is handed out while fewer are busy than there are: a leaving child counts among neither.
+        self._busy_workers.discard(inbox)
         process._recyclery_retired = True
         process._controlled_termination = True
         process.inq.put(None)

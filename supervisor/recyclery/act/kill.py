@@ -60,17 +60,24 @@ def signal_process(pid: int, start_ticks: int, signum: int) -> bool:
     """Signal the process that has this pid and start, holding it meanwhile; tell whether it was there."""
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return False
+    except OSError:
+        # An old kernel or a strict seccomp profile has no pidfd: check, then signal, with nothing between.
+        pidfd = None
     try:
         found = read_process(pid)
         if found is None or found.start_ticks != start_ticks or found.is_defunct:
             return False
-        signal.pidfd_send_signal(pidfd, signum)
+        if pidfd is None:
+            os.kill(pid, signum)
+        else:
+            signal.pidfd_send_signal(pidfd, signum)
     except OSError:
         return False
     finally:
-        os.close(pidfd)
+        if pidfd is not None:
+            os.close(pidfd)
     return True
 
 

@@ -36,11 +36,15 @@ def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
         )
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_uid != os.getuid():
+        status = path.stat()
+        if status.st_uid != os.getuid():
             raise UnusableDirectory(
                 f"{path}: belongs to another user; set RECYCLERY_RUNTIME_DIR to one of yours"
             )
-        path.chmod(0o700)
+        if status.st_mode & 0o022:
+            raise UnusableDirectory(
+                f"{path}: others can write to it; set RECYCLERY_RUNTIME_DIR to a folder of its own"
+            )
         if not os.access(path, os.W_OK):
             raise UnusableDirectory(f"{path}: not writable; set RECYCLERY_RUNTIME_DIR to a writable folder")
     except OSError as error:

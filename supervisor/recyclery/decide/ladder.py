@@ -154,6 +154,10 @@ def preempt_largest(snapshot: Snapshot, memory: Memory, settings: Settings) -> P
     if memory.preempted is not None and snapshot.at - memory.preempted < PREEMPT_AGAIN_SECONDS:
         return None
     largest: Child = max(snapshot.children, key=lambda child: child.tree_bytes)
+    model = memory.models.get(largest.owner.pool, PoolModel())
+    if largest.tree_bytes - (model.baseline_bytes or 0) < LEAST_GAIN_BYTES:
+        # Whatever fills the memory, it is not what our children hold.
+        return None
     return Preempt(
         owner=largest.owner,
         processes=tuple(process for process in largest.processes if not process.is_defunct),

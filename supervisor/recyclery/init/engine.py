@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.options import decode_wait_status, signame
@@ -24,6 +25,9 @@ from recyclery.init import exit_codes
 from recyclery.init.outlet import Outlet
 from recyclery.init.processes import Options, PoolProcess
 from recyclery.init.programs import GOVERNOR
+
+# Some senders (coreutils' timeout) signal the process and then its whole group: that is one request.
+SAME_REQUEST_SECONDS = 1.0
 
 
 class SignalPipe:
@@ -56,6 +60,7 @@ class Engine(Supervisor):  # type: ignore[misc]
         super().__init__(options)
         self.gave_up = False
         self._strangers_reaped = 0
+        self._asked_to_stop = 0.0
 
     @property
     def exit_code(self) -> int:
@@ -78,7 +83,7 @@ class Engine(Supervisor):  # type: ignore[misc]
         pipe = SignalPipe()
         sockets = self.options.get_socket_map()
         sockets[pipe.fd] = pipe
-        sockets[1] = self.options.outlet
+        sockets[self.options.outlet.fd] = self.options.outlet
         super().runforever()
 
     def ordered_stop_groups_phase_1(self) -> None:
@@ -113,12 +118,13 @@ class Engine(Supervisor):  # type: ignore[misc]
         """TERM, INT and QUIT stop; a second one kills; others are for later or for nobody."""
         sig = self.options.get_signal()
         if sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            if self.options.mood == SupervisorStates.SHUTDOWN:
-                self.options.logger.warn(f"{signame(sig)} again: killing what still runs")
-                self._kill_pools()
-            else:
+            if self.options.mood != SupervisorStates.SHUTDOWN:
+                self._asked_to_stop = time.monotonic()
                 self.options.logger.info(f"{signame(sig)}: stopping all pools")
                 self.options.mood = SupervisorStates.SHUTDOWN
+            elif time.monotonic() - self._asked_to_stop > SAME_REQUEST_SECONDS:
+                self.options.logger.warn(f"{signame(sig)} again: killing what still runs")
+                self._kill_pools()
         elif sig in (signal.SIGHUP, signal.SIGUSR2):
             self.options.logger.warn(f"{signame(sig)} is not used here and does nothing")
 
@@ -130,6 +136,10 @@ class Engine(Supervisor):  # type: ignore[misc]
     def tick(self, now: float | None = None) -> None:
         """Besides supervisord's ticks: end when a pool gave up, for a container without its pool is no use."""
         super().tick(now)
+        if self.options.mood == SupervisorStates.RESTARTING:
+            # `supervisorctl reload` means to begin anew in this process, which a container has no use for.
+            self.options.logger.warn("reload is not done here: restart the container, or one program")
+            self.options.mood = SupervisorStates.RUNNING
         if self.gave_up or self.options.mood == SupervisorStates.SHUTDOWN:
             return
         for process in self._pool_processes():

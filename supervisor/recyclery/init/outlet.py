@@ -16,7 +16,7 @@ class Outlet:
     """A write-only member of supervisord's socket map (the methods are asyncore's)."""
 
     def __init__(self, fd: int = 1) -> None:
-        self._fd = fd
+        self.fd = open_without_blocking(fd)
         self._lines: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._dropped = 0
@@ -61,7 +61,7 @@ class Outlet:
 
     def _write(self, chunk: bytes) -> int:
         try:
-            return os.write(self._fd, chunk)
+            return os.write(self.fd, chunk)
         except BlockingIOError:
             return 0
         except OSError:
@@ -75,10 +75,22 @@ class Outlet:
         """Write what waits, for at most so long: the last words before the process ends."""
         deadline = time.monotonic() + seconds
         poller = select.poll()
-        poller.register(self._fd, select.POLLOUT)
+        poller.register(self.fd, select.POLLOUT)
         while self._lines and (left := deadline - time.monotonic()) > 0:
             if poller.poll(left * 1000):
                 self.handle_write_event()
+
+
+def open_without_blocking(fd: int) -> int:
+    """Return another descriptor of the same pipe, terminal or file, on which a write never waits.
+
+    The given one stays as it is: its flags are shared with other processes. Where it cannot be opened anew (a
+    socket, or not ours) it is used itself, with writes that fit.
+    """
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return fd
 
 
 class LineLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import signal
 from typing import Any
 
@@ -83,6 +84,8 @@ class Options(ServerOptions):  # type: ignore[misc]
     def __init__(self, settings: Settings, outlet: Outlet) -> None:
         super().__init__()
         self.outlet = outlet
+        # A pipe that nobody reads any more polls as an error alone; the write that follows tells.
+        self.poller.WRITE = select.POLLOUT | select.POLLERR
         self.pools: dict[str, Pool] = {pool.name: pool for pool in settings.pools}
 
     def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:

@@ -104,7 +104,7 @@ def check_app(app: str) -> str:
             f"app is {app!r}: it cannot be imported from {Path.cwd()}: set CELERY_APP to what `celery -A` "
             f"takes, and PYTHONPATH or the working directory to where it is\n{done.stderr.strip()}"
         )
-    broker_url: str = json.loads(done.stdout.splitlines()[-1])["broker_url"]
+    broker_url: str = json.loads(done.stdout)["broker_url"]
     return broker_url
 
 

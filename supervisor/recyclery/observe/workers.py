@@ -28,4 +28,4 @@ async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
                 await loop.sock_sendall(link, encode(request))
                 return decode_reply(await loop.sock_recv(link, MAX_PACKET_BYTES))
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise NoAnswer(f"{slot}: {error or 'no answer in time'}") from None
+            raise NoAnswer(f"{slot}: {str(error) or 'no answer in time'}") from None
