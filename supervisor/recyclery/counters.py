@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from recyclery.observe.snapshot import Owner
@@ -17,17 +17,13 @@ class Counters:
     recycles: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     preempted: set[Owner] = field(default_factory=set)
 
-    def count_gone(
-        self, owner: Owner, tasks_done: int, max_tasks: int | None, retired: Container[Owner]
-    ) -> None:
-        """Count one child that has gone: preempt, budget (we retired it), max_tasks, or died."""
+    def count_gone(self, owner: Owner, departures: Mapping[int, str], retired: Container[Owner]) -> None:
+        """Count one child that has gone: preempt, budget (we retired it), what its worker says, or died."""
         if owner in self.preempted:
             self.preempted.discard(owner)
             reason = "preempt"
         elif owner in retired:
             reason = "budget"
-        elif max_tasks is not None and tasks_done >= max_tasks:
-            reason = "max_tasks"
         else:
-            reason = "died"
+            reason = departures.get(owner.pid, "died")
         self.recycles[owner.pool][reason] += 1

@@ -51,6 +51,7 @@ ALERT_TICK_SECONDS = 0.2
 ALERT_SHARE = 0.7
 LEAST_GAP_SECONDS = 0.1
 PROGRAMS_EVERY_SECONDS = 10.0
+WORKER_SILENT_SECONDS = 10.0
 
 
 class Governor:
@@ -70,6 +71,7 @@ class Governor:
         self._models: dict[str, PoolModel] = {}
         self._retired: dict[Owner, float] = {}
         self._preempted: float | None = None
+        self._gone: dict[Owner, float] = {}
         self._browsing_pools: set[str] = set()
         self._asking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -208,12 +210,16 @@ class Governor:
             view = self._programs.get(owner.pool)
             # Children that went with their main process were not recycled.
             if view is not None and view.pid == mains.get(owner.pool) and view.state != "stopping":
-                state = self._states.get(owner, ChildState())
-                stat = self.stats.get(owner.pool)
-                self.counters.count_gone(
-                    owner, state.tasks_done, stat.max_tasks_per_child if stat else None, self._retired
-                )
-        self._retired = {owner: at for owner, at in self._retired.items() if owner in living}
+                self._gone[owner] = snapshot.at
+        # Why it went, its worker knows: wait for what it says after that.
+        for owner, noticed in list(self._gone.items()):
+            stat = self.stats.get(owner.pool)
+            if (stat is not None and stat.sent > noticed) or snapshot.at - noticed > WORKER_SILENT_SECONDS:
+                departures = {left.pid: left.reason for left in stat.departures} if stat else {}
+                self.counters.count_gone(owner, departures, self._retired)
+                del self._gone[owner]
+        kept = living | self._gone.keys()
+        self._retired = {owner: at for owner, at in self._retired.items() if owner in kept}
         forget_children(self._states, living, snapshot.at)
         for child in snapshot.children:
             if any(process.is_browser for process in child.processes):

@@ -1,10 +1,12 @@
 """The Celery app that tests run under the supervisor; it knows nothing of Recyclery."""
 
+import functools
 import os
 import subprocess
 import time
 from pathlib import Path
 
+import redis
 from celery import Celery
 
 url = os.environ["REDIS_URL"]
@@ -89,3 +91,22 @@ def leave_orphans(count: int) -> None:
     """Start processes whose parent leaves before they do."""
     for _ in range(count):
         subprocess.run(["sh", "-c", "sleep 0.5 & exit 0"], check=True)
+
+
+@functools.cache
+def counter() -> redis.Redis:
+    """The Redis of this pool child."""
+    return redis.Redis.from_url(url)
+
+
+@app.task
+def count_run(number: int) -> int:
+    """Count that this ran, and return the number."""
+    counter().incr("sample:runs")
+    return number
+
+
+@app.task
+def runs_counted() -> int:
+    """Return how often `count_run` ran."""
+    return int(counter().get("sample:runs") or 0)

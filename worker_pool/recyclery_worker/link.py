@@ -46,9 +46,15 @@ class Retire(msgspec.Struct, frozen=True, tag="retire"):
 
 
 class SetMaxTasks(msgspec.Struct, frozen=True, tag="set_max_tasks"):
-    """Set max-tasks-per-child for children started from now on; answered by `Done` or `Refused`."""
+    """Set max-tasks-per-child for children present and future; answered by `Done` or `Refused`."""
 
     max_tasks: int
+
+
+class SetConcurrency(msgspec.Struct, frozen=True, tag="set_concurrency"):
+    """Set how many tasks run at a time; answered by `Done` or `Refused`."""
+
+    concurrency: int
 
 
 class ChildStat(msgspec.Struct, frozen=True):
@@ -58,6 +64,13 @@ class ChildStat(msgspec.Struct, frozen=True):
     tasks_done: int
     task_id: str | None
     task_name: str | None
+
+
+class Departure(msgspec.Struct, frozen=True):
+    """A child that was told to leave: max_tasks, asked (by `Retire`) or shrink."""
+
+    pid: int
+    reason: str
 
 
 class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
@@ -71,6 +84,7 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     max_tasks_per_child: int | None
     missing_hooks: list[str]
     children: list[ChildStat]
+    departures: list[Departure]
     sent: float
 
 
@@ -84,7 +98,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks
+Request = Stat | Retire | SetMaxTasks | SetConcurrency
 Reply = WorkerStat | Done | Refused
 
 _encoder = msgspec.json.Encoder()

@@ -1,16 +1,18 @@
-"""The prefork pool whose children can be retired one by one and whose limit can be changed while it runs.
+"""The prefork pool whose children can be replaced one by one, and whose limits can be changed while it runs.
 
 Chosen by `celery worker -P custom` with CELERY_CUSTOM_WORKER_POOL=recyclery_worker.pool:TaskPool. It rests on
 private parts of Celery and billiard (read in 5.7.0 and 4.3.2); `missing_hooks` tells which are not there.
 """
 
 # celery-types does not know the private parts that this rests on.
-# mypy: disable-error-code="attr-defined,misc"
+# mypy: disable-error-code="attr-defined,misc,call-arg"
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +20,24 @@ from typing import Any
 from celery.concurrency import asynpool, prefork
 from celery.worker import state as worker_state
 
-from recyclery_worker.child import become_session_leader
+from recyclery_worker.child import become_session_leader, end_session
+from recyclery_worker.link import Departure
 
-HOOKS = ("_pool", "_all_inqueues", "_busy_workers", "_active_writes", "_maxtasksperchild", "_on_ready_counters")
+HOOKS = (
+    "_pool",
+    "_processes",
+    "_queues",
+    "_cache",
+    "_all_inqueues",
+    "_busy_workers",
+    "_active_writes",
+    "_fileno_to_inq",
+    "_maxtasksperchild",
+    "_putlock",
+)
+# With several children, each leaves up to this share of the limit early, lest those of one age leave together.
+JITTER = 0.3
+DEPARTURES_KEPT = 200
 
 
 class RetireRefused(Exception):
@@ -35,19 +52,59 @@ class RunningTask:
     name: str
 
 
+@dataclass(slots=True)
+class Record:
+    """What the parent keeps of one child."""
+
+    limit: int | None
+    tasks_done: int = 0
+    leaving: bool = False
+    has_successor: bool = False
+    leaves_with_task: bool = False
+    """Whether it had a task in hand when it was told to leave, and has not finished that since."""
+
+
 class Worker(asynpool.Worker):
     """What runs in a pool child."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The parent counts (see Pool.on_job_ready): what a child is told at its start it keeps for life.
+        super().__init__(*args[:5], None, *args[6:], **kwargs)
 
     def after_fork(self) -> None:
         """Lead a session before anything of the user's runs."""
         become_session_leader()
         super().after_fork()
 
+    def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
+        """On every way out that comes by here, stop what the tasks have left running."""
+        end_session()
+        super()._do_exit(pid, exitcode, exc)
+
 
 class Pool(asynpool.AsynPool):
-    """Celery's event-driven process pool, with children that can be asked to leave."""
+    """Celery's event-driven process pool, with children that make room for a successor.
+
+    A child leaves by the pool's own end-of-work message (None in its inbox), after its inbox was taken from
+    the scheduler. Its successor is started before its last task, so that nobody waits for one.
+    """
 
     Worker = Worker
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.departures: deque[Departure] = deque(maxlen=DEPARTURES_KEPT)
+        super().__init__(*args, **kwargs)
+
+    def _create_worker_process(self, i: int) -> Any:
+        process = super()._create_worker_process(i)
+        process._recyclery = Record(limit=self._draw_limit())
+        return process
+
+    def _draw_limit(self) -> int | None:
+        limit = self._maxtasksperchild
+        if limit is None or self._processes == 1:
+            return limit
+        return max(1, limit - random.randrange(int(limit * JITTER) + 1))  # noqa: S311  # not a secret
 
     def _track_child_process(self, proc: Any, hub: Any) -> None:
         """Watch a child by its pidfd.
@@ -61,28 +118,112 @@ class Pool(asynpool.AsynPool):
                 proc._sentinel_poll = os.pidfd_open(proc.pid)
         super()._track_child_process(proc, hub)
 
-    def retire(self, pid: int) -> None:
+    def on_job_ready(self, job: int, i: int, obj: Any, inqW_fd: int) -> None:
+        """Count a child's task; the last but one starts its successor, the last lets it go."""
+        process = self._process_by_inbox(inqW_fd)
+        if process is not None:
+            record = process._recyclery
+            record.tasks_done += 1
+            record.leaves_with_task = False
+            if record.limit is not None and not record.leaving:
+                if record.tasks_done >= record.limit:
+                    self._let_go(process, "max_tasks")
+                elif record.tasks_done == record.limit - 1:
+                    self._start_successor(process)
+        super().on_job_ready(job, i, obj, inqW_fd)
+
+    def _process_by_inbox(self, inbox: int) -> Any:
+        process = self._fileno_to_inq.get(inbox)
+        if process is not None:
+            return process
+        return next((process for process in self._pool if process.inqW_fd == inbox), None)
+
+    def _start_successor(self, process: Any) -> None:
+        """Start one child more than there are tasks at a time, unless half as many again are up already."""
+        record = process._recyclery
+        most = self._processes + max(1, self._processes // 2)
+        if record.has_successor or self._state != asynpool.RUN or len(self._pool) >= most:
+            return
+        record.has_successor = True
+        if all(owner is not None for owner in self._queues.values()):
+            self._queues[self.create_process_queues()] = None
+        taken = {child.index for child in self._pool}
+        self._create_worker_process(next(index for index in range(most) if index not in taken))
+
+    def _let_go(self, process: Any, reason: str) -> None:
+        """Let a child leave when it next asks for work."""
+        record, inbox = process._recyclery, process.inqW_fd
+        record.leaving = True
+        record.leaves_with_task = inbox in self._busy_workers and reason != "max_tasks"
+        process._controlled_termination = True
+        self.departures.append(Departure(pid=process.pid, reason=reason))
+        self._all_inqueues.discard(inbox)
+        # Work is handed out while fewer are busy than there are: a leaving child counts among neither.
+        self._busy_workers.discard(inbox)
+        process.inq.put(None)
+
+    def retire(self, pid: int, reason: str = "asked", *, replace: bool = True) -> None:
         """Let the child `pid` leave after its current task, or at once when it has none.
 
-        Its inbox takes no further job, then gets the pool's own end-of-work message (None), which the child
-        reads when it next asks for work. Raises RetireRefused.
+        Without `replace` the pool is one child smaller from then on. Raises RetireRefused.
         """
         process, _ = self._process_by_pid(pid)
         if process is None:
             raise RetireRefused(f"{pid} is not a child of this pool")
-        if getattr(process, "_recyclery_retired", False):
+        if process._recyclery.leaving:
             return
-        inbox = process.inqW_fd
-        if inbox not in self._all_inqueues:
+        if process.inqW_fd not in self._all_inqueues:
             raise RetireRefused(f"{pid} has not finished starting")
-        if inbox in self._active_writes:
+        if process.inqW_fd in self._active_writes:
             raise RetireRefused(f"{pid} is being given a task; ask again")
-        self._all_inqueues.discard(inbox)
-        # Work is handed out while fewer are busy than there are: a leaving child counts among neither.
-        self._busy_workers.discard(inbox)
-        process._recyclery_retired = True
-        process._controlled_termination = True
-        process.inq.put(None)
+        if replace:
+            self._start_successor(process)
+        self._let_go(process, reason)
+
+    def set_max_tasks(self, max_tasks: int) -> None:
+        """Set the limit for children present and future; one that has reached it leaves after its task."""
+        self._maxtasksperchild = max_tasks
+        for process in list(self._pool):
+            record = process._recyclery
+            record.limit = self._draw_limit()
+            if record.tasks_done >= (record.limit or 0) and not record.leaving:
+                with contextlib.suppress(RetireRefused):
+                    self.retire(process.pid, "max_tasks")
+
+    def resize(self, processes: int) -> None:
+        """Set how many tasks run at a time. Fewer: idle children leave at once, busy ones after their task."""
+        if processes > self._processes:
+            self.grow(processes - self._processes)
+            self.maintain_pool()
+        for process in sorted(self._pool, key=lambda child: child.inqW_fd in self._busy_workers):
+            if self._processes <= processes:
+                break
+            if process._recyclery.leaving:
+                continue
+            with contextlib.suppress(RetireRefused):
+                self.retire(process.pid, "shrink", replace=False)
+                self._processes -= 1
+                self._putlock.shrink()
+
+    def _maintain_pool(self) -> None:
+        """Replace children that have gone.
+
+        The task slot of a child that died with a task in hand is given back here, for no result will do it.
+        Upstream gives one back for every child gone, and so lets in a task too many at each recycle.
+        """
+        in_hand = {process.pid for process in self._pool if self._has_task(process)}
+        before = {process.pid for process in self._pool}
+        exitcodes = self._join_exited_workers()
+        gone = before - {process.pid for process in self._pool}
+        self._repopulate_pool(exitcodes)
+        for _ in gone & in_hand:
+            self._putlock.release()
+
+    def _has_task(self, process: Any) -> bool:
+        """Whether the child has accepted a task whose result is not here; one not accepted is put back."""
+        if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
+            return False
+        return not any(job._write_to is process and not job._accepted for job in self._cache.values())
 
 
 class TaskPool(prefork.TaskPool):
@@ -97,18 +238,18 @@ class TaskPool(prefork.TaskPool):
 
     @property
     def max_tasks_per_child(self) -> int | None:
-        """The limit that children started from now on get; None for no limit."""
+        """The limit in force; None for no limit."""
         limit: int | None = self._pool._maxtasksperchild
         return limit
 
-    @max_tasks_per_child.setter
-    def max_tasks_per_child(self, max_tasks: int) -> None:
-        self._pool._maxtasksperchild = max_tasks
+    def set_max_tasks(self, max_tasks: int) -> None:
+        """See `Pool.set_max_tasks`."""
+        self._pool.set_max_tasks(max_tasks)
 
-    def tasks_done(self, pid: int) -> int:
-        """Tasks that the child has finished; 0 for an unknown one."""
-        counter = self._pool._on_ready_counters.get(pid)
-        return counter.value if counter is not None else 0
+    def resize(self, processes: int) -> None:
+        """See `Pool.resize`."""
+        self._pool.resize(processes)
+        self.limit = processes
 
     def retire(self, pid: int) -> None:
         """See `Pool.retire`."""

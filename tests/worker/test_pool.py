@@ -1,0 +1,173 @@
+"""The pool on a real worker: when children leave, who takes their place, and what they take with them."""
+
+import functools
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from celery import Celery, group
+from celery.exceptions import TimeLimitExceeded
+
+from recyclery_worker import link
+from support.bare_worker import BareWorker, bare_worker
+from support.waiting import is_alive, wait_for
+
+
+def run(sender: Celery, count: int, task: str = "nap", *args: object) -> list[int]:
+    """Run tasks and return their results in order."""
+    sent = [sender.send_task(f"sample_app.{task}", args or (0,), queue="low") for _ in range(count)]
+    return [result.get(timeout=60) for result in sent]
+
+
+def test_a_child_leaves_after_exactly_its_number_of_tasks(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis, max_tasks=3) as worker:
+        assert list(Counter(run(sender, 9)).values()) == [3, 3, 3]
+        assert [left.reason for left in worker.stat().departures] == ["max_tasks"] * 3
+
+
+def test_a_limit_of_one_gives_every_task_a_child_of_its_own(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis, max_tasks=1):
+        assert len(set(run(sender, 6))) == 6
+
+
+def test_the_successor_is_up_while_the_last_task_still_runs(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    with bare_worker(fresh_redis, max_tasks=2) as worker:
+        run(sender, 1)
+        last = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+        wait_for(Path(f"{gate}.begun").exists, "the last task runs")
+        assert len(worker.pids()) == 2
+        gate.touch()
+        old = last.get(timeout=10)
+        assert run(sender, 1) != [old]
+        wait_for(lambda: old not in worker.pids(), "the old one has left")
+
+
+def test_no_more_tasks_run_at_a_time_while_a_successor_waits(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    with bare_worker(fresh_redis, max_tasks=2, options=("--prefetch-multiplier", "4")) as worker:
+        # Past the first recycle, at which upstream gives a task slot back that nobody had taken.
+        run(sender, 3)
+        wait_for(lambda: len(worker.pids()) == 2, "old and new are both up")
+        sent = [sender.send_task("sample_app.nap_until", (f"{gate}{n}",), queue="low") for n in range(2)]
+        wait_for(Path(f"{gate}0.begun").exists, "the first runs")
+        time.sleep(0.5)  # There is no state to wait for: nothing must happen.
+        assert not Path(f"{gate}1.begun").exists()
+        for number in range(2):
+            Path(f"{gate}{number}").touch()
+        assert all(result.get(timeout=10) for result in sent)
+
+
+def test_a_lower_limit_holds_for_a_child_that_is_already_there(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis) as worker:
+        (first,) = set(run(sender, 3))
+        assert worker.ask(link.SetMaxTasks(max_tasks=5)) == link.Done()
+        assert Counter(run(sender, 7))[first] == 2
+
+
+def test_a_child_past_a_new_limit_leaves_at_once(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis) as worker:
+        (first,) = set(run(sender, 5))
+        worker.ask(link.SetMaxTasks(max_tasks=2))
+        wait_for(lambda: not is_alive(first), "it has left", seconds=5)
+
+
+def test_a_higher_limit_keeps_a_child_that_is_already_there(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis, max_tasks=4) as worker:
+        (first,) = set(run(sender, 2))
+        worker.ask(link.SetMaxTasks(max_tasks=8))
+        assert set(run(sender, 6)) == {first}
+
+
+def test_with_several_children_limits_are_spread(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis, concurrency=3, max_tasks=20):
+        lives = list(Counter(run(sender, 400)).values())
+        assert max(lives) <= 20
+        assert len({life for life in lives if life >= 14}) > 1
+
+
+def test_concurrency_goes_up_and_down_while_tasks_run(sender: Celery, fresh_redis: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def begun() -> int:
+        return len(list(tmp_path.glob("gate*.begun")))
+
+    with bare_worker(fresh_redis) as worker:
+        sent = [sender.send_task("sample_app.nap_until", (f"{gate}{n}",), queue="low") for n in range(4)]
+        wait_for(lambda: begun() == 1, "one runs")
+        assert worker.ask(link.SetConcurrency(concurrency=3)) == link.Done()
+        wait_for(lambda: begun() == 3, "three run")
+        assert worker.ask(link.SetConcurrency(concurrency=1)) == link.Done()
+        for number in range(4):
+            Path(f"{gate}{number}").touch()
+        assert all(result.get(timeout=10) for result in sent)
+        wait_for(lambda: len(worker.pids()) == 1, "one child is left")
+        assert worker.stat().concurrency == 1
+
+
+def has_another(worker: BareWorker, former: int) -> bool:
+    """Tell whether the one child is not the former one."""
+    return former not in (pids := worker.pids()) and len(pids) == 1
+
+
+def test_a_killed_child_gives_its_task_slot_back(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis) as worker:
+        for _ in range(3):
+            lost = sender.send_task("sample_app.nap", (600,), queue="low")
+            child = wait_for(lambda: next((c for c in worker.stat().children if c.task_id), None), "a task")
+            sender.control.revoke(lost.id)
+            os.kill(child.pid, signal.SIGKILL)
+            wait_for(functools.partial(has_another, worker, child.pid), "another child")
+        assert len(run(sender, 3)) == 3
+
+
+def test_a_task_past_its_hard_time_limit_costs_no_slot(sender: Celery, fresh_redis: str) -> None:
+    with bare_worker(fresh_redis, options=("--time-limit", "1")):
+        with pytest.raises(TimeLimitExceeded):
+            sender.send_task("sample_app.nap", (600,), queue="low").get(timeout=20)
+        assert len(run(sender, 3)) == 3
+
+
+@pytest.mark.parametrize("way", ["max_tasks", "retire", "warm stop", "hard limit"])
+def test_what_a_child_started_goes_with_it(sender: Celery, fresh_redis: str, way: str) -> None:
+    limit = 1 if way == "max_tasks" else 1000
+    with bare_worker(fresh_redis, max_tasks=limit, options=("--time-limit", "2")) as worker:
+        left_by = sender.send_task("sample_app.leave_process", ("/bin/sleep",), queue="low")
+        child, left = left_by.get(timeout=20)
+        if way == "retire":
+            assert worker.ask(link.Retire(pid=child)) == link.Done()
+        elif way == "warm stop":
+            worker.process.terminate()
+        elif way == "hard limit":
+            sender.send_task("sample_app.nap", (600,), queue="low")
+        wait_for(lambda: not is_alive(left), f"what it started is gone after {way}", seconds=8)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 8])
+def test_retirements_and_new_limits_all_along_run_every_task_exactly_once(
+    sender: Celery, fresh_redis: str, concurrency: int
+) -> None:
+    chance = random.Random(concurrency)
+    count = int(os.environ.get("RECYCLERY_TORTURE_TASKS", "600"))
+    with bare_worker(fresh_redis, concurrency=concurrency, max_tasks=50) as worker:
+        sent = group(
+            sender.signature("sample_app.count_run", (number,), queue="low") for number in range(count)
+        ).apply_async()
+        retired = 0
+        while not sent.ready():
+            retired += worker.retire_any(chance)
+            if chance.random() < 0.2:
+                worker.ask(link.SetMaxTasks(max_tasks=chance.choice([1, 2, 5, 20, 100])))
+            time.sleep(chance.uniform(0, 0.01))
+        assert retired > 10
+        runs = Counter(sent.get(timeout=60))
+        assert runs == Counter(range(count))
+        assert sender.send_task("sample_app.runs_counted", queue="low").get(timeout=30) == count
