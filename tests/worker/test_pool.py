@@ -56,7 +56,7 @@ def test_no_more_tasks_run_at_a_time_while_a_successor_waits(
     with bare_worker(fresh_redis, max_tasks=2, options=("--prefetch-multiplier", "4")) as worker:
         # Past the first recycle, at which upstream gives a task slot back that nobody had taken.
         run(sender, 3)
-        wait_for(lambda: len(worker.pids()) == 2, "old and new are both up")
+        wait_for(lambda: len(worker.pids()) == 2, "the successor is up")
         sent = [sender.send_task("sample_app.nap_until", (f"{gate}{n}",), queue="low") for n in range(2)]
         wait_for(Path(f"{gate}0.begun").exists, "the first runs")
         time.sleep(0.5)  # There is no state to wait for: nothing must happen.
@@ -156,7 +156,7 @@ def test_retirements_and_new_limits_all_along_run_every_task_exactly_once(
     sender: Celery, fresh_redis: str, concurrency: int
 ) -> None:
     chance = random.Random(concurrency)
-    count = int(os.environ.get("RECYCLERY_TORTURE_TASKS", "600"))
+    count = int(os.environ.get("RECYCLERY_TORTURE_TASKS", "200"))
     with bare_worker(fresh_redis, concurrency=concurrency, max_tasks=50) as worker:
         sent = group(
             sender.signature("sample_app.count_run", (number,), queue="low") for number in range(count)
@@ -167,7 +167,7 @@ def test_retirements_and_new_limits_all_along_run_every_task_exactly_once(
             if chance.random() < 0.2:
                 worker.ask(link.SetMaxTasks(max_tasks=chance.choice([1, 2, 5, 20, 100])))
             time.sleep(chance.uniform(0, 0.01))
-        assert retired > 10
+        assert retired > 3
         runs = Counter(sent.get(timeout=60))
         assert runs == Counter(range(count))
         assert sender.send_task("sample_app.runs_counted", queue="low").get(timeout=30) == count

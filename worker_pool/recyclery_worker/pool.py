@@ -58,8 +58,9 @@ class Record:
 
     limit: int | None
     tasks_done: int = 0
+    stands_by: bool = False
+    """Whether it is up before its place is free: it gets no task until another child is let go."""
     leaving: bool = False
-    has_successor: bool = False
     leaves_with_task: bool = False
     """Whether it had a task in hand when it was told to leave, and has not finished that since."""
 
@@ -86,7 +87,8 @@ class Pool(asynpool.AsynPool):
     """Celery's event-driven process pool, with children that make room for a successor.
 
     A child leaves by the pool's own end-of-work message (None in its inbox), after its inbox was taken from
-    the scheduler. Its successor is started before its last task, so that nobody waits for one.
+    the scheduler. Its successor is started before its last task, and stands by until the place is free, so
+    that nobody waits for it and no more children work than tasks may run.
     """
 
     Worker = Worker
@@ -129,7 +131,7 @@ class Pool(asynpool.AsynPool):
                 if record.tasks_done >= record.limit:
                     self._let_go(process, "max_tasks")
                 elif record.tasks_done == record.limit - 1:
-                    self._start_successor(process)
+                    self._start_standby()
         super().on_job_ready(job, i, obj, inqW_fd)
 
     def _process_by_inbox(self, inbox: int) -> Any:
@@ -138,17 +140,40 @@ class Pool(asynpool.AsynPool):
             return process
         return next((process for process in self._pool if process.inqW_fd == inbox), None)
 
-    def _start_successor(self, process: Any) -> None:
-        """Start one child more than there are tasks at a time, unless half as many again are up already."""
-        record = process._recyclery
-        most = self._processes + max(1, self._processes // 2)
-        if record.has_successor or self._state != asynpool.RUN or len(self._pool) >= most:
+    def on_process_alive(self, pid: int) -> None:
+        """A child is up; one that stands by is kept from the scheduler."""
+        super().on_process_alive(pid)
+        process, _ = self._process_by_pid(pid)
+        if process is not None and process._recyclery.stands_by:
+            self._all_inqueues.discard(process.inqW_fd)
+
+    def _start_standby(self) -> None:
+        """Start one child more than tasks may run, at most half as many as those."""
+        standing_by = sum(process._recyclery.stands_by for process in self._pool)
+        if standing_by < max(1, self._processes // 2):
+            self._start_child(stands_by=True)
+
+    def _start_child(self, *, stands_by: bool) -> None:
+        if self._state != asynpool.RUN:
             return
-        record.has_successor = True
         if all(owner is not None for owner in self._queues.values()):
             self._queues[self.create_process_queues()] = None
         taken = {child.index for child in self._pool}
-        self._create_worker_process(next(index for index in range(most) if index not in taken))
+        process = self._create_worker_process(next(i for i in range(len(taken) + 1) if i not in taken))
+        process._recyclery.stands_by = stands_by
+
+    def _fill_up(self) -> None:
+        """Have as many children work as tasks may run: those who stand by first, then new ones."""
+        records = [process._recyclery for process in self._pool]
+        missing = self._processes - sum(not (record.leaving or record.stands_by) for record in records)
+        for process in list(self._pool):
+            if missing > 0 and process._recyclery.stands_by:
+                process._recyclery.stands_by = False
+                missing -= 1
+                if process.inqW_fd in self._fileno_to_inq:
+                    self._all_inqueues.add(process.inqW_fd)
+        for _ in range(missing):
+            self._start_child(stands_by=False)
 
     def _let_go(self, process: Any, reason: str) -> None:
         """Let a child leave when it next asks for work."""
@@ -161,23 +186,24 @@ class Pool(asynpool.AsynPool):
         # Work is handed out while fewer are busy than there are: a leaving child counts among neither.
         self._busy_workers.discard(inbox)
         process.inq.put(None)
+        self._fill_up()
 
-    def retire(self, pid: int, reason: str = "asked", *, replace: bool = True) -> None:
+    def retire(self, pid: int, reason: str = "asked") -> None:
         """Let the child `pid` leave after its current task, or at once when it has none.
 
-        Without `replace` the pool is one child smaller from then on. Raises RetireRefused.
+        Raises RetireRefused.
         """
         process, _ = self._process_by_pid(pid)
         if process is None:
             raise RetireRefused(f"{pid} is not a child of this pool")
         if process._recyclery.leaving:
             return
+        if process._recyclery.stands_by:
+            raise RetireRefused(f"{pid} stands by and has had no task")
         if process.inqW_fd not in self._all_inqueues:
             raise RetireRefused(f"{pid} has not finished starting")
         if process.inqW_fd in self._active_writes:
             raise RetireRefused(f"{pid} is being given a task; ask again")
-        if replace:
-            self._start_successor(process)
         self._let_go(process, reason)
 
     def set_max_tasks(self, max_tasks: int) -> None:
@@ -194,15 +220,19 @@ class Pool(asynpool.AsynPool):
         """Set how many tasks run at a time. Fewer: idle children leave at once, busy ones after their task."""
         if processes > self._processes:
             self.grow(processes - self._processes)
-            self.maintain_pool()
+            self._fill_up()
         for process in sorted(self._pool, key=lambda child: child.inqW_fd in self._busy_workers):
             if self._processes <= processes:
                 break
-            if process._recyclery.leaving:
+            if process._recyclery.leaving or process._recyclery.stands_by:
                 continue
-            with contextlib.suppress(RetireRefused):
-                self.retire(process.pid, "shrink", replace=False)
-                self._processes -= 1
+            # Smaller first: else the place would be filled again.
+            self._processes -= 1
+            try:
+                self.retire(process.pid, "shrink")
+            except RetireRefused:
+                self._processes += 1
+            else:
                 self._putlock.shrink()
 
     def _maintain_pool(self) -> None:
@@ -216,6 +246,8 @@ class Pool(asynpool.AsynPool):
         exitcodes = self._join_exited_workers()
         gone = before - {process.pid for process in self._pool}
         self._repopulate_pool(exitcodes)
+        if self._state == asynpool.RUN:
+            self._fill_up()
         for _ in gone & in_hand:
             self._putlock.release()
 
