@@ -50,7 +50,7 @@ def answers(client: redis.Redis) -> bool:
 @contextmanager
 def running_worker(kind: str, url: str, concurrency: int, max_tasks: int | None) -> Iterator[None]:
     """Run a worker of benchmarks.app: `recyclery` with our pool, `celery` with the stock one."""
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-l", "error", "-q"]
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-l", "error"]
     command += ["-c", str(concurrency), "-Q", "bench", "--without-mingle", "--without-gossip"]
     if max_tasks is not None:
         command += ["--max-tasks-per-child", str(max_tasks)]
@@ -64,7 +64,10 @@ def running_worker(kind: str, url: str, concurrency: int, max_tasks: int | None)
                 "RECYCLERY_SLOT": "bench",
                 "RECYCLERY_RUNTIME_DIR": runtime_dir,
             }
-        worker = subprocess.Popen(command, env=environment, cwd=FOLDER.parent, stderr=subprocess.DEVNULL)
+        with Path(os.devnull).open("wb") as nowhere:
+            worker = subprocess.Popen(
+                command, env=environment, cwd=FOLDER.parent, stdout=nowhere, stderr=nowhere
+            )
         try:
             sender = make_sender(url)
             wait_until(lambda: bool(sender.control.ping(timeout=0.5)))

@@ -28,7 +28,18 @@ def test_the_governor_does_not_load_celery() -> None:
 
 
 def test_the_worker_side_never_imports_the_supervisor() -> None:
-    modules = ["broker", "browser", "check", "child", "driver", "link", "plugin", "pool", "server"]
+    modules = [
+        "broker",
+        "browser",
+        "check",
+        "child",
+        "driver",
+        "link",
+        "plugin",
+        "pool",
+        "pool_child",
+        "server",
+    ]
     imports = ", ".join(f"recyclery_worker.{module}" for module in modules)
     code = f"import sys, {imports}; print([m for m in sys.modules if m.split('.')[0] == 'recyclery'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -46,6 +46,13 @@ def test_a_lost_end_is_mended_by_the_workers_count() -> None:
     assert 1 < ended < 9
 
 
+def test_a_start_that_was_not_told_is_learned_from_the_worker() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=1, done=1, ended=1))
+    hear_worker(states, {20: CHILD}, worker(sent=9, done=1, task="b"))
+    assert (states[CHILD].task_id, states[CHILD].last_task_ended) == ("b", 1)
+
+
 def test_a_task_that_the_worker_still_sees_running_is_left_alone() -> None:
     states: dict[Owner, ChildState] = {}
     hear_report(states, report(sent=1, done=1, task="b", ended=0.5))

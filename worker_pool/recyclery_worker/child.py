@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 from recyclery_worker.link import COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
 
@@ -18,6 +17,10 @@ MARKER = "RECYCLERY_CHILD"
 
 # A browser that is asked to leave is gone in 0.2 s, and has then removed its own files.
 ASKED_SECONDS = 1.0
+
+
+# Tasks shorter than this are told of now and then, not each: what a task costs must not be its report.
+SHORT_SECONDS = 0.02
 
 
 class Reporter:
@@ -30,30 +33,36 @@ class Reporter:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         self._tasks_done = 0
-        self._running: list[tuple[str, str]] = []
+        self._running: tuple[str, str] | None = None
+        self._task_started = 0.0
         self._first_task_started: float | None = None
         self._last_task_ended: float | None = None
+        self._last_was_short = False
+        self._sent = 0.0
 
     def task_started(self, task_id: str, task_name: str) -> None:
-        """Note a task's start; one that runs inside another (eager) is not reported."""
-        self._running.append((task_id, task_name))
-        if len(self._running) == 1:
-            if self._first_task_started is None:
-                self._first_task_started = now()
+        """Note a task's start."""
+        self._running = task_id, task_name
+        self._task_started = now()
+        if self._first_task_started is None:
+            self._first_task_started = self._task_started
+        if not self._last_was_short:
             self._send()
 
     def task_ended(self) -> None:
-        """Note the end of the task started last."""
-        if self._running:
-            self._running.pop()
-        if not self._running:
-            self._tasks_done += 1
-            self._last_task_ended = now()
+        """Note the end of the task started last; nothing if there is none."""
+        if self._running is None:
+            return
+        self._running = None
+        self._tasks_done += 1
+        self._last_task_ended = now()
+        self._last_was_short = self._last_task_ended - self._task_started < SHORT_SECONDS
+        if not self._last_was_short or self._last_task_ended - self._sent > SHORT_SECONDS:
             self._send()
 
     def _send(self) -> None:
-        task_id, task_name = self._running[0] if self._running else (None, None)
-        sent = now()
+        task_id, task_name = self._running or (None, None)
+        self._sent = sent = now()
         report = ChildReport(
             pool=self._pool,
             pid=os.getpid(),
@@ -165,13 +174,6 @@ def read_start_ticks() -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def on_task_prerun(sender: Any = None, task_id: str = "", **_: Any) -> None:
-    """Celery's `task_prerun` signal."""
-    if _reporter is not None:
-        _reporter.task_started(task_id, sender.name)
-
-
-def on_task_postrun(**_: Any) -> None:
-    """Celery's `task_postrun` signal."""
-    if _reporter is not None:
-        _reporter.task_ended()
+def reporter() -> Reporter | None:
+    """Return this child's reporter; None in a worker that has no governor."""
+    return _reporter

@@ -1,4 +1,4 @@
-"""Hangs the worker side into Celery: signals and bootsteps, in a worker that the supervisor started."""
+"""Hangs the worker side into Celery: its bootsteps, in a worker that the supervisor started."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Any
 from celery import signals
 
 from recyclery_worker.broker import BrokerWait
-from recyclery_worker.child import on_task_postrun, on_task_prerun
 from recyclery_worker.server import LinkServer
 
 
 def install() -> None:
-    """Connect to Celery's signals; doing it twice is doing it once."""
+    """Connect to Celery's signal; doing it twice is doing it once."""
     signals.worker_init.connect(on_worker_init, dispatch_uid="recyclery.worker_init")
-    signals.task_prerun.connect(on_task_prerun, dispatch_uid="recyclery.task_prerun")
-    signals.task_postrun.connect(on_task_postrun, dispatch_uid="recyclery.task_postrun")
 
 
 def on_worker_init(sender: Any = None, **_: Any) -> None:

@@ -5,7 +5,7 @@ private parts of Celery and billiard (read in 5.7.0 and 4.3.2); `missing_hooks` 
 """
 
 # celery-types does not know the private parts that this rests on.
-# mypy: disable-error-code="attr-defined,misc,call-arg"
+# mypy: disable-error-code="attr-defined,misc"
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from typing import Any
 from celery.concurrency import asynpool, prefork
 from celery.worker import state as worker_state
 
-from recyclery_worker.child import become_session_leader, end_session
 from recyclery_worker.link import Departure
+from recyclery_worker.pool_child import Worker
 
 HOOKS = (
     "_pool",
@@ -63,24 +63,6 @@ class Record:
     leaving: bool = False
     leaves_with_task: bool = False
     """Whether it had a task in hand when it was told to leave, and has not finished that since."""
-
-
-class Worker(asynpool.Worker):
-    """What runs in a pool child."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # The parent counts (see Pool.on_job_ready): what a child is told at its start it keeps for life.
-        super().__init__(*args[:5], None, *args[6:], **kwargs)
-
-    def after_fork(self) -> None:
-        """Lead a session before anything of the user's runs."""
-        become_session_leader()
-        super().after_fork()
-
-    def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
-        """On every way out that comes by here, stop what the tasks have left running."""
-        end_session()
-        super()._do_exit(pid, exitcode, exc)
 
 
 class Pool(asynpool.AsynPool):

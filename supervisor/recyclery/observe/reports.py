@@ -41,13 +41,15 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
 
 
 def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
-    """Mend a lost datagram: the worker has the result of a task that we still take for running."""
+    """Mend what no datagram told: the worker has the result of a task, or knows of one that was begun."""
     for child in stat.children:
         owner = owners.get(child.pid)
         before = states.get(owner) if owner is not None else None
-        if owner is None or before is None or before.task_id is None or child.task_id is not None:
+        if owner is None or before is None or stat.sent - before.heard < SETTLED_SECONDS:
             continue
-        if child.tasks_done > before.tasks_done and stat.sent - before.heard > SETTLED_SECONDS:
+        if child.task_id is not None and before.task_id is None:
+            states[owner] = replace(before, task_id=child.task_id, task_name=child.task_name, heard=stat.sent)
+        elif child.task_id is None and before.task_id is not None and child.tasks_done > before.tasks_done:
             states[owner] = replace(
                 before,
                 tasks_done=child.tasks_done,

@@ -1,0 +1,55 @@
+"""What billiard runs in a pool child, with a session of its own, reports of its tasks, and a clean way out."""
+
+# celery-types does not know the private parts that this rests on.
+# mypy: disable-error-code="misc,call-arg"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.concurrency import asynpool
+
+from recyclery_worker.child import Reporter, become_session_leader, end_session, reporter
+
+
+class Worker(asynpool.Worker):
+    """What runs in a pool child."""
+
+    wait_for_job: Callable[[], Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The parent counts (see Pool.on_job_ready): what a child is told at its start it keeps for life.
+        super().__init__(*args[:5], None, *args[6:], **kwargs)
+
+    def after_fork(self) -> None:
+        """Lead a session before anything of the user's runs."""
+        become_session_leader()
+        super().after_fork()
+        told = reporter()
+        if told is not None:
+            self.wait_for_job = report_tasks(told, self.wait_for_job)
+
+    def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
+        """On every way out that comes by here, stop what the tasks have left running."""
+        end_session()
+        super()._do_exit(pid, exitcode, exc)
+
+
+def report_tasks(told: Reporter, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
+    """Return `wait_for_job` with a report on either side: asking for a job means that the last one is done.
+
+    Celery's task_prerun and task_postrun signals would do, at several times the price.
+    """
+
+    def wait_and_report() -> Any:
+        told.task_ended()
+        message = wait_for_job()
+        if message:
+            _, (_, _, _, arguments, _) = message
+            # What Celery's tracer is called with begins with the task's name and id.
+            if len(arguments) > 1:
+                told.task_started(task_id=arguments[1], task_name=arguments[0])
+        return message
+
+    return wait_and_report
