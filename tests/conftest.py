@@ -7,6 +7,7 @@ import pytest
 from celery import Celery
 
 from support.redis_server import redis_server
+from support.sending import sending_to
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +29,8 @@ def fresh_redis(redis_url: str) -> str:
 @pytest.fixture
 def sender(fresh_redis: str) -> Iterator[Celery]:
     """A producer for the sample app's tasks: send_task("sample_app.add", (1, 2), queue="high")."""
-    app = Celery("sender", broker=fresh_redis, backend=fresh_redis)
-    yield app
-    app.close()
+    with sending_to(fresh_redis) as app:
+        yield app
 
 
 @pytest.fixture

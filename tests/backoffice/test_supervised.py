@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 from celery.exceptions import TimeoutError as NotInTime
 
+from support.sending import sending_to
 from support.supervised import Supervised, supervised
 
 BACKOFFICE = Path(__file__).parents[2] / "examples" / "backoffice"
@@ -32,7 +32,7 @@ def office(redis_url: str) -> Iterator[Supervised]:
 def test_without_chrome_a_slow_task_fails_with_the_fix_and_the_fast_pool_works(
     office: Supervised, redis_url: str
 ) -> None:
-    with Celery(broker=redis_url, backend=redis_url) as sender:
+    with sending_to(redis_url) as sender:
         slow = sender.send_task(f"{TASKS}.sii.sync_documents", ("ana",), queue="low")
         fast = sender.send_task(f"{TASKS}.notifications.process_pending", queue="high")
         assert isinstance(fast.get(timeout=20), int)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from support.sending import sending_to
 from support.supervised import Supervised, supervised
 from support.waiting import is_alive, wait_for
 
@@ -32,7 +33,7 @@ def apart(fresh_redis: str) -> str:
 @pytest.fixture
 def sender_apart(apart: str) -> Iterator[Celery]:
     """A producer for the test's own supervisor."""
-    with Celery("sender", broker=apart, backend=apart) as app:
+    with sending_to(apart) as app:
         yield app
 
 

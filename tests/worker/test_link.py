@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 
 from recyclery_worker import link
+from support.sending import sending_to
 from support.supervised import Supervised, supervised
 from support.waiting import is_alive, wait_for
 
@@ -97,7 +98,7 @@ def test_a_child_that_is_leaving_takes_no_work_from_the_others(fresh_redis: str,
     gate = tmp_path / "gate"
     with (
         supervised("--single", redis_url=apart) as running,
-        Celery("sender", broker=apart, backend=apart) as sender,
+        sending_to(apart) as sender,
     ):
         running.wait_until_ready("worker")
         held = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")

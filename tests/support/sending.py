@@ -1,0 +1,18 @@
+"""A producer of tasks that can be thrown away."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from celery import Celery
+
+
+@contextmanager
+def sending_to(url: str) -> Iterator[Celery]:
+    """Yield a producer for a Redis: send_task("sample_app.add", (1, 2), queue="high")."""
+    app = Celery("sender", broker=url, backend=url)
+    # A result that is collected when its Redis is gone would else try for ever to say so there.
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+    yield app
+    gc.collect()
+    app.close()
