@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections import defaultdict, deque
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from recyclery.observe.snapshot import Owner
+from recyclery.observe.ownership import count_browsers
+from recyclery.observe.snapshot import Owner, Process
+
+KILLED_REMEMBERED = 500
 
 
 @dataclass
@@ -16,6 +19,13 @@ class Counters:
     reaped: int = 0
     recycles: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     preempted: set[Owner] = field(default_factory=set)
+    _killed: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=KILLED_REMEMBERED))
+
+    def count_reaped(self, owner: Owner, processes: Iterable[Process]) -> None:
+        """Count the browsers among killed processes; one that took a second kill is still one."""
+        fresh = [process for process in processes if (process.pid, process.start_ticks) not in self._killed]
+        self.reaped += count_browsers(fresh, owner.pid)
+        self._killed.extend((process.pid, process.start_ticks) for process in fresh)
 
     def count_gone(self, owner: Owner, departures: Mapping[int, str], retired: Container[Owner]) -> None:
         """Count one child that has gone: preempt, budget (we retired it), what its worker says, or died."""

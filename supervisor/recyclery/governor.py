@@ -122,7 +122,7 @@ class Governor:
             outcome = await perform(action, self.settings.runtime_dir)
             log.info("%s", outcome.line)
             if isinstance(action, Reap):
-                self.counters.reaped += outcome.browsers
+                self.counters.count_reaped(action.owner, action.processes)
                 self._wake.set()
             if not outcome.done and isinstance(action, Retire):
                 del self._retired[action.owner]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from recyclery.act.kill import kill_processes, nudge_child
 from recyclery.decide.actions import Action, Collect, Preempt, Reap, Retire
-from recyclery.observe.ownership import count_browsers
 from recyclery.observe.snapshot import Process
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery_worker import link
@@ -17,11 +16,10 @@ from recyclery_worker import link
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether an action did what it was for, the browsers it ended, and the line for the log."""
+    """Whether an action did what it was for, and the line for the log."""
 
     done: bool
     line: str
-    browsers: int = 0
 
 
 async def perform(action: Action, runtime_dir: Path) -> Outcome:
@@ -63,7 +61,6 @@ async def kill(action: Reap | Preempt) -> Outcome:
             f"{verb} {action.owner.pool}/{action.owner.pid}: killed {names(action.processes)}; "
             f"{action.reason}; {came}"
         ),
-        browsers=count_browsers(action.processes, action.owner.pid),
     )
 
 

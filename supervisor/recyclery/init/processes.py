@@ -102,7 +102,7 @@ class Options(ServerOptions):  # type: ignore[misc]
 
     def openhttpservers(self, supervisord: Supervisor) -> None:
         """Open the RPC socket, without the warning that it has no password: its mode is 0600."""
-        level, self.logger.level = self.logger.level, LevelsByName.ERRO
+        level, self.logger.level = self.logger.level, LevelsByName.CRIT + 1
         super().openhttpservers(supervisord)
         self.logger.level = level
 
