@@ -49,6 +49,17 @@ def test_the_successor_is_up_while_the_last_task_still_runs(
         wait_for(lambda: old not in worker.pids(), "the old one has left")
 
 
+def test_a_child_that_stands_by_gets_no_task_before_its_forerunner_has_left(
+    sender: Celery, fresh_redis: str
+) -> None:
+    with bare_worker(fresh_redis, max_tasks=2) as worker:
+        for _ in range(6):
+            (first,) = run(sender, 1)
+            wait_for(lambda: len(worker.pids()) == 2, "the successor is up")
+            time.sleep(0.1)  # It may be up and not yet have said so.
+            assert run(sender, 1) == [first]
+
+
 def test_no_more_tasks_run_at_a_time_while_a_successor_waits(
     sender: Celery, fresh_redis: str, tmp_path: Path
 ) -> None:

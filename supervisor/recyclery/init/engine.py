@@ -59,7 +59,6 @@ class Engine(Supervisor):  # type: ignore[misc]
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.gave_up = False
-        self._strangers_reaped = 0
         self._asked_to_stop = 0.0
 
     @property
@@ -108,7 +107,6 @@ class Engine(Supervisor):  # type: ignore[misc]
             if process is not None:
                 process.finish(pid, status)
             else:
-                self._strangers_reaped += 1
                 _, message = decode_wait_status(status)
                 self.options.logger.debug(f"reaped a stranger, pid {pid} ({message})")
             if once:
