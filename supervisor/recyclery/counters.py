@@ -27,6 +27,10 @@ class Counters:
         self.reaped += count_browsers(fresh, owner.pid)
         self._killed.extend((process.pid, process.start_ticks) for process in fresh)
 
+    def count_replaced(self, pool: str) -> None:
+        """Count a worker that was replaced as a whole."""
+        self.recycles[pool]["replace"] += 1
+
     def count_gone(self, owner: Owner, departures: Mapping[int, str], retired: Container[Owner]) -> None:
         """Count one child that has gone: preempt, budget (we retired it), what its worker says, or died."""
         if owner in self.preempted:

@@ -20,7 +20,7 @@ import msgspec
 from recyclery.act.perform import perform
 from recyclery.config.settings import Settings
 from recyclery.counters import Counters
-from recyclery.decide.actions import Preempt, Reap, Retire
+from recyclery.decide.actions import Preempt, Reap, Replace, Retire
 from recyclery.decide.ladder import Memory, decide
 from recyclery.decide.model import PoolModel, learn, learn_idle
 from recyclery.decide.tracks import Track, follow
@@ -30,14 +30,13 @@ from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
-from recyclery.observe.workers import NoAnswer, ask_worker
+from recyclery.observe.workers import Workers
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.status import Status
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
-    Stat,
-    WorkerStat,
+    VERSION,
     decode_report,
     governor_socket,
     now,
@@ -61,7 +60,7 @@ class Governor:
         self.settings = settings
         self.counters = Counters()
         self.snapshot: Snapshot | None = None
-        self.stats: dict[str, WorkerStat] = {}
+        self.workers = Workers(settings.runtime_dir, self._broker_answers)
         self._observer = Observer(settings=settings, markers=Markers(run))
         self._programs: dict[str, PoolView] = {}
         self._programs_due = 0.0
@@ -70,6 +69,7 @@ class Governor:
         self._tracks: dict[Owner, Track] = {}
         self._models: dict[str, PoolModel] = {}
         self._retired: dict[Owner, float] = {}
+        self._replaced: dict[str, float] = {}
         self._preempted: float | None = None
         self._gone: dict[Owner, float] = {}
         self._browsing_pools: set[str] = set()
@@ -105,17 +105,23 @@ class Governor:
         """Observe, decide, act."""
         await self._ask_programs()
         self._begin_asking_workers()
-        snapshot = self._observer.observe(self._programs, self._states)
+        snapshot = self._observer.observe(
+            {name: self.workers.describe(view) for name, view in self._programs.items()}, self._states
+        )
         if self.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
         self._count(snapshot)
         self._learn(snapshot)
         self.snapshot = snapshot
-        memory = Memory(models=self._models, retired=self._retired, preempted=self._preempted)
+        memory = Memory(
+            models=self._models, retired=self._retired, replaced=self._replaced, preempted=self._preempted
+        )
         for action in decide(snapshot, memory, self.settings):
             if isinstance(action, Retire):
                 self._retired[action.owner] = snapshot.at
+            elif isinstance(action, Replace):
+                self._replaced[action.pool] = snapshot.at
             elif isinstance(action, Preempt):
                 self._preempted = snapshot.at
                 self.counters.preempted.add(action.owner)
@@ -124,6 +130,8 @@ class Governor:
             if isinstance(action, Reap):
                 self.counters.count_reaped(action.owner, action.processes)
                 self._wake.set()
+            if isinstance(action, Replace) and outcome.done:
+                self.counters.count_replaced(action.pool)
             if not outcome.done and isinstance(action, Retire):
                 del self._retired[action.owner]
 
@@ -133,8 +141,15 @@ class Governor:
             await self.tick()
         assert self.snapshot is not None  # noqa: S101  # a tick makes one
         return await asyncio.to_thread(
-            build_status, self.settings, self.snapshot, dict(self.stats), self.counters
+            build_status, self.settings, self.snapshot, dict(self.workers.stats), self.counters
         )
+
+    def _broker_answers(self) -> bool:
+        """Tell whether the broker can be spoken to; blocks for a second or two when it cannot."""
+        # Redis' client costs 10 MB: it is loaded when there is something to ask.
+        from recyclery.observe.queues import Queues  # noqa: PLC0415
+
+        return Queues(os.environ.get("RECYCLERY_BROKER_URL", "")).answers()
 
     def _stop(self) -> None:
         self._stopping = True
@@ -159,7 +174,9 @@ class Governor:
                 except msgspec.DecodeError as error:
                     log.warning("a datagram that is no report was dropped: %s", error)
                     continue
-                if hear_report(self._states, report) and report.pool in self._browsing_pools:
+                if report.version != VERSION:
+                    log.warning("a report of version %d was dropped: ours is %d", report.version, VERSION)
+                elif hear_report(self._states, report) and report.pool in self._browsing_pools:
                     self._wake.set()
 
     async def _follow_events(self) -> None:
@@ -186,20 +203,10 @@ class Governor:
             self._asking = asyncio.create_task(self._ask_workers())
 
     async def _ask_workers(self) -> None:
-        running = [name for name, view in self._programs.items() if view.pid is not None]
-        replies = await asyncio.gather(*(self._ask_stat(name) for name in running))
-        self.stats = {stat.pool: stat for stat in replies if stat is not None}
+        await self.workers.ask({name: view.pid for name, view in self._programs.items() if view.pid})
         owners = {owner.pid: owner for owner in self._tracks}
-        for stat in self.stats.values():
+        for stat in self.workers.stats.values():
             hear_worker(self._states, owners, stat)
-
-    async def _ask_stat(self, pool: str) -> WorkerStat | None:
-        try:
-            reply = await ask_worker(self.settings.runtime_dir, pool, Stat())
-        except NoAnswer as silence:
-            log.debug("%s", silence)
-            return None
-        return reply if isinstance(reply, WorkerStat) else None
 
     def _count(self, snapshot: Snapshot) -> None:
         """Count children that have gone since the last look, by why they went."""
@@ -213,7 +220,7 @@ class Governor:
                 self._gone[owner] = snapshot.at
         # Why it went, its worker knows: wait for what it says after that.
         for owner, noticed in list(self._gone.items()):
-            stat = self.stats.get(owner.pool)
+            stat = self.workers.stats.get(owner.pool)
             if (stat is not None and stat.sent > noticed) or snapshot.at - noticed > WORKER_SILENT_SECONDS:
                 departures = {left.pid: left.reason for left in stat.departures} if stat else {}
                 self.counters.count_gone(owner, departures, self._retired)

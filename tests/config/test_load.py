@@ -6,6 +6,7 @@ import pytest
 
 from recyclery.config.load import BadConfiguration, CommandLine, load
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
+from recyclery.init.programs import worker_command
 
 APP = {"CELERY_APP": "sample_app"}
 
@@ -149,6 +150,22 @@ def test_a_bad_file_is_told_with_its_name(tmp_path: Path, text: str, words: list
     with pytest.raises(BadConfiguration) as told:
         settings(config=config)
     assert [word for word in [*words, config] if word not in str(told.value)] == []
+
+
+def test_another_pool_implementation_and_further_options_are_taken(tmp_path: Path) -> None:
+    text = '[pools.fast]\nimplementation = "threads"\ncelery_options = ["-E", "--time-limit=300"]\n'
+    (pool,) = settings(config=written(tmp_path, text)).pools
+    assert (pool.implementation, pool.forks) == ("threads", False)
+    assert worker_command(settings(), pool)[-2:] == ["-E", "--time-limit=300"]
+
+
+@pytest.mark.parametrize("option", ["-c4", "-c", "--autoscale=4,1", "-Qlow", "--pool=solo", "--detach"])
+def test_an_option_that_the_supervisor_sets_itself_is_refused_with_what_to_set_instead(
+    tmp_path: Path, option: str
+) -> None:
+    config = written(tmp_path, f'[pools.fast]\ncelery_options = ["-E", "{option}"]\n')
+    with pytest.raises(BadConfiguration, match=r"it must be without -.*: set "):
+        settings(config=config)
 
 
 def test_no_app_is_an_error_that_names_the_three_ways_to_give_one() -> None:

@@ -8,10 +8,19 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from recyclery.config.settings import BUILT_IN, SLOW, Pool, Settings
-from recyclery.decide.actions import Collect, Preempt, Reap, Retire
+from recyclery.decide.actions import Collect, Preempt, Reap, Replace, Retire
 from recyclery.decide.ladder import Memory, decide
 from recyclery.decide.model import PoolModel
-from recyclery.observe.snapshot import TICK_SECONDS, Child, Container, Orphans, Owner, Process, Snapshot
+from recyclery.observe.snapshot import (
+    TICK_SECONDS,
+    Child,
+    Container,
+    Orphans,
+    Owner,
+    PoolView,
+    Process,
+    Snapshot,
+)
 
 MIB = 1 << 20
 LIMIT = 1000 * MIB
@@ -161,6 +170,32 @@ def test_of_two_children_past_their_budget_the_one_further_past_goes_first() -> 
     assert action.owner == other
 
 
+def replacing(*children: Child, state: str = "running") -> Snapshot:
+    """A snapshot whose slow worker cannot let single children go."""
+    view = PoolView(name="slow", state=state, pid=10, retires=False)
+    return replace(snapshot(*children, floor_mib=700), pools=(view,))
+
+
+def test_where_children_cannot_be_let_go_the_worker_is_replaced() -> None:
+    (action,) = decide(replacing(child(mib=400)), LEARNED, SETTINGS)
+    assert isinstance(action, Replace)
+    assert (action.pool, "child 20: 400 MiB now" in action.reason) == ("slow", True)
+
+
+def test_a_worker_is_not_replaced_while_it_stops_nor_again_within_a_minute() -> None:
+    grown = child(mib=400)
+    assert decide(replacing(grown, state="stopping"), LEARNED, SETTINGS) == []
+    assert decide(replacing(grown), replace(LEARNED, replaced={"slow": AT - 59}), SETTINGS) == []
+    assert decide(replacing(grown), replace(LEARNED, replaced={"slow": AT - 61}), SETTINGS) != []
+
+
+def test_a_main_process_that_runs_the_tasks_itself_is_judged_though_it_tells_no_tasks() -> None:
+    settings = Settings(app="app", pools=(slow_with(implementation="threads"),), runtime_dir=Path("/run"))
+    threaded = child(mib=750, tasks_done=0, first_task_started=None, last_task_ended=None)
+    (action,) = decide(replacing(threaded), LEARNED, settings)
+    assert isinstance(action, Replace)
+
+
 def test_above_the_hard_level_the_largest_child_is_preempted_with_all_it_started() -> None:
     large = child(process(30, started=95.0, mib=600), task_id="b", task_name="b")
     small = child(owner=Owner("fast", 40, 4000), mib=50)
@@ -206,9 +241,10 @@ def test_there_is_never_more_than_one_heavy_action_nor_one_on_a_pid_that_is_not_
     )
     memory = Memory(models={name: PoolModel(50 * MIB, (tail * MIB,)) for name in ("fast", "slow")})
     actions = decide(snapshot(*seen, floor_mib=floor), memory, SETTINGS)
-    heavy = [action for action in actions if isinstance(action, Retire | Preempt)]
+    heavy = [action for action in actions if isinstance(action, Retire | Replace | Preempt)]
     assert len(heavy) <= 1
-    assert {action.owner for action in actions} <= {one.owner for one in seen}
+    owners = {action.owner for action in actions if not isinstance(action, Replace)}
+    assert owners <= {one.owner for one in seen}
     ours = {member.pid for one in seen for member in one.processes}
     assert {
         member.pid for action in actions if isinstance(action, Reap | Preempt) for member in action.processes

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from support.redis_server import redis_server
 from support.sending import sending_to
 from support.supervised import Supervised, supervised
 from support.waiting import is_alive, wait_for
@@ -98,6 +99,19 @@ def test_a_governor_that_is_killed_comes_back_and_still_knows_whose_orphans_ther
     os.kill(child, signal.SIGKILL)
     slow.wait_for_line("watching slow", count=len(spawned) + 1)
     wait_for(lambda: not is_alive(left), "its session is gone", seconds=10)
+
+
+def test_a_governor_that_comes_back_hears_of_the_tasks_again(slow: Supervised, sender: Celery) -> None:
+    done = sender.send_task("sample_app.nap", (0.1,), queue="low").get(timeout=10)
+    spawned = [line for line in slow.lines if line.startswith("recyclery | spawned: 'governor'")]
+    os.kill(int(spawned[-1].rsplit(" ", 1)[1]), signal.SIGKILL)
+    slow.wait_for_line("watching slow", count=len(spawned) + 1)
+    assert sender.send_task("sample_app.nap", (0.1,), queue="low").get(timeout=10) == done
+
+    def tasks_done() -> int:
+        return sum(child["tasks_done"] for child in slow.status()["pools"]["slow"]["children"])
+
+    wait_for(tasks_done, "it is told of the child's tasks")
 
 
 def test_a_strangers_browser_is_never_touched(slow: Supervised, sender: Celery, false_browser: str) -> None:
@@ -208,3 +222,28 @@ def test_status_without_a_supervisor_says_where_it_looked() -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert f"no supervisor answers on {runtime_dir}/control.sock" in done.stderr
+
+
+def test_a_worker_that_is_silent_for_its_broker_is_told_from_one_that_hangs() -> None:
+    with redis_server() as url, supervised("--pool", "slow", redis_url=url) as running:
+        running.wait_until_ready("slow")
+        running.wait_for_line("slow entered RUNNING state")
+        main = running.status()["pools"]["slow"]["pid"]
+        os.kill(main, signal.SIGSTOP)
+        try:
+            running.wait_for_line("slow has not answered for 10 s: not answering")
+            wait_for(lambda: running.status()["pools"]["slow"]["state"] == "not answering", "it is told")
+        finally:
+            os.kill(main, signal.SIGCONT)
+        running.wait_for_line("slow answers again")
+        wait_for(lambda: running.status()["pools"]["slow"]["state"] == "running", "it is running")
+        stop_redis(url)
+        running.wait_for_line("slow has not answered for 10 s: waiting for broker", seconds=60)
+        assert running.status()["pools"]["slow"]["pid"] == main
+
+
+def stop_redis(url: str) -> None:
+    """End the server, which then refuses connections."""
+    import redis
+
+    redis.Redis.from_url(url).shutdown(nosave=True)

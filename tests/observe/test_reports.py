@@ -17,7 +17,7 @@ def report(*, sent: float, done: int = 0, task: str | None = None, ended: float 
 def worker(*, sent: float, done: int, task: str | None = None) -> WorkerStat:
     return WorkerStat(
         pool="slow", pid=10, node="slow@host", concurrency=1, max_tasks_per_child=10,
-        missing_hooks=[], departures=[],
+        retires=True, lack="", departures=[],
         children=[ChildStat(pid=20, tasks_done=done, task_id=task, task_name=task)], sent=sent,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recyclery_worker import link
 from support.waiting import wait_for
 
 SUPPORT = Path(__file__).parent
@@ -79,6 +81,20 @@ class Supervised:
         code = self.process.wait(seconds)
         self._reader.join(5)
         return code
+
+
+def ask_raw(running: Supervised, packet: bytes, pool: str = "slow") -> link.Reply:
+    """Send a packet to a pool's worker over its link and return the reply."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.settimeout(10)
+        peer.connect(str(link.worker_socket(running.runtime_dir, pool)))
+        peer.send(packet)
+        return link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
+
+
+def ask(running: Supervised, request: link.Request, pool: str = "slow") -> link.Reply:
+    """Send a request to a pool's worker over its link and return the reply."""
+    return ask_raw(running, link.encode(request), pool)
 
 
 @contextmanager

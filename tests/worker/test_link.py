@@ -10,7 +10,7 @@ from celery import Celery
 
 from recyclery_worker import link
 from support.sending import sending_to
-from support.supervised import Supervised, supervised
+from support.supervised import Supervised, ask, ask_raw, supervised
 from support.waiting import is_alive, wait_for
 
 
@@ -22,18 +22,6 @@ def slow(redis_url: str) -> Iterator[Supervised]:
         yield running
 
 
-def ask_raw(running: Supervised, packet: bytes, pool: str = "slow") -> link.Reply:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-        peer.settimeout(10)
-        peer.connect(str(link.worker_socket(running.runtime_dir, pool)))
-        peer.send(packet)
-        return link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
-
-
-def ask(running: Supervised, request: link.Request, pool: str = "slow") -> link.Reply:
-    return ask_raw(running, link.encode(request), pool)
-
-
 def stat(running: Supervised, pool: str = "slow") -> link.WorkerStat:
     reply = ask(running, link.Stat(), pool)
     assert isinstance(reply, link.WorkerStat)
@@ -42,8 +30,8 @@ def stat(running: Supervised, pool: str = "slow") -> link.WorkerStat:
 
 def test_stat_tells_the_worker_and_its_children(slow: Supervised) -> None:
     told = stat(slow)
-    assert (told.pool, told.node, told.concurrency, told.max_tasks_per_child, told.missing_hooks) == (
-        "slow", f"slow@{os.uname().nodename}", 1, 10, [],
+    assert (told.pool, told.node, told.concurrency, told.max_tasks_per_child, told.lack) == (
+        "slow", f"slow@{os.uname().nodename}", 1, 10, "",
     )  # fmt: skip
     assert len(told.children) == 1
 

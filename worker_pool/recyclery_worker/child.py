@@ -89,11 +89,16 @@ def become_session_leader() -> None:
 
     Called first thing after the fork, before any handler of the user's can start a process.
     """
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    introduce()
+
+
+def introduce() -> None:
+    """Give what this process starts its marker, and report its tasks: where there is a supervisor."""
     global _reporter
     pool = os.environ.get("RECYCLERY_POOL")
     runtime_dir = os.environ.get("RECYCLERY_RUNTIME_DIR")
-    if os.getsid(0) != os.getpid():
-        os.setsid()
     if not pool or not runtime_dir:
         return
     signal.signal(COLLECT_SIGNAL, collect_browsers)

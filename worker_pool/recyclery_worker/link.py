@@ -82,7 +82,9 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     node: str
     concurrency: int
     max_tasks_per_child: int | None
-    missing_hooks: list[str]
+    retires: bool
+    """Whether it can let single children go and change its limits; `lack` says why not, else it is empty."""
+    lack: str
     children: list[ChildStat]
     departures: list[Departure]
     sent: float

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import celery
 from celery import signals
+from celery.utils.log import get_logger
 
 from recyclery_worker.broker import BrokerWait
+from recyclery_worker.by_signals import follow_by_signals
+from recyclery_worker.fit import read_fit
+from recyclery_worker.hooks import found_hooks
 from recyclery_worker.server import LinkServer
+
+logger = get_logger(__name__)
 
 
 def install() -> None:
@@ -16,6 +23,36 @@ def install() -> None:
 
 
 def on_worker_init(sender: Any = None, **_: Any) -> None:
-    """Add our bootsteps: the worker reads them right after this signal."""
+    """Test ourselves against this Celery and its pool, and add our bootsteps.
+
+    The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
+    from `celeryd_after_setup` on.
+    """
+    fit = read_fit(sender)
+    if fit.retires:
+        note = take_over_autoscale(sender)
+    else:
+        note = fit.lack
+        follow_by_signals(fit)
     steps: set[type] = sender.app.steps["worker"]
     steps.update({LinkServer, BrokerWait})
+
+    def say(**_: Any) -> None:
+        logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found_hooks()))
+        if note:
+            logger.warning("%s", note)
+
+    signals.celeryd_after_setup.connect(say, weak=False, dispatch_uid="recyclery.after_setup")
+
+
+def take_over_autoscale(worker: Any) -> str:
+    """Turn `--autoscale` off: Celery's would grow and shrink the pool behind the supervisor's back.
+
+    Returns what to say of it, nothing where it was not asked for.
+    """
+    autoscale = worker.options.pop("autoscale", None)
+    if not autoscale:
+        return ""
+    most = int(autoscale.partition(",")[0]) if isinstance(autoscale, str) else int(autoscale[0])
+    worker.concurrency = most
+    return f"--autoscale is off, for the supervisor sets the concurrency: it starts with {most}"

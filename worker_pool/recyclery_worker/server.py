@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from celery import bootsteps
 from celery.utils.log import get_logger
 
+from recyclery_worker.fit import read_fit
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     ChildStat,
@@ -28,9 +30,12 @@ from recyclery_worker.link import (
     now,
     worker_socket,
 )
-from recyclery_worker.pool import RetireRefused, TaskPool, running_tasks
+from recyclery_worker.running import running_tasks
 
 logger = get_logger(__name__)
+
+# How long the thread waits for a peer's request, while others wait for it.
+PEER_SECONDS = 2.0
 
 
 class LinkServer(bootsteps.StartStopStep):
@@ -45,7 +50,10 @@ class LinkServer(bootsteps.StartStopStep):
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Bind the socket; a worker that cannot runs on without it, and says so."""
+        """Bind the socket; a worker that cannot runs on without it, and says so.
+
+        Where the pool has no event loop a thread answers.
+        """
         path = worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -58,6 +66,9 @@ class LinkServer(bootsteps.StartStopStep):
             logger.warning("no link to the governor: %s: %s", path, error.strerror)
             return
         self._path, self._listener = path, listener
+        if not parent.use_eventloop:
+            listener.setblocking(True)
+            threading.Thread(target=serve_in_thread, args=(parent, listener), daemon=True).start()
 
     def stop(self, parent: Any) -> None:
         """Close the socket and take its name away."""
@@ -65,6 +76,9 @@ class LinkServer(bootsteps.StartStopStep):
             peer.close()
         self._peers.clear()
         if self._listener is not None and self._path is not None:
+            # A thread that waits for a peer is woken by this, not by the close.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
             self._path.unlink(missing_ok=True)
@@ -102,6 +116,19 @@ class LinkServer(bootsteps.StartStopStep):
         peer.close()
 
 
+def serve_in_thread(worker: Any, listener: socket.socket) -> None:
+    """Answer one peer after the other until the listener is shut."""
+    while True:
+        try:
+            peer, _ = listener.accept()
+        except OSError:
+            return
+        with peer, contextlib.suppress(OSError):
+            peer.settimeout(PEER_SECONDS)
+            while packet := peer.recv(MAX_PACKET_BYTES):
+                peer.send(encode(answer(worker, packet)))
+
+
 def answer(worker: Any, packet: bytes) -> Reply:
     """Carry out the request in `packet`; one that cannot be read or done is refused with the reason."""
     try:
@@ -117,19 +144,14 @@ def answer(worker: Any, packet: bytes) -> Reply:
 
 def carry_out(worker: Any, request: Request) -> Reply:
     """Carry out one request on this worker's pool."""
-    pool = worker.pool
     if isinstance(request, Stat):
         return stat(worker)
-    if not isinstance(pool, TaskPool):
-        return Refused(reason=f"this worker's pool ({type(pool).__module__}) cannot do that")
-    if missing := pool.missing_hooks():
-        return Refused(reason=f"this Celery lacks {', '.join(missing)}")
+    if lack := read_fit(worker).lack:
+        return Refused(reason=lack)
+    pool = worker.pool
     if isinstance(request, Retire):
-        try:
-            pool.retire(request.pid)
-        except RetireRefused as refusal:
-            return Refused(reason=str(refusal))
-        return Done()
+        refusal = pool.retire(request.pid)
+        return Refused(reason=refusal) if refusal else Done()
     if isinstance(request, SetMaxTasks):
         if request.max_tasks < 1:
             return Refused(reason="max_tasks must be at least 1")
@@ -146,29 +168,25 @@ def carry_out(worker: Any, request: Request) -> Reply:
 
 def stat(worker: Any) -> WorkerStat:
     """Return what this worker knows of itself."""
-    pool = worker.pool
-    supervised = isinstance(pool, TaskPool)
+    pool, fit = worker.pool, read_fit(worker)
     tasks = dict(running_tasks())
-    children = []
-    if supervised:
-        for process in pool.processes:
-            task = tasks.get(process.pid)
-            children.append(
-                ChildStat(
-                    pid=process.pid,
-                    tasks_done=process._recyclery.tasks_done,
-                    task_id=task.task_id if task else None,
-                    task_name=task.name if task else None,
-                )
-            )
     return WorkerStat(
         pool=os.environ["RECYCLERY_POOL"],
         pid=os.getpid(),
         node=worker.hostname,
         concurrency=pool.num_processes,
-        max_tasks_per_child=pool.max_tasks_per_child if supervised else None,
-        missing_hooks=pool.missing_hooks() if supervised else ["this pool has no children of its own"],
-        children=children,
-        departures=list(pool._pool.departures) if supervised else [],
+        max_tasks_per_child=pool.max_tasks_per_child if fit.retires else worker.max_tasks_per_child,
+        retires=fit.retires,
+        lack=fit.lack,
+        children=[
+            ChildStat(
+                pid=pid,
+                tasks_done=tasks_done,
+                task_id=tasks[pid].task_id if pid in tasks else None,
+                task_name=tasks[pid].name if pid in tasks else None,
+            )
+            for pid, tasks_done in (pool.tasks_by_child().items() if fit.retires else ())
+        ],
+        departures=pool.departures if fit.retires else [],
         sent=now(),
     )

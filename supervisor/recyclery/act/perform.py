@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.act.kill import kill_processes, nudge_child
-from recyclery.decide.actions import Action, Collect, Preempt, Reap, Retire
+from recyclery.decide.actions import Action, Collect, Preempt, Reap, Replace, Retire
+from recyclery.init.programs import supervisor_socket
+from recyclery.observe.engine import EngineAway, ask_engine
 from recyclery.observe.snapshot import Process
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery_worker import link
@@ -26,6 +29,8 @@ async def perform(action: Action, runtime_dir: Path) -> Outcome:
     """Do one thing, in a bounded time."""
     if isinstance(action, Retire):
         return await retire(action, runtime_dir)
+    if isinstance(action, Replace):
+        return await replace(action, runtime_dir)
     if isinstance(action, Collect):
         return collect(action)
     return await kill(action)
@@ -41,6 +46,18 @@ async def retire(action: Retire, runtime_dir: Path) -> Outcome:
     if isinstance(reply, link.Refused):
         return Outcome(done=False, line=f"{what}; refused: {reply.reason}")
     return Outcome(done=True, line=f"{what}; it leaves after its task")
+
+
+async def replace(action: Replace, runtime_dir: Path) -> Outcome:
+    """Have the worker stop after its running tasks; PID 1 starts it again when it has."""
+    what = f"replace {action.pool}: {action.reason}"
+    try:
+        await asyncio.to_thread(
+            ask_engine, supervisor_socket(runtime_dir), "signalProcess", action.pool, "TERM"
+        )
+    except EngineAway as error:
+        return Outcome(done=False, line=f"{what}; not done: {error}")
+    return Outcome(done=True, line=f"{what}; it stops after its running tasks, and starts anew")
 
 
 def collect(action: Collect) -> Outcome:

@@ -15,6 +15,30 @@ QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
 APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
 
 
+IMPLEMENTATIONS = ("prefork", "threads", "gevent", "eventlet", "solo")
+# Options of `celery worker` that would undo what the supervisor sets, and what to set instead.
+OWN_OPTIONS = {
+    "-A": "`app`",
+    "--app": "`app`",
+    "-b": "the app's broker_url",
+    "--broker": "the app's broker_url",
+    "-P": "`implementation`",
+    "--pool": "`implementation`",
+    "-Q": "`queues`",
+    "--queues": "`queues`",
+    "-n": "the pool's name",
+    "--hostname": "the pool's name",
+    "-c": "`concurrency`",
+    "--concurrency": "`concurrency`",
+    "--autoscale": "`concurrency`",
+    "--max-tasks-per-child": "`max_tasks_per_child`",
+    "-l": "`log_level`",
+    "--loglevel": "`log_level`",
+    "-D": "nothing: a detached worker cannot be supervised",
+    "--detach": "nothing: a detached worker cannot be supervised",
+}
+
+
 class Refused(Exception):
     """The value is not allowed; the message says what is."""
 
@@ -94,6 +118,25 @@ def app_name(value: Any) -> str:
     if not isinstance(value, str) or not APP_NAME.fullmatch(value):
         raise Refused("a module's dotted name, such as app.infrastructure.celery or proj:app")
     return value
+
+
+def implementation(value: Any) -> str:
+    """Return the name of a pool implementation of Celery's."""
+    if value not in IMPLEMENTATIONS:
+        raise Refused(f"one of {', '.join(IMPLEMENTATIONS)}")
+    return str(value)
+
+
+def celery_options(value: Any) -> tuple[str, ...]:
+    """Return further options for `celery worker`, from a list with one word each."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+        raise Refused('a list of words, such as ["-E", "--time-limit=300"]')
+    for word in value:
+        # click takes a short option's value in the same word: -c4.
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name in OWN_OPTIONS:
+            raise Refused(f"without {name}: set {OWN_OPTIONS[name]}")
+    return tuple(value)
 
 
 def pool_name(value: Any) -> str:

@@ -30,6 +30,8 @@ POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "queues": checks.queues,
     "concurrency": checks.concurrency,
     "max_tasks_per_child": checks.max_tasks_per_child,
+    "implementation": checks.implementation,
+    "celery_options": checks.celery_options,
     "reap_leftover_browsers": checks.truth,
 }
 POOL_VARIABLES = {

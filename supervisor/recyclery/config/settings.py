@@ -10,13 +10,23 @@ MIB = 1 << 20
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """One Celery worker: its queues, its children, and what is done about what they leave behind."""
+    """One Celery worker: its queues, its children, and what is done about what they leave behind.
+
+    `implementation` is Celery's word for how tasks run (`celery worker -P`).
+    """
 
     name: str
     queues: tuple[str, ...]
     concurrency: int
     max_tasks_per_child: int
+    implementation: str = "prefork"
+    celery_options: tuple[str, ...] = ()
     reap_leftover_browsers: bool = True
+
+    @property
+    def forks(self) -> bool:
+        """Whether tasks run in child processes, not in the worker's main process."""
+        return self.implementation == "prefork"
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,14 @@ class Retire:
 
 
 @dataclass(frozen=True, slots=True)
+class Replace:
+    """Stop a whole worker after its running tasks and start it anew (rung 4)."""
+
+    pool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Preempt:
     """Kill a child's whole session before the kernel picks a victim; its task is redelivered (rung 5)."""
 
@@ -43,4 +51,4 @@ class Preempt:
     reason: str
 
 
-Action = Reap | Collect | Retire | Preempt
+Action = Reap | Collect | Retire | Replace | Preempt

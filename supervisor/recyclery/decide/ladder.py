@@ -3,7 +3,8 @@
 | rung | function | acts when |
 |---|---|---|
 | 0 reap | `reap_orphans`, `reap_leftovers`, `collect_defunct` | something runs that no live task owns |
-| 2 retire | `retire_children` | a child's tree and the next task's tail would pass its budget |
+| 2 retire | `renew_children` | a child's tree and the next task's tail would pass its budget |
+| 4 replace | `renew_children` | the same, where the worker cannot let single children go |
 | 5 preempt | `preempt_largest` | the floor is above the hard level |
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Action, Collect, Preempt, Reap, Retire
+from recyclery.decide.actions import Action, Collect, Preempt, Reap, Replace, Retire
 from recyclery.decide.model import PoolModel
 from recyclery.observe.ownership import browser_groups
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Owner, Process, Snapshot
@@ -23,6 +24,7 @@ MIB = 1 << 20
 # A recycle that frees less than this is not worth a fork.
 LEAST_GAIN_BYTES = 16 * MIB
 RETIRE_AGAIN_SECONDS = 10.0
+REPLACE_AGAIN_SECONDS = 60.0
 PREEMPT_AGAIN_SECONDS = 2.0
 
 
@@ -32,16 +34,17 @@ class Memory:
 
     models: Mapping[str, PoolModel] = field(default_factory=dict)
     retired: Mapping[Owner, float] = field(default_factory=dict)
+    replaced: Mapping[str, float] = field(default_factory=dict)
     preempted: float | None = None
 
 
 def decide(snapshot: Snapshot, memory: Memory, settings: Settings) -> list[Action]:
-    """Return what to do now; at most one heavy action (retire, preempt) at a time."""
+    """Return what to do now; at most one heavy action (retire, replace, preempt) at a time."""
     reaps = [*reap_orphans(snapshot), *reap_leftovers(snapshot, settings)]
     actions: list[Action] = [*reaps, *collect_defunct(snapshot)]
     # What is about to be reaped costs no child its place.
     left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
-    heavy = preempt_largest(left, memory, settings) or next(retire_children(left, memory, settings), None)
+    heavy = preempt_largest(left, memory, settings) or renew_children(left, memory, settings)
     return [*actions, heavy] if heavy is not None else actions
 
 
@@ -110,31 +113,51 @@ def collect_defunct(snapshot: Snapshot) -> Iterator[Collect]:
             yield Collect(owner=child.owner, reason=f"{defunct} ended browser processes wait for their parent")
 
 
-def retire_children(snapshot: Snapshot, memory: Memory, settings: Settings) -> Iterator[Retire]:
-    """The children that the next task would take past their budget, the one furthest past it first."""
+def renew_children(snapshot: Snapshot, memory: Memory, settings: Settings) -> Retire | Replace | None:
+    """The child that the next task would take furthest past its budget: let go, or its worker replaced."""
     pools = {pool.name: pool for pool in settings.pools}
-    past: list[tuple[int, Retire]] = []
+    views = {view.name: view for view in snapshot.pools}
+    past: list[tuple[int, Retire | Replace]] = []
     for child in snapshot.children:
         pool = pools.get(child.owner.pool)
-        model = memory.models.get(child.owner.pool)
-        if pool is None or model is None or model.baseline_bytes is None or child.tasks_done == 0:
+        found = past_budget(child, snapshot, memory, settings, pool) if pool is not None else None
+        if found is None:
             continue
-        asked = memory.retired.get(child.owner)
-        if asked is not None and snapshot.at - asked < RETIRE_AGAIN_SECONDS:
-            continue
-        # A running task's own memory is not what a recycle frees: judge by what stays, before it or after.
-        if child.task_id is not None:
-            continue
-        budget = child_budget(snapshot, settings, pool)
-        excess = child.tree_bytes + model.tail_bytes - budget
-        if excess > 0 and child.tree_bytes - model.baseline_bytes >= LEAST_GAIN_BYTES:
-            reason = (
-                f"{mib(child.tree_bytes)} now + {mib(model.tail_bytes)} for the next task "
-                f"pass its budget of {mib(budget)}; after {child.tasks_done} tasks"
-            )
-            past.append((excess, Retire(owner=child.owner, reason=reason)))
-    for _, retire in sorted(past, key=lambda pair: -pair[0]):
-        yield retire
+        excess, reason = found
+        view = views.get(child.owner.pool)
+        if view is None or view.retires:
+            if not is_recent(memory.retired.get(child.owner), snapshot.at, RETIRE_AGAIN_SECONDS):
+                past.append((excess, Retire(owner=child.owner, reason=reason)))
+        elif view.state == "running" and not is_recent(
+            memory.replaced.get(view.name), snapshot.at, REPLACE_AGAIN_SECONDS
+        ):
+            past.append((excess, Replace(pool=view.name, reason=f"child {child.owner.pid}: {reason}")))
+    return max(past, key=lambda pair: pair[0])[1] if past else None
+
+
+def past_budget(
+    child: Child, snapshot: Snapshot, memory: Memory, settings: Settings, pool: Pool
+) -> tuple[int, str] | None:
+    """Return by how many bytes the next task would take a child past its budget, and the reason in words."""
+    model = memory.models.get(pool.name)
+    if model is None or model.baseline_bytes is None:
+        return None
+    # A running task's own memory is not what a recycle frees: judge by what stays, before it or after.
+    if child.task_id is not None or (pool.forks and child.tasks_done == 0):
+        return None
+    budget = child_budget(snapshot, settings, pool)
+    excess = child.tree_bytes + model.tail_bytes - budget
+    if excess <= 0 or child.tree_bytes - model.baseline_bytes < LEAST_GAIN_BYTES:
+        return None
+    return excess, (
+        f"{mib(child.tree_bytes)} now + {mib(model.tail_bytes)} for the next task "
+        f"pass its budget of {mib(budget)}; after {child.tasks_done} tasks"
+    )
+
+
+def is_recent(then: float | None, at: float, seconds: float) -> bool:
+    """Tell whether something was done less than `seconds` ago."""
+    return then is not None and at - then < seconds
 
 
 def child_budget(snapshot: Snapshot, settings: Settings, pool: Pool) -> int:
@@ -142,7 +165,7 @@ def child_budget(snapshot: Snapshot, settings: Settings, pool: Pool) -> int:
     level = snapshot.container.limit_bytes * settings.memory.retire_percent // 100
     held = sum(child.tree_bytes for child in snapshot.children if child.owner.pool == pool.name)
     others = max(0, snapshot.container.floor_bytes - held)
-    return max(0, level - others) // pool.concurrency
+    return max(0, level - others) // (pool.concurrency if pool.forks else 1)
 
 
 def preempt_largest(snapshot: Snapshot, memory: Memory, settings: Settings) -> Preempt | None:
@@ -151,7 +174,7 @@ def preempt_largest(snapshot: Snapshot, memory: Memory, settings: Settings) -> P
     hard_bytes = container.limit_bytes * settings.memory.hard_percent // 100
     if container.floor_bytes < hard_bytes or not snapshot.children:
         return None
-    if memory.preempted is not None and snapshot.at - memory.preempted < PREEMPT_AGAIN_SECONDS:
+    if is_recent(memory.preempted, snapshot.at, PREEMPT_AGAIN_SECONDS):
         return None
     largest: Child = max(snapshot.children, key=lambda child: child.tree_bytes)
     model = memory.models.get(largest.owner.pool, PoolModel())

@@ -95,13 +95,14 @@ def worker_command(settings: Settings, pool: Pool) -> list[str]:
         *("-m", "celery"),
         *("-A", settings.app),
         "worker",
-        *("-P", "custom"),
+        *("-P", "custom" if pool.forks else pool.implementation),
         *("-I", "recyclery_worker"),
         *("-n", f"{pool.name}@%h"),
         *("-Q", ",".join(pool.queues)),
         *("-c", str(pool.concurrency)),
         *("--max-tasks-per-child", str(pool.max_tasks_per_child)),
         *("-l", settings.log_level),
+        *pool.celery_options,
     ]
 
 

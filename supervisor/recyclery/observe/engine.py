@@ -25,15 +25,20 @@ class EngineAway(Exception):
     """supervisord did not answer, or is stopping and answers nothing more."""
 
 
-def list_programs(socket: Path, names: frozenset[str]) -> dict[str, PoolView]:
-    """Return the pools' main processes by name; blocks for as long as PID 1 takes. Raises EngineAway."""
+def ask_engine(socket: Path, method: str, *arguments: str) -> Any:
+    """Call one method of supervisord's XML-RPC; blocks for as long as PID 1 takes. Raises EngineAway."""
     proxy = ServerProxy("http://127.0.0.1", transport=SupervisorTransport("", "", f"unix://{socket}"))
     try:
-        programs: Any = proxy.supervisor.getAllProcessInfo()
+        return getattr(proxy.supervisor, method)(*arguments)
     except Fault as fault:
         raise EngineAway("it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)) from None
     except OSError as error:
         raise EngineAway(str(error)) from None
+
+
+def list_programs(socket: Path, names: frozenset[str]) -> dict[str, PoolView]:
+    """Return the pools' main processes by name. Raises EngineAway."""
+    programs = ask_engine(socket, "getAllProcessInfo")
     return {
         program["name"]: PoolView(
             name=program["name"],

@@ -26,13 +26,23 @@ class Observer:
     def __post_init__(self) -> None:
         self._cgroup = find_memory_cgroup()
         self._supervisor = os.getppid()
+        self._without_children = {pool.name for pool in self.settings.pools if not pool.forks}
 
     def observe(self, programs: Mapping[str, PoolView], states: Mapping[Owner, ChildState]) -> Snapshot:
         """Return what is now."""
         at = now()
         mains = {view.pid: name for name, view in programs.items() if view.pid is not None}
         processes = list_processes()
-        ownership = attribute(processes, mains, self.markers.read(processes, at), self.sessions)
+        markers = self.markers.read(processes, at)
+        # Where tasks run in a worker's main process, that is the child: what it starts is the tasks'.
+        alone = {pid for pid, name in mains.items() if name in self._without_children}
+        markers |= {
+            process.pid: Owner(mains[process.pid], process.pid, process.start_ticks)
+            for process in processes
+            if process.pid in alone
+        }
+        forking = {pid: name for pid, name in mains.items() if pid not in alone}
+        ownership = attribute(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
         children = tuple(
             read_child(owner, members, states.get(owner)) for owner, members in ownership.living.items()
@@ -54,7 +64,7 @@ class Observer:
             return read_container(self._cgroup, stated)
         if stated is None:
             return read_machine()
-        ours = {*mains, self._supervisor, os.getpid()}
+        ours = {*mains, self._supervisor, os.getpid()} - {child.owner.pid for child in children}
         supervision = sum(with_memory(process).anon_bytes for process in processes if process.pid in ours)
         return stated_budget(stated, supervision + sum(child.tree_bytes for child in children))
 

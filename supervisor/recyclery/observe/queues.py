@@ -24,6 +24,13 @@ class Queues:
                 socket_connect_timeout=WAIT_SECONDS,
             )
 
+    def answers(self) -> bool:
+        """Tell whether Redis answers; true where another broker is used, for that is not asked."""
+        try:
+            return self._client is None or bool(self._client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
     def depth(self, queues: Iterable[str]) -> int | None:
         """Return the messages waiting in all of the queues; None when Redis is away or not the broker."""
         if self._client is None:

@@ -91,14 +91,13 @@ class Orphans:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool as PID 1 and its worker describe it; None where the worker has not answered yet."""
+    """One pool as PID 1 and its worker describe it."""
 
     name: str
     state: str
     pid: int | None
-    node: str | None = None
-    concurrency: int | None = None
-    max_tasks_per_child: int | None = None
+    retires: bool = True
+    """Whether it lets single children go; else the whole worker is replaced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from recyclery_worker.link import MAX_PACKET_BYTES, Reply, Request, decode_reply, encode, worker_socket
+from recyclery.observe.snapshot import PoolView
+from recyclery_worker.link import (
+    MAX_PACKET_BYTES,
+    VERSION,
+    Reply,
+    Request,
+    Stat,
+    WorkerStat,
+    decode_reply,
+    encode,
+    now,
+    worker_socket,
+)
+
+log = logging.getLogger("recyclery")
 
 ANSWER_SECONDS = 2.0
+# A worker that is silent this long is not just busy; PID 1 knows whether it lives.
+SILENT_SECONDS = 10.0
 
 
 class NoAnswer(Exception):
@@ -29,3 +48,60 @@ async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
                 return decode_reply(await loop.sock_recv(link, MAX_PACKET_BYTES))
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
             raise NoAnswer(f"{slot}: {str(error) or 'no answer in time'}") from None
+
+
+class Workers:
+    """What the workers last said of themselves, and for how long which of them have been silent."""
+
+    def __init__(self, runtime_dir: Path, broker_answers: Callable[[], bool]) -> None:
+        self.stats: dict[str, WorkerStat] = {}
+        self._runtime_dir = runtime_dir
+        self._broker_answers = broker_answers
+        self._heard: dict[str, tuple[int, float]] = {}
+        self._silent: dict[str, str] = {}
+        self._retires: dict[str, tuple[bool, int]] = {}
+
+    async def ask(self, running: Mapping[str, int]) -> None:
+        """Ask the pools whose main process runs (its pid by the pool's name), all at once."""
+        replies = await asyncio.gather(*(self._ask_stat(name) for name in running))
+        self.stats = {stat.pool: stat for stat in replies if stat is not None}
+        self._retires |= {name: (stat.retires, stat.pid) for name, stat in self.stats.items()}
+        at = now()
+        for name, pid in running.items():
+            if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
+                self._heard[name] = pid, at
+        silent = [name for name in running if at - self._heard[name][1] > SILENT_SECONDS]
+        # Celery's loop stands still while it connects again: that is no fault of the worker's.
+        away = bool(silent) and not await asyncio.to_thread(self._broker_answers)
+        was, self._silent = (
+            self._silent,
+            dict.fromkeys(silent, "waiting for broker" if away else "not answering"),
+        )
+        for name, state in self._silent.items():
+            if was.get(name) != state:
+                log.warning("%s has not answered for %g s: %s", name, SILENT_SECONDS, state)
+        for name in was.keys() & self.stats.keys():
+            log.info("%s answers again", name)
+
+    def describe(self, view: PoolView) -> PoolView:
+        """Return PID 1's view of a pool with what its worker says, or does not say, laid over it."""
+        retires, pid = self._retires.get(view.name, (True, None))
+        if pid == view.pid:
+            # Also while it stops, and answers no more.
+            view = replace(view, retires=retires)
+        if view.state == "running" and view.name in self._silent:
+            return replace(view, state=self._silent[view.name])
+        return view
+
+    async def _ask_stat(self, pool: str) -> WorkerStat | None:
+        try:
+            reply = await ask_worker(self._runtime_dir, pool, Stat())
+        except NoAnswer as silence:
+            log.debug("%s", silence)
+            return None
+        if not isinstance(reply, WorkerStat):
+            return None
+        if reply.version != VERSION:
+            # What it says may mean something else: it is not asked for more, and replaced when need be.
+            return msgspec.structs.replace(reply, retires=False, children=[], departures=[])
+        return reply
