@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from support.redis_server import redis_server
+from support.redis_server import empty, redis_server
 from support.sending import sending_to
 
 
@@ -20,9 +20,7 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture
 def fresh_redis(redis_url: str) -> str:
     """The same server, emptied."""
-    import redis
-
-    redis.Redis.from_url(redis_url).flushall()
+    empty(redis_url)
     return redis_url
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from support.redis_server import redis_server
+from support.redis_server import empty, redis_server
 from support.sending import sending_to
 from support.supervised import Supervised, supervised
 from support.waiting import is_alive, wait_for
@@ -19,6 +19,7 @@ from support.waiting import is_alive, wait_for
 @pytest.fixture(scope="module")
 def slow(redis_url: str) -> Iterator[Supervised]:
     """A supervisor with the slow pool up, shared: a test leaves it as it found it."""
+    empty(redis_url)
     with supervised("--pool", "slow", redis_url=redis_url) as running:
         running.wait_until_ready("slow")
         running.wait_for_line("slow entered RUNNING state")

@@ -47,9 +47,14 @@ class BareWorker:
 
 @contextmanager
 def bare_worker(
-    redis_url: str, *, concurrency: int = 1, max_tasks: int = 1000, options: tuple[str, ...] = ()
+    redis_url: str,
+    *,
+    concurrency: int = 1,
+    max_tasks: int = 1000,
+    options: tuple[str, ...] = (),
+    app: str = "sample_app",
 ) -> Iterator[BareWorker]:
-    """Run a worker of the sample app on queue `low` until the block ends."""
+    """Run a worker of an app of the tests on queue `low` until the block ends."""
     with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
         environment = {
             **os.environ,
@@ -60,7 +65,7 @@ def bare_worker(
             "RECYCLERY_SLOT": "slow",
             "RECYCLERY_RUNTIME_DIR": runtime_dir,
         }
-        command = [sys.executable, "-m", "celery", "-A", "sample_app", "worker", "-P", "custom"]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", "custom"]
         command += ["-I", "recyclery_worker", "-Q", "low", "-c", str(concurrency), "-l", "warning"]
         command += ["--max-tasks-per-child", str(max_tasks), "--without-mingle", "--without-gossip", *options]
         process = subprocess.Popen(command, env=environment)

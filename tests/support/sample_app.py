@@ -28,6 +28,18 @@ def add(x: int, y: int) -> int:
 
 
 @app.task
+def total(numbers: list[int]) -> int:
+    """Return the sum of the numbers."""
+    return sum(numbers)
+
+
+@app.task
+def clock() -> float:
+    """Return the time of day."""
+    return time.time()
+
+
+@app.task
 def nap(seconds: float) -> int:
     """Sleep, and return the pool child's pid."""
     time.sleep(seconds)
@@ -91,6 +103,22 @@ def leave_orphans(count: int) -> None:
     """Start processes whose parent leaves before they do."""
     for _ in range(count):
         subprocess.run(["sh", "-c", "sleep 0.5 & exit 0"], check=True)
+
+
+@app.task
+def open_browser(chrome: str, chromedriver: str, folder: str, seconds: float) -> None:
+    """Open a real browser, write the pool child's pid to `folder`/child, sleep, and leave it open."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chrome
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
+    kept.append(driver)
+    driver.get("data:text/html,<h1>text</h1>")
+    Path(folder, "child").write_text(str(os.getpid()))
+    time.sleep(seconds)
 
 
 @functools.cache

@@ -114,6 +114,7 @@ def supervised(
                 "PYTHONPATH": str(SUPPORT),
                 "REDIS_URL": redis_url,
                 "RECYCLERY_RUNTIME_DIR": runtime_dir,
+                "RECYCLERY_STATE_DIR": f"{runtime_dir}/state",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 
 from recyclery_worker import link
+from support.redis_server import empty
 from support.sending import sending_to
 from support.supervised import Supervised, ask, ask_raw, supervised
 from support.waiting import is_alive, wait_for
@@ -17,6 +18,7 @@ from support.waiting import is_alive, wait_for
 @pytest.fixture(scope="module")
 def slow(redis_url: str) -> Iterator[Supervised]:
     """A supervisor with the slow pool up, shared: a test leaves it as it found it."""
+    empty(redis_url)
     with supervised("--pool", "slow", redis_url=redis_url) as running:
         running.wait_until_ready("slow")
         yield running

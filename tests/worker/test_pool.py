@@ -7,8 +7,10 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from celery import Celery, group
 from celery.exceptions import TimeLimitExceeded
 
@@ -60,21 +62,51 @@ def test_a_child_that_stands_by_gets_no_task_before_its_forerunner_has_left(
             assert run(sender, 1) == [first]
 
 
-def test_no_more_tasks_run_at_a_time_while_a_successor_waits(
-    sender: Celery, fresh_redis: str, tmp_path: Path
+def test_a_recycle_lets_in_no_task_before_its_turn(sender: Celery, fresh_redis: str, tmp_path: Path) -> None:
+    gates = [tmp_path / name for name in ("first", "second", "revoked")]
+    with bare_worker(fresh_redis, max_tasks=1, options=("--prefetch-multiplier", "4")) as worker:
+        first, second, revoked = (
+            sender.send_task("sample_app.nap_until", (str(gate),), queue="low") for gate in gates
+        )
+        node = worker.stat().node
+        inspect: Any = sender.control.inspect([node], timeout=10)
+        wait_for(lambda: inspect.query_task(revoked.id)[node], "all three are received")
+        gates[0].touch()
+        # Upstream gives the first one's slot back at its result, and again when its child has gone.
+        wait_for(lambda: first.get(timeout=10) not in worker.pids(), "its child has gone")
+        wait_for(Path(f"{gates[1]}.begun").exists, "the second runs")
+        sender.control.revoke(revoked.id, reply=True, destination=[node], timeout=10)
+        gates[1].touch()
+        second.get(timeout=10)
+        # A task that was let in is past the place where the worker heeds that it is revoked.
+        gates[2].touch()
+        run(sender, 1)
+        assert not Path(f"{gates[2]}.begun").exists()
+
+
+def test_a_task_that_a_child_has_been_given_runs_once_though_the_worker_is_stopped_at_that_moment(
+    sender: Celery, fresh_redis: str
 ) -> None:
-    gate = tmp_path / "gate"
-    with bare_worker(fresh_redis, max_tasks=2, options=("--prefetch-multiplier", "4")) as worker:
-        # Past the first recycle, at which upstream gives a task slot back that nobody had taken.
-        run(sender, 3)
-        wait_for(lambda: len(worker.pids()) == 2, "the successor is up")
-        sent = [sender.send_task("sample_app.nap_until", (f"{gate}{n}",), queue="low") for n in range(2)]
-        wait_for(Path(f"{gate}0.begun").exists, "the first runs")
-        time.sleep(0.5)  # There is no state to wait for: nothing must happen.
-        assert not Path(f"{gate}1.begun").exists()
-        for number in range(2):
-            Path(f"{gate}{number}").touch()
-        assert all(result.get(timeout=10) for result in sent)
+    with bare_worker(fresh_redis) as worker, redis.Redis.from_url(fresh_redis) as client:
+        run(sender, 1)
+        wait_for(lambda: client.hlen("unacked") == 0, "the worker knows that it is done")
+        (child,) = worker.pids()
+        os.kill(child, signal.SIGSTOP)
+        try:
+            sent = sender.send_task("sample_app.count_run", (7,), queue="low")
+            wait_for(lambda: client.hlen("unacked") == 1, "it is received")
+            time.sleep(0.3)  # No word comes of its being written to the child,
+            worker.process.terminate()
+            time.sleep(
+                2
+            )  # nor of the moment at which the worker gives tasks back: its loop sleeps for a second.
+        finally:
+            os.kill(child, signal.SIGCONT)
+        assert sent.get(timeout=10) == 7
+        assert worker.process.wait(10) == 0
+    with bare_worker(fresh_redis):
+        run(sender, 1)
+        assert sender.send_task("sample_app.runs_counted", queue="low").get(timeout=30) == 1
 
 
 def test_a_lower_limit_holds_for_a_child_that_is_already_there(sender: Celery, fresh_redis: str) -> None:

@@ -22,6 +22,7 @@ POOL_METHODS = (
     "_repopulate_pool",
     "_track_child_process",
     "create_process_queues",
+    "flush",
     "on_job_ready",
     "on_process_alive",
 )

@@ -57,6 +57,12 @@ class SetConcurrency(msgspec.Struct, frozen=True, tag="set_concurrency"):
     concurrency: int
 
 
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    """Ask a worker to take no tasks for so long, 0 to take them again; answered by `Done` or `Refused`."""
+
+    seconds: float
+
+
 class ChildStat(msgspec.Struct, frozen=True):
     """One pool child as the worker's main process sees it."""
 
@@ -88,6 +94,8 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     children: list[ChildStat]
     departures: list[Departure]
     sent: float
+    holding: bool | None = None
+    """Whether it takes no tasks because it was told so; None where it cannot be told so."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -100,7 +108,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks | SetConcurrency
+Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold
 Reply = WorkerStat | Done | Refused
 
 _encoder = msgspec.json.Encoder()

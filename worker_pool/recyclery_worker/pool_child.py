@@ -17,6 +17,7 @@ class Worker(asynpool.Worker):
     """What runs in a pool child."""
 
     wait_for_job: Callable[[], Any]
+    on_exit: Callable[..., Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The parent counts (see Pool.on_job_ready): what a child is told at its start it keeps for life.
@@ -31,8 +32,20 @@ class Worker(asynpool.Worker):
             self.wait_for_job = report_tasks(told, self.wait_for_job)
 
     def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
-        """On every way out that comes by here, stop what the tasks have left running."""
-        end_session()
+        """On every way out that comes by here, stop what the tasks have left running.
+
+        After the user's `worker_process_shutdown` handlers: they may want to end some of it themselves.
+        """
+        handlers = self.on_exit
+
+        def leave(*args: Any) -> None:
+            try:
+                if handlers is not None:
+                    handlers(*args)
+            finally:
+                end_session()
+
+        self.on_exit = leave
         super()._do_exit(pid, exitcode, exc)
 
 

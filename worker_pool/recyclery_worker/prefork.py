@@ -193,8 +193,16 @@ class Pool(asynpool.AsynPool):
             if not (record.leaving or record.leave_for or record.stands_by):
                 # Smaller first: else the place would be filled again.
                 self._processes -= 1
-                self._putlock.shrink()
+                self._take_slot_away()
                 self.retire(process.pid, "shrink")
+
+    def _take_slot_away(self) -> None:
+        """Let one task fewer into the pool; where all slots are taken, the next that comes free is kept."""
+        if self._putlock.value > 0:
+            self._putlock.shrink()
+        else:
+            self._putlock.initial_value -= 1
+            self._putlock.acquire(bool)
 
     def grow(self, n: int = 1) -> None:
         """Celery's remote control asks for more."""
@@ -205,6 +213,17 @@ class Pool(asynpool.AsynPool):
         if n >= self._processes:
             raise ValueError(f"{self._processes} at a time, less {n}, is none")
         self.resize(self._processes - n)
+
+    def flush(self) -> None:
+        """Before a warm stop: give back what no child has been given.
+
+        A task that was written to a child will run there, though the child's word is not here yet. Upstream
+        gives that one back to the broker too, and it runs twice.
+        """
+        for job in self._cache.values():
+            if job._write_to is not None and job._write_to.inqW_fd not in self._active_writes:
+                job._accepted = True
+        super().flush()
 
     def _maintain_pool(self) -> None:
         """Replace children that have gone.

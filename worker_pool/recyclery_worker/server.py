@@ -14,14 +14,17 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 
 from recyclery_worker.fit import read_fit
+from recyclery_worker.holding import Holding
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     ChildStat,
     Done,
+    Hold,
     Refused,
     Reply,
     Request,
     Retire,
+    SetConcurrency,
     SetMaxTasks,
     Stat,
     WorkerStat,
@@ -45,6 +48,7 @@ class LinkServer(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        self._holding = Holding(worker)
         self._path: Path | None = None
         self._listener: socket.socket | None = None
         self._peers: set[socket.socket] = set()
@@ -68,7 +72,9 @@ class LinkServer(bootsteps.StartStopStep):
         self._path, self._listener = path, listener
         if not parent.use_eventloop:
             listener.setblocking(True)
-            threading.Thread(target=serve_in_thread, args=(parent, listener), daemon=True).start()
+            threading.Thread(
+                target=serve_in_thread, args=(parent, self._holding, listener), daemon=True
+            ).start()
 
     def stop(self, parent: Any) -> None:
         """Close the socket and take its name away."""
@@ -105,7 +111,7 @@ class LinkServer(bootsteps.StartStopStep):
         try:
             packet = peer.recv(MAX_PACKET_BYTES)
             if packet:
-                peer.send(encode(answer(worker, packet)))
+                peer.send(encode(answer(worker, self._holding, packet)))
                 return
         except BlockingIOError:
             return
@@ -116,7 +122,7 @@ class LinkServer(bootsteps.StartStopStep):
         peer.close()
 
 
-def serve_in_thread(worker: Any, listener: socket.socket) -> None:
+def serve_in_thread(worker: Any, holding: Holding, listener: socket.socket) -> None:
     """Answer one peer after the other until the listener is shut."""
     while True:
         try:
@@ -126,47 +132,66 @@ def serve_in_thread(worker: Any, listener: socket.socket) -> None:
         with peer, contextlib.suppress(OSError):
             peer.settimeout(PEER_SECONDS)
             while packet := peer.recv(MAX_PACKET_BYTES):
-                peer.send(encode(answer(worker, packet)))
+                peer.send(encode(answer(worker, holding, packet)))
 
 
-def answer(worker: Any, packet: bytes) -> Reply:
+def answer(worker: Any, holding: Holding, packet: bytes) -> Reply:
     """Carry out the request in `packet`; one that cannot be read or done is refused with the reason."""
     try:
         request = decode_request(packet)
     except msgspec.DecodeError as error:
         return Refused(reason=f"not a request: {error}")
     try:
-        return carry_out(worker, request)
+        return carry_out(worker, holding, request)
     except Exception as error:  # Whatever goes wrong here must not end the user's worker.
         logger.exception("%s could not be carried out", request)
         return Refused(reason=f"{type(error).__name__}: {error}")
 
 
-def carry_out(worker: Any, request: Request) -> Reply:
-    """Carry out one request on this worker's pool."""
-    if isinstance(request, Stat):
-        return stat(worker)
-    if lack := read_fit(worker).lack:
-        return Refused(reason=lack)
+def carry_out(worker: Any, holding: Holding, request: Request) -> Reply:
+    """Carry out one request on this worker."""
+    match request:
+        case Stat():
+            return stat(worker, holding)
+        case Hold():
+            refusal = hold(worker, holding, request.seconds)
+        case _:
+            refusal = read_fit(worker).lack or change_pool(worker, request)
+    return Refused(reason=refusal) if refusal else Done()
+
+
+def hold(worker: Any, holding: Holding, seconds: float) -> str:
+    """Stop taking tasks for so long, or take them again; return why it cannot be done, empty when it is."""
+    if not worker.use_eventloop:
+        return "without an event loop this worker cannot be told to wait"
+    if seconds > 0:
+        holding.begin(seconds)
+    else:
+        holding.end()
+    return ""
+
+
+def change_pool(worker: Any, request: Retire | SetMaxTasks | SetConcurrency) -> str:
+    """Change our pool; return why it cannot be done, empty when it is."""
     pool = worker.pool
     if isinstance(request, Retire):
-        refusal = pool.retire(request.pid)
-        return Refused(reason=refusal) if refusal else Done()
+        refusal: str = pool.retire(request.pid)
+        return refusal
     if isinstance(request, SetMaxTasks):
         if request.max_tasks < 1:
-            return Refused(reason="max_tasks must be at least 1")
+            return "max_tasks must be at least 1"
         pool.set_max_tasks(request.max_tasks)
-        return Done()
+        return ""
     if request.concurrency < 1:
-        return Refused(reason="concurrency must be at least 1")
+        return "concurrency must be at least 1"
     change = request.concurrency - pool.num_processes
     pool.resize(request.concurrency)
     if change and worker.consumer is not None:
         worker.consumer._update_prefetch_count(change)
-    return Done()
+    return ""
 
 
-def stat(worker: Any) -> WorkerStat:
+def stat(worker: Any, holding: Holding) -> WorkerStat:
     """Return what this worker knows of itself."""
     pool, fit = worker.pool, read_fit(worker)
     tasks = dict(running_tasks())
@@ -189,4 +214,5 @@ def stat(worker: Any) -> WorkerStat:
         ],
         departures=pool.departures if fit.retires else [],
         sent=now(),
+        holding=holding.on if worker.use_eventloop else None,
     )

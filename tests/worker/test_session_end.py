@@ -1,0 +1,62 @@
+"""However a child ends, its real browser is gone 2 s later: the whole supervisor, seen from outside."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from recyclery_worker.driver import find_browser
+from support.supervised import supervised
+from support.waiting import is_alive, wait_for
+
+
+def started_by(child: int) -> list[int]:
+    """Return the living processes of a child's session, and those that bear its marker, but not itself."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            in_session = os.getsid(pid) == child
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        marked = any(
+            name == b"RECYCLERY_CHILD" and value.split(b"/")[2:3] == [str(child).encode()]
+            for name, _, value in (variable.partition(b"=") for variable in variables)
+        )
+        if (in_session or marked) and pid != child and is_alive(pid):
+            found.append(pid)
+    return found
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("way", ["max_tasks", "hard limit", "revoke SIGTERM", "revoke SIGKILL", "SIGKILL"])
+def test_nothing_that_a_child_started_is_left_2_seconds_after_its_end(
+    sender: Celery, fresh_redis: str, tmp_path: Path, way: str
+) -> None:
+    pair = find_browser()
+    max_tasks = "1" if way == "max_tasks" else "1000"
+    variables = {"CELERY_WORKER_NAME": "slow", "CELERY_MAX_TASKS_PER_CHILD": max_tasks}
+    with supervised(redis_url=fresh_redis, environment=variables) as running:
+        running.wait_until_ready("slow")
+        task = sender.send_task(
+            "sample_app.open_browser",
+            (str(pair.chrome), str(pair.chromedriver), str(tmp_path), 1 if way == "max_tasks" else 600),
+            queue="low",
+            time_limit=10 if way == "hard limit" else None,
+        )
+        wait_for((tmp_path / "child").exists, "its browser is open")
+        child = int((tmp_path / "child").read_text())
+        assert len(started_by(child)) >= 8
+        if way == "SIGKILL":
+            sender.control.revoke(task.id)  # Else it is run again.
+            os.kill(child, signal.SIGKILL)
+        elif way.startswith("revoke"):
+            sender.control.revoke(task.id, terminate=True, signal=way.split()[1])
+        wait_for(lambda: not is_alive(child), "the child's end")
+        ended = time.monotonic()
+        wait_for(lambda: not started_by(child), "the end of what it started")
+        assert time.monotonic() - ended <= 2
