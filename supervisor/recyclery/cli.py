@@ -40,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     status.set_defaults(command=status_command)
 
+    change = commands.add_parser("set", help="change settings of the running supervisor")
+    change.add_argument("table", metavar="POOL", help="a pool's name, or `memory`")
+    change.add_argument("values", metavar="KEY=VALUE", nargs="+", help="as in recyclery.toml")
+    change.set_defaults(command=set_command)
+
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
@@ -68,6 +73,13 @@ def status_command(args: argparse.Namespace) -> int:
     from recyclery.report.status import print_status  # noqa: PLC0415
 
     return print_status(as_json=args.json)
+
+
+def set_command(args: argparse.Namespace) -> int:
+    """`recyclery set`."""
+    from recyclery.report.change import set_values  # noqa: PLC0415
+
+    return set_values(args.table, args.values)
 
 
 if __name__ == "__main__":

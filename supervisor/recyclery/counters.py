@@ -31,8 +31,8 @@ class Counters:
         """Count a worker that was replaced as a whole."""
         self.recycles[pool]["replace"] += 1
 
-    def count_gone(self, owner: Owner, departures: Mapping[int, str], retired: Container[Owner]) -> None:
-        """Count one child that has gone: preempt, budget (we retired it), what its worker says, or died."""
+    def count_gone(self, owner: Owner, departures: Mapping[int, str], retired: Container[Owner]) -> str:
+        """Count a child that has gone; return why: preempt, budget (we retired it), its worker's word, died."""
         if owner in self.preempted:
             self.preempted.discard(owner)
             reason = "preempt"
@@ -41,3 +41,4 @@ class Counters:
         else:
             reason = departures.get(owner.pid, "died")
         self.recycles[owner.pool][reason] += 1
+        return reason

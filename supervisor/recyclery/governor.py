@@ -13,25 +13,30 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from recyclery.act.perform import perform
+from recyclery.config.change import change_settings
+from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
-from recyclery.counters import Counters
-from recyclery.decide.actions import Preempt, Reap, Replace, Retire
-from recyclery.decide.ladder import Memory, decide
-from recyclery.decide.model import PoolModel, learn, learn_idle
-from recyclery.decide.tracks import Track, follow
+from recyclery.config.stored import load_settings, write_settings
+from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap
+from recyclery.decide.attention import next_look_seconds
+from recyclery.decide.ladder import decide
 from recyclery.init.programs import supervisor_socket
+from recyclery.learning import Learning
+from recyclery.ledger import Ledger
 from recyclery.observe.engine import EngineAway, list_programs, read_events
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery.observe.workers import Workers
-from recyclery.serve.control import control_socket, serve_control
+from recyclery.serve.control import Command, Done, Problem, control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.status import Status
 from recyclery_worker.link import (
@@ -42,15 +47,18 @@ from recyclery_worker.link import (
     now,
 )
 
+if TYPE_CHECKING:
+    from recyclery.observe.queues import Queues
+
 log = logging.getLogger("recyclery")
 
-TICK_SECONDS = 1.0
-# Near the limit a second is long: a browser takes 200 MB in one.
-ALERT_TICK_SECONDS = 0.2
-ALERT_SHARE = 0.7
+# As Celery's lines begin.
+LOG_FORMAT = "[%(asctime)s] %(message)s"
+STATS_EVERY_SECONDS = 1.0
 LEAST_GAP_SECONDS = 0.1
 PROGRAMS_EVERY_SECONDS = 10.0
-WORKER_SILENT_SECONDS = 10.0
+# A look this late is worth a word: with less warning of what comes, all is nearer than it seems.
+LATE_SECONDS = 2.0
 
 
 class Governor:
@@ -58,23 +66,23 @@ class Governor:
 
     def __init__(self, settings: Settings, run: str) -> None:
         self.settings = settings
-        self.counters = Counters()
         self.snapshot: Snapshot | None = None
+        self.ledger = Ledger()
         self.workers = Workers(settings.runtime_dir, self._broker_answers)
+        self.learning = Learning(settings.state_dir / "models.json")
         self._observer = Observer(settings=settings, markers=Markers(run))
         self._programs: dict[str, PoolView] = {}
         self._programs_due = 0.0
         self._stats_due = 0.0
+        self._asked_queues: Queues | None = None
+        self._depths: dict[str, int | None] = {}
         self._states: dict[Owner, ChildState] = {}
-        self._tracks: dict[Owner, Track] = {}
-        self._models: dict[str, PoolModel] = {}
-        self._retired: dict[Owner, float] = {}
-        self._replaced: dict[str, float] = {}
-        self._preempted: float | None = None
-        self._gone: dict[Owner, float] = {}
         self._browsing_pools: set[str] = set()
         self._asking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._before: Snapshot | None = None
+        self._due: float | None = None
+        self._was_late = False
         self._stopping = False
 
     async def run(self) -> None:
@@ -85,7 +93,10 @@ class Governor:
         directory = self.settings.runtime_dir
         reports = bind_reports(governor_socket(directory))
         loop.add_reader(reports, self._hear, reports)
-        server = await serve_control(control_socket(directory), self.status)
+        loop.add_signal_handler(signal.SIGHUP, self._reread)
+        server = await serve_control(
+            control_socket(directory), {"status": self._answer_status, "set": self._answer_set}
+        )
         events = asyncio.create_task(self._follow_events())
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:
@@ -105,35 +116,47 @@ class Governor:
         """Observe, decide, act."""
         await self._ask_programs()
         self._begin_asking_workers()
-        snapshot = self._observer.observe(
-            {name: self.workers.describe(view) for name, view in self._programs.items()}, self._states
-        )
+        snapshot = self._observe()
+        for line in self.ledger.begin(snapshot, self.workers.stats, self.settings):
+            log.info("%s", line)
+        self.learning.take_in(snapshot)
+        forget_children(self._states, {child.owner for child in snapshot.children}, snapshot.at)
+        past = self.ledger.past(self.learning.models)
+        self._before, self.snapshot = self.snapshot, snapshot
+        for action in decide(snapshot, past, self.settings):
+            await self._act(action, snapshot.at)
+        self.ledger.end(snapshot)
+        if self.learning.store_is_due(snapshot.at):
+            await asyncio.to_thread(self.learning.store, snapshot.at)
+
+    def _observe(self) -> Snapshot:
+        late = max(0.0, now() - self._due) if self._due is not None else 0.0
+        views = {
+            name: replace(self.workers.describe(view), queue_depth=self._depths.get(name))
+            for name, view in self._programs.items()
+        }
+        snapshot = self._observer.observe(views, self._states, late)
         if self.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
-        self._count(snapshot)
-        self._learn(snapshot)
-        self.snapshot = snapshot
-        memory = Memory(
-            models=self._models, retired=self._retired, replaced=self._replaced, preempted=self._preempted
-        )
-        for action in decide(snapshot, memory, self.settings):
-            if isinstance(action, Retire):
-                self._retired[action.owner] = snapshot.at
-            elif isinstance(action, Replace):
-                self._replaced[action.pool] = snapshot.at
-            elif isinstance(action, Preempt):
-                self._preempted = snapshot.at
-                self.counters.preempted.add(action.owner)
-            outcome = await perform(action, self.settings.runtime_dir)
-            log.info("%s", outcome.line)
-            if isinstance(action, Reap):
-                self.counters.count_reaped(action.owner, action.processes)
-                self._wake.set()
-            if isinstance(action, Replace) and outcome.done:
-                self.counters.count_replaced(action.pool)
-            if not outcome.done and isinstance(action, Retire):
-                del self._retired[action.owner]
+        if late > LATE_SECONDS and not self._was_late:
+            log.warning("this look comes %.1f s late: the container is throttled, or thrashes", late)
+        self._was_late = late > LATE_SECONDS
+        for child in snapshot.children:
+            if any(process.is_browser for process in child.processes):
+                self._browsing_pools.add(child.owner.pool)
+        return snapshot
+
+    async def _act(self, action: Action, at: float) -> None:
+        if isinstance(action, Notice) and not self.ledger.is_news(action, at):
+            return
+        outcome = await perform(action, self.settings.runtime_dir, self._observer.read_floor)
+        # That ended processes are collected is of no interest to a person as long as it goes well.
+        worth = self.ledger.is_news(action, at) and not isinstance(action, Collect)
+        log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
+        self.ledger.note(action, outcome, at)
+        if isinstance(action, Reap | Preempt):
+            self._wake.set()
 
     async def status(self) -> Status:
         """Return the status document; the dear readings are made in a thread."""
@@ -141,15 +164,48 @@ class Governor:
             await self.tick()
         assert self.snapshot is not None  # noqa: S101  # a tick makes one
         return await asyncio.to_thread(
-            build_status, self.settings, self.snapshot, dict(self.workers.stats), self.counters
+            build_status, self.settings, self.snapshot, dict(self.workers.stats), self.ledger.counters
         )
+
+    async def _answer_status(self, _: Command) -> Status:
+        return await self.status()
+
+    async def _answer_set(self, command: Command) -> Done | Problem:
+        try:
+            changed = change_settings(self.settings, command.table, command.values)
+        except BadConfiguration as error:
+            return Problem(error=str(error))
+        what = ", ".join(f"{key} = {value}" for key, value in command.values.items())
+        # For a governor that comes after this one; PID 1 writes it anew at every start.
+        write_settings(changed)
+        self._follow(changed)
+        log.info("set %s: %s", command.table, what)
+        return Done(done=f"{command.table}: {what}, until the supervisor's next start")
+
+    def _reread(self) -> None:
+        self._follow(load_settings(self.settings.runtime_dir))
+
+    def _follow(self, settings: Settings) -> None:
+        """Go by other settings from the next tick on."""
+        self.settings = self._observer.settings = settings
+        self._wake.set()
 
     def _broker_answers(self) -> bool:
         """Tell whether the broker can be spoken to; blocks for a second or two when it cannot."""
-        # Redis' client costs 10 MB: it is loaded when there is something to ask.
-        from recyclery.observe.queues import Queues  # noqa: PLC0415
+        return self._queues().answers()
 
-        return Queues(os.environ.get("RECYCLERY_BROKER_URL", "")).answers()
+    def _read_depths(self) -> dict[str, int | None]:
+        """Return how many tasks wait for each pool whose concurrency goes by it; blocks."""
+        queues = self._queues()
+        return {pool.name: queues.depth(pool.queues) for pool in self.settings.pools if pool.least < pool.most}
+
+    def _queues(self) -> Queues:
+        """Redis' client costs 10 MB: it is loaded when there is something to ask."""
+        if self._asked_queues is None:
+            from recyclery.observe.queues import Queues  # noqa: PLC0415
+
+            self._asked_queues = Queues(os.environ.get("RECYCLERY_BROKER_URL", ""))
+        return self._asked_queues
 
     def _stop(self) -> None:
         self._stopping = True
@@ -157,11 +213,11 @@ class Governor:
 
     async def _pause(self) -> None:
         """Wait for the next tick, or for something worth an early one."""
-        await asyncio.sleep(LEAST_GAP_SECONDS)
-        container = self.snapshot.container if self.snapshot else None
-        near = container is not None and container.floor_bytes > ALERT_SHARE * container.limit_bytes
+        pause = next_look_seconds(self.snapshot, self._before, self.settings)
+        self._due = now() + pause
+        await asyncio.sleep(min(pause, LEAST_GAP_SECONDS))
         with suppress(TimeoutError):
-            async with asyncio.timeout((ALERT_TICK_SECONDS if near else TICK_SECONDS) - LEAST_GAP_SECONDS):
+            async with asyncio.timeout(max(0.0, pause - LEAST_GAP_SECONDS)):
                 await self._wake.wait()
         self._wake.clear()
 
@@ -199,47 +255,16 @@ class Governor:
     def _begin_asking_workers(self) -> None:
         """Ask beside the tick: a worker that is busy with its broker must not hold it up."""
         if now() >= self._stats_due and (self._asking is None or self._asking.done()):
-            self._stats_due = now() + TICK_SECONDS
+            self._stats_due = now() + STATS_EVERY_SECONDS
             self._asking = asyncio.create_task(self._ask_workers())
 
     async def _ask_workers(self) -> None:
         await self.workers.ask({name: view.pid for name, view in self._programs.items() if view.pid})
-        owners = {owner.pid: owner for owner in self._tracks}
+        owners = {owner.pid: owner for owner in self.learning.tracks}
         for stat in self.workers.stats.values():
             hear_worker(self._states, owners, stat)
-
-    def _count(self, snapshot: Snapshot) -> None:
-        """Count children that have gone since the last look, by why they went."""
-        before = {child.owner for child in self.snapshot.children} if self.snapshot else set()
-        mains = {view.name: view.pid for view in self.snapshot.pools} if self.snapshot else {}
-        living = {child.owner for child in snapshot.children}
-        for owner in before - living:
-            view = self._programs.get(owner.pool)
-            # Children that went with their main process were not recycled.
-            if view is not None and view.pid == mains.get(owner.pool) and view.state != "stopping":
-                self._gone[owner] = snapshot.at
-        # Why it went, its worker knows: wait for what it says after that.
-        for owner, noticed in list(self._gone.items()):
-            stat = self.workers.stats.get(owner.pool)
-            if (stat is not None and stat.sent > noticed) or snapshot.at - noticed > WORKER_SILENT_SECONDS:
-                departures = {left.pid: left.reason for left in stat.departures} if stat else {}
-                self.counters.count_gone(owner, departures, self._retired)
-                del self._gone[owner]
-        kept = living | self._gone.keys()
-        self._retired = {owner: at for owner, at in self._retired.items() if owner in kept}
-        forget_children(self._states, living, snapshot.at)
-        for child in snapshot.children:
-            if any(process.is_browser for process in child.processes):
-                self._browsing_pools.add(child.owner.pool)
-
-    def _learn(self, snapshot: Snapshot) -> None:
-        for child in snapshot.children:
-            if child.task_id is None:
-                model = self._models.get(child.owner.pool, PoolModel())
-                self._models[child.owner.pool] = learn_idle(model, child.tree_bytes)
-        self._tracks, runs = follow(self._tracks, snapshot)
-        for run in runs:
-            self._models[run.pool] = learn(self._models.get(run.pool, PoolModel()), run)
+        if any(pool.least < pool.most for pool in self.settings.pools):
+            self._depths = await asyncio.to_thread(self._read_depths)
 
 
 def bind_reports(path: Path) -> socket.socket:
@@ -251,20 +276,11 @@ def bind_reports(path: Path) -> socket.socket:
     return reports
 
 
-def load_settings(directory: Path) -> Settings:
-    """Read the settings that PID 1 left in the runtime folder."""
-
-    def to_path(kind: type, value: object) -> object:
-        return Path(str(value)) if kind is Path else value
-
-    return msgspec.json.decode((directory / "settings.json").read_bytes(), type=Settings, dec_hook=to_path)
-
-
 def main() -> int:
     """Run the governor in the environment that PID 1 gives it."""
     settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
     level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMAT)
     asyncio.run(Governor(settings, os.environ["RECYCLERY_RUN"]).run())
     return 0
 

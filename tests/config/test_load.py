@@ -140,7 +140,7 @@ def test_a_bad_value_is_told_with_its_name_its_source_and_what_is_allowed(
         ("[pools]\nslow = 1", ["pools.slow", "must be a table"]),
         ("pools = 3", ["`pools`", "must be a table"]),
         ("[pools.governor]\nqueues = ['a']", ["governor"]),
-        ("[memory]\nretire_percent = 96", ["retire_percent", "96", "below hard_percent"]),
+        ("[memory]\nretire_percent = 96", ["retire_percent", "96", "above the one before"]),
         ("[memory]\nlimit_bytes = '3 MB'", ["limit_bytes", "64MiB"]),
         ("grace_seconds = true", ["grace_seconds", "True"]),
     ],

@@ -1,8 +1,10 @@
 """What is learned of a pool's memory, and from which runs."""
 
-from recyclery.decide.model import FEW_RUNS, KEPT_RUNS, PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.model import KEPT_RUNS, PoolModel, TaskRun, learn, learn_idle
 from recyclery.decide.tracks import Track, follow_child
+from recyclery.decide.tracks import follow as follow_children
 from recyclery.observe.snapshot import Child, Owner, Process
+from support.snapshots import snapshot
 
 MIB = 1 << 20
 
@@ -11,10 +13,15 @@ def run(before: int, peak: int, after: int) -> TaskRun:
     return TaskRun("slow", "task", 0, before * MIB, peak * MIB, after * MIB)
 
 
-def seen(mib: int, *, done: int = 0, task: str | None = None) -> Child:
+def seen(mib: int, *, done: int = 0, task: str | None = None, idle_mib: int = 0) -> Child:
     leader = Process(20, 2000, 10, 20, "S", "python", mib * MIB)
     return Child(
-        owner=Owner("slow", 20, 2000), processes=(leader,), tasks_done=done, task_id=task, task_name=task
+        owner=Owner("slow", 20, 2000),
+        processes=(leader,),
+        tasks_done=done,
+        task_id=task,
+        task_name=task,
+        idle_bytes=idle_mib * MIB,
     )
 
 
@@ -39,12 +46,12 @@ def test_the_baseline_is_the_smallest_idle_tree() -> None:
 
 def test_the_tail_is_the_largest_peak_above_its_start_with_a_margin_while_few_are_known() -> None:
     model = learn(learn(PoolModel(), run(50, 300, 55)), run(55, 255, 60))
-    assert model.tail_bytes == 300 * MIB
+    assert model.tail_bytes == 375 * MIB
 
 
-def test_the_margin_goes_when_enough_is_known() -> None:
+def test_the_margin_goes_when_enough_is_known_and_all_peaks_are_alike() -> None:
     model = PoolModel()
-    for _ in range(FEW_RUNS):
+    for _ in range(20):
         model = learn(model, run(50, 300, 55))
     assert model.tail_bytes == 250 * MIB
 
@@ -72,6 +79,18 @@ def test_a_run_whose_end_was_not_seen_idle_teaches_nothing() -> None:
     assert follow(seen(50), seen(200, task="t"), seen(200, done=1, task="u")) == []
 
 
+def test_a_run_whose_end_only_the_child_saw_is_told_by_its_word() -> None:
+    first, second = follow(
+        seen(50),
+        seen(200, task="t"),
+        seen(210, done=1, task="u", idle_mib=60),
+        seen(250, done=1, task="u", idle_mib=60),
+        seen(90, done=2),
+    )
+    assert (first.before_bytes, first.peak_bytes, first.after_bytes) == (50 * MIB, 200 * MIB, 60 * MIB)
+    assert (second.before_bytes, second.peak_bytes, second.after_bytes) == (60 * MIB, 250 * MIB, 90 * MIB)
+
+
 def test_two_tasks_between_two_looks_teach_nothing() -> None:
     assert follow(seen(50), seen(70, done=2)) == []
 
@@ -79,3 +98,19 @@ def test_two_tasks_between_two_looks_teach_nothing() -> None:
 def test_an_idle_child_that_shrinks_begins_its_next_task_from_there() -> None:
     (ended,) = follow(seen(300), seen(60), seen(200, task="t"), seen(65, done=1))
     assert ended.before_bytes == 60 * MIB
+
+
+def test_children_are_followed_each_by_itself_and_forgotten_when_gone() -> None:
+    looks = [
+        snapshot(seen(50)),
+        snapshot(seen(200, task="t")),
+        snapshot(seen(60, done=1)),
+        snapshot(),
+    ]
+    tracks: dict[Owner, Track] = {}
+    runs = []
+    for look in looks:
+        tracks, ended = follow_children(tracks, look)
+        runs += ended
+    assert [(run.before_bytes, run.after_bytes) for run in runs] == [(50 * MIB, 60 * MIB)]
+    assert tracks == {}

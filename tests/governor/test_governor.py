@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +96,7 @@ def test_a_governor_that_is_killed_comes_back_and_still_knows_whose_orphans_ther
     slow: Supervised, sender: Celery
 ) -> None:
     child, left = leave(sender, "/bin/sleep")
-    spawned = [line for line in slow.lines if line.startswith("recyclery | spawned: 'governor'")]
+    spawned = [line for line in slow.lines if "spawned: 'governor'" in line]
     governor = int(spawned[-1].rsplit(" ", 1)[1])
     os.kill(governor, signal.SIGKILL)
     os.kill(child, signal.SIGKILL)
@@ -104,7 +106,7 @@ def test_a_governor_that_is_killed_comes_back_and_still_knows_whose_orphans_ther
 
 def test_a_governor_that_comes_back_hears_of_the_tasks_again(slow: Supervised, sender: Celery) -> None:
     done = sender.send_task("sample_app.nap", (0.1,), queue="low").get(timeout=10)
-    spawned = [line for line in slow.lines if line.startswith("recyclery | spawned: 'governor'")]
+    spawned = [line for line in slow.lines if "spawned: 'governor'" in line]
     os.kill(int(spawned[-1].rsplit(" ", 1)[1]), signal.SIGKILL)
     slow.wait_for_line("watching slow", count=len(spawned) + 1)
     assert sender.send_task("sample_app.nap", (0.1,), queue="low").get(timeout=10) == done
@@ -116,8 +118,6 @@ def test_a_governor_that_comes_back_hears_of_the_tasks_again(slow: Supervised, s
 
 
 def test_a_strangers_browser_is_never_touched(slow: Supervised, sender: Celery, false_browser: str) -> None:
-    import subprocess
-
     with subprocess.Popen([false_browser, "600"], start_new_session=True) as stranger:
         try:
             _, left = leave(sender, false_browser)
@@ -248,3 +248,75 @@ def stop_redis(url: str) -> None:
     import redis
 
     redis.Redis.from_url(url).shutdown(nosave=True)
+
+
+def change(running: Supervised, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run `recyclery set` against a supervisor."""
+    return subprocess.run(
+        [sys.executable, "-m", "recyclery", "set", *words],
+        env={**os.environ, "RECYCLERY_RUNTIME_DIR": str(running.runtime_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def limit_of(running: Supervised) -> int:
+    return int(running.status()["pools"]["slow"]["max_tasks_per_child"])
+
+
+def test_set_changes_the_running_worker(slow: Supervised) -> None:
+    wait_for(lambda: limit_of(slow) == 10, "the worker has answered")
+    done = change(slow, "slow", "max_tasks_per_child=4")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "slow: max_tasks_per_child = 4, until the supervisor's next start\n",
+    )
+    wait_for(lambda: limit_of(slow) == 4, "it is in force")
+    slow.wait_for_line("tune slow to 4 tasks per child: the settings say 4; in force")
+    change(slow, "slow", "max_tasks_per_child=10")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("slow", "concurrency=0"), 78, "slow concurrency is 0 (by set): it must be a whole number"),
+        (("slow", "queues=low"), 78, "takes effect at the next start"),
+        (("nobody", "concurrency=1"), 78, "'nobody' is no pool: there are slow, memory"),
+        (("slow", "concurrency"), 2, "'concurrency' is not of the form key=value"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_refused_with_the_reason(
+    slow: Supervised, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = change(slow, *words)
+    assert (done.returncode, said in done.stderr) == (code, True)
+
+
+def test_hup_takes_over_what_the_file_changed_and_says_what_must_wait(apart: str, tmp_path: Path) -> None:
+    config = tmp_path / "recyclery.toml"
+    config.write_text("[pools.slow]\nmax_tasks_per_child = 10\n")
+    with supervised("--config", str(config), redis_url=apart) as running:
+        running.wait_until_ready("slow")
+        wait_for(lambda: limit_of(running) == 10, "the worker has answered")
+        config.write_text('[pools.slow]\nmax_tasks_per_child = 3\nqueues = ["low", "bulk"]\n')
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for_line("HUP: slow max_tasks_per_child is 3, was 10")
+        running.wait_for_line("HUP: at the next start: slow queues is ('low', 'bulk'), was ('low',)")
+        wait_for(lambda: limit_of(running) == 3, "it is in force")
+        config.write_text("[pools.slow]\nmax_tasks_per_child = none\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for_line("HUP: nothing is changed: config file")
+        assert limit_of(running) == 3
+
+
+def test_a_pool_with_a_range_runs_more_tasks_at_a_time_when_they_wait(
+    apart: str, sender_apart: Celery, tmp_path: Path
+) -> None:
+    config = tmp_path / "recyclery.toml"
+    config.write_text("[pools.slow]\nconcurrency = { min = 1, max = 2 }\n")
+    with supervised("--config", str(config), "--memory-limit", "2GiB", redis_url=apart) as running:
+        running.wait_until_ready("slow")
+        naps = [sender_apart.send_task("sample_app.nap", (2,), queue="low") for _ in range(10)]
+        running.wait_for_line("scale slow to 2 at a time: ")
+        assert len({nap.get(timeout=60) for nap in naps}) == 2

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,35 @@ def test_children_to_come_get_the_new_limit(slow: Supervised, sender: Celery) ->
     pids = [result.get(timeout=20) for result in results]
     assert pids[0] == pids[1] != pids[2] == pids[3]
     assert ask(slow, link.SetMaxTasks(max_tasks=10)) == link.Done()
+
+
+def begun(sender: Celery, gate: Path) -> bool:
+    """Send a task that opens its gate by itself, and tell whether it begins within half a second."""
+    gate.touch()
+    result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+    time.sleep(0.5)  # Nothing must happen: there is no state to wait for.
+    return result.ready()
+
+
+def test_a_worker_on_hold_takes_no_task_until_it_is_let_go(
+    slow: Supervised, sender: Celery, tmp_path: Path
+) -> None:
+    assert begun(sender, tmp_path / "before")
+    assert ask(slow, link.Hold(seconds=30)) == link.Done()
+    assert stat(slow).holding
+    assert not begun(sender, tmp_path / "during")
+    assert ask(slow, link.Hold(seconds=0)) == link.Done()
+    assert not stat(slow).holding
+    wait_for(Path(f"{tmp_path / 'during'}.begun").exists, "it is taken")
+
+
+def test_a_hold_that_nobody_renews_ends_by_itself(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
+    assert ask(slow, link.Hold(seconds=1)) == link.Done()
+    gate = tmp_path / "gate"
+    gate.touch()
+    sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+    wait_for(Path(f"{gate}.begun").exists, "it is taken", seconds=5)
+    assert not stat(slow).holding
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     first_task_started: float
     last_task_ended: float | None
     sent: float
+    idle_bytes: int = 0
+    """Anonymous memory of the child itself as the last task ended; 0 where not known."""
 
 
 class Stat(msgspec.Struct, frozen=True, tag="stat"):

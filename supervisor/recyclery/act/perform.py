@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.act.kill import kill_processes, nudge_child
-from recyclery.decide.actions import Action, Collect, Preempt, Reap, Replace, Retire
+from recyclery.decide.actions import (
+    Action,
+    Collect,
+    Hold,
+    Notice,
+    Preempt,
+    Reap,
+    Replace,
+    Retire,
+    Scale,
+    Tune,
+)
 from recyclery.init.programs import supervisor_socket
 from recyclery.observe.engine import EngineAway, ask_engine
 from recyclery.observe.snapshot import Process
@@ -25,27 +36,64 @@ class Outcome:
     line: str
 
 
-async def perform(action: Action, runtime_dir: Path) -> Outcome:
-    """Do one thing, in a bounded time."""
-    if isinstance(action, Retire):
-        return await retire(action, runtime_dir)
-    if isinstance(action, Replace):
-        return await replace(action, runtime_dir)
-    if isinstance(action, Collect):
-        return collect(action)
-    return await kill(action)
+HOLD_SECONDS = 15.0
+"""How long a worker stays on hold when nobody renews it."""
 
 
-async def retire(action: Retire, runtime_dir: Path) -> Outcome:
-    """Ask the worker to let the child go."""
-    what = f"retire {action.owner.pool}/{action.owner.pid}: {action.reason}"
+async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], int | None]) -> Outcome:
+    """Do one thing, in a bounded time, and look what came of it."""
+    match action:
+        case Reap() | Preempt():
+            return await kill(action, read_floor)
+        case Collect():
+            return collect(action)
+        case Replace():
+            return await replace(action, runtime_dir)
+        case Notice():
+            return Outcome(done=True, line=action.text)
+        case Retire():
+            return await ask(
+                runtime_dir,
+                action.owner.pool,
+                link.Retire(pid=action.owner.pid),
+                f"retire {action.owner.pool}/{action.owner.pid}: {action.reason}",
+                "it leaves as soon as it has no task",
+            )
+        case Tune():
+            return await ask(
+                runtime_dir,
+                action.pool,
+                link.SetMaxTasks(max_tasks=action.max_tasks),
+                f"tune {action.pool} to {action.max_tasks} tasks per child: {action.reason}",
+                "in force",
+            )
+        case Scale():
+            return await ask(
+                runtime_dir,
+                action.pool,
+                link.SetConcurrency(concurrency=action.concurrency),
+                f"scale {action.pool} to {action.concurrency} at a time: {action.reason}",
+                "in force",
+            )
+        case Hold():
+            return await ask(
+                runtime_dir,
+                action.pool,
+                link.Hold(seconds=HOLD_SECONDS if action.on else 0),
+                f"{'hold' if action.on else 'let go'} {action.pool}: {action.reason}",
+                "it takes no more tasks" if action.on else "it takes tasks again",
+            )
+
+
+async def ask(runtime_dir: Path, pool: str, request: link.Request, what: str, came: str) -> Outcome:
+    """Ask a pool's worker for something; `what` is asked for and why, `came` what comes of it."""
     try:
-        reply = await ask_worker(runtime_dir, action.owner.pool, link.Retire(pid=action.owner.pid))
+        reply = await ask_worker(runtime_dir, pool, request)
     except NoAnswer as silence:
         return Outcome(done=False, line=f"{what}; not done: {silence}")
     if isinstance(reply, link.Refused):
         return Outcome(done=False, line=f"{what}; refused: {reply.reason}")
-    return Outcome(done=True, line=f"{what}; it leaves after its task")
+    return Outcome(done=True, line=f"{what}; {came}")
 
 
 async def replace(action: Replace, runtime_dir: Path) -> Outcome:
@@ -67,11 +115,15 @@ def collect(action: Collect) -> Outcome:
     return Outcome(done=told, line=line)
 
 
-async def kill(action: Reap | Preempt) -> Outcome:
-    """Kill what the action names, and look whether it is gone."""
+async def kill(action: Reap | Preempt, read_floor: Callable[[], int | None]) -> Outcome:
+    """Kill what the action names, and look whether it is gone and what that freed."""
     verb = f"reap {action.kind} of" if isinstance(action, Reap) else "preempt"
+    before = read_floor()
     left = await kill_processes(action.processes)
+    after = read_floor()
     came = "all gone" if not left else f"{len(left)} still there: {names(left)}"
+    if before is not None and after is not None:
+        came += f", {before >> 20} MiB became {after >> 20}"
     return Outcome(
         done=not left,
         line=(

@@ -159,6 +159,21 @@ def queues(value: Any) -> tuple[str, ...]:
 
 
 concurrency = whole_number(1, 1000)
+
+
+def concurrency_range(value: Any) -> tuple[int, int | None]:
+    """Return (least, most): from a number, which has no most, or from a table with `min` and `max`."""
+    if not isinstance(value, dict):
+        return concurrency(value), None
+    allowed = "a whole number from 1 to 1000, or { min = 1, max = 4 }"
+    if value.keys() != {"min", "max"}:
+        raise Refused(allowed)
+    least, most = concurrency(value["min"]), concurrency(value["max"])
+    if least > most:
+        raise Refused(f"{allowed}, the min not above the max")
+    return least, most
+
+
 max_tasks_per_child = whole_number(1, 1_000_000)
 percent = whole_number(10, 100)
 grace_seconds = seconds(1, 3600)

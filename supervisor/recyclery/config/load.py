@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from recyclery.config import checks
-from recyclery.config.paths import find_runtime_dir
+from recyclery.config.paths import find_runtime_dir, find_state_dir
 from recyclery.config.settings import BUILT_IN, SINGLE, Memory, Pool, Settings
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
@@ -24,11 +24,12 @@ TOP_KEYS: dict[str, Callable[[Any], Any]] = {
 MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
     "limit_bytes": checks.size_or_auto,
     "retire_percent": checks.percent,
+    "high_percent": checks.percent,
     "hard_percent": checks.percent,
 }
 POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "queues": checks.queues,
-    "concurrency": checks.concurrency,
+    "concurrency": checks.concurrency_range,
     "max_tasks_per_child": checks.max_tasks_per_child,
     "implementation": checks.implementation,
     "celery_options": checks.celery_options,
@@ -85,11 +86,7 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         ("RECYCLERY_MEMORY_LIMIT", given.get("RECYCLERY_MEMORY_LIMIT")),
         default=memory.limit_bytes,
     )
-    if memory.retire_percent >= memory.hard_percent:
-        raise BadConfiguration(
-            f"[memory] retire_percent is {memory.retire_percent} (in {file.name}): "
-            f"it must be below hard_percent, which is {memory.hard_percent}"
-        )
+    memory = with_levels(memory, f"in {file.name}")
     app = choose(
         checks.app_name,
         ("--app", line.app),
@@ -102,6 +99,7 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         app=app,
         pools=choose_pools(line, given, file),
         runtime_dir=find_runtime_dir(given),
+        state_dir=find_state_dir(given),
         memory=replace(memory, limit_bytes=limit),
         log_level=choose(
             checks.log_level,
@@ -156,7 +154,7 @@ def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tup
         if variable in given
     }
     if len(pools) == 1:
-        return (replace(pools[0], **values),)
+        return (with_values(pools[0], values),)
     for key, value in values.items():
         raise BadConfiguration(
             f"{POOL_VARIABLES[key]} is {value!r} (in the environment), but {len(pools)} pools would run "
@@ -247,4 +245,22 @@ def check_pool(file_name: str, pool_name: str, values: Any) -> Pool:
     base = next((pool for pool in BUILT_IN if pool.name == pool_name), None)
     if base is None and "queues" not in given:
         raise BadConfiguration(f"[pools.{pool_name}] in {file_name} needs `queues`")
-    return replace(base or SINGLE, name=pool_name, **given)
+    return with_values(replace(base or SINGLE, name=pool_name), given)
+
+
+def with_levels(memory: Memory, source: str) -> Memory:
+    """Return the memory settings if their levels are in order; raises BadConfiguration."""
+    if not memory.retire_percent < memory.high_percent < memory.hard_percent:
+        raise BadConfiguration(
+            f"[memory] retire_percent, high_percent and hard_percent are {memory.retire_percent}, "
+            f"{memory.high_percent} and {memory.hard_percent} ({source}): each must be above the one before"
+        )
+    return memory
+
+
+def with_values(pool: Pool, values: Mapping[str, Any]) -> Pool:
+    """Return the pool with checked values laid over it; a concurrency may be a range."""
+    given = dict(values)
+    if "concurrency" in given:
+        given["concurrency"], given["concurrency_most"] = given["concurrency"]
+    return replace(pool, **given)

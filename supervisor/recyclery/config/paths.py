@@ -1,4 +1,4 @@
-"""Where sockets live."""
+"""Where sockets live, and what is to outlive a restart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
+DEFAULT_STATE_DIR = Path("/var/lib/recyclery")
 # A unix socket's address holds 107 bytes (unix(7)); the longest name we add is a worker's.
 LONGEST_ADDRESS = 107
 
@@ -24,6 +25,16 @@ def find_runtime_dir(environment: Mapping[str, str]) -> Path:
     if os.access(parent, os.W_OK | os.X_OK):
         return DEFAULT_RUNTIME_DIR
     return Path(tempfile.gettempdir()) / f"recyclery-{os.getuid()}"
+
+
+def find_state_dir(environment: Mapping[str, str]) -> Path:
+    """Return the state folder: the stated one, /var/lib/recyclery where writable, else one in the home."""
+    if stated := environment.get("RECYCLERY_STATE_DIR"):
+        return Path(stated)
+    parent = DEFAULT_STATE_DIR if DEFAULT_STATE_DIR.exists() else DEFAULT_STATE_DIR.parent
+    if os.access(parent, os.W_OK | os.X_OK):
+        return DEFAULT_STATE_DIR
+    return Path(environment.get("HOME") or tempfile.gettempdir()) / ".local" / "state" / "recyclery"
 
 
 def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:

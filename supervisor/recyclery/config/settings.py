@@ -18,10 +18,22 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     queues: tuple[str, ...]
     concurrency: int
+    """Tasks at a time; where `concurrency_most` is higher, how many to begin with and to go down to."""
     max_tasks_per_child: int
     implementation: str = "prefork"
     celery_options: tuple[str, ...] = ()
+    concurrency_most: int | None = None
     reap_leftover_browsers: bool = True
+
+    @property
+    def least(self) -> int:
+        """The lowest concurrency the governor may set."""
+        return self.concurrency
+
+    @property
+    def most(self) -> int:
+        """The highest concurrency the governor may set."""
+        return max(self.concurrency, self.concurrency_most or 0)
 
     @property
     def forks(self) -> bool:
@@ -34,6 +46,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     limit_bytes: int | None = None
     retire_percent: int = 80
+    high_percent: int = 90
     hard_percent: int = 95
 
 
@@ -43,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app: str
     pools: tuple[Pool, ...]
     runtime_dir: Path
+    state_dir: Path = Path("/var/lib/recyclery")
     memory: Memory = Memory()
     log_level: str = "info"
     grace_seconds: float = 25.0

@@ -51,4 +51,42 @@ class Preempt:
     reason: str
 
 
-Action = Reap | Collect | Retire | Replace | Preempt
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """Set a pool's max-tasks-per-child, for living and coming children (rung 1)."""
+
+    pool: str
+    max_tasks: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Have a pool take no more tasks, or take them again (rung 3)."""
+
+    pool: str
+    on: bool
+    renewed: bool
+    """Whether it only goes on: nothing to say."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Change how many tasks a pool runs at a time."""
+
+    pool: str
+    concurrency: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Say what no action helps; said once as long as it lasts."""
+
+    kind: str
+    text: str
+
+
+Heavy = Retire | Replace | Preempt
+Action = Reap | Collect | Tune | Retire | Hold | Replace | Preempt | Scale | Notice

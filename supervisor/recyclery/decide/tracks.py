@@ -48,14 +48,17 @@ def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | No
         return replace(
             track, peak_bytes=max(track.peak_bytes, tree), task_name=child.task_name or track.task_name
         ), None
-    if not idle or track.idle_bytes is None or child.tasks_done != track.tasks_done + 1:
-        # The next task is under way: what this one left cannot be told from what that one needs.
+    if not idle:
+        # The next task is under way: only the child itself saw what the last one left.
+        fresh = replace(fresh, idle_bytes=child.idle_bytes or None)
+    after = fresh.idle_bytes
+    if after is None or track.idle_bytes is None or child.tasks_done != track.tasks_done + 1:
         return fresh, None
     return fresh, TaskRun(
         pool=child.owner.pool,
         task_name=track.task_name or "",
         tasks_before=track.tasks_done,
         before_bytes=track.idle_bytes,
-        peak_bytes=max(track.peak_bytes, tree),
-        after_bytes=tree,
+        peak_bytes=max(track.peak_bytes, after),
+        after_bytes=after,
     )

@@ -14,13 +14,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.options import decode_wait_status, signame
 from supervisor.states import ProcessStates, SupervisorStates
 from supervisor.supervisord import Supervisor
 
+from recyclery.config.change import follow_file
+from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
+from recyclery.config.stored import write_settings
 from recyclery.init import exit_codes
 from recyclery.init.outlet import Outlet
 from recyclery.init.processes import Options, PoolProcess
@@ -56,8 +60,10 @@ class SignalPipe:
 class Engine(Supervisor):  # type: ignore[misc]
     """The process engine at PID 1."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, settings: Settings, reload: Callable[[], Settings]) -> None:
         super().__init__(options)
+        self._settings = settings
+        self._reload = reload
         self.gave_up = False
         self._asked_to_stop = 0.0
 
@@ -113,7 +119,7 @@ class Engine(Supervisor):  # type: ignore[misc]
                 return
 
     def handle_signal(self) -> None:
-        """TERM, INT and QUIT stop; a second one kills; others are for later or for nobody."""
+        """TERM, INT and QUIT stop, a second one kills; HUP reads the configuration anew."""
         sig = self.options.get_signal()
         if sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             if self.options.mood != SupervisorStates.SHUTDOWN:
@@ -123,8 +129,27 @@ class Engine(Supervisor):  # type: ignore[misc]
             elif time.monotonic() - self._asked_to_stop > SAME_REQUEST_SECONDS:
                 self.options.logger.warn(f"{signame(sig)} again: killing what still runs")
                 self._kill_pools()
-        elif sig in (signal.SIGHUP, signal.SIGUSR2):
+        elif sig == signal.SIGHUP:
+            self._follow_file()
+        elif sig == signal.SIGUSR2:
             self.options.logger.warn(f"{signame(sig)} is not used here and does nothing")
+
+    def _follow_file(self) -> None:
+        """Take over what can be changed while all runs, and say what cannot."""
+        try:
+            fresh = self._reload()
+        except BadConfiguration as error:
+            self.options.logger.error(f"HUP: nothing is changed: {error}")
+            return
+        # What `recyclery set` changed since gives way to the file.
+        self._settings, changes, waiting = follow_file(self._settings, fresh)
+        write_settings(self._settings)
+        self.options.logger.info(f"HUP: {'; '.join(changes) or 'nothing has changed'}")
+        if waiting:
+            self.options.logger.warn(f"HUP: at the next start: {'; '.join(waiting)}")
+        for process in self.process_groups[GOVERNOR].processes.values():
+            if process.pid:
+                process.signal(signal.SIGHUP)
 
     def _kill_pools(self) -> None:
         for process in self._pool_processes():
@@ -149,14 +174,17 @@ class Engine(Supervisor):  # type: ignore[misc]
                 self.options.mood = SupervisorStates.SHUTDOWN
 
 
-def run_engine(settings: Settings, configuration: str) -> int:
-    """Run supervisord until it has stopped everything, and return the exit code."""
+def run_engine(settings: Settings, configuration: str, reload: Callable[[], Settings]) -> int:
+    """Run supervisord until it has stopped everything, and return the exit code.
+
+    `reload` reads the configuration anew, for HUP; it raises BadConfiguration.
+    """
     outlet = Outlet()
     options = Options(settings, outlet)
     options.realize(["-c", configuration])
     options.first = True
     options.test = False
-    engine = Engine(options)
+    engine = Engine(options, settings, reload)
     try:
         engine.main()
     except ExitNow:

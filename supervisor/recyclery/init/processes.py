@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import signal
+from datetime import datetime
 from typing import Any
 
 from supervisor.loggers import Handler, LevelsByName, Logger
@@ -116,7 +117,10 @@ class OutletHandler(Handler):  # type: ignore[misc]
 
     def emit(self, record: Any) -> None:
         """Pass one record on as a line."""
-        self._outlet.put(f"recyclery | {record.msg % record.kw if record.kw else record.msg}\n".encode())
+        message = record.msg % record.kw if record.kw else record.msg
+        # As Celery's lines begin.
+        at = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")
+        self._outlet.put(f"recyclery | [{at}] {message}\n".encode())
 
     def close(self) -> None:
         """Nothing to close."""

@@ -11,11 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
-
 from recyclery.config.load import BadConfiguration, CommandLine, load
 from recyclery.config.paths import UnusableDirectory, prepare_runtime_dir
-from recyclery.config.settings import Settings
+from recyclery.config.stored import write_settings
 from recyclery.init import exit_codes
 from recyclery.init.programs import write_configuration
 from recyclery.init.subreaper import become_subreaper, sweep_descendants
@@ -47,7 +45,7 @@ def run(line: CommandLine) -> int:
     from recyclery.init.engine import run_engine  # noqa: PLC0415
 
     with lock:
-        code = run_engine(settings, str(configuration))
+        code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
         sweep_descendants()
     return code
 
@@ -106,10 +104,3 @@ def check_app(app: str) -> str:
         )
     broker_url: str = json.loads(done.stdout)["broker_url"]
     return broker_url
-
-
-def write_settings(settings: Settings) -> None:
-    """Leave the settings for the governor, which may be restarted at any time."""
-    path = settings.runtime_dir / "settings.json"
-    path.write_bytes(msgspec.json.encode(settings, enc_hook=str))
-    path.chmod(0o600)

@@ -133,7 +133,17 @@ def read_container(cgroup: MemoryCgroup, stated_limit_bytes: int | None) -> Cont
         floor_bytes=min(floor, usage),
         oom_kills=oom_kills,
         source=f"cgroup v{cgroup.version} {folder}",
+        pressure_percent=read_pressure(folder / "memory.pressure") if cgroup.version == 2 else None,
     )
+
+
+def read_pressure(path: Path) -> float | None:
+    """Return `some avg10` of a pressure file (Documentation/accounting/psi.rst); None where there is none."""
+    try:
+        found = re.match(r"some avg10=([\d.]+)", path.read_text())
+    except OSError:
+        return None
+    return float(found[1]) if found else None
 
 
 def read_machine() -> Container:

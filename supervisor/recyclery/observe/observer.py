@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from recyclery.config.settings import Settings
 from recyclery.observe.cgroup import find_memory_cgroup, read_container, read_machine, stated_budget
+from recyclery.observe.cpu import CpuMeter
 from recyclery.observe.ownership import Ownership, attribute
 from recyclery.observe.processes import Markers, list_processes, with_memory
 from recyclery.observe.reports import ChildState
@@ -26,10 +27,14 @@ class Observer:
     def __post_init__(self) -> None:
         self._cgroup = find_memory_cgroup()
         self._supervisor = os.getppid()
+        self._cpu = CpuMeter()
+        self._main_starts: dict[str, tuple[int, int]] = {}
         self._without_children = {pool.name for pool in self.settings.pools if not pool.forks}
 
-    def observe(self, programs: Mapping[str, PoolView], states: Mapping[Owner, ChildState]) -> Snapshot:
-        """Return what is now."""
+    def observe(
+        self, programs: Mapping[str, PoolView], states: Mapping[Owner, ChildState], late_seconds: float = 0.0
+    ) -> Snapshot:
+        """Return what is now; this look comes `late_seconds` after it was due."""
         at = now()
         mains = {view.pid: name for name, view in programs.items() if view.pid is not None}
         processes = list_processes()
@@ -47,26 +52,48 @@ class Observer:
         children = tuple(
             read_child(owner, members, states.get(owner)) for owner, members in ownership.living.items()
         )
+        ours = {*mains, self._supervisor, os.getpid()}
+        supervision = {
+            process.pid: with_memory(process).anon_bytes for process in processes if process.pid in ours
+        }
         return Snapshot(
             at=at,
-            container=self._read_container(processes, children, mains),
-            pools=tuple(programs.values()),
+            container=self._read_container(supervision, children),
+            pools=tuple(self._with_main(view, supervision) for view in programs.values()),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
             defunct=count_defunct(processes, ownership, {*mains, self._supervisor}),
+            shm_files_bytes=read_shm_files(),
+            cpu_share=self._cpu.read(),
+            late_seconds=late_seconds,
         )
 
-    def _read_container(
-        self, processes: list[Process], children: tuple[Child, ...], mains: Mapping[int, str]
-    ) -> Container:
+    def read_floor(self) -> int | None:
+        """Return what cannot be reclaimed right now; None where only a sum over processes would tell."""
+        if self._cgroup is None or self._cgroup.limit_bytes is None:
+            return None
+        return read_container(self._cgroup, self.settings.memory.limit_bytes).floor_bytes
+
+    def _with_main(self, view: PoolView, supervision: Mapping[int, int]) -> PoolView:
+        """Add what the main process holds now, and what it held when first seen running."""
+        if view.pid is None:
+            return view
+        held = supervision.get(view.pid, 0)
+        if view.state == "running":
+            kept = self._main_starts.get(view.name)
+            if kept is None or kept[0] != view.pid:
+                self._main_starts[view.name] = view.pid, held
+        pid, started_with = self._main_starts.get(view.name, (view.pid, held))
+        return replace(view, main_bytes=held, main_start_bytes=started_with if pid == view.pid else held)
+
+    def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> Container:
         stated = self.settings.memory.limit_bytes
         if self._cgroup is not None and self._cgroup.limit_bytes is not None:
             return read_container(self._cgroup, stated)
         if stated is None:
             return read_machine()
-        ours = {*mains, self._supervisor, os.getpid()} - {child.owner.pid for child in children}
-        supervision = sum(with_memory(process).anon_bytes for process in processes if process.pid in ours)
-        return stated_budget(stated, supervision + sum(child.tree_bytes for child in children))
+        apart = sum(held for pid, held in supervision.items() if pid not in {c.owner.pid for c in children})
+        return stated_budget(stated, apart + sum(child.tree_bytes for child in children))
 
 
 def read_child(owner: Owner, members: tuple[Process, ...], state: ChildState | None) -> Child:
@@ -81,6 +108,7 @@ def read_child(owner: Owner, members: tuple[Process, ...], state: ChildState | N
         task_name=state.task_name,
         first_task_started=state.first_task_started,
         last_task_ended=state.last_task_ended,
+        idle_bytes=state.idle_bytes,
     )
 
 
@@ -93,3 +121,12 @@ def count_defunct(processes: list[Process], ownership: Ownership, ours: set[int]
         for process in held
     }
     return sum(process.is_defunct and (process.pid in owned or process.parent in ours) for process in processes)
+
+
+def read_shm_files() -> int:
+    """Return how many bytes the files in /dev/shm take; 0 where there is none."""
+    try:
+        found = os.statvfs("/dev/shm")  # noqa: S108  # looked at, not written to
+    except OSError:
+        return 0
+    return (found.f_blocks - found.f_bfree) * found.f_frsize

@@ -21,6 +21,7 @@ class ChildState:
     first_task_started: float | None = None
     last_task_ended: float | None = None
     heard: float = 0.0
+    idle_bytes: int = 0
 
 
 def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
@@ -36,6 +37,7 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         first_task_started=report.first_task_started,
         last_task_ended=report.last_task_ended,
         heard=report.sent,
+        idle_bytes=report.idle_bytes,
     )
     return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
 

@@ -28,6 +28,8 @@ class Container:
     floor_bytes: int
     oom_kills: int
     source: str
+    pressure_percent: float | None = None
+    """Share of the last 10 s in which something waited for memory (PSI, some); None where it is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Child:
     task_name: str | None = None
     first_task_started: float | None = None
     last_task_ended: float | None = None
+    idle_bytes: int = 0
+    """What the child itself held as its last task ended, by its own word; 0 where not known."""
 
     @property
     def tree_bytes(self) -> int:
@@ -98,6 +102,14 @@ class PoolView:
     pid: int | None
     retires: bool = True
     """Whether it lets single children go; else the whole worker is replaced."""
+    concurrency: int | None = None
+    max_tasks_per_child: int | None = None
+    holding: bool | None = None
+    """Whether it takes no tasks because it was told so; None where it cannot be told."""
+    queue_depth: int | None = None
+    main_bytes: int = 0
+    main_start_bytes: int = 0
+    """What its main process holds, and held when it had started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +122,9 @@ class Snapshot:
     children: tuple[Child, ...]
     orphans: tuple[Orphans, ...]
     defunct: int
+    shm_files_bytes: int = 0
+    """What lies in /dev/shm, whoever put it there."""
+    cpu_share: float = 0.0
+    """How much of the CPU that the container may have was used since the last look, 0 to 1."""
+    late_seconds: float = 0.0
+    """By how much this look came late: the machine is throttled, or thrashes."""

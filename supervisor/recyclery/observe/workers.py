@@ -59,13 +59,13 @@ class Workers:
         self._broker_answers = broker_answers
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: dict[str, str] = {}
-        self._retires: dict[str, tuple[bool, int]] = {}
+        self._last: dict[str, WorkerStat] = {}
 
     async def ask(self, running: Mapping[str, int]) -> None:
         """Ask the pools whose main process runs (its pid by the pool's name), all at once."""
         replies = await asyncio.gather(*(self._ask_stat(name) for name in running))
         self.stats = {stat.pool: stat for stat in replies if stat is not None}
-        self._retires |= {name: (stat.retires, stat.pid) for name, stat in self.stats.items()}
+        self._last |= self.stats
         at = now()
         for name, pid in running.items():
             if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
@@ -85,10 +85,16 @@ class Workers:
 
     def describe(self, view: PoolView) -> PoolView:
         """Return PID 1's view of a pool with what its worker says, or does not say, laid over it."""
-        retires, pid = self._retires.get(view.name, (True, None))
-        if pid == view.pid:
+        last = self._last.get(view.name)
+        if last is not None and last.pid == view.pid:
             # Also while it stops, and answers no more.
-            view = replace(view, retires=retires)
+            view = replace(
+                view,
+                retires=last.retires,
+                concurrency=last.concurrency,
+                max_tasks_per_child=last.max_tasks_per_child,
+                holding=last.holding,
+            )
         if view.state == "running" and view.name in self._silent:
             return replace(view, state=self._silent[view.name])
         return view

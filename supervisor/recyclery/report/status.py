@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from recyclery.config.paths import find_runtime_dir
-from recyclery.serve.control import ASK_SECONDS, control_socket
+from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 
 MIB = 1 << 20
-
-
-class NoSupervisor(Exception):
-    """Nobody answers on the control socket; the message says where it was looked for."""
 
 
 def print_status(*, as_json: bool) -> int:
     """Print the status; return 1 with a message when there is no supervisor to ask."""
     try:
-        status = ask_status(find_runtime_dir(os.environ))
-    except NoSupervisor as error:
+        status = ask_governor(find_runtime_dir(os.environ), "status")
+    except (NoSupervisor, Declined) as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return 1
     print(json.dumps(status, indent=2) if as_json else format_status(status))
     return 0
-
-
-def ask_status(runtime_dir: Path) -> dict[str, Any]:
-    """Return the status document; raises NoSupervisor."""
-    path = control_socket(runtime_dir)
-    try:
-        with socket.socket(socket.AF_UNIX) as control:
-            control.settimeout(2 * ASK_SECONDS)
-            control.connect(str(path))
-            control.sendall(b'{"command":"status"}\n')
-            with control.makefile("rb") as answer:
-                document: dict[str, Any] = json.loads(answer.readline())
-    except (OSError, ValueError) as error:
-        raise NoSupervisor(
-            f"no supervisor answers on {path} ({error}): is `recyclery run` up, "
-            "and RECYCLERY_RUNTIME_DIR the same here as there?"
-        ) from None
-    if "error" in document:
-        raise NoSupervisor(f"the supervisor on {path} refused: {document['error']}")
-    return document
 
 
 def format_status(status: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,17 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """What an operator asks for."""
+    """What an operator asks for, and of what: `table` a pool or `memory`, `values` settings as text."""
 
     command: str
+    table: str = ""
+    values: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Done(msgspec.Struct):
+    """What was done, in words."""
+
+    done: str
 
 
 class Problem(msgspec.Struct):
@@ -30,14 +38,17 @@ def control_socket(runtime_dir: Path) -> Path:
     return runtime_dir / "control.sock"
 
 
-async def serve_control(path: Path, status: Callable[[], Awaitable[Any]]) -> asyncio.Server:
+Handler = Callable[[Command], Awaitable[Any]]
+
+
+async def serve_control(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
     """Serve commands on the socket, 0600; raises OSError when it cannot be bound."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 line = await reader.readline()
-                writer.write(msgspec.json.encode(await carry_out(line, status)) + b"\n")
+                writer.write(msgspec.json.encode(await carry_out(line, handlers)) + b"\n")
                 await writer.drain()
         except (TimeoutError, ValueError, ConnectionError):
             pass
@@ -50,12 +61,13 @@ async def serve_control(path: Path, status: Callable[[], Awaitable[Any]]) -> asy
     return server
 
 
-async def carry_out(line: bytes, status: Callable[[], Awaitable[Any]]) -> Any:
+async def carry_out(line: bytes, handlers: Mapping[str, Handler]) -> Any:
     """Return the answer to one line; one that cannot be read is answered with why."""
     try:
         request = msgspec.json.decode(line, type=Command)
     except msgspec.DecodeError as error:
         return Problem(error=f"not a command: {error}")
-    if request.command == "status":
-        return await status()
-    return Problem(error=f"{request.command!r} is not a command: there is status")
+    handler = handlers.get(request.command)
+    if handler is None:
+        return Problem(error=f"{request.command!r} is not a command: there are {', '.join(handlers)}")
+    return await handler(request)

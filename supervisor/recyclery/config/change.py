@@ -1,0 +1,91 @@
+"""Settings changed while the supervisor runs: one by `recyclery set`, all of them by a new look at the file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import asdict, replace
+
+from recyclery.config.load import MEMORY_KEYS, POOL_KEYS, BadConfiguration, checked, with_levels, with_values
+from recyclery.config.settings import Pool, Settings
+
+LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers")
+LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
+MEMORY = "memory"
+
+
+def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
+    """Return the settings with values of one pool, or of `memory`, changed; texts are as in the file.
+
+    Raises BadConfiguration.
+    """
+    if table == MEMORY:
+        values = check_texts(table, MEMORY_KEYS, tuple(MEMORY_KEYS), texts)
+        return replace(settings, memory=with_levels(replace(settings.memory, **values), "set"))
+    found = next((pool for pool in settings.pools if pool.name == table), None)
+    if found is None:
+        known = ", ".join([pool.name for pool in settings.pools] + [MEMORY])
+        raise BadConfiguration(f"{table!r} is no pool: there are {known}")
+    changed = with_values(found, check_texts(table, POOL_KEYS, LIVE_POOL_KEYS, texts))
+    return replace(settings, pools=tuple(changed if pool is found else pool for pool in settings.pools))
+
+
+def check_texts(
+    table: str, checks: Mapping[str, Any], live: tuple[str, ...], texts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the values of texts such as `5`, `true` or `{ min = 1, max = 4 }`; raises BadConfiguration."""
+    values = {}
+    for key, text in texts.items():
+        if key not in live:
+            known = "takes effect at the next start" if key in checks else "is not a setting"
+            raise BadConfiguration(f"{table} {key} {known}: while it runs there are {', '.join(live)}")
+        values[key] = checked(checks[key], f"{table} {key}", read_value(text), "by set")
+    return values
+
+
+def read_value(text: str) -> Any:
+    """Return a TOML value; what is none is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Return the running settings with what can be changed of the fresh ones, the changes, and what must wait.
+
+    A pool that is new, gone, or has other queues takes a new start.
+    """
+    changes: list[str] = []
+    waiting: list[str] = []
+    by_name = {pool.name: pool for pool in fresh.pools}
+    pools = []
+    for pool in running.pools:
+        wanted = by_name.pop(pool.name, None)
+        if wanted is None:
+            waiting.append(f"{pool.name} is no longer named")
+            pools.append(pool)
+        else:
+            pools.append(follow_pool(pool, wanted, changes, waiting))
+    waiting += [f"{name} is new" for name in by_name]
+    changes += differences("memory", running.memory, fresh.memory)
+    for key in ("app", "log_level", "grace_seconds"):
+        if getattr(running, key) != getattr(fresh, key):
+            waiting.append(f"{key} is {getattr(fresh, key)}")
+    return replace(running, pools=tuple(pools), memory=fresh.memory), changes, waiting
+
+
+def follow_pool(pool: Pool, wanted: Pool, changes: list[str], waiting: list[str]) -> Pool:
+    """Return a pool with what can be changed of the wanted one; adds to what changed and what must wait."""
+    followed = replace(pool, **{key: getattr(wanted, key) for key in LIVE_POOL_FIELDS})
+    changes += differences(pool.name, pool, followed)
+    waiting += differences(pool.name, followed, wanted)
+    return followed
+
+
+def differences(name: str, before: Any, after: Any) -> list[str]:
+    """Say every field in which two settings differ."""
+    old, new = asdict(before), asdict(after)
+    return [f"{name} {key} is {new[key]}, was {old[key]}" for key in old if old[key] != new[key]]

@@ -1,0 +1,27 @@
+"""How soon to look again: the nearer the limit and the faster the rise, the sooner."""
+
+from __future__ import annotations
+
+from recyclery.config.settings import Settings
+from recyclery.decide.budget import level_bytes
+from recyclery.observe.snapshot import Snapshot
+
+CALM_SECONDS = 1.0
+# Near the limit a second is long: a browser takes 200 MB in one.
+ALERT_SECONDS = 0.2
+ALERT_PERCENT = 70
+# As fast as a look can be had without its being most of what is done.
+URGENT_SECONDS = 0.05
+
+
+def next_look_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
+    """Return how long to wait after this snapshot, given the one before it."""
+    if snapshot is None or snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
+        return CALM_SECONDS
+    rise = 0.0
+    if before is not None and snapshot.at > before.at:
+        grown = snapshot.container.floor_bytes - before.container.floor_bytes
+        rise = grown / (snapshot.at - before.at)
+    hard = level_bytes(snapshot, settings.memory.hard_percent)
+    soon = snapshot.container.floor_bytes + rise * 2 * ALERT_SECONDS >= hard
+    return URGENT_SECONDS if soon else ALERT_SECONDS

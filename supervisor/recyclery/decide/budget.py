@@ -1,0 +1,80 @@
+"""What will be held, and what a child may hold of it: the sums that several rungs go by.
+
+They start from the floor, which is the kernel's own figure, and add what is still to come: sums over processes
+count shared pages more than once, differences of them do not.
+"""
+
+from __future__ import annotations
+
+from recyclery.config.settings import Pool, Settings
+from recyclery.decide.model import PoolModel
+from recyclery.decide.past import Past
+from recyclery.observe.snapshot import Child, PoolView, Snapshot
+
+MIB = 1 << 20
+
+
+def level_bytes(snapshot: Snapshot, percent: float) -> int:
+    """Return a share of the limit in bytes."""
+    return int(snapshot.container.limit_bytes * percent / 100)
+
+
+def height_bytes(snapshot: Snapshot, past: Past) -> int:
+    """Return the floor when every child of every pool has its task at its peak."""
+    return snapshot.container.floor_bytes + sum(still_to_come(child, past) for child in snapshot.children)
+
+
+def still_to_come(child: Child, past: Past) -> int:
+    """Return what a child may yet take for the task it has or will have."""
+    model = past.models.get(child.owner.pool, PoolModel())
+    if child.task_id is None:
+        return model.tail_bytes
+    return max(0, int(model.fresh_child_bytes or 0) + model.tail_bytes - child.tree_bytes)
+
+
+def child_budget(child: Child, snapshot: Snapshot, past: Past, settings: Settings) -> int:
+    """Return what one child may hold: the retire level, less all else at its height."""
+    rest = height_bytes(snapshot, past) - child.tree_bytes - still_to_come(child, past)
+    return level_bytes(snapshot, settings.memory.retire_percent) - rest
+
+
+def pool_budget(pool: Pool, snapshot: Snapshot, past: Past, settings: Settings) -> int:
+    """Return what each child of a pool may hold: the retire level, less all else at its height, shared out."""
+    own = sum(child.tree_bytes + still_to_come(child, past) for child in children_of(snapshot, pool.name))
+    rest = height_bytes(snapshot, past) - own
+    return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // at_a_time(snapshot, pool)
+
+
+def gain_bytes(child: Child, past: Past) -> int:
+    """Return what a fresh child in this one's place would save, a running task's own memory not counted."""
+    model = past.models.get(child.owner.pool, PoolModel())
+    kept = child.tree_bytes if child.task_id is None else min(child.idle_bytes, child.tree_bytes)
+    return kept - int(model.fresh_child_bytes or 0)
+
+
+def at_a_time(snapshot: Snapshot, pool: Pool) -> int:
+    """How many children share the pool's memory; one where tasks run in the main process."""
+    if not pool.forks:
+        return 1
+    view = find_view(snapshot, pool.name)
+    return max(1, view.concurrency or pool.concurrency) if view is not None else pool.concurrency
+
+
+def find_view(snapshot: Snapshot, pool: str) -> PoolView | None:
+    """Return the pool as it is now; None before PID 1 has told of it."""
+    return next((view for view in snapshot.pools if view.name == pool), None)
+
+
+def children_of(snapshot: Snapshot, pool: str) -> list[Child]:
+    """Return the pool's living children."""
+    return [child for child in snapshot.children if child.owner.pool == pool]
+
+
+def mib(size_bytes: float) -> str:
+    """Say a size for people."""
+    return f"{size_bytes / MIB:.0f} MiB"
+
+
+def count(number: int, thing: str) -> str:
+    """Say a number of things for people."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

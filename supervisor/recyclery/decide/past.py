@@ -1,0 +1,36 @@
+"""What earlier ticks leave to this one: what was learned, and what was done and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recyclery.decide.model import PoolModel
+from recyclery.observe.snapshot import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Times are those of the snapshots (seconds of CLOCK_BOOTTIME)."""
+
+    models: Mapping[str, PoolModel] = field(default_factory=dict)
+    retired: Mapping[Owner, float] = field(default_factory=dict)
+    """When each child was asked to leave."""
+    replaced: Mapping[str, float] = field(default_factory=dict)
+    """When each pool's worker was last told to stop and start anew."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """How many retirements in a row a pool's worker did not carry out."""
+    scaled: Mapping[str, float] = field(default_factory=dict)
+    """When each pool's concurrency was last changed."""
+    clean_lifetimes: Mapping[str, int] = field(default_factory=dict)
+    """How many children of each pool in a row reached the limit now in force without any rung's help."""
+    busy_since: Mapping[str, float] = field(default_factory=dict)
+    """Since when each pool has had every child at work and tasks waiting; absent where it has not."""
+    idle_since: Mapping[str, float] = field(default_factory=dict)
+    """Since when each pool has had a child without work; absent where it has not."""
+    preempted: float | None = None
+
+
+def is_recent(then: float | None, at: float, seconds: float) -> bool:
+    """Tell whether something was done less than `seconds` ago."""
+    return then is not None and at - then < seconds

@@ -1,0 +1,160 @@
+"""What was done and when, and what came of it: the notes from which each decision gets its `Past`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recyclery.act.perform import Outcome
+from recyclery.config.settings import Settings
+from recyclery.counters import Counters
+from recyclery.decide.actions import Action, Hold, Notice, Preempt, Reap, Replace, Retire, Scale, Tune
+from recyclery.decide.model import PoolModel
+from recyclery.decide.past import Past, is_recent
+from recyclery.decide.scale import note_work
+from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery_worker.link import WorkerStat
+
+SAY_AGAIN_SECONDS = 600.0
+# Why a child left, its worker knows: its word is waited for as long as this.
+WORD_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A child that has gone, and what it held when last seen."""
+
+    owner: Owner
+    tree_bytes: int
+    noticed: float
+
+
+@dataclass
+class Ledger:
+    """Times are those of the snapshots."""
+
+    counters: Counters = field(default_factory=Counters)
+    retired: dict[Owner, float] = field(default_factory=dict)
+    replaced: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    scaled: dict[str, float] = field(default_factory=dict)
+    clean_lifetimes: dict[str, int] = field(default_factory=dict)
+    preempted: float | None = None
+    said: dict[str, float] = field(default_factory=dict)
+    _busy_since: dict[str, float] = field(default_factory=dict)
+    _idle_since: dict[str, float] = field(default_factory=dict)
+    _gone: dict[Owner, Gone] = field(default_factory=dict)
+    _last: Snapshot | None = None
+
+    def past(self, models: Mapping[str, PoolModel]) -> Past:
+        """Return what the next decision is to know."""
+        return Past(
+            models=models,
+            retired=self.retired,
+            replaced=self.replaced,
+            refused=self.refused,
+            scaled=self.scaled,
+            clean_lifetimes=self.clean_lifetimes,
+            busy_since=self._busy_since,
+            idle_since=self._idle_since,
+            preempted=self.preempted,
+        )
+
+    def is_news(self, action: Action, at: float) -> bool:
+        """Tell whether an action is worth a line: a notice or a hold that only goes on is not."""
+        if isinstance(action, Notice):
+            return not is_recent(self.said.get(action.kind), at, SAY_AGAIN_SECONDS)
+        return not (isinstance(action, Hold) and action.renewed)
+
+    def note(self, action: Action, outcome: Outcome, at: float) -> None:
+        """Take down what was done and whether it was."""
+        match action:
+            case Reap(owner=owner, processes=processes):
+                self.counters.count_reaped(owner, processes)
+            case Retire(owner=owner) if outcome.done:
+                self.retired[owner] = at
+                self.refused.pop(owner.pool, None)
+            case Retire(owner=owner):
+                self.refused[owner.pool] = self.refused.get(owner.pool, 0) + 1
+            case Replace(pool=pool) if outcome.done:
+                self.replaced[pool] = at
+                self.refused.pop(pool, None)
+                self.counters.count_replaced(pool)
+            case Preempt(owner=owner):
+                self.preempted = at
+                self.counters.preempted.add(owner)
+            case Tune(pool=pool):
+                self.clean_lifetimes[pool] = 0
+            case Scale(pool=pool):
+                self.scaled[pool] = at
+            case Notice(kind=kind):
+                self.said[kind] = at
+            case _:
+                pass
+
+    def begin(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat], settings: Settings) -> list[str]:
+        """Compare a snapshot with the one before; return lines on the children that have left meanwhile."""
+        self._notice_gone(snapshot)
+        lines = [*self._tell_oom_kills(snapshot), *self._settle_gone(snapshot, stats)]
+        living = {child.owner for child in snapshot.children}
+        self.retired = {
+            owner: at for owner, at in self.retired.items() if owner in living or owner in self._gone
+        }
+        self.said = {
+            kind: at for kind, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
+        }
+        self._busy_since, self._idle_since = note_work(self.past({}), snapshot, settings)
+        return lines
+
+    def end(self, snapshot: Snapshot) -> None:
+        """Keep the snapshot for the next one to be compared with."""
+        self._last = snapshot
+
+    def _tell_oom_kills(self, snapshot: Snapshot) -> list[str]:
+        if self._last is None:
+            return []
+        container = snapshot.container
+        kills = container.oom_kills - self._last.container.oom_kills
+        if kills <= 0:
+            return []
+        return [
+            f"the kernel killed {kills} process{'es' if kills > 1 else ''} for want of memory, "
+            f"{container.oom_kills} so far: something grew past the limit faster than could be watched"
+        ]
+
+    def _notice_gone(self, snapshot: Snapshot) -> None:
+        before = self._last
+        if before is None:
+            return
+        mains = {view.name: view.pid for view in before.pools}
+        views = {view.name: view for view in snapshot.pools}
+        living = {child.owner for child in snapshot.children}
+        for child in before.children:
+            view = views.get(child.owner.pool)
+            # Children that went with their main process were not recycled.
+            stays = view is not None and view.pid == mains.get(view.name) and view.state != "stopping"
+            if child.owner not in living and stays:
+                self._gone[child.owner] = Gone(child.owner, child.tree_bytes, snapshot.at)
+
+    def _settle_gone(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat]) -> list[str]:
+        lines = []
+        for owner, gone in list(self._gone.items()):
+            stat = stats.get(owner.pool)
+            if (stat is None or stat.sent <= gone.noticed) and is_recent(
+                gone.noticed, snapshot.at, WORD_SECONDS
+            ):
+                continue
+            del self._gone[owner]
+            departures = {left.pid: left.reason for left in stat.departures} if stat else {}
+            asked = self.retired.get(owner)
+            reason = self.counters.count_gone(owner, departures, self.retired)
+            clean = self.clean_lifetimes.get(owner.pool, 0)
+            self.clean_lifetimes[owner.pool] = clean + 1 if reason == "max_tasks" else 0
+            if reason == "budget" and asked is not None:
+                lines.append(
+                    f"retired {owner.pool}/{owner.pid} has left, {gone.noticed - asked:.1f} s after it was "
+                    f"asked to: {gone.tree_bytes >> 20} MiB came back"
+                )
+            elif reason == "died":
+                lines.append(f"{owner.pool}/{owner.pid} died with {gone.tree_bytes >> 20} MiB, not by us")
+        return lines

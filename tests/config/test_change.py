@@ -1,0 +1,79 @@
+"""Settings changed while the supervisor runs."""
+
+import pytest
+from msgspec import structs
+
+from recyclery.config.change import change_settings, follow_file
+from recyclery.config.load import BadConfiguration, CommandLine, load
+from recyclery.config.settings import Settings
+
+
+def settings() -> Settings:
+    return load(CommandLine(), {"CELERY_APP": "sample_app"})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("max_tasks_per_child", "5", (1, None, 5, True)),
+        ("concurrency", "3", (3, None, 10, True)),
+        ("concurrency", "{ min = 1, max = 4 }", (1, 4, 10, True)),
+        ("reap_leftover_browsers", "false", (1, None, 10, False)),
+    ],
+)
+def test_a_pools_setting_is_changed(key: str, text: str, expected: tuple[object, ...]) -> None:
+    slow = change_settings(settings(), "slow", {key: text}).pools[1]
+    assert (
+        slow.concurrency,
+        slow.concurrency_most,
+        slow.max_tasks_per_child,
+        slow.reap_leftover_browsers,
+    ) == expected
+
+
+def test_memory_levels_and_the_limit_are_changed() -> None:
+    memory = change_settings(settings(), "memory", {"limit_bytes": "768MiB", "retire_percent": "70"}).memory
+    assert (memory.limit_bytes, memory.retire_percent) == (768 << 20, 70)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "text", "words"),
+    [
+        ("slow", "concurrency", "0", ["slow concurrency is 0 (by set)", "whole number"]),
+        ("slow", "concurrency", "{ min = 3, max = 1 }", ["min not above the max"]),
+        ("slow", "queues", "low", ["takes effect at the next start", "max_tasks_per_child"]),
+        ("slow", "speed", "1", ["is not a setting"]),
+        ("slim", "concurrency", "1", ["'slim' is no pool", "fast, slow, memory"]),
+        ("memory", "hard_percent", "85", ["each must be above the one before"]),
+        ("memory", "retire_percent", "much", ["'much'", "whole number"]),
+    ],
+)
+def test_what_cannot_be_changed_is_told_with_the_way_out(
+    table: str, key: str, text: str, words: list[str]
+) -> None:
+    with pytest.raises(BadConfiguration) as told:
+        change_settings(settings(), table, {key: text})
+    assert [word for word in words if word not in str(told.value)] == []
+
+
+def test_a_new_look_at_the_file_takes_over_what_can_be_changed_and_says_what_must_wait() -> None:
+    running = settings()
+    fast, slow = running.pools
+    fresh = structs.replace(
+        running,
+        pools=(
+            structs.replace(slow, max_tasks_per_child=5, queues=("low", "bulk")),
+            structs.replace(fast, name="new"),
+        ),
+        grace_seconds=9.0,
+    )
+    followed, changes, waiting = follow_file(running, fresh)
+    assert [pool.name for pool in followed.pools] == ["fast", "slow"]
+    assert (followed.pools[1].max_tasks_per_child, followed.pools[1].queues) == (5, ("low",))
+    assert changes == ["slow max_tasks_per_child is 5, was 10"]
+    assert waiting == [
+        "fast is no longer named",
+        "slow queues is ('low', 'bulk'), was ('low',)",
+        "new is new",
+        "grace_seconds is 9.0",
+    ]

@@ -1,0 +1,17 @@
+"""How soon the next look comes."""
+
+from dataclasses import replace
+
+from recyclery.decide.attention import ALERT_SECONDS, CALM_SECONDS, URGENT_SECONDS, next_look_seconds
+from support.snapshots import AT, SETTINGS, snapshot
+
+
+def test_far_from_the_limit_a_look_a_second_is_enough() -> None:
+    assert next_look_seconds(snapshot(floor_mib=600), None, SETTINGS) == CALM_SECONDS
+    assert next_look_seconds(None, None, SETTINGS) == CALM_SECONDS
+
+
+def test_near_it_looks_come_sooner_and_soonest_when_it_would_be_reached_before_the_next() -> None:
+    before = replace(snapshot(floor_mib=700), at=AT - 0.2)
+    assert next_look_seconds(snapshot(floor_mib=720), before, SETTINGS) == ALERT_SECONDS
+    assert next_look_seconds(snapshot(floor_mib=850), before, SETTINGS) == URGENT_SECONDS

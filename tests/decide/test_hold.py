@@ -1,0 +1,48 @@
+"""Rung 3: when a pool is told to take no more tasks, and when to take them again."""
+
+from dataclasses import replace
+
+from recyclery.decide.actions import Hold
+from recyclery.decide.relieve import hold_pools
+from recyclery.observe.snapshot import Snapshot
+from support.snapshots import LEARNED, SETTINGS, child, slow_view, snapshot
+
+
+def near(floor_mib: int, *, holding: bool | None = False, busy: bool = False) -> Snapshot:
+    one = child(task_id="t" if busy else None)
+    return snapshot(one, floor_mib=floor_mib, pools=(slow_view(holding=holding),))
+
+
+def holds(seen: Snapshot) -> list[Hold]:
+    return list(hold_pools(seen, LEARNED, SETTINGS))
+
+
+def test_near_the_limit_a_pool_whose_next_task_does_not_fit_is_held() -> None:
+    (hold,) = holds(near(910))
+    assert (hold.pool, hold.on, hold.renewed) == ("slow", True, False)
+    assert "910 MiB cannot be reclaimed" in hold.reason
+
+
+def test_below_the_high_level_nothing_is_held() -> None:
+    assert holds(near(890)) == []
+
+
+def test_a_pool_that_can_start_no_further_task_anyway_is_not_held() -> None:
+    assert holds(near(910, busy=True)) == []
+
+
+def test_a_hold_goes_on_until_the_level_is_left_by_far() -> None:
+    (hold,) = holds(near(820, holding=True))
+    assert (hold.on, hold.renewed) == (True, True)
+    (hold,) = holds(near(790, holding=True))
+    assert not hold.on
+
+
+def test_a_pool_whose_next_task_fits_is_let_go_though_memory_is_short() -> None:
+    small = replace(LEARNED, models={})
+    (hold,) = hold_pools(near(910, holding=True), small, SETTINGS)
+    assert not hold.on
+
+
+def test_a_worker_that_cannot_be_told_is_not() -> None:
+    assert holds(near(990, holding=None)) == []

@@ -1,0 +1,77 @@
+"""Snapshots made by hand: one slow child in a container of 1000 MiB, unless said otherwise."""
+
+from pathlib import Path
+
+from msgspec import structs
+
+from recyclery.config.settings import BUILT_IN, SLOW, Settings
+from recyclery.decide.model import PoolModel
+from recyclery.decide.past import Past
+from recyclery.observe.snapshot import (
+    TICK_SECONDS,
+    Child,
+    Container,
+    Orphans,
+    Owner,
+    PoolView,
+    Process,
+    Snapshot,
+)
+
+MIB = 1 << 20
+LIMIT = 1000 * MIB
+SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"))
+CHILD = Owner("slow", 20, 2000)
+LEARNED = Past(models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(300 * MIB,) * 20)})
+AT = 100.0
+
+
+def process(
+    pid: int,
+    *,
+    started: float = 50.0,
+    mib: int = 0,
+    name: str = "chromium",
+    parent: int = 1,
+    session: int = 20,
+    state: str = "S",
+) -> Process:
+    return Process(pid, round(started / TICK_SECONDS), parent, session, state, name, mib * MIB)
+
+
+def child(*members: Process, mib: int = 60, owner: Owner = CHILD, **rest: object) -> Child:
+    leader = process(owner.pid, name="python", mib=mib, started=20.0)
+    values = {"tasks_done": 3, "first_task_started": 30.0, "last_task_ended": 90.0} | rest
+    return Child(owner=owner, processes=(leader, *members), **values)  # type: ignore[arg-type]
+
+
+def slow_view(**rest: object) -> PoolView:
+    """The slow worker as it runs by default, holding nothing back."""
+    values = {"state": "running", "pid": 10, "concurrency": 1, "max_tasks_per_child": 10, "holding": False}
+    return PoolView(name="slow", **(values | rest))  # type: ignore[arg-type]
+
+
+def snapshot(
+    *children: Child,
+    floor_mib: int = 400,
+    orphans: tuple[Orphans, ...] = (),
+    pools: tuple[PoolView, ...] = (),
+    **rest: object,
+) -> Snapshot:
+    floor = floor_mib * MIB
+    container = Container(LIMIT, floor, floor, floor, 0, "a test")
+    return Snapshot(
+        at=AT,
+        container=container,
+        pools=pools,
+        children=children,
+        orphans=orphans,
+        defunct=0,
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def settings_with(**changes: object) -> Settings:
+    """The built-in settings with the slow pool changed."""
+    slow = structs.replace(SLOW, **changes)
+    return structs.replace(SETTINGS, pools=(BUILT_IN[0], slow))
