@@ -1,66 +1,169 @@
-"""leak_storm: 150 scraping tasks, 30 % leave their browser, 5 MB each, 1 GiB; beside the same without leaks."""
+"""leak_storm: 150 scraping tasks in 1 GiB, in seven mixes of leaks, under Recyclery and under its peers."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import dataclasses
+import signal
 import sys
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
-from benchmarks.contract import Bound, close
+from benchmarks.contract import close
+from benchmarks.storm_peers import MANAGERS, PeerMissing, make_manager
+from benchmarks.storm_table import (
+    GOAL_RATIO,
+    REFERENCE,
+    Case,
+    print_table,
+    ratio,
+    ratio_bounds,
+    required_bounds,
+)
+from recyclery.demo.command import run_storm
+from recyclery.demo.options import Options, default_fast_tasks, read_limit, read_seconds, whole_number
+from recyclery.demo.plan import MIXES
+from recyclery.demo.requirements import DemoError
+from recyclery.demo.summary import Summary
+from recyclery.sizes import format_bytes, parse_size
 
-STORMS = {
-    "leaking": [],
-    "clean": ["--leak", "0", "--leave", "0"],
-    "celery": ["--manager", "celery"],
-}
-COLUMNS = ("succeeded", "failed", "lost", "queued", "duplicates", "oom_kills", "orphans_reaped", "seconds")
+TASKS, QUICK_TASKS = 150, 12
+QUICK_MIXES = ("browsers", REFERENCE)
+PEER_MIXES = ("browsers",)
+DEADLINE_SECONDS = 900.0
+PEER_DEADLINE_SECONDS = 300.0
+INTERRUPTED = 130
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Return the options, every default filled in but the mixes, which depend on the manager."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench leak_storm",
+        description=__doc__,
+        epilog="The mixes: " + "; ".join(f"{name}: {mix.text}" for name, mix in MIXES.items()),
+    )
+    parser.add_argument(
+        "--manager",
+        action="append",
+        choices=[*MANAGERS, "all"],
+        help="who runs the workers (default: recyclery)",
+    )
+    parser.add_argument(
+        "--mix", action="append", choices=MIXES, help="default: all under recyclery, browsers under its peers"
+    )
+    parser.add_argument("--memory", action="append", type=read_limit, metavar="SIZE", help="default: 1GiB")
+    parser.add_argument("--tasks", type=whole_number(1), metavar="N", help=f"default: {TASKS}")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which tasks leak (default: 1)")
+    parser.add_argument(
+        "--runs", type=whole_number(1), default=1, metavar="N", help="of each storm, in turns (default: 1)"
+    )
+    parser.add_argument(
+        "--peer-deadline",
+        type=read_seconds,
+        default=PEER_DEADLINE_SECONDS,
+        metavar="SECONDS",
+        help="when to give a peer up (default: 300)",
+    )
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep each storm's log in this folder")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_TASKS} tasks; {' and '.join(QUICK_MIXES)} unless said"
+    )
+    args = parser.parse_args(arguments)
+    args.manager = list(MANAGERS) if "all" in (args.manager or []) else args.manager or ["recyclery"]
+    args.memory = args.memory or [parse_size("1GiB")]
+    args.tasks = args.tasks or (QUICK_TASKS if args.quick else TASKS)
+    return args
+
+
+def list_cases(args: argparse.Namespace) -> Iterator[Case]:
+    """List what is to be run; Recyclery always runs the reference too, for its bounds are told against it."""
+    for limit_bytes in dict.fromkeys(args.memory):
+        for manager in dict.fromkeys(args.manager):
+            mixes = args.mix or (PEER_MIXES if manager != "recyclery" else QUICK_MIXES if args.quick else MIXES)
+            also = [REFERENCE] if manager == "recyclery" else []
+            for mix in dict.fromkeys([*mixes, *also]):
+                yield Case(manager, mix, limit_bytes)
+
+
+def run_all(
+    args: argparse.Namespace, folder: Path, runs: dict[Case, list[Summary]], left_out: dict[str, str]
+) -> None:
+    """Run every case so many times, in turns; fill in the summaries, and which peers are left out and why."""
+    for run in range(1, args.runs + 1):
+        for case in list_cases(args):
+            if case.manager in left_out:
+                continue
+            about = f"{case.manager}, {case.mix} ({MIXES[case.mix].text}), {format_bytes(case.limit_bytes)}"
+            print(f"\n--- {about}, run {run} of {args.runs}", file=sys.stderr, flush=True)
+            try:
+                summary = run_storm(make_manager(case.manager, folder), make_options(args, case, run))
+            except (PeerMissing, DemoError) as error:
+                if case.manager == "recyclery":
+                    raise SystemExit(f"the storm did not run: {error}") from error
+                print(f"left out: {error}", file=sys.stderr)
+                left_out[case.manager] = str(error).partition("\n")[0]
+                continue
+            if summary.ending == "interrupted":
+                raise KeyboardInterrupt
+            runs.setdefault(case, []).append(summary)
+            print(make_progress(summary), file=sys.stderr, flush=True)
+
+
+def make_options(args: argparse.Namespace, case: Case, run: int) -> Options:
+    """Return the demo's options for one storm."""
+    log = None
+    if args.logs is not None:
+        args.logs.mkdir(parents=True, exist_ok=True)
+        name = f"{case.manager}-{case.mix}-{case.limit_bytes >> 20}MiB-{run}.log"
+        log = args.logs.absolute() / name
+    return Options(
+        manager=case.manager,
+        tasks=args.tasks,
+        mix_name=case.mix,
+        mix=MIXES[case.mix],
+        fast_tasks=default_fast_tasks(args.tasks),
+        seed=args.seed,
+        limit_bytes=case.limit_bytes,
+        deadline_seconds=DEADLINE_SECONDS if case.manager == "recyclery" else args.peer_deadline,
+        json=True,
+        log=log,
+    )
+
+
+def make_progress(summary: Summary) -> str:
+    """Say in one line how a storm went."""
+    problems = ", ".join(summary.problems()) or "nothing killed, nothing left"
+    return f"{summary.succeeded} of {summary.tasks} done in {summary.scraped_seconds:.0f} s; {problems}"
 
 
 def main() -> int:
-    """Run the storm under Recyclery, without leaks under Recyclery, and under stock Celery if asked."""
-    parser = argparse.ArgumentParser(prog="scripts/bench leak_storm", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="20 tasks in place of 150")
-    parser.add_argument("--memory", default="1GiB", metavar="SIZE")
-    parser.add_argument(
-        "--manager", action="append", choices=["recyclery", "celery"], help="beside which peer (repeatable)"
-    )
-    args = parser.parse_args()
-    tasks = 20 if args.quick else 150
-    names = ["leaking", "clean", *(["celery"] if "celery" in (args.manager or []) else [])]
-    runs = {name: run_storm(name, tasks, args.memory) for name in names}
-    print(f"\n{'storm':10}" + "".join(f"{column:>15}" for column in COLUMNS))
-    for name, run in runs.items():
-        print(f"{name:10}" + "".join(f"{run[column]:>15}" for column in COLUMNS))
-    leaking, clean = runs["leaking"], runs["clean"]
-    ratio = round(throughput(leaking) / throughput(clean), 3)
-    return close(
-        "leak_storm",
-        {"tasks": tasks, "memory": args.memory, "throughput_against_clean": ratio, "storms": runs},
+    """Run the storms, one at a time, print them side by side, and hold Recyclery's against the bounds."""
+    args = parse_arguments(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    runs: dict[Case, list[Summary]] = {}
+    left_out: dict[str, str] = {}
+    try:
+        # Not in $TMPDIR: sockets live in here, and their whole path has but 107 bytes.
+        with tempfile.TemporaryDirectory(prefix="ls-", dir="/tmp") as folder:
+            run_all(args, Path(folder), runs, left_out)
+    except KeyboardInterrupt:
+        print_table(runs)
+        print("leak_storm: interrupted; all is stopped", file=sys.stderr)
+        return INTERRUPTED
+    print_table(runs)
+    for manager, reason in left_out.items():
+        print(f"{manager} was left out: {reason}")
+    storms = [
         {
-            "done": Bound(leaking["succeeded"], "==", tasks),
-            "oom_kills": Bound(leaking["oom_kills"], "==", 0),
-            "lost": Bound(leaking["lost"], "==", 0),
-        },
-        {"throughput against the storm without leaks": Bound(ratio, ">=", 0.95)},
-    )
-
-
-def run_storm(name: str, tasks: int, memory: str) -> dict[str, Any]:
-    """Run one storm by `recyclery demo --json` and return its object; progress goes to standard error."""
-    print(f"--- {name}", file=sys.stderr)
-    command = [sys.executable, "-m", "recyclery", "demo", "--json", "--tasks", str(tasks), "--memory", memory]
-    done = subprocess.run([*command, *STORMS[name]], stdout=subprocess.PIPE, text=True, check=False)
-    if not done.stdout:
-        raise SystemExit(f"the storm {name!r} did not run (exit {done.returncode})")
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
-
-
-def throughput(run: dict[str, Any]) -> float:
-    """Tasks done per second."""
-    return float(run["succeeded"]) / float(run["seconds"])
+            **dataclasses.asdict(case),
+            "throughput_against_clean": ratio(runs, case),
+            "runs": [dataclasses.asdict(summary) for summary in of_case],
+        }
+        for case, of_case in runs.items()
+    ]
+    figures = {"tasks": args.tasks, "seed": args.seed, "storms": storms, "left_out": left_out}
+    return close("leak_storm", figures, required_bounds(runs), ratio_bounds(runs, GOAL_RATIO))
 
 
 if __name__ == "__main__":

@@ -138,6 +138,22 @@ def test_left_memory_is_really_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert psutil.Process().memory_info().rss - before_bytes > 0.9 * size_bytes
 
 
+def test_taken_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "TAKEN_SECONDS", 0)
+    before_bytes = psutil.Process().memory_info().rss
+    leaks.take_memory(64 * 1024 * 1024)
+    assert psutil.Process().memory_info().rss - before_bytes < 8 * 1024 * 1024
+
+
+def test_a_cache_grows_over_six_tasks_and_then_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "cache", [])
+    sizes = []
+    for _ in range(8):
+        leaks.fill_cache(600)
+        sizes.append(sum(map(len, leaks.cache)))
+    assert sizes == [100, 200, 300, 400, 500, 600, 600, 600]
+
+
 def test_a_forked_child_has_a_redis_connection_of_its_own(redis: Redis) -> None:
     connection_id = redis_client().client_id()
     child = os.fork()

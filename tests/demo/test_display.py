@@ -8,7 +8,14 @@ from recyclery.demo.display import Frame, PlainDisplay, format_latency, format_r
 from recyclery.demo.picture import draw
 from recyclery.demo.watch import Moment
 
-FRAME = Frame("recyclery", tasks=150, leaking=45, fast_tasks=500, limit_bytes=1 << 30, memory_kind="cgroup v1")
+FRAME = Frame(
+    "recyclery",
+    tasks=150,
+    habit="45 of them forget their browser",
+    fast_tasks=500,
+    limit_bytes=1 << 30,
+    memory_kind="cgroup v1",
+)
 
 
 def moment(elapsed_seconds: float = 83.0) -> Moment:

@@ -17,7 +17,8 @@ def parse(*arguments: str) -> Options:
 
 def test_without_options_it_is_the_storm_of_the_budget_table() -> None:
     options = parse()
-    assert (options.tasks, options.leak_share, options.fast_tasks) == (150, 0.30, 500)
+    assert (options.tasks, options.mix.forget_share, options.fast_tasks) == (150, 0.30, 500)
+    assert (options.mix_name, options.mix.leave_bytes) == ("browsers", 5 << 20)
     assert (options.limit_bytes, options.manager, options.deadline_seconds) == (1 << 30, "recyclery", 900)
 
 
@@ -31,6 +32,16 @@ def test_a_stated_deadline_holds_for_either_manager() -> None:
 
 def test_a_smaller_storm_has_fewer_light_tasks() -> None:
     assert parse("--tasks", "30").fast_tasks == 100
+
+
+def test_a_stated_leak_stands_above_the_mix() -> None:
+    mix = parse("--mix", "steady", "--leak", "0.5", "--leave", "1MiB").mix
+    assert (mix.forget_share, mix.leave_bytes) == (0.5, 1 << 20)
+
+
+def test_a_storm_without_any_leak_can_be_asked_for_by_its_amounts() -> None:
+    mix = parse("--leak", "0", "--leave", "0").mix
+    assert (mix.forget_share, mix.leave_bytes) == (0, 0)
 
 
 def test_no_light_tasks_at_all_can_be_asked_for() -> None:
@@ -50,6 +61,7 @@ def test_no_light_tasks_at_all_can_be_asked_for() -> None:
         ("--deadline", "0"),
         ("--deadline", "inf"),
         ("--manager", "circus"),
+        ("--mix", "none"),
         ("--log", "/no/such/folder/log"),
     ],
 )

@@ -11,6 +11,7 @@ from recyclery.demo.summary import Summary, make_table, verdict
 
 FLAWLESS = Summary(
     manager="recyclery",
+    mix="browsers",
     memory="cgroup v1",
     tasks=150,
     succeeded=150,
@@ -30,6 +31,7 @@ FLAWLESS = Summary(
     peak_floor_bytes=700 << 20,
     limit_bytes=1 << 30,
     seconds=181.5,
+    scraped_seconds=180.9,
     fast_p95_seconds=0.0123,
     exit=0,
     ending="finished",

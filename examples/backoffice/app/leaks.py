@@ -1,5 +1,7 @@
 """What careless tasks leave in their worker process, done on purpose."""
 
+import time
+
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -9,6 +11,10 @@ from recyclery_worker.browser import find_browser
 # Without a reference Selenium's Service stops chromedriver as it is collected, and nothing would leak.
 forgotten_browsers: list[webdriver.Chrome] = []
 left_memory: list[bytearray] = []
+cache: list[bytearray] = []
+
+TAKEN_SECONDS = 0.5
+TASKS_TO_FILL_CACHE = 6
 
 
 def forget_browser() -> webdriver.Chrome:
@@ -30,5 +36,23 @@ def forget_browser() -> webdriver.Chrome:
 def leave_memory(size_bytes: int) -> None:
     """Keep `size_bytes` more in this process, each page written so that the kernel must supply it."""
     if size_bytes > 0:
-        # Not bytearray(size): that is zeroed memory the kernel only promises.
-        left_memory.append(bytearray(b"\xa5") * size_bytes)
+        left_memory.append(_written(size_bytes))
+
+
+def take_memory(size_bytes: int) -> None:
+    """Hold `size_bytes` for a moment, as a task with a large document does, and give them back."""
+    if size_bytes > 0:
+        taken = _written(size_bytes)
+        time.sleep(TAKEN_SECONDS)
+        del taken
+
+
+def fill_cache(full_bytes: int) -> None:
+    """Grow this process's cache by a sixth of `full_bytes` until it is full, and then no more."""
+    if full_bytes > 0 and len(cache) < TASKS_TO_FILL_CACHE:
+        cache.append(_written(full_bytes // TASKS_TO_FILL_CACHE))
+
+
+def _written(size_bytes: int) -> bytearray:
+    # Not bytearray(size): that is zeroed memory the kernel only promises.
+    return bytearray(b"\xa5") * size_bytes

@@ -7,9 +7,9 @@ import time
 from types import FrameType
 
 from recyclery.demo.display import Display, Frame, make_display
-from recyclery.demo.managers import find_manager
+from recyclery.demo.managers import Manager, find_manager
 from recyclery.demo.options import Options, read_options
-from recyclery.demo.plan import StormPlan, plan_storm
+from recyclery.demo.plan import StormPlan, describe_habit, plan_storm
 from recyclery.demo.requirements import DemoError, find_requirements
 from recyclery.demo.stage import Stage, limited_memory, set_stage, stop_workers, wait_for_workers
 from recyclery.demo.summary import Summary, make_table, verdict
@@ -26,7 +26,7 @@ def run_command(args: argparse.Namespace) -> int:
     options = read_options(args)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        summary = run_demo(options)
+        summary = run_storm(find_manager(options.manager), options)
     except DemoError as error:
         print(f"recyclery demo: {error}", file=sys.stderr)
         return 1
@@ -41,16 +41,15 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run_demo(options: Options) -> Summary:
+def run_storm(manager: Manager, options: Options) -> Summary:
     """Run one storm from the first process started to the last one gone."""
     requirements = find_requirements()
-    manager = find_manager(options.manager)
-    plan = plan_storm(options.tasks, options.leak_share, options.leave_bytes, options.fast_tasks, options.seed)
+    plan = plan_storm(options.mix, options.tasks, options.fast_tasks, options.seed)
     with limited_memory(options.limit_bytes, lambda text: print(text, file=sys.stderr)) as cgroup:
         frame = Frame(
             manager=manager.name,
             tasks=len(plan.scrapes),
-            leaking=sum(scrape.forget for scrape in plan.scrapes),
+            habit=describe_habit(options.mix, plan),
             fast_tasks=len(plan.pings),
             limit_bytes=options.limit_bytes,
             memory_kind=cgroup.kind if cgroup else "budget",
@@ -89,6 +88,7 @@ class StormWatch:
         self._watcher = Watcher(stage.cage, stage.meter, stage.storm, stage.poll)
         self._peak_floor_bytes = 0
         self._seconds = 0.0
+        self._scraped_seconds = 0.0
 
     def until_over(self, deadline_seconds: float) -> str:
         """Send the storm and look at it until all is done, time is up, or PID 1 is gone; say which."""
@@ -96,13 +96,17 @@ class StormWatch:
         self._stage.storm.start()
         if self._stage.manager.name == "recyclery":
             self._stage.poll.start()
+        all_scraped = False
         while True:
             moment = self._watcher.look()
             self._display.show(moment)
             self._seconds = moment.elapsed_seconds
             self._peak_floor_bytes = max(self._peak_floor_bytes, moment.floor_bytes)
-            settled = moment.done + moment.failed
-            if settled == len(self._plan.scrapes) and moment.pinged == len(self._plan.pings):
+            # The first look that finds all of them settled is the last one that counts.
+            if not all_scraped:
+                self._scraped_seconds = moment.elapsed_seconds
+            all_scraped = moment.done + moment.failed == len(self._plan.scrapes)
+            if all_scraped and moment.pinged == len(self._plan.pings):
                 return "finished"
             if moment.elapsed_seconds > deadline_seconds:
                 return "deadline"
@@ -123,6 +127,7 @@ class StormWatch:
         self._display.say("Stopped")
         return Summary(
             manager=stage.manager.name,
+            mix=options.mix_name,
             memory=stage.meter.kind,
             tasks=len(self._plan.scrapes),
             succeeded=counts.tally.succeeded,
@@ -142,6 +147,7 @@ class StormWatch:
             peak_floor_bytes=self._peak_floor_bytes,
             limit_bytes=options.limit_bytes,
             seconds=round(self._seconds, 2),
+            scraped_seconds=round(self._scraped_seconds, 2),
             fast_p95_seconds=_round(percentile(counts.latencies_seconds, 95)),
             exit=exit_status,
             ending=ending,

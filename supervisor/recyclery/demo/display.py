@@ -22,7 +22,7 @@ class Frame:
 
     manager: str
     tasks: int
-    leaking: int
+    habit: str
     fast_tasks: int
     limit_bytes: int
     memory_kind: str
@@ -122,8 +122,7 @@ def make_display(frame: Frame, *, json: bool) -> Display:
 def describe_storm(frame: Frame) -> str:
     """Say in one line what is about to happen."""
     return (
-        f"{frame.tasks} tasks scrape, {frame.leaking} of them forget their browser; "
-        f"{frame.fast_tasks} are light; under {frame.manager} "
+        f"{frame.tasks} tasks scrape, {frame.habit}; {frame.fast_tasks} are light; under {frame.manager} "
         f"in {format_bytes(frame.limit_bytes)} ({frame.memory_kind})"
     )
 

@@ -35,19 +35,27 @@ def stock_celery() -> Manager:
 
     The shell installs no handler, so as PID 1 it ignores TERM; ten seconds later Docker kills it, and so do we.
     """
-    fast = _worker("fast", queues="high,default", concurrency=3, tasks_per_child=100)
-    slow = _worker("slow", queues="low", concurrency=1, tasks_per_child=10)
-    return Manager("celery", ("/bin/sh", "-c", f"{fast} & {slow} & wait"), stop_seconds=10.0)
+    return Manager("celery", ("/bin/sh", "-c", shell_script()), stop_seconds=10.0)
 
 
-def _worker(name: str, *, queues: str, concurrency: int, tasks_per_child: int) -> str:
-    return shlex.join(
-        [
-            *(sys.executable, "-m", "celery", "-A", CELERY_APP, "worker", "-l", "info"),
-            *("-n", f"{name}@%h", "-Q", queues, "-c", str(concurrency)),
-            *("--max-tasks-per-child", str(tasks_per_child)),
-        ]
-    )
+def shell_script(*slow_options: str) -> str:
+    """Return the shell's words for both workers."""
+    return f"{fast_worker()} & {slow_worker(*slow_options)} & wait"
+
+
+def fast_worker() -> str:
+    """Return the guide's command for the light tasks."""
+    return _worker("fast", "-Q", "high,default", "-c", "3", "--max-tasks-per-child", "100")
+
+
+def slow_worker(*options: str) -> str:
+    """Return the guide's command for the scraping tasks, with further options of `celery worker`."""
+    return _worker("slow", "-Q", "low", "-c", "1", "--max-tasks-per-child", "10", *options)
+
+
+def _worker(name: str, *options: str) -> str:
+    celery = (sys.executable, "-m", "celery", "-A", CELERY_APP)
+    return shlex.join([*celery, "worker", "-l", "info", "-n", f"{name}@%h", *options])
 
 
 def find_manager(name: str) -> Manager:

@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from recyclery.demo.plan import MIXES, Mix
 from recyclery.sizes import format_bytes, parse_size
 
 MANAGERS = ("recyclery", "celery")
@@ -22,8 +23,8 @@ class Options:
 
     manager: str
     tasks: int
-    leak_share: float
-    leave_bytes: int
+    mix_name: str
+    mix: Mix
     fast_tasks: int
     seed: int
     limit_bytes: int
@@ -40,35 +41,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tasks",
-        type=_whole_number(1),
+        type=whole_number(1),
         default=DEFAULT_TASKS,
         metavar="N",
         help="scraping tasks for the slow pool (default: %(default)s)",
     )
     parser.add_argument(
+        "--mix",
+        choices=MIXES,
+        default="browsers",
+        help="what they leave behind: "
+        + "; ".join(f"{name}: {mix.text}" for name, mix in MIXES.items()).replace("%", "%%")
+        + " (default: %(default)s)",
+    )
+    parser.add_argument(
         "--leak",
         type=_share,
-        default=0.30,
         metavar="SHARE",
-        help="share of them that leave their browser running (default: 0.30)",
+        help="share of them that leave their browser running (default: the mix's, 0.30 in browsers)",
     )
     parser.add_argument(
         "--leave",
         type=_size,
-        default="5MiB",
         metavar="SIZE",
-        help="memory that each of them leaves in its pool child (default: %(default)s)",
+        help="memory that a task leaves in its pool child (default: the mix's, 5MiB in browsers)",
     )
     parser.add_argument(
         "--fast-tasks",
-        type=_whole_number(0),
+        type=whole_number(0),
         metavar="N",
         help="light tasks for the fast pool, 5 a second "
         f"(default: {DEFAULT_FAST_TASKS} per {DEFAULT_TASKS} tasks)",
     )
     parser.add_argument(
         "--memory",
-        type=_limit,
+        type=read_limit,
         default="1GiB",
         metavar="SIZE",
         help="memory limit of the container (default: %(default)s)",
@@ -81,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--deadline",
-        type=_seconds,
+        type=read_seconds,
         metavar="SECONDS",
         help="give up after this long (default: 900; 300 with --manager celery)",
     )
@@ -100,15 +107,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_options(args: argparse.Namespace) -> Options:
     """Return the options with every default filled in."""
-    fast_tasks = args.fast_tasks
-    if fast_tasks is None:
-        fast_tasks = round(DEFAULT_FAST_TASKS * args.tasks / DEFAULT_TASKS)
+    fast_tasks = default_fast_tasks(args.tasks) if args.fast_tasks is None else args.fast_tasks
     deadline_seconds = args.deadline or DEFAULT_DEADLINE_SECONDS[args.manager]
     return Options(
         manager=args.manager,
         tasks=args.tasks,
-        leak_share=args.leak,
-        leave_bytes=args.leave,
+        mix_name=args.mix,
+        mix=_read_mix(args),
         fast_tasks=fast_tasks,
         seed=args.seed,
         limit_bytes=args.memory,
@@ -118,7 +123,24 @@ def read_options(args: argparse.Namespace) -> Options:
     )
 
 
-def _whole_number(smallest: int) -> Callable[[str], int]:
+def default_fast_tasks(tasks: int) -> int:
+    """Return how many light tasks go with so many scraping tasks."""
+    return round(DEFAULT_FAST_TASKS * tasks / DEFAULT_TASKS)
+
+
+def _read_mix(args: argparse.Namespace) -> Mix:
+    """Return the mix of that name with what --leak and --leave change in it."""
+    mix = MIXES[args.mix]
+    if args.leak is not None:
+        mix = replace(mix, forget_share=args.leak)
+    if args.leave is not None:
+        mix = replace(mix, leave_bytes=args.leave)
+    return mix
+
+
+def whole_number(smallest: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers of at least so much, for argparse."""
+
     def convert(text: str) -> int:
         if not text.isdecimal() or int(text) < smallest:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {smallest}")
@@ -141,7 +163,8 @@ def _share(text: str) -> float:
     return share
 
 
-def _seconds(text: str) -> float:
+def read_seconds(text: str) -> float:
+    """Read a number of seconds above 0, for argparse."""
     seconds = _number(text)
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
@@ -164,7 +187,8 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _limit(text: str) -> int:
+def read_limit(text: str) -> int:
+    """Read a memory limit that a browser and two workers can live in, for argparse."""
     limit_bytes = _size(text)
     if limit_bytes < SMALLEST_LIMIT_BYTES:
         raise argparse.ArgumentTypeError(

@@ -33,10 +33,7 @@ def draw(frame: Frame, moment: Moment | None, text: str) -> Panel:
 
 
 def _describe(frame: Frame) -> str:
-    return (
-        f"{frame.tasks} tasks scrape, {frame.leaking} of them forget their browser; "
-        f"{frame.fast_tasks} are light"
-    )
+    return f"{frame.tasks} tasks scrape, {frame.habit}; {frame.fast_tasks} are light"
 
 
 def _draw_bars(frame: Frame, moment: Moment) -> Table:

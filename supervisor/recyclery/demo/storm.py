@@ -61,7 +61,13 @@ class Storm:
         for scrape in self.plan.scrapes:
             self._celery.send_task(
                 f"{_TASKS}.scrape",
-                (scrape.number, self.run, scrape.forget, scrape.leave_bytes),
+                (scrape.number, self.run),
+                {
+                    "forget": scrape.forget,
+                    "leave_bytes": scrape.leave_bytes,
+                    "take_bytes": scrape.take_bytes,
+                    "cache_bytes": scrape.cache_bytes,
+                },
                 queue=_SLOW_QUEUE,
                 task_id=self._task_id(scrape.number),
             )

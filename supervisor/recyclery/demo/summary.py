@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Summary:
     """The figures of one storm; tasks are the scraping tasks.
 
+    mix               the name of what the tasks do beside scraping
     succeeded         done at least once
     failed            the result is FAILURE and the task was never done
     lost              neither done, nor failed, nor waiting in the queue after the workers stopped
@@ -31,12 +32,14 @@ class Summary:
     peak_bytes        highest charge, page cache included; with a budget the highest sum of private memory
     peak_floor_bytes  highest part of it seen that cannot be reclaimed
     seconds           from the first task sent to the last one done, or to giving up
+    scraped_seconds   from the first task sent to the last scraping task done, or to giving up
     fast_p95_seconds  from when a light task was due until it was done, 95th percentile
     exit              exit status of the cage's PID 1; 128 + n for a signal
     ending            finished, deadline, interrupted, or ended where PID 1 ended on its own
     """
 
     manager: str
+    mix: str
     memory: str
     tasks: int
     succeeded: int
@@ -56,6 +59,7 @@ class Summary:
     peak_floor_bytes: int
     limit_bytes: int
     seconds: float
+    scraped_seconds: float
     fast_p95_seconds: float | None
     exit: int
     ending: str
