@@ -335,6 +335,17 @@ def test_pool_grow_and_pool_shrink_change_how_many_run_at_a_time(
         assert_has_and_runs(worker, sender, tmp_path, 2)
 
 
+def test_autoscale_is_off_and_the_number_is_the_links_to_change(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    with bare_worker(fresh_redis, concurrency=3, options=("--autoscale=3,1",)) as worker:
+        # Under Celery's own autoscaler this is refused.
+        assert command(sender, worker, "pool_shrink", n=1) == {"ok": "pool will shrink"}
+        assert_has_and_runs(worker, sender, tmp_path, 2)
+        assert worker.ask(link.SetConcurrency(concurrency=1)) == link.Done()
+        assert_has_and_runs(worker, sender, tmp_path, 1)
+
+
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_the_links_word_on_concurrency_holds_after_that_of_remote_control(
     sender: Celery, fresh_redis: str, tmp_path: Path, concurrency: int

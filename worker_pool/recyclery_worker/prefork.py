@@ -9,13 +9,17 @@ It rests on private parts of Celery and billiard, which `hooks` names and looks 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from billiard import pool as billiard_pool
 from celery.concurrency import asynpool, prefork
+from celery.signals import worker_before_create_process
 
 from recyclery_worker.link import Departure
 from recyclery_worker.pool_child import Worker
@@ -23,6 +27,7 @@ from recyclery_worker.pool_child import Worker
 # With several children, each leaves up to this share of the limit early, lest those of one age leave together.
 JITTER = 0.3
 DEPARTURES_KEPT = 200
+COLLECT_EVERY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -52,10 +57,16 @@ class Pool(asynpool.AsynPool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.departures: deque[Departure] = deque(maxlen=DEPARTURES_KEPT)
+        self._collected = -COLLECT_EVERY_SECONDS
         super().__init__(*args, **kwargs)
 
     def _create_worker_process(self, i: int) -> Any:
-        process = super()._create_worker_process(i)
+        # Celery collects garbage before each fork (celery#2927); with several a second, once is enough.
+        worker_before_create_process.send(sender=self)
+        if time.monotonic() - self._collected > COLLECT_EVERY_SECONDS:
+            gc.collect()
+            self._collected = time.monotonic()
+        process = billiard_pool.Pool._create_worker_process(self, i)
         process._recyclery = Record(limit=self._draw_limit())
         return process
 
