@@ -15,9 +15,6 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
 
 from recyclery.act.perform import perform
 from recyclery.config.change import change_settings
@@ -25,30 +22,29 @@ from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap
-from recyclery.decide.attention import next_look_seconds
+from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.ladder import decide
 from recyclery.init.programs import supervisor_socket
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
+from recyclery.observe.broker import Broker
 from recyclery.observe.engine import EngineAway, list_programs, read_events
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
-from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker
+from recyclery.observe.reports import (
+    ChildState,
+    bind_reports,
+    forget_children,
+    hear_report,
+    hear_worker,
+    read_reports,
+)
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery.observe.workers import Workers
 from recyclery.serve.control import Command, Done, Problem, control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.status import Status
-from recyclery_worker.link import (
-    MAX_PACKET_BYTES,
-    VERSION,
-    decode_report,
-    governor_socket,
-    now,
-)
-
-if TYPE_CHECKING:
-    from recyclery.observe.queues import Queues
+from recyclery_worker.link import governor_socket, now
 
 log = logging.getLogger("recyclery")
 
@@ -57,8 +53,6 @@ LOG_FORMAT = "[%(asctime)s] %(message)s"
 STATS_EVERY_SECONDS = 1.0
 LEAST_GAP_SECONDS = 0.1
 PROGRAMS_EVERY_SECONDS = 10.0
-# A look this late is worth a word: with less warning of what comes, all is nearer than it seems.
-LATE_SECONDS = 2.0
 
 
 class Governor:
@@ -68,13 +62,13 @@ class Governor:
         self.settings = settings
         self.snapshot: Snapshot | None = None
         self.ledger = Ledger()
-        self.workers = Workers(settings.runtime_dir, self._broker_answers)
+        self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
+        self.workers = Workers(settings.runtime_dir, self.broker.answers)
         self.learning = Learning(settings.state_dir / "models.json")
         self._observer = Observer(settings=settings, markers=Markers(run))
         self._programs: dict[str, PoolView] = {}
         self._programs_due = 0.0
         self._stats_due = 0.0
-        self._asked_queues: Queues | None = None
         self._depths: dict[str, int | None] = {}
         self._states: dict[Owner, ChildState] = {}
         self._browsing_pools: set[str] = set()
@@ -164,7 +158,12 @@ class Governor:
             await self.tick()
         assert self.snapshot is not None  # noqa: S101  # a tick makes one
         return await asyncio.to_thread(
-            build_status, self.settings, self.snapshot, dict(self.workers.stats), self.ledger.counters
+            build_status,
+            self.settings,
+            self.snapshot,
+            dict(self.workers.stats),
+            self.ledger.counters,
+            self.broker,
         )
 
     async def _answer_status(self, _: Command) -> Status:
@@ -190,23 +189,6 @@ class Governor:
         self.settings = self._observer.settings = settings
         self._wake.set()
 
-    def _broker_answers(self) -> bool:
-        """Tell whether the broker can be spoken to; blocks for a second or two when it cannot."""
-        return self._queues().answers()
-
-    def _read_depths(self) -> dict[str, int | None]:
-        """Return how many tasks wait for each pool whose concurrency goes by it; blocks."""
-        queues = self._queues()
-        return {pool.name: queues.depth(pool.queues) for pool in self.settings.pools if pool.least < pool.most}
-
-    def _queues(self) -> Queues:
-        """Redis' client costs 10 MB: it is loaded when there is something to ask."""
-        if self._asked_queues is None:
-            from recyclery.observe.queues import Queues  # noqa: PLC0415
-
-            self._asked_queues = Queues(os.environ.get("RECYCLERY_BROKER_URL", ""))
-        return self._asked_queues
-
     def _stop(self) -> None:
         self._stopping = True
         self._wake.set()
@@ -223,17 +205,9 @@ class Governor:
 
     def _hear(self, reports: socket.socket) -> None:
         """Take in all datagrams that wait; a browser's pool gets a look as soon as a task of it ends."""
-        with suppress(BlockingIOError):
-            while True:
-                try:
-                    report = decode_report(reports.recv(MAX_PACKET_BYTES))
-                except msgspec.DecodeError as error:
-                    log.warning("a datagram that is no report was dropped: %s", error)
-                    continue
-                if report.version != VERSION:
-                    log.warning("a report of version %d was dropped: ours is %d", report.version, VERSION)
-                elif hear_report(self._states, report) and report.pool in self._browsing_pools:
-                    self._wake.set()
+        for report in read_reports(reports):
+            if hear_report(self._states, report) and report.pool in self._browsing_pools:
+                self._wake.set()
 
     async def _follow_events(self) -> None:
         async for _ in read_events():
@@ -263,17 +237,9 @@ class Governor:
         owners = {owner.pid: owner for owner in self.learning.tracks}
         for stat in self.workers.stats.values():
             hear_worker(self._states, owners, stat)
-        if any(pool.least < pool.most for pool in self.settings.pools):
-            self._depths = await asyncio.to_thread(self._read_depths)
-
-
-def bind_reports(path: Path) -> socket.socket:
-    """Return the datagram socket that children report to, 0600; raises OSError."""
-    reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    path.unlink(missing_ok=True)
-    reports.bind(str(path))
-    path.chmod(0o600)
-    return reports
+        ranged = [pool for pool in self.settings.pools if pool.least < pool.most]
+        if ranged:
+            self._depths = await asyncio.to_thread(self.broker.depths, ranged)
 
 
 def main() -> int:

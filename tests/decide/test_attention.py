@@ -15,3 +15,8 @@ def test_near_it_looks_come_sooner_and_soonest_when_it_would_be_reached_before_t
     before = replace(snapshot(floor_mib=700), at=AT - 0.2)
     assert next_look_seconds(snapshot(floor_mib=720), before, SETTINGS) == ALERT_SECONDS
     assert next_look_seconds(snapshot(floor_mib=850), before, SETTINGS) == URGENT_SECONDS
+
+
+def test_near_the_limit_a_late_look_is_followed_by_another_at_once() -> None:
+    late = replace(snapshot(floor_mib=720), late_seconds=3.0)
+    assert next_look_seconds(late, None, SETTINGS) == URGENT_SECONDS

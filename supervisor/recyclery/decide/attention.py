@@ -14,10 +14,16 @@ ALERT_PERCENT = 70
 URGENT_SECONDS = 0.05
 
 
+# A look that comes so late warned of nothing: the container is throttled, or thrashes.
+LATE_SECONDS = 2.0
+
+
 def next_look_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
     """Return how long to wait after this snapshot, given the one before it."""
     if snapshot is None or snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
         return CALM_SECONDS
+    if snapshot.late_seconds > LATE_SECONDS:
+        return URGENT_SECONDS
     rise = 0.0
     if before is not None and snapshot.at > before.at:
         grown = snapshot.container.floor_bytes - before.container.floor_bytes

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
 
 from recyclery.observe.snapshot import Owner
-from recyclery_worker.link import ChildReport, WorkerStat
+from recyclery_worker.link import MAX_PACKET_BYTES, VERSION, ChildReport, WorkerStat, decode_report
+
+log = logging.getLogger("recyclery")
 
 # A result and its datagram travel apart: neither is late before this has passed.
 SETTLED_SECONDS = 0.5
@@ -22,6 +30,31 @@ class ChildState:
     last_task_ended: float | None = None
     heard: float = 0.0
     idle_bytes: int = 0
+
+
+def bind_reports(path: Path) -> socket.socket:
+    """Return the datagram socket that children report to, 0600; raises OSError."""
+    reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    path.unlink(missing_ok=True)
+    reports.bind(str(path))
+    path.chmod(0o600)
+    return reports
+
+
+def read_reports(reports: socket.socket) -> Iterator[ChildReport]:
+    """Yield every report that waits; what cannot be read, or is of another version, is dropped and said."""
+    while True:
+        try:
+            report = decode_report(reports.recv(MAX_PACKET_BYTES))
+        except BlockingIOError:
+            return
+        except msgspec.DecodeError as error:
+            log.warning("a datagram that is no report was dropped: %s", error)
+            continue
+        if report.version == VERSION:
+            yield report
+        else:
+            log.warning("a report of version %d was dropped: ours is %d", report.version, VERSION)
 
 
 def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:

@@ -9,6 +9,7 @@ import psutil
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.counters import Counters
+from recyclery.observe.broker import Broker
 from recyclery.observe.ownership import count_browsers
 from recyclery.observe.processes import read_pss
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
@@ -25,13 +26,14 @@ from recyclery_worker.link import WorkerStat
 
 
 def build_status(
-    settings: Settings, snapshot: Snapshot, stats: Mapping[str, WorkerStat], counters: Counters
+    settings: Settings,
+    snapshot: Snapshot,
+    stats: Mapping[str, WorkerStat],
+    counters: Counters,
+    broker: Broker,
 ) -> Status:
     """Return the whole document."""
-    # Redis' client costs 10 MB: it is loaded when somebody asks for the first time.
-    from recyclery.observe.queues import Queues  # noqa: PLC0415
-
-    queues = Queues(os.environ.get("RECYCLERY_BROKER_URL", ""))
+    depths = broker.depths(settings.pools)
     views = {view.name: view for view in snapshot.pools}
     container = snapshot.container
     held = sum(child.tree_bytes for child in snapshot.children)
@@ -52,7 +54,7 @@ def build_status(
                 stat=stats.get(pool.name),
                 snapshot=snapshot,
                 counters=counters,
-                depth=queues.depth(pool.queues),
+                depth=depths[pool.name],
             )
             for pool in settings.pools
         },
