@@ -21,7 +21,7 @@ from recyclery.config.change import change_settings
 from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
-from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap
+from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace
 from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.ladder import decide
 from recyclery.init.programs import supervisor_socket
@@ -149,6 +149,8 @@ class Governor:
         worth = self.ledger.is_news(action, at) and not isinstance(action, Collect)
         log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
         self.ledger.note(action, outcome, at)
+        if isinstance(action, Replace) and outcome.done:
+            self.workers.note_draining(self._programs[action.pool])
         if isinstance(action, Reap | Preempt):
             self._wake.set()
 

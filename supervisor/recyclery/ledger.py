@@ -132,8 +132,9 @@ class Ledger:
         for child in before.children:
             view = views.get(child.owner.pool)
             # Children that went with their main process were not recycled.
-            stays = view is not None and view.pid == mains.get(view.name) and view.state != "stopping"
-            if child.owner not in living and stays:
+            if view is None or view.state in {"stopping", "draining"}:
+                continue
+            if child.owner not in living and view.pid == mains.get(view.name):
                 self._gone[child.owner] = Gone(child.owner, child.tree_bytes, snapshot.at)
 
     def _settle_gone(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat]) -> list[str]:

@@ -136,7 +136,8 @@ def test_status_tells_pools_children_queues_and_what_the_governor_costs(
     pool = status["pools"]["slow"]
     assert (pool["state"], pool["node"], pool["queue_depth"]) == ("running", f"slow@{os.uname().nodename}", 0)
     (child,) = pool["children"]
-    assert child["pss_bytes"] > 5 << 20
+    assert child["python_bytes"] > 5 << 20
+    assert child["pss_bytes"] == child["python_bytes"] + child["browser_bytes"] + child["other_bytes"]
     assert status["governor"]["pss_bytes"] > 5 << 20
     assert status["container"]["limit_bytes"] > 0
 

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from recyclery.act.perform import Outcome
 from recyclery.decide.actions import Hold, Notice, Preempt, Replace, Retire, Scale, Tune
 from recyclery.ledger import SAY_AGAIN_SECONDS, Ledger
@@ -52,6 +54,17 @@ def test_a_retired_child_that_has_left_is_told_with_what_came_back() -> None:
 def test_a_child_that_died_by_itself_is_told() -> None:
     ledger = Ledger()
     assert leave(ledger) == ["slow/20 died with 300 MiB, not by us"]
+
+
+@pytest.mark.parametrize("state", ["stopping", "draining"])
+def test_children_that_go_with_their_worker_are_not_counted(state: str) -> None:
+    ledger = Ledger()
+    before = look(alive=True, at=AT + 1)
+    after = replace(look(alive=False, at=AT + 2), pools=(slow_view(state=state),))
+    for seen in (before, after, replace(after, at=AT + 20)):
+        assert ledger.begin(seen, {}, SETTINGS) == []
+        ledger.end(seen)
+    assert ledger.counters.recycles == {}
 
 
 def test_a_child_that_reached_its_limit_is_counted_and_not_worth_a_line() -> None:

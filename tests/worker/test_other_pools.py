@@ -57,6 +57,7 @@ def test_with_a_missing_hook_the_worker_is_replaced_where_a_child_would_have_bee
         main = running.status()["pools"]["slow"]["pid"]
         sender.send_task("sample_app.leave_memory", (250 << 20,), queue="low").get(timeout=20)
         running.wait_for_line("replace slow: child ")
+        assert "has not answered" not in running.output
         running.wait_for_line("slow@", count=2)
         assert sender.send_task("sample_app.nap", (0,), queue="low").get(timeout=30) != first
         pool = wait_for(lambda: running.status()["pools"]["slow"], "its status")

@@ -60,9 +60,16 @@ class Workers:
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: dict[str, str] = {}
         self._last: dict[str, WorkerStat] = {}
+        self._draining: dict[str, int] = {}
+
+    def note_draining(self, view: PoolView) -> None:
+        """Take down that this worker was told to stop after its tasks: it answers no more, and that is well."""
+        if view.pid is not None:
+            self._draining[view.name] = view.pid
 
     async def ask(self, running: Mapping[str, int]) -> None:
         """Ask the pools whose main process runs (its pid by the pool's name), all at once."""
+        running = {name: pid for name, pid in running.items() if self._draining.get(name) != pid}
         replies = await asyncio.gather(*(self._ask_stat(name) for name in running))
         self.stats = {stat.pool: stat for stat in replies if stat is not None}
         self._last |= self.stats
@@ -95,6 +102,8 @@ class Workers:
                 max_tasks_per_child=last.max_tasks_per_child,
                 holding=last.holding,
             )
+        if view.pid is not None and self._draining.get(view.name) == view.pid:
+            return replace(view, state="draining")
         if view.state == "running" and view.name in self._silent:
             return replace(view, state=self._silent[view.name])
         return view

@@ -92,12 +92,24 @@ def build_pool(
 def build_child(child: Child, at: float) -> ChildStatus:
     """Return one child's part."""
     started = next(process.started for process in child.processes if process.pid == child.owner.pid)
+    python = browser = other = 0
+    for process in child.processes:
+        pss = read_pss(process.pid)
+        if process.pid == child.owner.pid:
+            python += pss
+        elif process.is_browser:
+            browser += pss
+        else:
+            other += pss
     return ChildStatus(
         pid=child.owner.pid,
         tasks_done=child.tasks_done,
-        pss_bytes=sum(read_pss(process.pid) for process in child.processes),
+        pss_bytes=python + browser + other,
         age_seconds=round(at - started, 1),
         task=child.task_name,
+        python_bytes=python,
+        browser_bytes=browser,
+        other_bytes=other,
     )
 
 

@@ -18,13 +18,16 @@ class ContainerStatus(msgspec.Struct):
 
 
 class ChildStatus(msgspec.Struct):
-    """One pool child; `pss_bytes` is of its whole tree."""
+    """One pool child; `pss_bytes` is of its whole tree, and the sum of the three after `task`."""
 
     pid: int
     tasks_done: int
     pss_bytes: int
     age_seconds: float
     task: str | None
+    python_bytes: int
+    browser_bytes: int
+    other_bytes: int
 
 
 class PoolStatus(msgspec.Struct):
