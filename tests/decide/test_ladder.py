@@ -10,7 +10,9 @@ from msgspec import structs
 from recyclery.config.settings import SLOW, Pool, Settings
 from recyclery.decide import ladder
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
+from recyclery.decide.budget import height_bytes
 from recyclery.decide.model import PoolModel
+from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
 from recyclery.observe.snapshot import (
     Child,
@@ -256,3 +258,18 @@ def test_there_is_never_more_than_one_heavy_action_nor_one_on_a_pid_that_is_not_
     assert {
         member.pid for action in actions if isinstance(action, Reap | Preempt) for member in action.processes
     } <= ours
+
+
+def test_a_child_that_leaves_anyway_is_not_retired_and_takes_no_room_from_its_successor() -> None:
+    done = child(mib=110, tasks_done=9)
+    fresh = child(mib=50, owner=Owner("slow", 21, 2100), tasks_done=0)
+    for view in (slow_view(max_tasks_per_child=9), slow_view(leaving=frozenset({20}))):
+        assert decide(snapshot(done, fresh, floor_mib=480, pools=(view,)), LEARNED, SETTINGS) == []
+        assert list(find_notices(snapshot(done, fresh, floor_mib=480, pools=(view,)), LEARNED, SETTINGS)) == []
+
+
+def test_a_child_that_stands_by_does_not_count_as_one_more_task() -> None:
+    busy = child(process(30, started=95.0, mib=250), task_id="t")
+    standby = child(mib=50, owner=Owner("slow", 21, 2100), tasks_done=0)
+    assert height_bytes(snapshot(busy, floor_mib=500), LEARNED, SETTINGS) == 540 * MIB
+    assert height_bytes(snapshot(busy, standby, floor_mib=550), LEARNED, SETTINGS) == 590 * MIB

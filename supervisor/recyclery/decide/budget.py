@@ -6,6 +6,8 @@ count shared pages more than once, differences of them do not.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.model import PoolModel
 from recyclery.decide.past import Past
@@ -19,9 +21,34 @@ def level_bytes(snapshot: Snapshot, percent: float) -> int:
     return int(snapshot.container.limit_bytes * percent / 100)
 
 
-def height_bytes(snapshot: Snapshot, past: Past) -> int:
-    """Return the floor when every child of every pool has its task at its peak."""
-    return snapshot.container.floor_bytes + sum(still_to_come(child, past) for child in snapshot.children)
+def height_bytes(snapshot: Snapshot, past: Past, settings: Settings, without: Child | None = None) -> int:
+    """Return the floor when as many children as may run have their task at its peak; or that of all but one.
+
+    Of a pool with a child more than may run, one stands by until another has left: it does not count yet.
+    """
+    total = snapshot.container.floor_bytes - (without.tree_bytes if without is not None else 0)
+    for pool in settings.pools:
+        places = at_a_time(snapshot, pool)
+        if without is not None and without.owner.pool == pool.name:
+            places -= 1
+        others = [
+            child
+            for child in children_of(snapshot, pool.name)
+            if child is not without and not is_leaving(child, snapshot)
+        ]
+        busy = [still_to_come(child, past) for child in others if child.task_id is not None]
+        idle = [still_to_come(child, past) for child in others if child.task_id is None]
+        total += sum(busy) + sum(idle[: max(0, places - len(busy))])
+    return total
+
+
+def is_leaving(child: Child, snapshot: Snapshot) -> bool:
+    """Tell whether an idle child will get no task any more."""
+    view = find_view(snapshot, child.owner.pool)
+    if view is None or child.task_id is not None:
+        return False
+    at_limit = view.max_tasks_per_child is not None and child.tasks_done >= view.max_tasks_per_child
+    return at_limit or child.owner.pid in view.leaving
 
 
 def still_to_come(child: Child, past: Past) -> int:
@@ -34,14 +61,15 @@ def still_to_come(child: Child, past: Past) -> int:
 
 def child_budget(child: Child, snapshot: Snapshot, past: Past, settings: Settings) -> int:
     """Return what one child may hold: the retire level, less all else at its height."""
-    rest = height_bytes(snapshot, past) - child.tree_bytes - still_to_come(child, past)
+    rest = height_bytes(snapshot, past, settings, without=child)
     return level_bytes(snapshot, settings.memory.retire_percent) - rest
 
 
 def pool_budget(pool: Pool, snapshot: Snapshot, past: Past, settings: Settings) -> int:
     """Return what each child of a pool may hold: the retire level, less all else at its height, shared out."""
-    own = sum(child.tree_bytes + still_to_come(child, past) for child in children_of(snapshot, pool.name))
-    rest = height_bytes(snapshot, past) - own
+    others = replace(settings, pools=tuple(other for other in settings.pools if other.name != pool.name))
+    own = sum(child.tree_bytes for child in children_of(snapshot, pool.name))
+    rest = height_bytes(snapshot, past, others) - own
     return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // at_a_time(snapshot, pool)
 
 

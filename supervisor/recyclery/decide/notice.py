@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Notice
-from recyclery.decide.budget import at_a_time, children_of, level_bytes, mib
+from recyclery.decide.budget import at_a_time, children_of, is_leaving, level_bytes, mib
 from recyclery.decide.model import PoolModel
 from recyclery.decide.past import Past
 from recyclery.observe.snapshot import Snapshot
@@ -33,8 +33,8 @@ def find_tightness(snapshot: Snapshot, past: Past, settings: Settings) -> Iterat
         if len(model.tails) < KNOWN_RUNS:
             continue
         fresh, largest = int(model.fresh_child_bytes or 0), max(model.tails)
-        children = children_of(snapshot, pool.name)
-        needed += sum(fresh + largest - child.tree_bytes for child in children)
+        staying = [child for child in children_of(snapshot, pool.name) if not is_leaving(child, snapshot)]
+        needed += sum(fresh + largest - child.tree_bytes for child in staying[: at_a_time(snapshot, pool)])
         costs[pool] = f"{pool.name} {at_a_time(snapshot, pool)} x {mib(fresh + largest)}"
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     if needed <= hard or not costs:

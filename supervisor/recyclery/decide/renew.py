@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Replace, Retire
-from recyclery.decide.budget import child_budget, count, find_view, gain_bytes, level_bytes, mib
+from recyclery.decide.budget import child_budget, count, find_view, gain_bytes, is_leaving, level_bytes, mib
 from recyclery.decide.limits import LEAST_GAIN_BYTES, must_retire
 from recyclery.decide.model import PoolModel
 from recyclery.decide.past import Past, is_recent
@@ -27,7 +27,9 @@ def renew_children(snapshot: Snapshot, past: Past, settings: Settings) -> Retire
     a task, not another one in its place: it waits until that is done.
     """
     pools = {pool.name: pool for pool in settings.pools}
-    children = [child for child in snapshot.children if child.owner.pool in pools]
+    children = [
+        child for child in snapshot.children if child.owner.pool in pools and not is_leaving(child, snapshot)
+    ]
     if not children:
         return None
     worst = max(children, key=lambda child: gain_bytes(child, past))

@@ -45,7 +45,7 @@ def higher(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings:
     if not model.tails or snapshot.cpu_share > CPU_FULL:
         return None
     one = int(model.fresh_child_bytes or 0) + model.tail_bytes
-    needed = height_bytes(snapshot, past) + one
+    needed = height_bytes(snapshot, past, settings) + one
     level = level_bytes(snapshot, settings.memory.retire_percent)
     if needed > level:
         return None
@@ -64,7 +64,7 @@ def lower(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings: 
     assert view.concurrency is not None  # noqa: S101  # the caller has looked
     if view.concurrency <= pool.least:
         return None
-    needed = height_bytes(snapshot, past)
+    needed = height_bytes(snapshot, past, settings)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     # Between the retire and the hard level nothing changes, lest it go up and down for ever.
     if needed > hard and not is_recent(past.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS):

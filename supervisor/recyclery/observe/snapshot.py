@@ -102,6 +102,8 @@ class PoolView:
     pid: int | None
     retires: bool = True
     """Whether it lets single children go; else the whole worker is replaced."""
+    leaving: frozenset[int] = frozenset()
+    """Children that were told to leave, by pid; they get no task."""
     concurrency: int | None = None
     max_tasks_per_child: int | None = None
     holding: bool | None = None

@@ -98,6 +98,7 @@ class Workers:
             view = replace(
                 view,
                 retires=last.retires,
+                leaving=frozenset(left.pid for left in last.departures),
                 concurrency=last.concurrency,
                 max_tasks_per_child=last.max_tasks_per_child,
                 holding=last.holding,
