@@ -172,6 +172,16 @@ def test_a_killed_child_gives_its_task_slot_back(sender: Celery, fresh_redis: st
         assert len(run(sender, 3)) == 3
 
 
+def test_children_that_cannot_be_started_cost_no_result_and_come_later(
+    sender: Celery, fresh_redis: str
+) -> None:
+    with bare_worker(fresh_redis, max_tasks=2, app="forkless_app") as worker:
+        # The first child's successor and the two tries after it fail.
+        assert len(run(sender, 2)) == 2
+        assert len(run(sender, 4)) == 4
+        wait_for(lambda: worker.stat().departures, "children leave as ever")
+
+
 def test_a_task_past_its_hard_time_limit_costs_no_slot(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, options=("--time-limit", "1")):
         with pytest.raises(TimeLimitExceeded):

@@ -15,6 +15,7 @@ from celery.concurrency import asynpool
 
 # Read in Celery 5.5.3, 5.6.3 and 5.7.0 with billiard 4.2.4 and 4.3.2.
 POOL_METHODS = (
+    "WorkerProcess",
     "_create_worker_process",
     "_join_exited_workers",
     "_maintain_pool",

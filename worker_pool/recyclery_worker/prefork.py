@@ -20,9 +20,12 @@ from typing import Any
 from billiard import pool as billiard_pool
 from celery.concurrency import asynpool, prefork
 from celery.signals import worker_before_create_process
+from celery.utils.log import get_logger
 
 from recyclery_worker.link import Departure
 from recyclery_worker.pool_child import Worker
+
+logger = get_logger(__name__)
 
 # With several children, each leaves up to this share of the limit early, lest those of one age leave together.
 JITTER = 0.3
@@ -60,15 +63,27 @@ class Pool(asynpool.AsynPool):
         self._collected = -COLLECT_EVERY_SECONDS
         super().__init__(*args, **kwargs)
 
+    def WorkerProcess(self, worker: Any) -> Any:
+        """Return a process for a child, not yet started."""
+        process = super().WorkerProcess(worker)
+        process._recyclery = Record(limit=self._draw_limit())
+        return process
+
     def _create_worker_process(self, i: int) -> Any:
         # Celery collects garbage before each fork (celery#2927); with several a second, once is enough.
         worker_before_create_process.send(sender=self)
         if time.monotonic() - self._collected > COLLECT_EVERY_SECONDS:
             gc.collect()
             self._collected = time.monotonic()
-        process = billiard_pool.Pool._create_worker_process(self, i)
-        process._recyclery = Record(limit=self._draw_limit())
-        return process
+        there = list(self._pool)
+        try:
+            return billiard_pool.Pool._create_worker_process(self, i)
+        except OSError:
+            # billiard has put it into the pool before it starts it.
+            for stillborn in [process for process in self._pool if process not in there]:
+                self._pool.remove(stillborn)
+                self._queues |= {queues: None for queues, owner in self._queues.items() if owner is stillborn}
+            raise
 
     def _draw_limit(self) -> int | None:
         limit = self._maxtasksperchild
@@ -135,7 +150,12 @@ class Pool(asynpool.AsynPool):
         if all(owner is not None for owner in self._queues.values()):
             self._queues[self.create_process_queues()] = None
         taken = {child.index for child in self._pool}
-        process = self._create_worker_process(next(i for i in range(len(taken) + 1) if i not in taken))
+        try:
+            process = self._create_worker_process(next(i for i in range(len(taken) + 1) if i not in taken))
+        except OSError as error:
+            # Not to be thrown into the middle of a result's handling: the pool's timer tries again.
+            logger.error("no pool child can be started: %s; trying again", error)
+            return
         process._recyclery.stands_by = stands_by
 
     def _fill_up(self) -> None:
@@ -195,7 +215,9 @@ class Pool(asynpool.AsynPool):
         """Set how many tasks run at a time. Fewer: idle children leave at once, busy ones after their task."""
         for _ in range(processes - self._processes):
             self._processes += 1
-            self._putlock.grow()
+            # kombu's grow() lets in two where tasks wait.
+            self._putlock.initial_value += 1
+            self._putlock.release()
         self._fill_up()
         for process in sorted(self._pool, key=lambda child: child.inqW_fd in self._busy_workers):
             if self._processes <= processes:
@@ -242,15 +264,16 @@ class Pool(asynpool.AsynPool):
         The task slot of a child that died with a task in hand is given back here, for no result will do it.
         Upstream gives one back for every child gone, and so lets in a task too many at each recycle.
         """
-        in_hand = {process.pid for process in self._pool if self._has_task(process)}
-        before = {process.pid for process in self._pool}
+        in_hand = {process: process._recyclery.tasks_done for process in self._pool if self._has_task(process)}
         exitcodes = self._join_exited_workers()
-        gone = before - {process.pid for process in self._pool}
-        self._repopulate_pool(exitcodes)
+        with contextlib.suppress(OSError):
+            self._repopulate_pool(exitcodes)
         if self._state == asynpool.RUN:
             self._fill_up()
-        for _ in gone & in_hand:
-            self._putlock.release()
+        for process, tasks_done in in_hand.items():
+            # One that had sent its result before it died has given the slot back by that.
+            if process not in self._pool and process._recyclery.tasks_done == tasks_done:
+                self._putlock.release()
 
     def _has_task(self, process: Any) -> bool:
         """Whether the child has accepted a task whose result is not here; one not accepted is put back."""

@@ -93,6 +93,7 @@ class LinkServer(bootsteps.StartStopStep):
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """Serve on the hub; called again for each new hub after the broker was away."""
+        self._holding.arm()
         if self._listener is not None:
             hub.add_reader(self._listener, self._accept, worker, hub)
             for peer in self._peers:
