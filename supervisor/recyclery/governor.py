@@ -21,7 +21,7 @@ from recyclery.config.change import change_settings
 from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
-from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace
+from recyclery.decide.actions import Action, Collect, Hold, Notice, Preempt, Reap, Replace, Scale, Tune
 from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.ladder import decide
 from recyclery.init.programs import supervisor_socket
@@ -149,10 +149,22 @@ class Governor:
         worth = self.ledger.is_news(action, at) and not isinstance(action, Collect)
         log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
         self.ledger.note(action, outcome, at)
-        if isinstance(action, Replace) and outcome.done:
-            self.workers.note_draining(self._programs[action.pool])
+        if outcome.done:
+            self._foresee(action)
         if isinstance(action, Reap | Preempt):
             self._wake.set()
+
+    def _foresee(self, action: Action) -> None:
+        """Take what a worker was told for what it does, until it says so itself."""
+        match action:
+            case Replace(pool=pool):
+                self.workers.note_draining(self._programs[pool])
+            case Hold(pool=pool, on=on):
+                self.workers.note_change(pool, holding=on)
+            case Tune(pool=pool, max_tasks=max_tasks):
+                self.workers.note_change(pool, max_tasks_per_child=max_tasks)
+            case Scale(pool=pool, concurrency=concurrency):
+                self.workers.note_change(pool, concurrency=concurrency)
 
     async def status(self) -> Status:
         """Return the status document; the dear readings are made in a thread."""
@@ -177,8 +189,11 @@ class Governor:
         except BadConfiguration as error:
             return Problem(error=str(error))
         what = ", ".join(f"{key} = {value}" for key, value in command.values.items())
-        # For a governor that comes after this one; PID 1 writes it anew at every start.
-        write_settings(changed)
+        try:
+            # For a governor that comes after this one; PID 1 writes it anew at every start.
+            write_settings(changed)
+        except OSError as error:
+            return Problem(error=f"{changed.runtime_dir}: {error.strerror}")
         self._follow(changed)
         log.info("set %s: %s", command.table, what)
         return Done(done=f"{command.table}: {what}, until the supervisor's next start")
@@ -188,6 +203,10 @@ class Governor:
 
     def _follow(self, settings: Settings) -> None:
         """Go by other settings from the next tick on."""
+        before = {pool.name: pool.max_tasks_per_child for pool in self.settings.pools}
+        self.ledger.changed |= {
+            pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)
+        }
         self.settings = self._observer.settings = settings
         self._wake.set()
 

@@ -38,8 +38,10 @@ class Learning:
 
     def take_in(self, snapshot: Snapshot) -> None:
         """Learn from one look at all children."""
+        mains = {view.pid: view.state == "running" for view in snapshot.pools}
         for child in snapshot.children:
-            if child.task_id is None:
+            # One that ended as it was read holds nothing; a main process that still starts is no child yet.
+            if child.task_id is None and child.tree_bytes and mains.get(child.owner.pid, True):
                 model = self.models.get(child.owner.pool, PoolModel())
                 self.models[child.owner.pool] = learn_idle(model, child.tree_bytes)
         self.tracks, runs = follow(self.tracks, snapshot)

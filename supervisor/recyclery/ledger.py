@@ -39,6 +39,7 @@ class Ledger:
     refused: dict[str, int] = field(default_factory=dict)
     scaled: dict[str, float] = field(default_factory=dict)
     clean_lifetimes: dict[str, int] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
     preempted: float | None = None
     said: dict[str, float] = field(default_factory=dict)
     _busy_since: dict[str, float] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Ledger:
             refused=self.refused,
             scaled=self.scaled,
             clean_lifetimes=self.clean_lifetimes,
+            changed=frozenset(self.changed),
             busy_since=self._busy_since,
             idle_since=self._idle_since,
             preempted=self.preempted,
@@ -74,8 +76,11 @@ class Ledger:
             case Retire(owner=owner) if outcome.done:
                 self.retired[owner] = at
                 self.refused.pop(owner.pool, None)
-            case Retire(owner=owner):
+            case Retire(owner=owner) if outcome.refused:
                 self.refused[owner.pool] = self.refused.get(owner.pool, 0) + 1
+            case Retire(owner=owner):
+                # It may have been heard: asked again only after a while.
+                self.retired[owner] = at
             case Replace(pool=pool) if outcome.done:
                 self.replaced[pool] = at
                 self.refused.pop(pool, None)
@@ -85,6 +90,7 @@ class Ledger:
                 self.counters.preempted.add(owner)
             case Tune(pool=pool):
                 self.clean_lifetimes[pool] = 0
+                self.changed.discard(pool)
             case Scale(pool=pool):
                 self.scaled[pool] = at
             case Notice(kind=kind):

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from recyclery.decide.actions import Hold
+from recyclery.decide.model import PoolModel
 from recyclery.decide.relieve import hold_pools
 from recyclery.observe.snapshot import Snapshot
-from support.snapshots import LEARNED, SETTINGS, child, slow_view, snapshot
+from support.snapshots import LEARNED, MIB, SETTINGS, child, slow_view, snapshot
 
 
 def near(floor_mib: int, *, holding: bool | None = False, busy: bool = False) -> Snapshot:
@@ -42,6 +43,18 @@ def test_a_pool_whose_next_task_fits_is_let_go_though_memory_is_short() -> None:
     small = replace(LEARNED, models={})
     (hold,) = hold_pools(near(910, holding=True), small, SETTINGS)
     assert not hold.on
+
+
+def test_a_task_that_just_fits_does_not_end_a_hold() -> None:
+    small = replace(LEARNED, models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(30 * MIB,) * 200)})
+    tail = small.models["slow"].tail_bytes >> 20
+    (held,) = hold_pools(near(950 - tail - 20, holding=True), small, SETTINGS)
+    (free,) = hold_pools(near(950 - tail - 35, holding=True), small, SETTINGS)
+    assert (held.on, free.on) == (True, False)
+
+
+def test_a_silent_worker_is_not_asked() -> None:
+    assert holds(snapshot(child(), floor_mib=910, pools=(slow_view(state="not answering"),))) == []
 
 
 def test_a_worker_that_cannot_be_told_is_not() -> None:

@@ -100,6 +100,11 @@ def test_an_idle_child_that_shrinks_begins_its_next_task_from_there() -> None:
     assert ended.before_bytes == 60 * MIB
 
 
+def test_an_idle_child_that_seems_to_grow_has_begun_a_task_nobody_told_of() -> None:
+    looks = (seen(50), seen(60, done=1), seen(200, done=1), seen(250, done=1, task="t"), seen(65, done=2))
+    assert [run.before_bytes for run in follow(*looks)] == [50 * MIB, 60 * MIB]
+
+
 def test_children_are_followed_each_by_itself_and_forgotten_when_gone() -> None:
     looks = [
         snapshot(seen(50)),

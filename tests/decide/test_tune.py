@@ -47,6 +47,12 @@ def test_the_limit_goes_up_again_by_a_tenth_and_only_after_clean_lifetimes() -> 
     assert tuned(replace(past, clean_lifetimes={"slow": 2}), current=20, most=100) == [22]
 
 
+def test_a_higher_number_in_the_settings_is_taken_at_once_as_far_as_was_learned() -> None:
+    changed = replace(leaking(0), changed=frozenset({"slow"}))
+    assert tuned(changed, current=20, most=100) == [100]
+    assert tuned(Past(), current=20, most=100) == [100]
+
+
 def test_a_budget_that_moves_a_little_changes_nothing() -> None:
     past = leaking(40)
     (limit,) = tuned(past, floor_mib=460)

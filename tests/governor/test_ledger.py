@@ -12,7 +12,7 @@ from recyclery_worker.link import Departure, WorkerStat
 from support.snapshots import AT, CHILD, SETTINGS, child, slow_view, snapshot
 
 DONE = Outcome(done=True, line="done")
-FAILED = Outcome(done=False, line="refused")
+REFUSED = Outcome(done=False, refused=True, line="refused")
 RETIRE = Retire(owner=CHILD, reason="too large")
 
 
@@ -84,10 +84,17 @@ def test_a_new_limit_begins_the_count_of_clean_lifetimes_anew() -> None:
 def test_retirements_that_are_not_carried_out_are_counted_until_one_is() -> None:
     ledger = Ledger()
     for _ in range(3):
-        ledger.note(RETIRE, FAILED, AT)
+        ledger.note(RETIRE, REFUSED, AT)
     assert ledger.past({}).refused == {"slow": 3}
     ledger.note(RETIRE, DONE, AT)
     assert ledger.past({}).refused == {}
+
+
+def test_a_worker_that_does_not_answer_has_not_refused_and_is_asked_again_later() -> None:
+    ledger = Ledger()
+    ledger.note(RETIRE, Outcome(done=False, line="no answer"), AT)
+    past = ledger.past({})
+    assert (past.refused, past.retired) == ({}, {CHILD: AT})
 
 
 def test_what_was_done_when_is_known_to_the_next_decision() -> None:

@@ -43,4 +43,5 @@ def on_task_postrun(**_: Any) -> None:
     """After a task, in the process that ran it."""
     told = reporter()
     if told is not None:
-        told.task_ended()
+        # Nobody else mends what is not told here.
+        told.task_ended(tell=True)

@@ -52,15 +52,15 @@ class Reporter:
         if not self._last_was_short:
             self._send()
 
-    def task_ended(self) -> None:
-        """Note the end of the task started last; nothing if there is none."""
+    def task_ended(self, *, tell: bool = False) -> None:
+        """Note the end of the task started last; nothing if there is none. `tell` of a short one too."""
         if self._running is None:
             return
         self._running = None
         self._tasks_done += 1
         self._last_task_ended = now()
         self._last_was_short = self._last_task_ended - self._task_started < SHORT_SECONDS
-        if not self._last_was_short or self._last_task_ended - self._sent > SHORT_SECONDS:
+        if tell or not self._last_was_short or self._last_task_ended - self._sent > SHORT_SECONDS:
             # With work waiting the next task begins within a millisecond: nobody else sees this moment.
             self._idle_bytes = read_anon_bytes()
             self._send()

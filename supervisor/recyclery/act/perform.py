@@ -30,10 +30,14 @@ from recyclery_worker import link
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether an action did what it was for, and the line for the log."""
+    """Whether an action did what it was for, and the line for the log.
+
+    `refused` where the worker said no, not where it said nothing.
+    """
 
     done: bool
     line: str
+    refused: bool = False
 
 
 HOLD_SECONDS = 15.0
@@ -92,7 +96,7 @@ async def ask(runtime_dir: Path, pool: str, request: link.Request, what: str, ca
     except NoAnswer as silence:
         return Outcome(done=False, line=f"{what}; not done: {silence}")
     if isinstance(reply, link.Refused):
-        return Outcome(done=False, line=f"{what}; refused: {reply.reason}")
+        return Outcome(done=False, refused=True, line=f"{what}; refused: {reply.reason}")
     return Outcome(done=True, line=f"{what}; {came}")
 
 

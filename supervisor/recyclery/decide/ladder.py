@@ -8,7 +8,7 @@
 | 3 hold | `hold_pools` | near the limit, the next task of a pool would pass the hard level |
 | 4 replace | `renew_children` | as 2, where the worker cannot let single children go |
 | | `replace_grown_main` | memory is short because a worker's main process grew |
-| 5 preempt | `preempt_largest` | the floor is above the hard level, or will be past the limit in a moment |
+| 5 preempt | `preempt_largest` | the floor is above the hard level |
 | | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
 | | `find_notices` | no recycle would help |
 """
@@ -42,10 +42,11 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
     )
     return [
         *reaps,
-        *collect_defunct(snapshot),
-        *tune_limits(left, past, settings),
-        *hold_pools(left, past, settings),
+        # Before all that has to be asked of workers, which may take their time.
         *([heavy] if heavy is not None else []),
+        *collect_defunct(snapshot),
+        *hold_pools(left, past, settings),
+        *tune_limits(left, past, settings),
         *scale_pools(left, past, settings),
         *find_notices(left, past, settings),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from recyclery.decide.model import PoolModel
@@ -24,6 +24,8 @@ class Past:
     """When each pool's concurrency was last changed."""
     clean_lifetimes: Mapping[str, int] = field(default_factory=dict)
     """How many children of each pool in a row reached the limit now in force without any rung's help."""
+    changed: Set[str] = frozenset()
+    """Pools whose settings were changed and whose limit has not followed yet."""
     busy_since: Mapping[str, float] = field(default_factory=dict)
     """Since when each pool has had every child at work and tasks waiting; absent where it has not."""
     idle_since: Mapping[str, float] = field(default_factory=dict)

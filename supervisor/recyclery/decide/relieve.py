@@ -16,6 +16,8 @@ from recyclery.observe.snapshot import Child, Snapshot
 PREEMPT_AGAIN_SECONDS = 2.0
 # A level that was passed counts as left only this far below it.
 CLEAR_PERCENT = 10
+# A held pool's next task must fit with so much of the limit to spare, lest it be held and let go by turns.
+MARGIN_PERCENT = 3
 
 
 def hold_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Hold]:
@@ -29,22 +31,22 @@ def hold_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[H
     high = level_bytes(snapshot, settings.memory.high_percent)
     clear = level_bytes(snapshot, settings.memory.high_percent - CLEAR_PERCENT)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
+    margin = level_bytes(snapshot, MARGIN_PERCENT)
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or view.holding is None:
+        if view is None or view.holding is None or view.state != "running":
             continue
         next_bytes = past.models.get(pool.name, PoolModel()).tail_bytes
-        fits = floor + next_bytes <= hard
-        wanted = floor >= (clear if view.holding else high) and not fits
-        if wanted and (view.holding or has_room_for_a_task(snapshot, pool)):
-            reason = (
-                f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}: "
-                f"together past {mib(hard)}, {settings.memory.hard_percent:g} % of the limit"
-            )
-            yield Hold(pool=pool.name, on=True, renewed=view.holding, reason=reason)
+        reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}"
+        if view.holding:
+            on = floor >= clear and floor + next_bytes > hard - margin
+        else:
+            on = floor >= high and floor + next_bytes > hard and has_room_for_a_task(snapshot, pool)
+        if on:
+            past_it = f"together past {mib(hard)}, {settings.memory.hard_percent:g} % of the limit"
+            yield Hold(pool=pool.name, on=True, renewed=view.holding, reason=f"{reason}: {past_it}")
         elif view.holding:
-            reason = f"{mib(floor)} cannot be reclaimed, and the next task's {mib(next_bytes)} have room"
-            yield Hold(pool=pool.name, on=False, renewed=False, reason=reason)
+            yield Hold(pool=pool.name, on=False, renewed=False, reason=f"{reason}, for which there is room")
 
 
 def has_room_for_a_task(snapshot: Snapshot, pool: Pool) -> bool:

@@ -44,7 +44,9 @@ def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | No
         return fresh, None
     if child.tasks_done == track.tasks_done:
         if idle:
-            return replace(fresh, task_name=None), None
+            # An idle child does not grow, but for a fresh one: a task has begun that was not told of yet.
+            seen = tree if track.idle_bytes is None or child.tasks_done == 0 else min(tree, track.idle_bytes)
+            return replace(fresh, idle_bytes=seen, task_name=None), None
         return replace(
             track, peak_bytes=max(track.peak_bytes, tree), task_name=child.task_name or track.task_name
         ), None

@@ -19,7 +19,7 @@ def tune_limits(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[
     """
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or not view.retires or view.max_tasks_per_child is None:
+        if view is None or not view.retires or view.state != "running" or view.max_tasks_per_child is None:
             continue
         tune = tune_limit(pool, view.max_tasks_per_child, snapshot, past, settings)
         if tune is not None:
@@ -29,9 +29,9 @@ def tune_limits(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[
 def tune_limit(pool: Pool, current: int, snapshot: Snapshot, past: Past, settings: Settings) -> Tune | None:
     """Return the change of one pool's limit, if there is to be one."""
     most = pool.max_tasks_per_child
-    if current > most:
-        return Tune(pool=pool.name, max_tasks=most, reason=f"the settings say {most}")
     model = past.models.get(pool.name)
+    if current > most or (current < most and model is None):
+        return Tune(pool=pool.name, max_tasks=most, reason=f"the settings say {most}")
     if model is None:
         return None
     budget = pool_budget(pool, snapshot, past, settings)
@@ -39,7 +39,11 @@ def tune_limit(pool: Pool, current: int, snapshot: Snapshot, past: Past, setting
     if wanted > current * (1 - DEADBAND) and wanted <= current:
         # The budget goes up and down with what the other pools do: that alone is no reason.
         return None
-    chosen = adjust_max_tasks(current, past.clean_lifetimes.get(pool.name, 0), wanted)
+    if pool.name in past.changed:
+        # A new number in the settings is taken at once, as far as what was learned allows.
+        chosen = wanted
+    else:
+        chosen = adjust_max_tasks(current, past.clean_lifetimes.get(pool.name, 0), wanted)
     if chosen == current:
         return None
     reason = f"{wanted} such tasks fit the {mib(budget)} that a child may hold, the largest one on top"

@@ -142,8 +142,13 @@ class Engine(Supervisor):  # type: ignore[misc]
             self.options.logger.error(f"HUP: nothing is changed: {error}")
             return
         # What `recyclery set` changed since gives way to the file.
-        self._settings, changes, waiting = follow_file(self._settings, fresh)
-        write_settings(self._settings)
+        settings, changes, waiting = follow_file(self._settings, fresh)
+        try:
+            write_settings(settings)
+        except OSError as error:
+            self.options.logger.error(f"HUP: nothing is changed: {settings.runtime_dir}: {error.strerror}")
+            return
+        self._settings = settings
         self.options.logger.info(f"HUP: {'; '.join(changes) or 'nothing has changed'}")
         if waiting:
             self.options.logger.warn(f"HUP: at the next start: {'; '.join(waiting)}")

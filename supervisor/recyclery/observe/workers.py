@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -61,6 +62,12 @@ class Workers:
         self._silent: dict[str, str] = {}
         self._last: dict[str, WorkerStat] = {}
         self._draining: dict[str, int] = {}
+
+    def note_change(self, pool: str, **changes: Any) -> None:
+        """Take down what the worker was just told, which its last word does not hold yet."""
+        last = self._last.get(pool)
+        if last is not None:
+            self._last[pool] = msgspec.structs.replace(last, **changes)
 
     def note_draining(self, view: PoolView) -> None:
         """Take down that this worker was told to stop after its tasks: it answers no more, and that is well."""
