@@ -122,7 +122,8 @@ def test_a_worker_of_another_pool_is_replaced_when_it_has_grown(
         sending_to(apart) as sender,
     ):
         running.wait_until_ready("slow")
-        wait_for(lambda: running.status()["pools"]["slow"]["children"], "it is watched")
+        # From then on it is known what it holds without tasks.
+        wait_for(lambda: running.status()["pools"]["slow"]["state"] == "running", "it has started")
         first = sender.send_task("sample_app.leave_memory", (250 << 20,), queue="low").get(timeout=20)
         running.wait_for_line("replace slow: ")
         assert wait_for(lambda: run_elsewhere(sender, first), "another worker", seconds=60)

@@ -11,6 +11,7 @@ from recyclery.observe.snapshot import Owner, Process
 MARKER = b"RECYCLERY_CHILD="
 # A process read between fork and exec still shows its parent's environment: look again until this old.
 SETTLED_SECONDS = 2.0
+READ_BYTES = 64 * 1024
 
 
 def list_processes() -> list[Process]:
@@ -55,11 +56,20 @@ def with_memory(process: Process) -> Process:
 
 def read_file(path: str) -> bytes:
     """Return a file under /proc; empty when the process is gone or not ours to read."""
+    # Bare system calls: a file object costs a third more, some hundred times a second.
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # as above
-            return file.readall()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        content = b""
+        while part := os.read(file, READ_BYTES):
+            content += part
+        return content
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 class Markers:
