@@ -42,7 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
     change.add_argument("table", metavar="POOL", help="a pool's name, or `memory`")
-    change.add_argument("values", metavar="KEY=VALUE", nargs="+", help="as in recyclery.toml")
+    change.add_argument(
+        "values",
+        metavar="KEY=VALUE",
+        nargs="+",
+        help="a pool's concurrency, max_tasks_per_child or reap_leftover_browsers; "
+        "of memory its limit and levels; values as in recyclery.toml",
+    )
     change.set_defaults(command=set_command)
 
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")

@@ -119,7 +119,7 @@ class Governor:
         self._before, self.snapshot = self.snapshot, snapshot
         for action in decide(snapshot, past, self.settings):
             await self._act(action, snapshot.at)
-        self.ledger.end(snapshot)
+        self.ledger.end(snapshot, past)
         if self.learning.store_is_due(snapshot.at):
             await asyncio.to_thread(self.learning.store, snapshot.at)
 

@@ -90,7 +90,6 @@ class Ledger:
                 self.counters.preempted.add(owner)
             case Tune(pool=pool):
                 self.clean_lifetimes[pool] = 0
-                self.changed.discard(pool)
             case Scale(pool=pool):
                 self.scaled[pool] = at
             case Notice(kind=kind):
@@ -112,9 +111,10 @@ class Ledger:
         self._busy_since, self._idle_since = note_work(self.past({}), snapshot, settings)
         return lines
 
-    def end(self, snapshot: Snapshot) -> None:
-        """Keep the snapshot for the next one to be compared with."""
+    def end(self, snapshot: Snapshot, past: Past) -> None:
+        """Keep the snapshot to compare the next with; what `past` said was changed has been heeded."""
         self._last = snapshot
+        self.changed -= past.changed & {view.name for view in snapshot.pools if view.state == "running"}
 
     def _tell_oom_kills(self, snapshot: Snapshot) -> list[str]:
         if self._last is None:

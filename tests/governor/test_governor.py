@@ -305,10 +305,13 @@ def test_hup_takes_over_what_the_file_changed_and_says_what_must_wait(apart: str
         running.wait_for_line("HUP: slow max_tasks_per_child is 3, was 10")
         running.wait_for_line("HUP: at the next start: slow queues is ('low', 'bulk'), was ('low',)")
         wait_for(lambda: limit_of(running) == 3, "it is in force")
+        change(running, "slow", "max_tasks_per_child=7")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for_line("HUP: slow max_tasks_per_child is 3, was 7")
         config.write_text("[pools.slow]\nmax_tasks_per_child = none\n")
         running.process.send_signal(signal.SIGHUP)
         running.wait_for_line("HUP: nothing is changed: config file")
-        assert limit_of(running) == 3
+        wait_for(lambda: limit_of(running) == 3, "the file's number holds")
 
 
 def test_a_pool_with_a_range_runs_more_tasks_at_a_time_when_they_wait(

@@ -40,7 +40,7 @@ def leave(ledger: Ledger, *departures: Departure) -> list[str]:
     """Have the child seen, then gone, its worker having said why; return what is said."""
     for seen, sent in ((look(alive=True, at=AT + 1), AT + 1), (look(alive=False, at=AT + 2), AT + 3)):
         lines = ledger.begin(seen, stat(*departures, sent=sent), SETTINGS)
-        ledger.end(seen)
+        ledger.end(seen, ledger.past({}))
     return lines
 
 
@@ -63,7 +63,7 @@ def test_children_that_go_with_their_worker_are_not_counted(state: str) -> None:
     after = replace(look(alive=False, at=AT + 2), pools=(slow_view(state=state),))
     for seen in (before, after, replace(after, at=AT + 20)):
         assert ledger.begin(seen, {}, SETTINGS) == []
-        ledger.end(seen)
+        ledger.end(seen, ledger.past({}))
     assert ledger.counters.recycles == {}
 
 
@@ -79,6 +79,17 @@ def test_a_new_limit_begins_the_count_of_clean_lifetimes_anew() -> None:
     leave(ledger, Departure(pid=20, reason="max_tasks"))
     ledger.note(Tune(pool="slow", max_tasks=5, reason=""), DONE, AT)
     assert ledger.clean_lifetimes == {"slow": 0}
+
+
+def test_a_change_of_the_settings_is_heeded_by_one_decision_while_the_worker_runs() -> None:
+    ledger = Ledger(changed={"slow"})
+    silent = replace(look(alive=True, at=AT), pools=(slow_view(state="not answering"),))
+    ledger.end(silent, ledger.past({}))
+    assert ledger.changed == {"slow"}
+    past = ledger.past({})
+    ledger.changed.add("fast")  # Told of while the decision was being carried out.
+    ledger.end(look(alive=True, at=AT), past)
+    assert ledger.changed == {"fast"}
 
 
 def test_retirements_that_are_not_carried_out_are_counted_until_one_is() -> None:
@@ -112,7 +123,7 @@ def test_a_kill_by_the_kernel_is_told() -> None:
     before, after = look(alive=True, at=AT + 1), look(alive=True, at=AT + 2)
     after = replace(after, container=replace(after.container, oom_kills=2))
     assert ledger.begin(before, {}, SETTINGS) == []
-    ledger.end(before)
+    ledger.end(before, ledger.past({}))
     (line,) = ledger.begin(after, {}, SETTINGS)
     assert line.startswith("the kernel killed 2 processes for want of memory, 2 so far")
 

@@ -28,15 +28,13 @@ def read_fit(worker: Any) -> Fit:
     kind = get_implementation(worker.pool_cls)
     name = kind.__module__.rpartition(".")[2]
     if not issubclass(kind, prefork.TaskPool):
-        alone = name == "solo"
         return Fit(
             retires=False,
             forks=False,
-            one_at_a_time=alone,
+            one_at_a_time=name == "solo",
             lack=(
-                f"the {name} pool runs tasks in the worker's main process: it cannot be recycled by "
-                f"{'itself' if alone else 'task'}; the supervisor collects what is defunct or has lost "
-                "its worker, and replaces the worker when it is past its budget"
+                f"the {name} pool runs tasks in the worker's main process, so there is no child to recycle: "
+                "the supervisor kills what a dead worker left, and replaces one that is past its budget"
             ),
         )
     if missing_hooks():

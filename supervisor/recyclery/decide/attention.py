@@ -12,8 +12,6 @@ ALERT_SECONDS = 0.2
 ALERT_PERCENT = 70
 # As fast as a look can be had without its being most of what is done.
 URGENT_SECONDS = 0.05
-
-
 # A look that comes so late warned of nothing: the container is throttled, or thrashes.
 LATE_SECONDS = 2.0
 

@@ -1,4 +1,4 @@
-"""The rungs in one place, from the cheapest to the dearest; `decide` asks them all in that order.
+"""The rungs in one place, from the cheapest to the dearest, with what goes beside them.
 
 | rung | function | acts when |
 |---|---|---|

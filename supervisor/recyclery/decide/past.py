@@ -19,13 +19,13 @@ class Past:
     replaced: Mapping[str, float] = field(default_factory=dict)
     """When each pool's worker was last told to stop and start anew."""
     refused: Mapping[str, int] = field(default_factory=dict)
-    """How many retirements in a row a pool's worker did not carry out."""
+    """How many retirements in a row a pool's worker refused."""
     scaled: Mapping[str, float] = field(default_factory=dict)
     """When each pool's concurrency was last changed."""
     clean_lifetimes: Mapping[str, int] = field(default_factory=dict)
     """How many children of each pool in a row reached the limit now in force without any rung's help."""
     changed: Set[str] = frozenset()
-    """Pools whose settings were changed and whose limit has not followed yet."""
+    """Pools whose max-tasks-per-child was changed in the settings since the last decision."""
     busy_since: Mapping[str, float] = field(default_factory=dict)
     """Since when each pool has had every child at work and tasks waiting; absent where it has not."""
     idle_since: Mapping[str, float] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from supervisor.supervisord import Supervisor
 from recyclery.config.change import follow_file
 from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
-from recyclery.config.stored import write_settings
+from recyclery.config.stored import load_settings, write_settings
 from recyclery.init import exit_codes
 from recyclery.init.outlet import Outlet
 from recyclery.init.processes import Options, PoolProcess
@@ -62,7 +62,7 @@ class Engine(Supervisor):  # type: ignore[misc]
 
     def __init__(self, options: Options, settings: Settings, reload: Callable[[], Settings]) -> None:
         super().__init__(options)
-        self._settings = settings
+        self._runtime_dir = settings.runtime_dir
         self._reload = reload
         self.gave_up = False
         self._asked_to_stop = 0.0
@@ -141,14 +141,13 @@ class Engine(Supervisor):  # type: ignore[misc]
         except BadConfiguration as error:
             self.options.logger.error(f"HUP: nothing is changed: {error}")
             return
-        # What `recyclery set` changed since gives way to the file.
-        settings, changes, waiting = follow_file(self._settings, fresh)
         try:
+            # What `recyclery set` changed since is in there too, and gives way to the file.
+            settings, changes, waiting = follow_file(load_settings(self._runtime_dir), fresh)
             write_settings(settings)
-        except OSError as error:
-            self.options.logger.error(f"HUP: nothing is changed: {settings.runtime_dir}: {error.strerror}")
+        except (OSError, ValueError) as error:
+            self.options.logger.error(f"HUP: nothing is changed: {self._runtime_dir}: {error}")
             return
-        self._settings = settings
         self.options.logger.info(f"HUP: {'; '.join(changes) or 'nothing has changed'}")
         if waiting:
             self.options.logger.warn(f"HUP: at the next start: {'; '.join(waiting)}")
