@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from benchmarks.contract import Bound, close
 from benchmarks.policy_worlds import BASELINE_MIB, WORLDS, Task, World
 from recyclery.decide.limits import BACKSTOP_RISK, choose_max_tasks, must_retire
-from recyclery.decide.model import RISK, PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.model import RISK, PoolModel, TaskRun, learn, learn_idle, tail_bytes
 from recyclery.decide.shape import judge_growth
 
 MIB = 1 << 20
@@ -145,7 +145,7 @@ def ends(policy: Policy, model: PoolModel, idle_bytes: int, done: int, budget_by
     """Tell whether the policy ends the life here."""
     if policy.tail is not None:
         return idle_bytes + policy.tail * MIB > budget_bytes
-    if policy.rule and must_retire(model, idle_bytes, budget_bytes) is not None:
+    if policy.rule and must_retire(model, idle_bytes, budget_bytes, tail_bytes(model)) is not None:
         return True
     if policy.number_risk is None:
         return False

@@ -115,7 +115,7 @@ class Governor:
             log.info("%s", line)
         self.learning.take_in(snapshot)
         forget_children(self._states, {child.owner for child in snapshot.children}, snapshot.at)
-        past = self.ledger.past(self.learning.models)
+        past = self.ledger.past(self.learning.models, self.settings.memory.risk_percent / 100)
         self._before, self.snapshot = self.snapshot, snapshot
         for action in decide(snapshot, past, self.settings):
             await self._act(action, snapshot.at)

@@ -9,7 +9,7 @@ from recyclery.act.perform import Outcome
 from recyclery.config.settings import Settings
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Hold, Notice, Preempt, Reap, Replace, Retire, Scale, Tune
-from recyclery.decide.model import PoolModel
+from recyclery.decide.model import RISK, PoolModel
 from recyclery.decide.past import Past, is_recent
 from recyclery.decide.scale import note_work
 from recyclery.observe.snapshot import Owner, Snapshot
@@ -47,10 +47,11 @@ class Ledger:
     _gone: dict[Owner, Gone] = field(default_factory=dict)
     _last: Snapshot | None = None
 
-    def past(self, models: Mapping[str, PoolModel]) -> Past:
+    def past(self, models: Mapping[str, PoolModel], risk: float = RISK) -> Past:
         """Return what the next decision is to know."""
         return Past(
             models=models,
+            risk=risk,
             retired=self.retired,
             replaced=self.replaced,
             refused=self.refused,

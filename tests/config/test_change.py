@@ -32,8 +32,8 @@ def test_a_pools_setting_is_changed(key: str, text: str, expected: tuple[object,
 
 
 def test_memory_levels_and_the_limit_are_changed() -> None:
-    memory = change_settings(settings(), "memory", {"limit_bytes": "768MiB", "retire_percent": "70"}).memory
-    assert (memory.limit_bytes, memory.retire_percent) == (768 << 20, 70)
+    memory = change_settings(settings(), "memory", {"limit_bytes": "768MiB", "risk_percent": "0.5"}).memory
+    assert (memory.limit_bytes, memory.risk_percent) == (768 << 20, 0.5)
 
 
 @pytest.mark.parametrize(

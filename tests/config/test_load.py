@@ -142,6 +142,8 @@ def test_a_bad_value_is_told_with_its_name_its_source_and_what_is_allowed(
         ("[pools.governor]\nqueues = ['a']", ["governor"]),
         ("[memory]\nretire_percent = 96", ["retire_percent", "96", "above the one before"]),
         ("[memory]\nlimit_bytes = '3 MB'", ["limit_bytes", "64MiB"]),
+        ("[memory]\nrisk_percent = 0", ["risk_percent", "0.01 to 50"]),
+        ("[memory]\nrisk_percent = nan", ["risk_percent", "0.01 to 50"]),
         ("grace_seconds = true", ["grace_seconds", "True"]),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_pool_whose_next_task_fits_is_let_go_though_memory_is_short() -> None:
 
 def test_a_task_that_just_fits_does_not_end_a_hold() -> None:
     small = replace(LEARNED, models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(30 * MIB,) * 200)})
-    tail = small.models["slow"].tail_bytes >> 20
+    tail = small.tail_bytes("slow") >> 20
     (held,) = hold_pools(near(950 - tail - 20, holding=True), small, SETTINGS)
     (free,) = hold_pools(near(950 - tail - 35, holding=True), small, SETTINGS)
     assert (held.on, free.on) == (True, False)

@@ -1,6 +1,6 @@
 """What is learned of a pool's memory, and from which runs."""
 
-from recyclery.decide.model import KEPT_RUNS, PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.model import KEPT_RUNS, PoolModel, TaskRun, learn, learn_idle, tail_bytes
 from recyclery.decide.tracks import Track, follow_child
 from recyclery.decide.tracks import follow as follow_children
 from recyclery.observe.snapshot import Child, Owner, Process
@@ -36,7 +36,7 @@ def follow(*looks: Child) -> list[TaskRun]:
 
 
 def test_nothing_learned_promises_nothing() -> None:
-    assert (PoolModel().baseline_bytes, PoolModel().tail_bytes) == (None, 0)
+    assert (PoolModel().baseline_bytes, tail_bytes(PoolModel())) == (None, 0)
 
 
 def test_the_baseline_is_the_smallest_idle_tree() -> None:
@@ -46,21 +46,21 @@ def test_the_baseline_is_the_smallest_idle_tree() -> None:
 
 def test_the_tail_is_the_largest_peak_above_its_start_with_a_margin_while_few_are_known() -> None:
     model = learn(learn(PoolModel(), run(50, 300, 55)), run(55, 255, 60))
-    assert model.tail_bytes == 375 * MIB
+    assert tail_bytes(model) == 375 * MIB
 
 
 def test_the_margin_goes_when_enough_is_known_and_all_peaks_are_alike() -> None:
     model = PoolModel()
     for _ in range(20):
         model = learn(model, run(50, 300, 55))
-    assert model.tail_bytes == 250 * MIB
+    assert tail_bytes(model) == 250 * MIB
 
 
 def test_old_runs_are_forgotten() -> None:
     model = learn(PoolModel(), run(50, 900, 50))
     for _ in range(KEPT_RUNS):
         model = learn(model, run(50, 150, 50))
-    assert model.tail_bytes == 100 * MIB
+    assert tail_bytes(model) == 100 * MIB
 
 
 def test_a_run_is_told_by_its_start_its_peak_and_its_end() -> None:

@@ -107,17 +107,17 @@ def test_a_smaller_risk_never_keeps_less_free(known: tuple[int, ...], risk: floa
 
 def test_a_child_goes_when_its_tree_and_the_next_tail_pass_the_budget() -> None:
     model = PoolModel(60 * MIB, (350 * MIB,) * 50)
-    assert must_retire(model, 250 * MIB, BUDGET) is None
-    assert must_retire(model, 251 * MIB, BUDGET) == MIB
+    assert must_retire(model, 250 * MIB, BUDGET, 350 * MIB) is None
+    assert must_retire(model, 251 * MIB, BUDGET, 350 * MIB) == MIB
 
 
 def test_nobody_goes_while_nothing_is_known() -> None:
-    assert must_retire(PoolModel(), 10 * BUDGET, BUDGET) is None
+    assert must_retire(PoolModel(), 10 * BUDGET, BUDGET, 0) is None
 
 
 def test_a_child_hardly_above_a_fresh_one_stays_however_small_the_budget() -> None:
     model = PoolModel(60 * MIB, (350 * MIB,) * 50)
-    assert must_retire(model, 60 * MIB + LEAST_GAIN_BYTES - 1, 100 * MIB) is None
+    assert must_retire(model, 60 * MIB + LEAST_GAIN_BYTES - 1, 100 * MIB, 350 * MIB) is None
 
 
 def test_what_fresh_children_hold_now_counts_more_than_the_smallest_tree_ever_seen() -> None:
@@ -130,7 +130,8 @@ def test_a_larger_tree_is_never_let_stay_where_a_smaller_one_must_go(
     known: tuple[int, ...], tree: int, more: int, budget: int
 ) -> None:
     model = PoolModel(0, known)
-    smaller, larger = must_retire(model, tree, budget), must_retire(model, tree + more, budget)
+    smaller = must_retire(model, tree, budget, tail_bytes(model))
+    larger = must_retire(model, tree + more, budget, tail_bytes(model))
     assert smaller is None or (larger is not None and larger == smaller + more)
 
 

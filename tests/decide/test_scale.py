@@ -104,6 +104,6 @@ def test_work_is_noted_from_the_moment_it_waits_and_idleness_from_the_moment_it_
 
 def test_what_a_busy_child_may_yet_take_counts_and_what_it_has_does_not_count_twice() -> None:
     past = LEARNED
-    tail = past.models["slow"].tail_bytes
+    tail = past.tail_bytes("slow")
     assert still_to_come(child(mib=250, task_id="t"), past) == tail + 50 * MIB - 250 * MIB
     assert still_to_come(child(mib=50), past) == tail

@@ -6,10 +6,11 @@ import pytest
 
 from recyclery.act.perform import Outcome
 from recyclery.decide.actions import Hold, Notice, Preempt, Replace, Retire, Scale, Tune
+from recyclery.decide.model import PoolModel
 from recyclery.ledger import SAY_AGAIN_SECONDS, Ledger
 from recyclery.observe.snapshot import Snapshot
 from recyclery_worker.link import Departure, WorkerStat
-from support.snapshots import AT, CHILD, SETTINGS, child, slow_view, snapshot
+from support.snapshots import AT, CHILD, MIB, SETTINGS, child, slow_view, snapshot
 
 DONE = Outcome(done=True, line="done")
 REFUSED = Outcome(done=False, refused=True, line="refused")
@@ -140,3 +141,9 @@ def test_a_hold_that_only_goes_on_is_no_news() -> None:
     ledger = Ledger()
     assert ledger.is_news(Hold(pool="slow", on=True, renewed=False, reason=""), AT)
     assert not ledger.is_news(Hold(pool="slow", on=True, renewed=True, reason=""), AT)
+
+
+def test_the_risk_in_the_settings_is_what_the_next_task_is_judged_by() -> None:
+    models = {"slow": PoolModel(tails=tuple(range(100 * MIB, 300 * MIB, 2 * MIB)))}
+    bold, careful = Ledger().past(models, 0.5), Ledger().past(models, 0.001)
+    assert bold.tail_bytes("slow") < careful.tail_bytes("slow")

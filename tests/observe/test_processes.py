@@ -1,16 +1,43 @@
 """Reading the process table and the marker in an environment."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from recyclery.observe.processes import Markers, list_processes, parse_marker, read_process, with_memory
+import pytest
+
+from recyclery.observe.processes import (
+    Markers,
+    OpenFiles,
+    list_processes,
+    parse_marker,
+    read_process,
+    with_memory,
+)
 from recyclery.observe.snapshot import Owner
 from recyclery_worker.link import now
 from support.waiting import wait_for
 
 CHILD = Owner("slow", 20, 2000)
+
+
+@contextmanager
+def running_sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        try:
+            yield sleeper
+        finally:
+            sleeper.kill()
+
+
+def open_descriptors() -> set[str]:
+    # The listing's own descriptor is closed by the time it is looked at.
+    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
 
 
 def test_this_very_process_is_read_as_it_is() -> None:
@@ -49,6 +76,46 @@ def test_memory_is_what_the_process_has_touched() -> None:
     ballast = b"x" * (64 << 20)
     grown = with_memory(me).anon_bytes - before
     assert 60 << 20 < grown < 80 << 20, len(ballast)
+
+
+def test_a_kept_file_tells_what_is_now() -> None:
+    files = OpenFiles()
+    with running_sleeper() as sleeper:
+        path = f"/proc/{sleeper.pid}/stat"
+        assert wait_for(lambda: b" S " in files.read(path), "it sleeps")
+        sleeper.send_signal(signal.SIGSTOP)
+        assert wait_for(lambda: b" T " in files.read(path), "the stop is seen")
+    assert files.read(path) == b""
+
+
+def test_a_file_is_opened_once_however_often_it_is_read() -> None:
+    files = OpenFiles()
+    with running_sleeper() as sleeper:
+        before = open_descriptors()
+        for _ in range(5):
+            assert read_process(sleeper.pid, files.read) is not None
+            files.turn()
+        assert len(open_descriptors() - before) == 1
+
+
+def test_what_is_not_read_any_more_is_closed_at_the_second_turn() -> None:
+    files = OpenFiles()
+    before = open_descriptors()
+    assert files.read("/proc/self/stat")
+    files.turn()
+    files.turn()
+    assert open_descriptors() == before
+
+
+def test_beyond_half_of_the_descriptors_a_process_may_have_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2, 2))
+    files = OpenFiles()
+    before = open_descriptors()
+    assert files.read("/proc/self/stat")
+    assert files.read("/proc/self/status")
+    assert len(open_descriptors() - before) == 1
 
 
 def test_a_marker_of_this_run_names_the_owner() -> None:

@@ -64,15 +64,15 @@ def whole_number(least: int, most: int) -> Check:
     return check
 
 
-def seconds(least: float, most: float) -> Check:
-    """Return a check for a number of seconds from `least` to `most`; an `s` may follow."""
+def number_of(unit: str, sign: str, least: float, most: float) -> Check:
+    """Return a check for a number from `least` to `most` of a unit, whose sign may follow it."""
 
     def check(value: Any) -> float:
-        allowed = f"a number of seconds from {least:g} to {most:g}"
+        allowed = f"a number of {unit} from {least:g} to {most:g}"
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise Refused(allowed)
         try:
-            number = float(value.strip().removesuffix("s")) if isinstance(value, str) else float(value)
+            number = float(value.strip().removesuffix(sign)) if isinstance(value, str) else float(value)
         except ValueError:
             raise Refused(allowed) from None
         if not least <= number <= most:
@@ -176,4 +176,5 @@ def concurrency_range(value: Any) -> tuple[int, int | None]:
 
 max_tasks_per_child = whole_number(1, 1_000_000)
 percent = whole_number(10, 100)
-grace_seconds = seconds(1, 3600)
+risk_percent = number_of("percent", "%", 0.01, 50)
+grace_seconds = number_of("seconds", "s", 1, 3600)

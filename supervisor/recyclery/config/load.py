@@ -25,6 +25,7 @@ MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
     "limit_bytes": checks.size_or_auto,
     "retire_percent": checks.percent,
     "high_percent": checks.percent,
+    "risk_percent": checks.risk_percent,
     "hard_percent": checks.percent,
 }
 POOL_KEYS: dict[str, Callable[[Any], Any]] = {

@@ -42,12 +42,13 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """The limit (None: the cgroup's, else the machine's) and the levels of it at which the governor acts."""
+    """The limit (None: the cgroup's, else the machine's), its levels, and the risk taken."""
 
     limit_bytes: int | None = None
     retire_percent: int = 80
     high_percent: int = 90
     hard_percent: int = 95
+    risk_percent: float = 1.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

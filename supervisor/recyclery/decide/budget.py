@@ -53,10 +53,11 @@ def is_leaving(child: Child, snapshot: Snapshot) -> bool:
 
 def still_to_come(child: Child, past: Past) -> int:
     """Return what a child may yet take for the task it has or will have."""
-    model = past.models.get(child.owner.pool, PoolModel())
+    tail = past.tail_bytes(child.owner.pool)
     if child.task_id is None:
-        return model.tail_bytes
-    return max(0, int(model.fresh_child_bytes or 0) + model.tail_bytes - child.tree_bytes)
+        return tail
+    model = past.models.get(child.owner.pool, PoolModel())
+    return max(0, int(model.fresh_child_bytes or 0) + tail - child.tree_bytes)
 
 
 def child_budget(child: Child, snapshot: Snapshot, past: Past, settings: Settings) -> int:

@@ -29,17 +29,18 @@ def must_retire(
     model: PoolModel,
     tree_bytes: int,
     budget_bytes: int,
-    risk: float = RISK,
+    next_bytes: int,
     least_gain_bytes: int = LEAST_GAIN_BYTES,
 ) -> int | None:
     """Return by how many bytes the next task may take an idle child past its budget; None where it may stay.
 
-    A child hardly above a fresh one stays: its successor would be no better off.
+    `next_bytes` is what that task may need on top of the child's tree (`tail_bytes`). A child hardly above a
+    fresh one stays: its successor would be no better off.
     """
     fresh_bytes = model.fresh_child_bytes
     if fresh_bytes is None or tree_bytes - fresh_bytes < least_gain_bytes:
         return None
-    excess = tree_bytes + tail_bytes(model, risk) - budget_bytes
+    excess = tree_bytes + next_bytes - budget_bytes
     return excess if excess > 0 else None
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from recyclery.decide.estimates import mean_excess
 
-# The chance, over a child's whole life, that it passes its budget.
+# The chance, over a child's whole life, that it passes its budget, unless the settings say otherwise.
 RISK = 0.01
 
 KEPT_RUNS = 200
@@ -93,11 +93,6 @@ class PoolModel:
     def fresh_child_bytes(self) -> float | None:
         """A fresh child's idle tree: the middle of those seen, else the smallest idle tree of any child."""
         return median(self.fresh_bytes) if self.fresh_bytes else self.baseline_bytes
-
-    @property
-    def tail_bytes(self) -> int:
-        """What the next task may need on top of its child's tree, at the usual risk."""
-        return tail_bytes(self)
 
 
 def learn(model: PoolModel, run: TaskRun) -> PoolModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from recyclery.decide.model import PoolModel
+from recyclery.decide.model import RISK, PoolModel, tail_bytes
 from recyclery.observe.snapshot import Owner
 
 
@@ -14,6 +14,9 @@ class Past:
     """Times are those of the snapshots (seconds of CLOCK_BOOTTIME)."""
 
     models: Mapping[str, PoolModel] = field(default_factory=dict)
+    risk: float = RISK
+    tails: Mapping[str, int] = field(init=False)
+    """What each pool's next task may need on top of its child's tree, at that risk."""
     retired: Mapping[Owner, float] = field(default_factory=dict)
     """When each child was asked to leave."""
     replaced: Mapping[str, float] = field(default_factory=dict)
@@ -31,6 +34,15 @@ class Past:
     idle_since: Mapping[str, float] = field(default_factory=dict)
     """Since when each pool has had a child without work; absent where it has not."""
     preempted: float | None = None
+
+    def __post_init__(self) -> None:
+        # Asked for many times in a decision, and the dearest figure of a model.
+        tails = {pool: tail_bytes(model, self.risk) for pool, model in self.models.items()}
+        object.__setattr__(self, "tails", tails)
+
+    def tail_bytes(self, pool: str) -> int:
+        """Return what a pool's next task may need on top of its child's tree; 0 while nothing is known."""
+        return self.tails.get(pool, 0)
 
 
 def is_recent(then: float | None, at: float, seconds: float) -> bool:

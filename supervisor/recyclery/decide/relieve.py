@@ -36,7 +36,7 @@ def hold_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[H
         view = find_view(snapshot, pool.name)
         if view is None or view.holding is None or view.state != "running":
             continue
-        next_bytes = past.models.get(pool.name, PoolModel()).tail_bytes
+        next_bytes = past.tail_bytes(pool.name)
         reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}"
         if view.holding:
             on = floor >= clear and floor + next_bytes > hard - margin

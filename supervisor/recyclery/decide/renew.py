@@ -54,12 +54,12 @@ def past_budget(child: Child, snapshot: Snapshot, past: Past, settings: Settings
     if model is None or child.task_id is not None or (pool.forks and child.tasks_done == 0):
         return None
     budget = child_budget(child, snapshot, past, settings)
-    fresh, tail = int(model.fresh_child_bytes or 0), model.tail_bytes
+    fresh, tail = int(model.fresh_child_bytes or 0), past.tail_bytes(pool.name)
     least = LEAST_GAIN_BYTES
     if fresh + tail > budget:
         # A successor would be past it too: only what makes a difference to the container is worth a fork.
         least = max(least, level_bytes(snapshot, TIGHT_GAIN_PERCENT))
-    if must_retire(model, child.tree_bytes, budget, least_gain_bytes=least) is None:
+    if must_retire(model, child.tree_bytes, budget, tail, least) is None:
         return None
     return (
         f"{mib(child.tree_bytes)} after {count(child.tasks_done, 'task')}, a fresh one has {mib(fresh)}; "

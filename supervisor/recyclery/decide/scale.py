@@ -44,7 +44,7 @@ def higher(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings:
     model = past.models.get(pool.name, PoolModel())
     if not model.tails or snapshot.cpu_share > CPU_FULL:
         return None
-    one = int(model.fresh_child_bytes or 0) + model.tail_bytes
+    one = int(model.fresh_child_bytes or 0) + past.tail_bytes(pool.name)
     needed = height_bytes(snapshot, past, settings) + one
     level = level_bytes(snapshot, settings.memory.retire_percent)
     if needed > level:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from recyclery.config.settings import Settings
 from recyclery.observe.cgroup import find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.cpu import CpuMeter
 from recyclery.observe.ownership import Ownership, attribute
-from recyclery.observe.processes import Markers, list_processes, with_memory
+from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
 from recyclery.observe.reports import ChildState
 from recyclery.observe.snapshot import Child, Container, Orphans, Owner, PoolView, Process, Snapshot
 from recyclery_worker.link import now
@@ -28,6 +28,7 @@ class Observer:
         self._cgroup = find_memory_cgroup()
         self._supervisor = os.getppid()
         self._cpu = CpuMeter()
+        self._files = OpenFiles()
         self._main_starts: dict[str, tuple[int, int]] = {}
         self._without_children = {pool.name for pool in self.settings.pools if not pool.forks}
 
@@ -37,7 +38,7 @@ class Observer:
         """Return what is now; this look comes `late_seconds` after it was due."""
         at = now()
         mains = {view.pid: name for name, view in programs.items() if view.pid is not None}
-        processes = list_processes()
+        processes = list_processes(self._files.read)
         markers = self.markers.read(processes, at)
         # Where tasks run in a worker's main process, that is the child: what it starts is the tasks'.
         alone = {pid for pid, name in mains.items() if name in self._without_children}
@@ -50,12 +51,15 @@ class Observer:
         ownership = attribute(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
         children = tuple(
-            read_child(owner, members, states.get(owner)) for owner, members in ownership.living.items()
+            make_child(owner, self._with_memory(members), states.get(owner))
+            for owner, members in ownership.living.items()
         )
         ours = {*mains, self._supervisor, os.getpid()}
         supervision = {
-            process.pid: with_memory(process).anon_bytes for process in processes if process.pid in ours
+            process.pid: process.anon_bytes
+            for process in self._with_memory(process for process in processes if process.pid in ours)
         }
+        self._files.turn()
         return Snapshot(
             at=at,
             container=self._read_container(supervision, children),
@@ -73,6 +77,9 @@ class Observer:
         if self._cgroup is None or self._cgroup.limit_bytes is None:
             return None
         return read_container(self._cgroup, self.settings.memory.limit_bytes).floor_bytes
+
+    def _with_memory(self, processes: Iterable[Process]) -> tuple[Process, ...]:
+        return tuple(with_memory(process, self._files.read) for process in processes)
 
     def _with_main(self, view: PoolView, supervision: Mapping[int, int]) -> PoolView:
         """Add what the main process holds now, and what it held when first seen running."""
@@ -96,13 +103,13 @@ class Observer:
         return stated_budget(stated, apart + sum(child.tree_bytes for child in children))
 
 
-def read_child(owner: Owner, members: tuple[Process, ...], state: ChildState | None) -> Child:
-    """Return a living child with the memory of all that is its."""
-    child = Child(owner=owner, processes=tuple(with_memory(process) for process in members))
+def make_child(owner: Owner, processes: tuple[Process, ...], state: ChildState | None) -> Child:
+    """Return a living child as its processes and its own word describe it."""
     if state is None:
-        return child
-    return replace(
-        child,
+        return Child(owner, processes)
+    return Child(
+        owner=owner,
+        processes=processes,
         tasks_done=state.tasks_done,
         task_id=state.task_id,
         task_name=state.task_name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import replace
+import resource
+from collections.abc import Callable, Iterable
 
 from recyclery.observe.snapshot import Owner, Process
 
@@ -12,46 +12,8 @@ MARKER = b"RECYCLERY_CHILD="
 # A process read between fork and exec still shows its parent's environment: look again until this old.
 SETTLED_SECONDS = 2.0
 READ_BYTES = 64 * 1024
-
-
-def list_processes() -> list[Process]:
-    """Return every process that can be seen, without memory figures."""
-    processes = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208  # ten times a Path's price, once a second
-        if entry.isdigit():
-            process = read_process(int(entry))
-            if process is not None:
-                processes.append(process)
-    return processes
-
-
-def read_process(pid: int) -> Process | None:
-    """Return one process without memory figures; None when it is gone."""
-    stat = read_file(f"/proc/{pid}/stat")
-    if not stat:
-        return None
-    # The name may hold anything, parentheses and spaces too: it ends at the last parenthesis.
-    end = stat.rindex(b")")
-    fields = stat[end + 2 :].split()
-    return Process(
-        pid=pid,
-        start_ticks=int(fields[19]),
-        parent=int(fields[1]),
-        session=int(fields[3]),
-        state=fields[0].decode(),
-        name=stat[stat.index(b"(") + 1 : end].decode(errors="replace"),
-    )
-
-
-def with_memory(process: Process) -> Process:
-    """Return the process with its RssAnon + RssShmem: near the cgroup's charge at 1/70 of PSS's price."""
-    status = read_file(f"/proc/{process.pid}/status")
-    kib = 0
-    for key in (b"\nRssAnon:", b"\nRssShmem:"):
-        start = status.find(key)
-        if start >= 0:
-            kib += int(status[start + len(key) : status.index(b"\n", start + 1)].split()[0])
-    return replace(process, anon_bytes=kib * 1024)
+# More than `stat` or `status` of any process has: one read returns them whole.
+SHORT_BYTES = 8 * 1024
 
 
 def read_file(path: str) -> bytes:
@@ -70,6 +32,91 @@ def read_file(path: str) -> bytes:
         return b""
     finally:
         os.close(file)
+
+
+class OpenFiles:
+    """Short files under /proc kept open between two readings: half the price of opening them each time.
+
+    A descriptor stands for the process it was opened for: when that is gone reading fails, whoever has its pid
+    now. Not more than half of the descriptors that this process may have are kept.
+    """
+
+    def __init__(self) -> None:
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self._kept: dict[str, int] = {}
+        self._used: dict[str, int] = {}
+
+    def read(self, path: str) -> bytes:
+        """Return a file's content; empty when the process is gone or not ours to read."""
+        file = self._used.get(path) or self._kept.pop(path, None)
+        if file is None:
+            if len(self._used) + len(self._kept) >= self._most:
+                return read_file(path)
+            try:
+                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return b""
+        self._used[path] = file
+        try:
+            return os.pread(file, SHORT_BYTES, 0)
+        except OSError:
+            os.close(self._used.pop(path))
+            return read_file(path)
+
+    def turn(self) -> None:
+        """Close what was not read since the last turn."""
+        for file in self._kept.values():
+            os.close(file)
+        self._kept, self._used = self._used, {}
+
+
+def list_processes(read: Callable[[str], bytes] = read_file) -> list[Process]:
+    """Return every process that can be seen, without memory figures."""
+    processes = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208  # ten times a Path's price, once a second
+        if entry.isdigit():
+            process = read_process(int(entry), read)
+            if process is not None:
+                processes.append(process)
+    return processes
+
+
+def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process | None:
+    """Return one process without memory figures; None when it is gone."""
+    stat = read(f"/proc/{pid}/stat")
+    if not stat:
+        return None
+    # The name may hold anything, parentheses and spaces too: it ends at the last parenthesis.
+    end = stat.rindex(b")")
+    fields = stat[end + 2 :].split()
+    return Process(
+        pid=pid,
+        start_ticks=int(fields[19]),
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        state=fields[0].decode(),
+        name=stat[stat.index(b"(") + 1 : end].decode(errors="replace"),
+    )
+
+
+def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> Process:
+    """Return the process with its RssAnon + RssShmem: near the cgroup's charge at 1/70 of PSS's price."""
+    status = read(f"/proc/{process.pid}/status")
+    kib = 0
+    for key in (b"\nRssAnon:", b"\nRssShmem:"):
+        start = status.find(key)
+        if start >= 0:
+            kib += int(status[start + len(key) : status.index(b"\n", start + 1)].split()[0])
+    # Field by field: `replace` costs three times as much.
+    return Process(
+        process.pid,
+        process.start_ticks,
+        process.parent,
+        process.session,
+        process.state,
+        process.name,
+        kib * 1024,
+    )
 
 
 class Markers:
