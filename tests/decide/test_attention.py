@@ -20,3 +20,8 @@ def test_near_it_looks_come_sooner_and_soonest_when_it_would_be_reached_before_t
 def test_near_the_limit_a_late_look_is_followed_by_another_at_once() -> None:
     late = replace(snapshot(floor_mib=720), late_seconds=3.0)
     assert next_look_seconds(late, None, SETTINGS) == URGENT_SECONDS
+
+
+def test_two_looks_at_one_moment_tell_of_no_rise() -> None:
+    seen = snapshot(floor_mib=720)
+    assert next_look_seconds(seen, replace(snapshot(floor_mib=100), at=seen.at), SETTINGS) == ALERT_SECONDS

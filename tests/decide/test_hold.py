@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from recyclery.decide.actions import Hold
 from recyclery.decide.model import PoolModel
 from recyclery.decide.relieve import hold_pools
@@ -59,3 +62,11 @@ def test_a_silent_worker_is_not_asked() -> None:
 
 def test_a_worker_that_cannot_be_told_is_not() -> None:
     assert holds(near(990, holding=None)) == []
+
+
+@given(st.integers(0, 1024), st.integers(0, 900))
+def test_a_hold_is_not_let_go_by_the_look_that_would_have_begun_it(floor_mib: int, tail_mib: int) -> None:
+    past = replace(LEARNED, models={"slow": PoolModel(50 * MIB, (tail_mib * MIB,) * 200)})
+    begun = list(hold_pools(near(floor_mib), past, SETTINGS))
+    (kept,) = hold_pools(near(floor_mib, holding=True), past, SETTINGS)
+    assert kept.on or not begun

@@ -294,12 +294,13 @@ def test_a_stored_model_comes_back_the_same(growths: list[list[float]]) -> None:
         ([WARM_UP] * 3, "plateau"),
         ([[0.0] * 100], "plateau"),
         ([noisy(0, 100, 2)], "plateau"),
+        ([noisy(0.5, 40, 8)], "undecided"),
         ([[120.0 if place % 30 == 29 else 0.0 for place in range(100)]] * 2, "step"),
         ([[60 / 2 ** (place / 12) for place in range(48)]] * 2, "undecided"),
     ],
     ids=[
         "nothing known", "too few", "steady", "small under noise", "warm-up", "none", "noise alone",
-        "few large steps", "still slowing down",
+        "too small for the noise", "few large steps", "still slowing down",
     ],
 )  # fmt: skip
 def test_the_shape_of_growth_is_told(children: list[list[float]], shape: str) -> None:

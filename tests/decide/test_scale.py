@@ -14,12 +14,19 @@ RANGE = settings_with(concurrency=1, concurrency_most=3)
 WAITED = replace(LEARNED, busy_since={"slow": AT - 5})
 
 
-def seen(concurrency: int = 1, *, floor_mib: int = 300, busy: bool = True, cpu_share: float = 0.0) -> Snapshot:
+def seen(
+    concurrency: int = 1,
+    *,
+    floor_mib: int = 300,
+    busy: bool = True,
+    cpu_share: float = 0.0,
+    depth: int | None = None,
+) -> Snapshot:
     children = [
         child(mib=250 if busy else 50, owner=Owner("slow", 20 + n, 2000), task_id="t" if busy else None)
         for n in range(concurrency)
     ]
-    view = slow_view(concurrency=concurrency, queue_depth=7 if busy else 0)
+    view = slow_view(concurrency=concurrency, queue_depth=(7 if busy else 0) if depth is None else depth)
     return snapshot(*children, floor_mib=floor_mib, pools=(view,), cpu_share=cpu_share)
 
 
@@ -64,6 +71,15 @@ def test_there_is_one_less_when_a_child_has_had_no_work_for_long() -> None:
     idle = replace(LEARNED, idle_since={"slow": AT - 31})
     assert scaled(seen(2, busy=False), idle) == [1]
     assert scaled(seen(2, busy=False), replace(LEARNED, idle_since={"slow": AT - 29})) == []
+
+
+def test_a_pool_all_at_work_with_nothing_waiting_is_neither_busy_nor_idle() -> None:
+    seen_with_empty_queue = seen(1, depth=0)
+    assert note_work(Past(busy_since={"slow": 7.0}), seen_with_empty_queue, RANGE) == ({}, {})
+
+
+def test_a_pool_with_an_idle_child_and_tasks_waiting_is_neither_busy_nor_idle() -> None:
+    assert note_work(Past(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4), RANGE) == ({}, {})
 
 
 def test_after_a_change_idleness_is_waited_for_anew() -> None:
