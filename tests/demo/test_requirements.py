@@ -8,7 +8,7 @@ import pytest
 
 from recyclery.demo import requirements
 from recyclery.demo.requirements import DemoError
-from recyclery_worker import driver
+from recyclery_worker.browser import driver
 
 
 def make_backoffice(folder: Path) -> Path:

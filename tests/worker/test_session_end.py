@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery_worker.driver import find_browser
+from recyclery_worker.browser.driver import find_browser
 from support.supervised import supervised
 from support.waiting import is_alive, wait_for
 

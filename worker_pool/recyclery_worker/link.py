@@ -35,6 +35,10 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     sent: float
     idle_bytes: int = 0
     """Anonymous memory of the child itself as the last task ended; 0 where not known."""
+    kept: list[int] = []
+    """Pids of the chromedrivers whose browsers the child keeps for its next tasks."""
+    remote: list[str] = []
+    """Ids of the sessions that it has open on the Selenium Grid at SELENIUM_REMOTE_URL."""
 
 
 class Stat(msgspec.Struct, frozen=True, tag="stat"):

@@ -71,7 +71,7 @@ def find_redis_server() -> str:
 
 def find_browser() -> tuple[Path, Path]:
     """Return a Chrome and its chromedriver, as the workers themselves would find them."""
-    from recyclery_worker import driver  # noqa: PLC0415
+    from recyclery_worker.browser import driver  # noqa: PLC0415
 
     try:
         pair = driver.find_browser()

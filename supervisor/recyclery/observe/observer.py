@@ -116,6 +116,8 @@ def make_child(owner: Owner, processes: tuple[Process, ...], state: ChildState |
         first_task_started=state.first_task_started,
         last_task_ended=state.last_task_ended,
         idle_bytes=state.idle_bytes,
+        kept=state.kept,
+        remote=state.remote,
     )
 
 

@@ -30,6 +30,8 @@ class ChildState:
     last_task_ended: float | None = None
     heard: float = 0.0
     idle_bytes: int = 0
+    kept: tuple[int, ...] = ()
+    remote: tuple[str, ...] = ()
 
 
 def bind_reports(path: Path) -> socket.socket:
@@ -71,6 +73,8 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         last_task_ended=report.last_task_ended,
         heard=report.sent,
         idle_bytes=report.idle_bytes,
+        kept=tuple(report.kept),
+        remote=tuple(report.remote),
     )
     return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
 

@@ -78,6 +78,10 @@ class Child:
     last_task_ended: float | None = None
     idle_bytes: int = 0
     """What the child itself held as its last task ended, by its own word; 0 where not known."""
+    kept: tuple[int, ...] = ()
+    """Pids of the chromedrivers whose browsers it keeps for its next tasks, by its own word."""
+    remote: tuple[str, ...] = ()
+    """Ids of the sessions that it has open on a Selenium Grid."""
 
     @property
     def tree_bytes(self) -> int:

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from recyclery_worker import driver as pairing
-from recyclery_worker.driver import BrowserMissing, BrowserPair, find_browser
+from recyclery_worker.browser import driver as pairing
+from recyclery_worker.browser.driver import BrowserMissing, BrowserPair, find_browser
 
 if TYPE_CHECKING:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
 
-__all__ = ["BrowserMissing", "BrowserNotStarted", "BrowserPair", "browser", "find_browser"]
 
 PROFILE_VARIABLE = "RECYCLERY_PROFILE"
 QUIT_SECONDS = 2.0  # A clean quit takes 0.1 to 0.4 s; the profile is thrown away, so killing loses nothing.

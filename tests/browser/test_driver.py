@@ -19,8 +19,8 @@ from urllib.parse import urlparse
 import pytest
 import requests
 
-from recyclery_worker import driver
-from recyclery_worker.driver import BrowserMissing, BrowserPair, find_browser
+from recyclery_worker.browser import driver
+from recyclery_worker.browser.driver import BrowserMissing, BrowserPair, find_browser
 
 OWNER = os.getpid()
 real_get = requests.get

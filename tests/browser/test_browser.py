@@ -20,8 +20,8 @@ from typing import NoReturn
 import pytest
 from selenium import webdriver
 
-from recyclery_worker import browser as module
 from recyclery_worker.browser import BrowserMissing, BrowserNotStarted, BrowserPair, browser, find_browser
+from recyclery_worker.browser import session as module
 
 PAGE = "data:text/html,<title>a title</title><h1>text</h1>"
 
