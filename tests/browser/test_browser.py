@@ -1,18 +1,14 @@
 """browser(): what it yields, and that nothing of it is left, whatever ends the block."""
 
 import builtins
-import contextlib
 import copy
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import NoReturn
@@ -20,100 +16,18 @@ from typing import NoReturn
 import pytest
 from selenium import webdriver
 
-from recyclery_worker.browser import BrowserMissing, BrowserNotStarted, BrowserPair, browser, find_browser
+from recyclery_worker.browser import (
+    BrowserMissing,
+    BrowserNotStarted,
+    BrowserPair,
+    browser,
+    find_browser,
+)
 from recyclery_worker.browser import session as module
+from recyclery_worker.browser.bounded import QUIT_SECONDS
+from support.browsers import Session, assert_nothing_left, defunct_children, open_session, wait_until
 
 PAGE = "data:text/html,<title>a title</title><h1>text</h1>"
-
-
-class Session:
-    """What this very session has on this machine, found without the code under test."""
-
-    def __init__(self, profile: Path) -> None:
-        self.profile = profile
-
-    def processes(self) -> dict[int, str]:
-        """Map the PIDs that bear the profile's random name to the starts of their command lines."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                command = (folder / "cmdline").read_bytes()
-                text = command + (folder / "environ").read_bytes()
-                if self.profile.name.encode() in text:
-                    found[int(folder.name)] = command.replace(b"\0", b" ")[:80].decode()
-        return found
-
-    def browser_pid(self) -> int:
-        [pid] = [
-            pid
-            for pid, command in self.processes().items()
-            if "--type=" not in command and "crashpad" not in command and "chromedriver" not in command
-        ]
-        return pid
-
-
-def open_session(driver: webdriver.Chrome) -> Session:
-    return Session(Path(driver.capabilities["chrome"]["userDataDir"]))
-
-
-def defunct_children() -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state == "Z" and int(parent) == os.getpid():
-                found.append(int(stat.parent.name))
-    return found
-
-
-def assert_nothing_left(session: Session) -> None:
-    assert session.processes() == {}
-    assert defunct_children() == []
-    assert not session.profile.exists()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-@pytest.fixture(autouse=True)
-def private_tmp(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A short temporary folder, so that a test sees its own leftovers and no one else's."""
-    tmp_path_factory.getbasetemp()  # Made now, outside of it.
-    folder = Path(tempfile.mkdtemp(prefix="tb-", dir="/tmp"))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def silent_server() -> Iterator[tuple[str, threading.Event]]:
-    """A server that takes a request and never answers: its URL, and the event that one has come."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    asked, closing = threading.Event(), threading.Event()
-
-    def serve() -> None:
-        connections = []
-        while not closing.is_set():
-            connection, _ = listener.accept()
-            connections.append(connection)
-            asked.set()
-        for connection in connections:
-            connection.close()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/", asked
-    closing.set()
-    socket.create_connection(listener.getsockname()).close()
-    thread.join()
-    listener.close()
 
 
 class SoftLimit(Exception):
@@ -193,16 +107,6 @@ def test_a_chromedriver_that_leaves_at_once_is_an_error_that_names_it(
     assert defunct_children() == []
 
 
-def test_a_child_that_bears_the_profiles_mark_is_killed_and_reaped(tmp_path: Path) -> None:
-    environment = {**os.environ, module.PROFILE_VARIABLE: str(tmp_path)}
-    child = subprocess.Popen(["sleep", "600"], env=environment)
-    module._end_processes(tmp_path, set())
-    assert defunct_children() == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(child.pid, 0)
-    child.wait()  # Only so that Popen knows.
-
-
 # With Chromium.
 
 
@@ -269,7 +173,7 @@ def test_a_frozen_browser_is_gone_soon_after_the_block() -> None:
         session = open_session(driver)
         os.kill(session.browser_pid(), signal.SIGSTOP)
         began = time.monotonic()
-    assert time.monotonic() - began < module.QUIT_SECONDS + 3
+    assert time.monotonic() - began < QUIT_SECONDS + 3
     assert_nothing_left(session)
 
 
@@ -279,7 +183,7 @@ def test_a_frozen_chromedriver_is_gone_soon_after_the_block() -> None:
         session = open_session(driver)
         os.kill(driver.service.process.pid, signal.SIGSTOP)
         began = time.monotonic()
-    assert time.monotonic() - began < module.QUIT_SECONDS + 3
+    assert time.monotonic() - began < QUIT_SECONDS + 3
     assert_nothing_left(session)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -42,6 +43,26 @@ class Reporter:
         self._last_was_short = False
         self._idle_bytes = 0
         self._sent = 0.0
+        self._kept: set[int] = set()
+        self._remote: set[str] = set()
+
+    def browser_kept(self, chromedriver_pid: int) -> None:
+        """Note a browser that is kept for the next task; told of as this one ends."""
+        self._kept.add(chromedriver_pid)
+
+    def browser_ended(self, chromedriver_pid: int) -> None:
+        """Note the end of a browser, kept or not."""
+        self._kept.discard(chromedriver_pid)
+
+    def session_opened(self, session_id: str) -> None:
+        """Tell at once of a session on a Grid: nobody else could find it after our death."""
+        self._remote.add(session_id)
+        self._send()
+
+    def session_closed(self, session_id: str) -> None:
+        """Tell that a session on a Grid is closed."""
+        self._remote.discard(session_id)
+        self._send()
 
     def task_started(self, task_id: str, task_name: str) -> None:
         """Note a task's start."""
@@ -79,6 +100,8 @@ class Reporter:
             last_task_ended=self._last_task_ended,
             sent=sent,
             idle_bytes=self._idle_bytes,
+            kept=sorted(self._kept),
+            remote=sorted(self._remote),
         )
         try:
             self._socket.sendto(encode(report), self._address)
@@ -115,6 +138,9 @@ def introduce() -> None:
 
 def end_session() -> None:
     """Stop what shares our session: asked first (TERM), then killed. Only where we lead it."""
+    kept = sys.modules.get("recyclery_worker.browser.kept")
+    if kept is not None:
+        kept.end_kept()
     me = os.getpid()
     if os.getsid(0) != me:
         return

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 CHROME_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FOLDERS = (
@@ -43,6 +44,15 @@ class BrowserPair:
     chrome: Path
     chromedriver: Path
     version: str
+
+
+def import_selenium() -> ModuleType:
+    """Import Selenium's webdriver (0.3 s, so never beforehand); raises BrowserMissing where there is none."""
+    try:
+        from selenium import webdriver  # noqa: PLC0415
+    except ImportError as error:
+        raise BrowserMissing(f"Selenium cannot be imported ({error}): {EXTRA_FIX}") from error
+    return webdriver
 
 
 @functools.cache

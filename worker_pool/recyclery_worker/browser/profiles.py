@@ -1,0 +1,133 @@
+"""Throw-away profile folders: each is locked by its owner as long as that lives, and goes when it does not.
+
+Standard library only: the governor sweeps with it too.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "recyclery-profile-"
+LOCK_NAME = "owner.lock"
+VARIABLE = "RECYCLERY_PROFILE"
+"""Environment variable that everything started for a profile inherits; it names the folder."""
+KILL_SECONDS = 5.0
+# A folder without a lock is one being made just now, or one whose owner died that moment.
+UNLOCKED_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A folder and the descriptor of its lock, which no other program inherits."""
+
+    path: Path
+    lock: int
+
+    def remove(self) -> None:
+        """Remove the folder, then let go of it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self.lock)
+
+
+def make_profile() -> Profile:
+    """Make a folder of our own in the temporary folder; raises OSError."""
+    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        lock = os.open(path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return Profile(path, lock)
+
+
+def sweep_profiles() -> list[Path]:
+    """Remove the folders whose owners are gone and that no process uses; return those removed.
+
+    A lock ends with its holder, whatever killed it and whichever PID namespace it was in.
+    """
+    return [path for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if sweep(path)]
+
+
+def sweep(path: Path) -> bool:
+    """Remove one folder if nobody has it; tell whether it is gone."""
+    try:
+        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return was_left_unlocked(path) and remove_unused(path)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return remove_unused(path)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+
+
+def was_left_unlocked(path: Path) -> bool:
+    """Tell whether a folder without a lock is too old to be one that is being made."""
+    try:
+        return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS
+    except OSError:
+        return False
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a folder that no process names any more; tell whether it is gone."""
+    if list_processes(path):
+        return False
+    shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
+
+
+def list_processes(profile: Path) -> set[int]:
+    """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms.
+
+    Chrome overwrites both argv and environ, each in other processes: only together they name all. The
+    crashpad handlers leave the tree, so descent would miss them.
+    """
+    marks = {"environ": f"{VARIABLE}={profile}", "cmdline": f"--user-data-dir={profile}"}
+    found: set[int] = set()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        for name, mark in marks.items():
+            with contextlib.suppress(OSError):
+                if os.fsencode(mark) in (folder / name).read_bytes():
+                    found.add(int(folder.name))
+    return found
+
+
+def end_processes(profile: Path, children: set[int]) -> None:
+    """Kill what is left of the session, and reap those of it and of `children` (PIDs) that are ours."""
+    deadline = time.monotonic() + KILL_SECONDS
+    unreaped = set(children)
+    while (found := list_processes(profile)) or unreaped:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        unreaped = {pid for pid in unreaped | found if not reap(pid)}
+        if time.monotonic() > deadline:
+            logger.warning("processes %s of %s outlived SIGKILL", sorted(found | unreaped), profile)
+            return
+        time.sleep(0.02)
+
+
+def reap(pid: int) -> bool:
+    """Tell whether nothing of `pid` is left for us to reap: it is reaped, or was never our child."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True

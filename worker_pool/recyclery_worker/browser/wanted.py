@@ -1,0 +1,102 @@
+"""What a caller wants of a browser, checked, and what Chrome is told for it."""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recyclery_worker.browser.driver import import_selenium, is_sandbox_usable
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chrome.options import Options
+
+STRATEGIES = ("normal", "eager", "none")
+
+# Why each is there, and what it does, is in docs/browsers.md, with the command that measures it.
+FLAGS = (
+    "--headless=new",
+    "--disable-component-update",  # Its downloads have filled disks.
+    "--disable-background-networking",  # No requests but the page's.
+    "--no-first-run",
+)
+LOCAL_FLAGS = (
+    "--remote-debugging-pipe",  # Chrome leaves 0.2 s after chromedriver dies, instead of never.
+    "--disable-dev-shm-usage",  # A container's /dev/shm has 64 MB; full, it crashes tabs.
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A browser as asked for; raises ValueError for what Chrome could not do."""
+
+    page_load_timeout_seconds: float = 30.0
+    command_timeout_seconds: float = 60.0
+    window_size: tuple[int, int] = (1280, 800)
+    arguments: Sequence[str] = ()
+    options: "Options | None" = None
+    page_load_strategy: str | None = None
+    download_dir: Path | None = None
+    proxy: str | None = None
+    user_agent: str | None = None
+
+    def __post_init__(self) -> None:
+        page, command = self.page_load_timeout_seconds, self.command_timeout_seconds
+        if command <= page:
+            raise ValueError(
+                f"command_timeout_seconds must be above page_load_timeout_seconds: {command} and {page}"
+            )
+        if self.page_load_strategy not in {None, *STRATEGIES}:
+            raise ValueError(
+                f"page_load_strategy is {self.page_load_strategy!r}: it must be one of {', '.join(STRATEGIES)}"
+            )
+        if self.proxy is not None and "@" in self.proxy:
+            # Chrome takes no password from a flag; every error would show it.
+            raise ValueError("proxy has a user name in it, which Chrome does not take: give host and port")
+
+    def make_options(self, profile: Path | None) -> "Options":
+        """Return Chrome's options, for a Grid's browser (`profile` None) or for one on this machine."""
+        chosen = copy.deepcopy(self.options or import_selenium().ChromeOptions())
+        for flag in [*self.list_flags(profile), *self.arguments]:
+            chosen.add_argument(flag)
+        if sum(argument.startswith("--user-data-dir") for argument in chosen.arguments) > (profile is not None):
+            raise ValueError("--user-data-dir: browser() gives each session a profile folder of its own")
+        if self.page_load_strategy is not None:
+            chosen.page_load_strategy = self.page_load_strategy
+        # Debian's Chromium opens a search engine's page first, and chromedriver's first command waits for it:
+        # 5 s in one start of four where its name cannot be resolved.
+        preferences: dict[str, Any] = {
+            "session.restore_on_startup": 4,
+            "session.startup_urls": ["about:blank"],
+        }
+        folder = self.download_dir or (profile / "downloads" if profile is not None else None)
+        if folder is not None:
+            preferences |= {
+                "download.default_directory": str(Path(folder).absolute()),
+                "download.prompt_for_download": False,
+            }
+        given: dict[str, Any] = chosen.experimental_options.get("prefs", {})
+        chosen.add_experimental_option("prefs", preferences | given)
+        if "goog:loggingPrefs" not in chosen.capabilities:
+            # For the console log among what is kept of a failure.
+            chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        return chosen
+
+    def list_flags(self, profile: Path | None) -> list[str]:
+        """Return our flags for Chrome, before the caller's."""
+        flags = [*FLAGS, f"--window-size={self.window_size[0]},{self.window_size[1]}"]
+        if self.proxy is not None:
+            flags.append(f"--proxy-server={self.proxy}")
+        if self.user_agent is not None:
+            flags.append(f"--user-agent={self.user_agent}")
+        if profile is not None:
+            flags += [*LOCAL_FLAGS, f"--user-data-dir={profile}"]
+            if not is_sandbox_usable():
+                flags.append("--no-sandbox")
+        return flags
+
+    def key(self) -> str:
+        """Return what two callers must have in common for one to go on with the other's browser."""
+        capabilities = self.make_options(None).to_capabilities()
+        return json.dumps([capabilities, str(self.download_dir)], sort_keys=True, default=str)
