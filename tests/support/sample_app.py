@@ -121,6 +121,18 @@ def open_browser(chrome: str, chromedriver: str, folder: str, seconds: float) ->
     time.sleep(seconds)
 
 
+@app.task
+def browse(folder: str, keep: int) -> str:
+    """Load a page in a browser that is kept, note this pool child's pid, and return the browser's profile."""
+    from recyclery_worker.browser import browser
+
+    with browser(keep=keep) as driver:
+        driver.get("data:text/html,<h1>text</h1>")
+        Path(folder, "child").write_text(str(os.getpid()))
+        profile: str = driver.capabilities["chrome"]["userDataDir"]
+        return profile
+
+
 @functools.cache
 def counter() -> redis.Redis:
     """The Redis of this pool child."""

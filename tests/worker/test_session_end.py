@@ -60,3 +60,23 @@ def test_nothing_that_a_child_started_is_left_2_seconds_after_its_end(
         ended = time.monotonic()
         wait_for(lambda: not started_by(child), "the end of what it started")
         assert time.monotonic() - ended <= 2
+
+
+@pytest.mark.browser
+def test_a_kept_browser_serves_task_after_task_and_leaves_with_its_child(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    variables = {"CELERY_WORKER_NAME": "slow", "CELERY_MAX_TASKS_PER_CHILD": "3"}
+    with supervised(redis_url=fresh_redis, environment=variables) as running:
+        running.wait_until_ready("slow")
+        profiles = set()
+        for _ in range(3):
+            sent = sender.send_task("sample_app.browse", (str(tmp_path), 100), queue="low")
+            profiles.add(sent.get(timeout=60))
+            # Long enough for a look of the governor's: to it a kept browser is no leftover.
+            wait_for(lambda: running.status()["browsers"]["live"] in {0, 1}, "a look at the browsers")
+        child = int((tmp_path / "child").read_text())
+        wait_for(lambda: not is_alive(child), "the child's end")
+        assert len(profiles) == 1
+        wait_for(lambda: not started_by(child), "the end of what it started")
+        assert not Path(profiles.pop()).exists()

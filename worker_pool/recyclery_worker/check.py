@@ -1,7 +1,9 @@
 """`python -m recyclery_worker.check APP`: import a Celery app as a worker would, and say what it is.
 
-Prints one JSON object and nothing else: app, celery, broker_url, tasks. Exits 1 with the reason on standard
-error when the app cannot be imported. Run apart from the supervisor, which must not carry the app's memory.
+Prints one JSON object and nothing else: app, celery, broker_url, tasks, and `browser`: what is amiss with the
+browser that its tasks use, empty if nothing is. Exits with the reason on standard error: 1 when the app cannot
+be imported, 3 when no driver fits its browser. Run apart from the supervisor, which must not carry the app's
+memory.
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ from pathlib import Path
 
 import celery
 from celery.app.utils import find_app
+
+from recyclery_worker.early import find_browser_early
+
+BROWSER_DOES_NOT_FIT = 3
 
 
 def main() -> int:
@@ -34,8 +40,19 @@ def main() -> int:
     except ValueError:
         # The error would show a part of the password.
         return refuse("its broker URL cannot be read: percent-encode what is special in the password (/ # @ :)")
+    try:
+        browser = find_browser_early()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return BROWSER_DOES_NOT_FIT
     tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
-    document = {"app": app.main, "celery": celery.__version__, "broker_url": broker_url, "tasks": tasks}
+    document = {
+        "app": app.main,
+        "celery": celery.__version__,
+        "broker_url": broker_url,
+        "tasks": tasks,
+        "browser": browser,
+    }
     os.write(answer, json.dumps(document).encode())
     return 0
 

@@ -10,6 +10,7 @@ from celery.utils.log import get_logger
 
 from recyclery_worker.broker import BrokerWait
 from recyclery_worker.by_signals import follow_by_signals
+from recyclery_worker.early import find_browser_early
 from recyclery_worker.fit import read_fit
 from recyclery_worker.hooks import found_hooks
 from recyclery_worker.server import LinkServer
@@ -41,6 +42,13 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found_hooks()))
         if note:
             logger.warning("%s", note)
+        # Before any fork: the children inherit what was found.
+        try:
+            amiss = find_browser_early()
+        except RuntimeError as error:
+            amiss = str(error)
+        if amiss:
+            logger.warning("tasks that use browser() will fail: %s", amiss)
 
     signals.celeryd_after_setup.connect(say, weak=False, dispatch_uid="recyclery.after_setup")
 

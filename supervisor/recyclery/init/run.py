@@ -18,7 +18,10 @@ from recyclery.init import exit_codes
 from recyclery.init.programs import write_configuration
 from recyclery.init.subreaper import become_subreaper, sweep_descendants
 
-APP_CHECK_SECONDS = 60.0
+# A chromedriver may have to be downloaded, which has a limit of its own.
+APP_CHECK_SECONDS = 180.0
+# recyclery_worker.check's word for a Chrome that no driver fits.
+BROWSER_DOES_NOT_FIT = 3
 
 
 def run(line: CommandLine) -> int:
@@ -97,6 +100,8 @@ def check_app(app: str) -> str:
             f"app is {app!r}: importing it took longer than {APP_CHECK_SECONDS:g} s; "
             "does a module of it connect somewhere when it is imported?"
         ) from None
+    if done.returncode == BROWSER_DOES_NOT_FIT:
+        raise BadConfiguration(f"app is {app!r}: its tasks use browser(): {done.stderr.strip()}")
     if done.returncode != 0:
         raise BadConfiguration(
             f"app is {app!r}: it cannot be imported from {Path.cwd()}: set CELERY_APP to what `celery -A` "

@@ -37,6 +37,10 @@ class BrowserMissing(RuntimeError):
     """No Chrome with a chromedriver that fits it; the message names what was tried and what to do."""
 
 
+class ChromeMissing(BrowserMissing):
+    """There is no Chrome at all, as in an image for tasks that need none."""
+
+
 @dataclass(frozen=True)
 class BrowserPair:
     """A Chrome and a chromedriver of the same major version; `version` is Chrome's, such as 156.0.8078.79."""
@@ -111,7 +115,7 @@ def find_browser() -> BrowserPair:
             if chrome.major == driver.major:
                 return BrowserPair(chrome.path, driver.path, chrome.version)
     if not chromes:
-        raise BrowserMissing(
+        raise ChromeMissing(
             f"no Chrome: looked for {', '.join(CHROME_NAMES)} on PATH and in {_join(FOLDERS)}. "
             f"Run: {PAIR_FIX} (Debian), or set CHROME_BINARY and CHROMEDRIVER"
         )
