@@ -8,7 +8,7 @@ import sys
 import time
 
 from benchmarks.contract import Bound, close
-from benchmarks.workers import make_client, make_sender, running_redis, running_worker
+from benchmarks.workers import count_held, make_client, make_sender, running_redis, running_worker
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def measure(kind: str, tasks: int, max_tasks: int | None) -> float:
                 sender.send_task("benchmarks.app.noop", queue="bench")
             begun = time.monotonic()
             sender.control.add_consumer("bench", reply=True)
-            while client.llen("bench") or client.hlen("unacked"):
+            while client.llen("bench") or count_held(client):
                 time.sleep(0.01)
             return tasks / (time.monotonic() - begun)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 from celery import Celery
@@ -45,6 +46,12 @@ def answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def count_held(client: redis.Redis) -> int:
+    """Return how many messages workers have in hand, stock ones and ours."""
+    keys: Any = client.keys("recyclery:*:unacked")
+    return sum(int(client.hlen(key)) for key in [b"unacked", *keys])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from recyclery.observe.ownership import count_browsers
 from recyclery.observe.snapshot import Owner, Process
+from recyclery_worker.link import WorkerStat
 
 KILLED_REMEMBERED = 500
 
@@ -18,6 +19,8 @@ class Counters:
 
     reaped: int = 0
     recycles: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
+    reclaimed_by: dict[tuple[str, int], int] = field(default_factory=dict)
+    """How many messages each worker has given back for dead ones, by its own word."""
     preempted: set[Owner] = field(default_factory=set)
     _killed: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=KILLED_REMEMBERED))
 
@@ -26,6 +29,15 @@ class Counters:
         fresh = [process for process in processes if (process.pid, process.start_ticks) not in self._killed]
         self.reaped += count_browsers(fresh, owner.pid)
         self._killed.extend((process.pid, process.start_ticks) for process in fresh)
+
+    def count_reclaimed(self, stats: Iterable[WorkerStat]) -> None:
+        """Take down what the workers say they have given back."""
+        self.reclaimed_by |= {(stat.pool, stat.pid): stat.reclaimed for stat in stats if stat.reclaimed}
+
+    @property
+    def reclaimed(self) -> int:
+        """Messages given back for dead workers."""
+        return sum(self.reclaimed_by.values())
 
     def count_replaced(self, pool: str) -> None:
         """Count a worker that was replaced as a whole."""

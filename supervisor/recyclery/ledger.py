@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from recyclery.act.perform import Outcome
 from recyclery.config.settings import Settings
 from recyclery.counters import Counters
-from recyclery.decide.actions import Action, Hold, Notice, Preempt, Reap, Replace, Retire, Scale, Tune
+from recyclery.decide.actions import Action, Hold, Notice, Preempt, Reap, Reclaim, Replace, Retire, Scale, Tune
+from recyclery.decide.holders import follow_holders
 from recyclery.decide.model import RISK, PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.past import Holder, Past, is_recent
 from recyclery.decide.scale import note_work
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import WorkerStat
@@ -41,6 +42,7 @@ class Ledger:
     clean_lifetimes: dict[str, int] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     preempted: float | None = None
+    holders: dict[str, Holder] = field(default_factory=dict)
     said: dict[str, float] = field(default_factory=dict)
     _busy_since: dict[str, float] = field(default_factory=dict)
     _idle_since: dict[str, float] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Ledger:
             busy_since=self._busy_since,
             idle_since=self._idle_since,
             preempted=self.preempted,
+            holders=self.holders,
         )
 
     def is_news(self, action: Action, at: float) -> bool:
@@ -74,14 +77,8 @@ class Ledger:
         match action:
             case Reap(owner=owner, processes=processes):
                 self.counters.count_reaped(owner, processes)
-            case Retire(owner=owner) if outcome.done:
-                self.retired[owner] = at
-                self.refused.pop(owner.pool, None)
-            case Retire(owner=owner) if outcome.refused:
-                self.refused[owner.pool] = self.refused.get(owner.pool, 0) + 1
             case Retire(owner=owner):
-                # It may have been heard: asked again only after a while.
-                self.retired[owner] = at
+                self._note_retire(owner, outcome, at)
             case Replace(pool=pool) if outcome.done:
                 self.replaced[pool] = at
                 self.refused.pop(pool, None)
@@ -91,6 +88,8 @@ class Ledger:
                 self.counters.preempted.add(owner)
             case Tune(pool=pool):
                 self.clean_lifetimes[pool] = 0
+            case Reclaim(generation=generation) if outcome.done:
+                self.holders.pop(generation, None)
             case Scale(pool=pool):
                 self.scaled[pool] = at
             case Notice(kind=kind):
@@ -98,9 +97,21 @@ class Ledger:
             case _:
                 pass
 
+    def _note_retire(self, owner: Owner, outcome: Outcome, at: float) -> None:
+        if outcome.refused:
+            self.refused[owner.pool] = self.refused.get(owner.pool, 0) + 1
+            return
+        # Where nothing was answered it may have been heard all the same: asked again only after a while.
+        self.retired[owner] = at
+        if outcome.done:
+            self.refused.pop(owner.pool, None)
+
     def begin(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat], settings: Settings) -> list[str]:
         """Compare a snapshot with the one before; return lines on the children that have left meanwhile."""
         self._notice_gone(snapshot)
+        generations = {(stat.pool, stat.pid): stat.generation for stat in stats.values()}
+        self.holders = follow_holders(self.holders, snapshot, generations)
+        self.counters.count_reclaimed(stats.values())
         lines = [*self._tell_oom_kills(snapshot), *self._settle_gone(snapshot, stats)]
         living = {child.owner for child in snapshot.children}
         self.retired = {

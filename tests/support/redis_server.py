@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis
@@ -36,6 +37,12 @@ def empty(url: str) -> None:
     """Take everything out of a server: what another test's worker has not finished, too."""
     with Redis.from_url(url) as client:
         client.flushall()
+
+
+def count_held(client: Redis) -> int:
+    """Return how many messages workers have in hand, stock ones and ours."""
+    keys: Any = client.keys("recyclery:*:unacked")
+    return sum(int(client.hlen(key)) for key in [b"unacked", *keys])
 
 
 def find_redis_server() -> Path:

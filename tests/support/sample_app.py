@@ -11,12 +11,7 @@ from celery import Celery
 
 url = os.environ["REDIS_URL"]
 app = Celery("sample", broker=url, backend=url)
-app.conf.update(
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    worker_prefetch_multiplier=1,
-    broker_connection_retry_on_startup=True,
-)
+app.conf.broker_connection_retry_on_startup = True
 
 kept: list[object] = []
 
@@ -44,6 +39,21 @@ def nap(seconds: float) -> int:
     """Sleep, and return the pool child's pid."""
     time.sleep(seconds)
     return os.getpid()
+
+
+@app.task(acks_late=False)
+def nap_until_once(path: str) -> int:
+    """Sleep until a file is there; a task that must not run twice."""
+    pid: int = nap_until(path)
+    return pid
+
+
+@app.task
+def note(path: str, mark: str, seconds: float) -> None:
+    """Append a mark to a file as it starts, then sleep."""
+    with Path(path).open("a") as file:
+        file.write(f"{mark}\n")
+    time.sleep(seconds)
 
 
 @app.task

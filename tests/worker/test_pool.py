@@ -16,6 +16,7 @@ from celery.exceptions import TimeLimitExceeded
 
 from recyclery_worker import link
 from support.bare_worker import BareWorker, bare_worker
+from support.redis_server import count_held
 from support.waiting import is_alive, wait_for
 
 
@@ -89,12 +90,12 @@ def test_a_task_that_a_child_has_been_given_runs_once_though_the_worker_is_stopp
 ) -> None:
     with bare_worker(fresh_redis) as worker, redis.Redis.from_url(fresh_redis) as client:
         run(sender, 1)
-        wait_for(lambda: client.hlen("unacked") == 0, "the worker knows that it is done")
+        wait_for(lambda: count_held(client) == 0, "the worker knows that it is done")
         (child,) = worker.pids()
         os.kill(child, signal.SIGSTOP)
         try:
             sent = sender.send_task("sample_app.count_run", (7,), queue="low")
-            wait_for(lambda: client.hlen("unacked") == 1, "it is received")
+            wait_for(lambda: count_held(client) == 1, "it is received")
             time.sleep(0.3)  # No word comes of its being written to the child,
             worker.process.terminate()
             time.sleep(

@@ -69,6 +69,15 @@ class Hold(msgspec.Struct, frozen=True, tag="hold"):
     seconds: float
 
 
+class Reclaim(msgspec.Struct, frozen=True, tag="reclaim"):
+    """Ask for the messages of a generation whose processes are all dead to be given back soon.
+
+    Answered by `Done` or `Refused`.
+    """
+
+    generation: str
+
+
 class ChildStat(msgspec.Struct, frozen=True):
     """One pool child as the worker's main process sees it."""
 
@@ -100,6 +109,10 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     children: list[ChildStat]
     departures: list[Departure]
     sent: float
+    generation: str = ""
+    """Under which its unacknowledged messages are kept; empty where its broker gives them back by itself."""
+    reclaimed: int = 0
+    """Messages that it has given back for dead workers."""
     holding: bool | None = None
     """Whether it takes no tasks because it was told so; None where it cannot be told so."""
 
@@ -114,7 +127,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold
+Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim
 Reply = WorkerStat | Done | Refused
 
 _encoder = msgspec.json.Encoder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import celery
@@ -10,6 +11,8 @@ from celery.utils.log import get_logger
 
 from recyclery_worker.broker import BrokerWait
 from recyclery_worker.by_signals import follow_by_signals
+from recyclery_worker.delivery.defaults import set_defaults
+from recyclery_worker.delivery.keeper import LeaseStep, keep_own_keys, keeper
 from recyclery_worker.early import find_browser_early
 from recyclery_worker.fit import read_fit
 from recyclery_worker.hooks import found_hooks
@@ -17,10 +20,23 @@ from recyclery_worker.server import LinkServer
 
 logger = get_logger(__name__)
 
+# The settings that the user left to us.
+_defaults: set[str] = set()
+
 
 def install() -> None:
-    """Connect to Celery's signal; doing it twice is doing it once."""
+    """Connect to Celery's signals; doing it twice is doing it once."""
+    signals.import_modules.connect(on_import_modules, dispatch_uid="recyclery.import_modules")
     signals.worker_init.connect(on_worker_init, dispatch_uid="recyclery.worker_init")
+
+
+def on_import_modules(sender: Any = None, **_: Any) -> None:
+    """Set what an app needs that is to lose nothing, before its tasks take their settings over for good.
+
+    Celery imports our pool first of all; workers with pools of its own import us too late for this.
+    """
+    if not sender.finalized:
+        _defaults.update(set_defaults(sender))
 
 
 def on_worker_init(sender: Any = None, **_: Any) -> None:
@@ -29,6 +45,11 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
     from `celeryd_after_setup` on.
     """
+    if "worker_prefetch_multiplier" in _defaults and not any(
+        "--prefetch-multiplier" in word for word in sys.argv
+    ):
+        # Its command line was read before the app's settings could be changed.
+        sender.prefetch_multiplier = sender.app.conf.worker_prefetch_multiplier
     fit = read_fit(sender)
     if fit.retires:
         note = take_over_autoscale(sender)
@@ -37,11 +58,14 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         follow_by_signals(fit)
     steps: set[type] = sender.app.steps["worker"]
     steps.update({LinkServer, BrokerWait})
+    note_keys = keep_own_keys(sender.app, sender.hostname)
+    if keeper() is not None:
+        steps.add(LeaseStep)
 
     def say(**_: Any) -> None:
         logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found_hooks()))
-        if note:
-            logger.warning("%s", note)
+        for line in filter(None, (note, note_keys)):
+            logger.warning("%s", line)
         # Before any fork: the children inherit what was found.
         try:
             amiss = find_browser_early()

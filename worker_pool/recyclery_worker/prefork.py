@@ -22,6 +22,7 @@ from celery.concurrency import asynpool, prefork
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
+from recyclery_worker.delivery.keeper import keeper
 from recyclery_worker.link import Departure
 from recyclery_worker.pool_child import Worker
 
@@ -297,6 +298,13 @@ class TaskPool(prefork.TaskPool):
     def departures(self) -> list[Departure]:
         """The children told to leave lately."""
         return list(self._pool.departures)
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a task, unless it is not this worker's any more; raises TaskRevokedError then."""
+        kept = keeper()
+        if kept is not None:
+            kept.assure()
+        return super().apply_async(*args, **kwargs)
 
     def tasks_by_child(self) -> dict[int, int]:
         """Return how many tasks each child has done, by its pid."""

@@ -13,6 +13,7 @@ import msgspec
 from celery import bootsteps
 from celery.utils.log import get_logger
 
+from recyclery_worker.delivery.keeper import keeper
 from recyclery_worker.fit import read_fit
 from recyclery_worker.holding import Holding
 from recyclery_worker.link import (
@@ -20,6 +21,7 @@ from recyclery_worker.link import (
     ChildStat,
     Done,
     Hold,
+    Reclaim,
     Refused,
     Reply,
     Request,
@@ -154,6 +156,8 @@ def carry_out(worker: Any, holding: Holding, request: Request) -> Reply:
     match request:
         case Stat():
             return stat(worker, holding)
+        case Reclaim(generation=generation):
+            refusal = reclaim_soon(generation)
         case Hold():
             refusal = hold(worker, holding, request.seconds)
         case _:
@@ -169,6 +173,15 @@ def hold(worker: Any, holding: Holding, seconds: float) -> str:
         holding.begin(seconds)
     else:
         holding.end()
+    return ""
+
+
+def reclaim_soon(generation: str) -> str:
+    """Have a dead generation's messages given back; return why that cannot be done, empty when it will."""
+    kept = keeper()
+    if kept is None:
+        return "this worker keeps no lease"
+    kept.reclaim_soon(generation)
     return ""
 
 
@@ -215,5 +228,7 @@ def stat(worker: Any, holding: Holding) -> WorkerStat:
         ],
         departures=pool.departures if fit.retires else [],
         sent=now(),
+        generation=kept.generation.id if (kept := keeper()) else "",
+        reclaimed=kept.reclaimed if kept else 0,
         holding=holding.on if worker.use_eventloop else None,
     )

@@ -16,6 +16,7 @@ from recyclery.decide.actions import (
     Notice,
     Preempt,
     Reap,
+    Reclaim,
     Replace,
     Retire,
     Scale,
@@ -53,6 +54,14 @@ async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], in
             return collect(action)
         case Replace():
             return await replace(action, runtime_dir)
+        case Reclaim():
+            return await ask(
+                runtime_dir,
+                action.through,
+                link.Reclaim(generation=action.generation),
+                f"reclaim what {action.pool} held: {action.reason}",
+                f"{action.through} gives it back",
+            )
         case Notice():
             return Outcome(done=True, line=action.text)
         case Retire():

@@ -27,6 +27,16 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclaim:
+    """Have what a dead worker held given back to its queues, by the living worker of the pool `through`."""
+
+    pool: str
+    generation: str
+    through: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """Let a child leave after its current task (rung 2)."""
 
@@ -89,4 +99,4 @@ class Notice:
 
 
 Heavy = Retire | Replace | Preempt
-Action = Reap | Collect | Tune | Retire | Hold | Replace | Preempt | Scale | Notice
+Action = Reap | Collect | Reclaim | Tune | Retire | Hold | Replace | Preempt | Scale | Notice

@@ -10,6 +10,7 @@
 | | `replace_grown_main` | memory is short because a worker's main process grew |
 | 5 preempt | `preempt_largest` | the floor is above the hard level |
 | | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
+| | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
 | | `find_notices` | no recycle would help |
 """
 
@@ -20,6 +21,7 @@ from dataclasses import replace
 
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
+from recyclery.decide.holders import reclaim_dead
 from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
 from recyclery.decide.reap import collect_defunct, reap_leftovers, reap_orphans
@@ -45,6 +47,7 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
         # Before all that has to be asked of workers, which may take their time.
         *([heavy] if heavy is not None else []),
         *collect_defunct(snapshot),
+        *reclaim_dead(snapshot, past),
         *hold_pools(left, past, settings),
         *tune_limits(left, past, settings),
         *scale_pools(left, past, settings),

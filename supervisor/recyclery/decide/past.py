@@ -10,6 +10,16 @@ from recyclery.observe.snapshot import Owner
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """One start of a worker: its main process, and the children it had when last seen alive."""
+
+    generation: str
+    pool: str
+    pid: int
+    children: frozenset[Owner] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Past:
     """Times are those of the snapshots (seconds of CLOCK_BOOTTIME)."""
 
@@ -34,6 +44,8 @@ class Past:
     idle_since: Mapping[str, float] = field(default_factory=dict)
     """Since when each pool has had a child without work; absent where it has not."""
     preempted: float | None = None
+    holders: Mapping[str, Holder] = field(default_factory=dict)
+    """Who holds messages, by generation."""
 
     def __post_init__(self) -> None:
         # Asked for many times in a decision, and the dearest figure of a model.

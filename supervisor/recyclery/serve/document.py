@@ -59,7 +59,7 @@ def build_status(
             for pool in settings.pools
         },
         browsers=build_browsers(snapshot, counters),
-        tasks=TaskStatus(reclaimed=0, parked=0),
+        tasks=TaskStatus(reclaimed=counters.reclaimed, parked=0),
         governor=read_governor(),
     )
 

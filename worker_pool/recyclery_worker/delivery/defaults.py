@@ -1,0 +1,31 @@
+"""Settings without which a task is lost with its worker; the user's own stand above them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# With these a task is acknowledged when it is done, and given back when its process dies before that. One that
+# must not run twice says acks_late=False itself.
+SAFE = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    # A worker that has more in hand than it runs makes others wait, and has more to give back.
+    "worker_prefetch_multiplier": 1,
+}
+# A worker's death is told by its lease. By this timeout, an hour if nobody says otherwise, the broker would
+# give away a task that still runs.
+VISIBILITY_SECONDS = 30 * 24 * 3600
+
+
+def set_defaults(app: Any) -> list[str]:
+    """Set on an app what its user has not; return the names of those set."""
+    missing = [name for name in SAFE if not is_set(app.conf, name)]
+    for name in missing:
+        app.conf[name] = SAFE[name]
+    return missing
+
+
+def is_set(conf: Any, name: str) -> bool:
+    """Tell whether a setting is the user's, under any of the names that Celery takes it by."""
+    # The last map holds Celery's own defaults (celery/app/utils.py, Settings.without_defaults).
+    return name in type(conf)({}, conf.maps[:-1], conf._keys, conf.prefix)

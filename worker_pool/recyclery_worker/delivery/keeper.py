@@ -1,0 +1,208 @@
+"""Keeps this worker's lease, and gives back what dead workers hold: a thread of the worker's main process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.exceptions import TaskRevokedError
+from celery.utils.log import get_logger
+from celery.worker import state
+
+from recyclery_worker.broker import TRY_EVERY_SECONDS, BrokerWait
+from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
+from recyclery_worker.delivery.generations import (
+    KEY_OPTIONS,
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Book,
+    Generation,
+    new_generation,
+    open_book,
+)
+from recyclery_worker.delivery.reclaim import reclaim
+from recyclery_worker.link import now
+
+logger = get_logger(__name__)
+
+# One command of the worker's own thread; it is asked only after the lease was not renewed in time.
+CHECK_SECONDS = 2.0
+
+
+class Keeper:
+    """The lease of one generation. `valid_until` is in seconds of CLOCK_BOOTTIME, which goes on in a freeze."""
+
+    def __init__(self, app: Any, generation: Generation) -> None:
+        self.generation = generation
+        self.valid_until = 0.0
+        self.lost = False
+        self.reclaimed = 0
+        self._app = app
+        self._wanted: queue.Queue[str | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._heard_since = 0.0
+
+    def begin(self) -> None:
+        """Write ourselves down before the first message is taken; raises when Redis does not answer."""
+        with self._app.connection_for_write() as connection:
+            asked = now()
+            open_book(connection.default_channel).enter(self.generation)
+        self.valid_until = asked + LEASE_SECONDS
+        self._thread = threading.Thread(target=self._keep, name="recyclery-lease", daemon=True)
+        self._thread.start()
+
+    def reclaim_soon(self, generation_id: str) -> None:
+        """Have a generation whose processes are known to be dead given back, lease or not."""
+        self._wanted.put(generation_id)
+
+    def end(self) -> None:
+        """Give back what is still held, and strike ourselves; nothing runs any more."""
+        self._wanted.put(None)
+        if self._thread is not None:
+            self._thread.join(LEASE_SECONDS)
+        try:
+            given_back = reclaim(self._app, self.generation)
+        except Exception as error:  # Redis is away: another worker does it when the lease has run out.
+            logger.warning("what this worker holds will be given back when its lease ends: %s", error)
+            return
+        if given_back:
+            logger.warning("gave back %d unfinished tasks", given_back)
+
+    def assure(self) -> None:
+        """Let a task start only while our messages are our own; raises TaskRevokedError when they are not.
+
+        Asked before each start. Without Redis nobody else has them either.
+        """
+        if now() > self.valid_until and not self.lost:
+            try:
+                with self._app.connection_for_write(connect_timeout=CHECK_SECONDS) as connection:
+                    self._renew(open_book(connection.default_channel))
+            except Exception as error:
+                logger.debug("the lease cannot be looked at: %s", error)
+        if self.lost:
+            raise TaskRevokedError("another worker has it")
+
+    def _keep(self) -> None:
+        while True:
+            try:
+                with self._app.connection_for_write() as connection:
+                    self._heard_since = now()
+                    if not self._serve(open_book(connection.default_channel)):
+                        return
+            except Exception as error:  # Redis is away, or refuses; the worker itself says so.
+                logger.debug("the lease was not renewed: %s", error)
+                if self._is_told_to_end():
+                    return
+
+    def _is_told_to_end(self) -> bool:
+        try:
+            wanted = self._wanted.get(timeout=RENEW_SECONDS)
+        except queue.Empty:
+            return False
+        if wanted is not None:
+            self._wanted.put(wanted)
+        return wanted is None
+
+    def _serve(self, book: Book) -> bool:
+        """Renew and reclaim, until told to end; raises when Redis does not answer."""
+        while True:
+            self._renew(book)
+            # After Redis was away all leases look old: their holders get as long to renew them as we had.
+            if now() - self._heard_since > LEASE_SECONDS:
+                for dead in book.list_dead():
+                    self._give_back(dead, "its lease has run out")
+            try:
+                wanted = self._wanted.get(timeout=RENEW_SECONDS)
+            except queue.Empty:
+                continue
+            if wanted is None:
+                return False
+            found = book.find(wanted)
+            if found is not None:
+                self._give_back(found, "its processes are dead")
+
+    def _renew(self, book: Book) -> None:
+        asked = now()
+        if not book.renew(self.generation):
+            if book.was_reclaimed(self.generation) and not self.lost:
+                self.lost = True
+                logger.critical(
+                    "this worker was taken for dead: its tasks were given to others. It starts no more, "
+                    "finishes what runs, and ends"
+                )
+                stop: Any = state
+                stop.should_stop = 0
+            # Lost with Redis's data, or to be given back once more when we have ended.
+            book.enter(self.generation)
+        self.valid_until = asked + LEASE_SECONDS
+
+    def _give_back(self, dead: Generation, why: str) -> None:
+        if dead.id == self.generation.id:
+            return
+        given_back = reclaim(self._app, dead)
+        self.reclaimed += given_back
+        if given_back:
+            logger.warning("gave back %d tasks of %s (pid %d): %s", given_back, dead.node, dead.pid, why)
+
+
+_keeper: Keeper | None = None
+
+
+def keeper() -> Keeper | None:
+    """Return this worker's; None where the broker needs none."""
+    return _keeper
+
+
+class LeaseStep(bootsteps.StartStopStep):
+    """Worker bootstep: from before the first message is taken until after the last task's process has ended."""
+
+    requires = (BrokerWait,)
+
+    def start(self, parent: Any) -> None:
+        """Return when we are written down, or when the worker is asked to stop."""
+        assert _keeper is not None  # noqa: S101  # the step is added only where there is one
+        said = False
+        while True:
+            state.maybe_shutdown()
+            try:
+                _keeper.begin()
+            except Exception as error:  # kombu and redis raise errors of many kinds
+                if not said:
+                    logger.warning("waiting for a Redis that takes writes: %s", error)
+                said = True
+                time.sleep(TRY_EVERY_SECONDS)
+            else:
+                return
+
+
+def keep_own_keys(app: Any, node: str) -> str:
+    """Give this worker keys and a lease of its own, where its broker is Redis.
+
+    Returns why not, where that is the user's doing.
+    """
+    global _keeper
+    with app.connection_for_write() as connection:
+        if connection.transport.driver_type != "redis":
+            return ""
+    options = app.conf.broker_transport_options
+    if not options.keys().isdisjoint(KEY_OPTIONS):
+        return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"
+    generation = new_generation(node)
+    app.conf.broker_transport_options = {
+        "visibility_timeout": VISIBILITY_SECONDS,
+        **options,
+        **generation.keys,
+    }
+    _keeper = Keeper(app, generation)
+    # After the pool has ended: nothing of ours runs.
+    signals.worker_shutdown.connect(end_keeping, weak=False, dispatch_uid="recyclery.lease")
+    return ""
+
+
+def end_keeping(**_: Any) -> None:
+    """Give back and strike."""
+    if _keeper is not None:
+        _keeper.end()

@@ -1,0 +1,26 @@
+"""Gives the messages that a dead generation holds back to the head of their queues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recyclery_worker.delivery.generations import Generation, open_book
+
+
+def reclaim(app: Any, generation: Generation) -> int:
+    """Give back all that a generation holds, and strike it; return how many messages that were.
+
+    Its worker must be dead, or have lost its lease. Any number may do it at once, and any of them may die: each
+    message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what kombu and redis
+    raise when Redis is away.
+    """
+    with app.connection_for_write(transport_options=generation.keys) as connection:
+        channel: Any = connection.default_channel
+        book = open_book(channel)
+        book.fence(generation)
+        tags = book.held_tags(generation)
+        for tag in tags:
+            # The newest first: tasks are taken from the right, and there the oldest is to be outermost.
+            channel.qos.restore_by_tag(tag, leftmost=False)
+        book.strike(generation)
+    return len(tags)
