@@ -14,9 +14,10 @@ KILLED_REMEMBERED = 500
 
 @dataclass
 class Counters:
-    """Recycles by pool and reason, and browsers reaped."""
+    """Recycles by pool and reason, browsers reaped, sessions ended on a Grid."""
 
     reaped: int = 0
+    grid_ended: int = 0
     recycles: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     preempted: set[Owner] = field(default_factory=set)
     _killed: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=KILLED_REMEMBERED))
