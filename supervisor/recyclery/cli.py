@@ -40,14 +40,18 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     status.set_defaults(command=status_command)
 
+    reap = commands.add_parser("reap", help="kill browsers that no task owns, now")
+    reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
+    reap.set_defaults(command=reap_command)
+
     change = commands.add_parser("set", help="change settings of the running supervisor")
-    change.add_argument("table", metavar="POOL", help="a pool's name, or `memory`")
+    change.add_argument("table", metavar="POOL", help="a pool's name, `memory` or `browsers`")
     change.add_argument(
         "values",
         metavar="KEY=VALUE",
         nargs="+",
         help="a pool's concurrency, max_tasks_per_child or reap_leftover_browsers; "
-        "of memory its limit and levels; values as in recyclery.toml",
+        "of memory its limit and levels; of browsers when they are runaways; values as in recyclery.toml",
     )
     change.set_defaults(command=set_command)
 
@@ -79,6 +83,13 @@ def status_command(args: argparse.Namespace) -> int:
     from recyclery.report.status import print_status  # noqa: PLC0415
 
     return print_status(as_json=args.json)
+
+
+def reap_command(args: argparse.Namespace) -> int:
+    """`recyclery reap`."""
+    from recyclery.report.reap import reap_now  # noqa: PLC0415
+
+    return reap_now(strangers=args.strangers)
 
 
 def set_command(args: argparse.Namespace) -> int:

@@ -15,9 +15,10 @@ KILLED_REMEMBERED = 500
 
 @dataclass
 class Counters:
-    """Recycles by pool and reason, and browsers reaped."""
+    """Recycles by pool and reason, browsers reaped, sessions ended on a Grid."""
 
     reaped: int = 0
+    grid_ended: int = 0
     recycles: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     reclaimed_by: dict[tuple[str, int], int] = field(default_factory=dict)
     """How many messages each worker has given back for dead ones, by its own word."""

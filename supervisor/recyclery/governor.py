@@ -16,18 +16,35 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from recyclery.act.outcome import Outcome
 from recyclery.act.perform import perform
-from recyclery.config.change import change_settings
-from recyclery.config.load import BadConfiguration
+from recyclery.act.sweep import Sweeper
+from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
-from recyclery.config.stored import load_settings, write_settings
-from recyclery.decide.actions import Action, Collect, Hold, Notice, Preempt, Reap, Replace, Scale, Tune
+from recyclery.config.stored import load_settings
+from recyclery.decide.actions import (
+    Action,
+    Clean,
+    Collect,
+    EndSession,
+    Evict,
+    Hold,
+    Notice,
+    Preempt,
+    Reap,
+    Replace,
+    Scale,
+    Tune,
+)
 from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
+from recyclery.decide.browsers import count_kinds
 from recyclery.decide.ladder import decide
+from recyclery.decide.reap import evict_strangers, find_reaps
 from recyclery.init.programs import supervisor_socket
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
+from recyclery.observe.deaths import Deaths, worth_watching
 from recyclery.observe.engine import EngineAway, list_programs, read_events
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
@@ -41,7 +58,7 @@ from recyclery.observe.reports import (
 )
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery.observe.workers import Workers
-from recyclery.serve.control import Command, Done, Problem, control_socket, serve_control
+from recyclery.serve.control import Reaped, control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.status import Status
 from recyclery_worker.link import governor_socket, now
@@ -53,6 +70,8 @@ LOG_FORMAT = "[%(asctime)s] %(message)s"
 STATS_EVERY_SECONDS = 1.0
 LEAST_GAP_SECONDS = 0.1
 PROGRAMS_EVERY_SECONDS = 10.0
+# What is still to be ended on a Grid when the governor stops gets so long.
+LAST_WORDS_SECONDS = 2.0
 
 
 class Governor:
@@ -75,9 +94,15 @@ class Governor:
         self._asking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._before: Snapshot | None = None
+        self._children: set[Owner] = set()
         self._due: float | None = None
         self._was_late = False
         self._stopping = False
+        self._sweeper = Sweeper()
+        self._deaths = Deaths(self._wake.set)
+        self._endings: set[asyncio.Task[Outcome]] = set()
+        # An operator's command must not come between a tick's look and what it does.
+        self._acting = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until told to stop; one last look then takes away what the pools left."""
@@ -88,9 +113,7 @@ class Governor:
         reports = bind_reports(governor_socket(directory))
         loop.add_reader(reports, self._hear, reports)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
-        server = await serve_control(
-            control_socket(directory), {"status": self._answer_status, "set": self._answer_set}
-        )
+        server = await serve_control(control_socket(directory), list_commands(self))
         events = asyncio.create_task(self._follow_events())
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:
@@ -98,7 +121,10 @@ class Governor:
                 await self.tick()
                 await self._pause()
             await self.tick()
+            if self._endings:
+                await asyncio.wait(self._endings, timeout=LAST_WORDS_SECONDS)
         finally:
+            self._deaths.close()
             events.cancel()
             server.close()
             loop.remove_reader(reports)
@@ -110,7 +136,15 @@ class Governor:
         """Observe, decide, act."""
         await self._ask_programs()
         self._begin_asking_workers()
+        async with self._acting:
+            await self._tick()
+
+    async def _tick(self) -> None:
         snapshot = self._observe()
+        if {child.owner for child in snapshot.children} != self._children:
+            self._children = {child.owner for child in snapshot.children}
+            self._sweeper.hurry()
+        self._sweeper.begin(snapshot.at)
         for line in self.ledger.begin(snapshot, self.workers.stats, self.settings):
             log.info("%s", line)
         self.learning.take_in(snapshot)
@@ -139,20 +173,36 @@ class Governor:
         for child in snapshot.children:
             if any(process.is_browser for process in child.processes):
                 self._browsing_pools.add(child.owner.pool)
+        self._deaths.watch(worth_watching(snapshot))
         return snapshot
 
     async def _act(self, action: Action, at: float) -> None:
         if isinstance(action, Notice) and not self.ledger.is_news(action, at):
             return
+        if isinstance(action, EndSession):
+            # The other end may take its time; the next look must not tell of it again.
+            state = self._states[action.owner]
+            remote = tuple(session for session in state.remote if session != action.session)
+            self._states[action.owner] = replace(state, remote=remote)
+            ending = asyncio.create_task(self._carry_out(action, at))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            return
+        await self._carry_out(action, at)
+
+    async def _carry_out(self, action: Action, at: float) -> Outcome:
         outcome = await perform(action, self.settings.runtime_dir, self._observer.read_floor)
-        # That ended processes are collected is of no interest to a person as long as it goes well.
-        worth = self.ledger.is_news(action, at) and not isinstance(action, Collect)
+        # What goes well of itself, and often, is of no interest to a person.
+        worth = self.ledger.is_news(action, at) and not isinstance(action, Collect | Clean)
         log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
         self.ledger.note(action, outcome, at)
         if outcome.done:
             self._foresee(action)
-        if isinstance(action, Reap | Preempt):
+        if isinstance(action, Reap | Preempt | Evict):
             self._wake.set()
+        if isinstance(action, Clean):
+            self._observer.belongings.forget(left.folder for left in action.remains)
+        return outcome
 
     def _foresee(self, action: Action) -> None:
         """Take what a worker was told for what it does, until it says so itself."""
@@ -172,36 +222,32 @@ class Governor:
             await self.tick()
         assert self.snapshot is not None  # noqa: S101  # a tick makes one
         return await asyncio.to_thread(
-            build_status,
-            self.settings,
-            self.snapshot,
-            dict(self.workers.stats),
-            self.ledger.counters,
-            self.broker,
+            build_status, self.settings, self.snapshot, dict(self.workers.stats), self.ledger, self.broker
         )
 
-    async def _answer_status(self, _: Command) -> Status:
-        return await self.status()
-
-    async def _answer_set(self, command: Command) -> Done | Problem:
-        try:
-            changed = change_settings(self.settings, command.table, command.values)
-        except BadConfiguration as error:
-            return Problem(error=str(error))
-        what = ", ".join(f"{key} = {value}" for key, value in command.values.items())
-        try:
-            # For a governor that comes after this one; PID 1 writes it anew at every start.
-            write_settings(changed)
-        except OSError as error:
-            return Problem(error=f"{changed.runtime_dir}: {error.strerror}")
-        self._follow(changed)
-        log.info("set %s: %s", command.table, what)
-        return Done(done=f"{command.table}: {what}, until the supervisor's next start")
+    async def reap(self, *, strangers: bool) -> Reaped:
+        """Look now and kill what a tick would; browsers that no pool started only where that is asked for."""
+        async with self._acting:
+            snapshot = self._observe()
+            past = self.ledger.past(self.learning.models)
+            evictions = evict_strangers(snapshot) if strangers else ()
+            outcomes = await asyncio.gather(
+                *(
+                    self._carry_out(action, snapshot.at)
+                    for action in (*find_reaps(snapshot, past, self.settings), *evictions)
+                )
+            )
+        census = count_kinds(snapshot, past.silences, self.settings.browsers)
+        return Reaped(
+            killed=[outcome.line for outcome in outcomes],
+            in_use=census.in_use,
+            strangers=0 if strangers else census.strangers,
+        )
 
     def _reread(self) -> None:
-        self._follow(load_settings(self.settings.runtime_dir))
+        self.follow(load_settings(self.settings.runtime_dir))
 
-    def _follow(self, settings: Settings) -> None:
+    def follow(self, settings: Settings) -> None:
         """Go by other settings from the next tick on."""
         before = {pool.name: pool.max_tasks_per_child for pool in self.settings.pools}
         self.ledger.changed |= {

@@ -5,18 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recyclery.act.perform import Outcome
+from recyclery.act.outcome import Outcome
 from recyclery.config.settings import Settings
 from recyclery.counters import Counters
-from recyclery.decide.actions import Action, Hold, Notice, Preempt, Reap, Reclaim, Replace, Retire, Scale, Tune
+from recyclery.decide.actions import (
+    Action,
+    EndSession,
+    Evict,
+    Hold,
+    Notice,
+    Preempt,
+    Reap,
+    Reclaim,
+    Replace,
+    Retire,
+    Scale,
+    Tune,
+)
 from recyclery.decide.holders import follow_holders
 from recyclery.decide.model import RISK, PoolModel
 from recyclery.decide.past import Holder, Past, is_recent
 from recyclery.decide.scale import note_work
+from recyclery.decide.silence import Silence, follow_silences
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import WorkerStat
 
 SAY_AGAIN_SECONDS = 600.0
+# Whose strangers' browsers are.
+NOBODY = Owner("", 0, 0)
 # Why a child left, its worker knows: its word is waited for as long as this.
 WORD_SECONDS = 10.0
 
@@ -44,6 +60,7 @@ class Ledger:
     preempted: float | None = None
     holders: dict[str, Holder] = field(default_factory=dict)
     said: dict[str, float] = field(default_factory=dict)
+    silences: dict[Owner, Silence] = field(default_factory=dict)
     _busy_since: dict[str, float] = field(default_factory=dict)
     _idle_since: dict[str, float] = field(default_factory=dict)
     _gone: dict[Owner, Gone] = field(default_factory=dict)
@@ -64,6 +81,10 @@ class Ledger:
             idle_since=self._idle_since,
             preempted=self.preempted,
             holders=self.holders,
+            silences=self.silences,
+            known_strangers=frozenset(
+                process.key for process in (self._last.strangers if self._last is not None else ())
+            ),
         )
 
     def is_news(self, action: Action, at: float) -> bool:
@@ -75,8 +96,8 @@ class Ledger:
     def note(self, action: Action, outcome: Outcome, at: float) -> None:
         """Take down what was done and whether it was."""
         match action:
-            case Reap(owner=owner, processes=processes):
-                self.counters.count_reaped(owner, processes)
+            case Reap() | Evict() | EndSession():
+                self._count_browsers(action, outcome)
             case Retire(owner=owner):
                 self._note_retire(owner, outcome, at)
             case Replace(pool=pool) if outcome.done:
@@ -106,6 +127,15 @@ class Ledger:
         if outcome.done:
             self.refused.pop(owner.pool, None)
 
+    def _count_browsers(self, action: Reap | Evict | EndSession, outcome: Outcome) -> None:
+        match action:
+            case Reap(owner=owner, processes=processes):
+                self.counters.count_reaped(owner, processes)
+            case Evict(processes=processes):
+                self.counters.count_reaped(NOBODY, processes)
+            case EndSession() if outcome.done:
+                self.counters.grid_ended += 1
+
     def begin(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat], settings: Settings) -> list[str]:
         """Compare a snapshot with the one before; return lines on the children that have left meanwhile."""
         self._notice_gone(snapshot)
@@ -120,6 +150,7 @@ class Ledger:
         self.said = {
             kind: at for kind, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
         }
+        self.silences = follow_silences(self.silences, snapshot)
         self._busy_since, self._idle_since = note_work(self.past({}), snapshot, settings)
         return lines
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.act.kill import kill_process, kill_processes, nudge_child, profile_folders
+from recyclery.act.kill import kill_process, kill_processes, nudge_child
+from recyclery.act.remains import find_remains
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import Owner, Process
 from support.waiting import is_alive, wait_for
@@ -81,7 +82,7 @@ def test_a_profile_that_a_person_chose_is_never_removed(argument: str) -> None:
     folder = argument.format(tmp=tempfile.gettempdir())
     popen, process = sleep_with(f"--user-data-dir={folder}")
     try:
-        assert profile_folders(process.pid) == []
+        assert find_remains([process.pid]) == set()
     finally:
         popen.kill()
         popen.wait()

@@ -36,6 +36,12 @@ def test_memory_levels_and_the_limit_are_changed() -> None:
     assert (memory.limit_bytes, memory.risk_percent) == (768 << 20, 0.5)
 
 
+def test_what_makes_a_browser_a_runaway_is_changed() -> None:
+    changed = change_settings(settings(), "browsers", {"silent_seconds": "0", "max_percent": "40"})
+    browsers = changed.browsers
+    assert (browsers.silent_seconds, browsers.max_percent, browsers.max_age_seconds) == (0, 40, 21600)
+
+
 @pytest.mark.parametrize(
     ("table", "key", "text", "words"),
     [
@@ -43,9 +49,11 @@ def test_memory_levels_and_the_limit_are_changed() -> None:
         ("slow", "concurrency", "{ min = 3, max = 1 }", ["min not above the max"]),
         ("slow", "queues", "low", ["takes effect at the next start", "max_tasks_per_child"]),
         ("slow", "speed", "1", ["is not a setting"]),
-        ("slim", "concurrency", "1", ["'slim' is no pool", "fast, slow, memory"]),
+        ("slim", "concurrency", "1", ["'slim' is no pool", "fast, slow, memory, browsers"]),
         ("memory", "hard_percent", "85", ["each must be above the one before"]),
         ("memory", "retire_percent", "much", ["'much'", "whole number"]),
+        ("browsers", "silent_seconds", "-1", ["browsers silent_seconds is -1 (by set)", "from 0 to 86400"]),
+        ("browsers", "colour", "1", ["is not a setting", "silent_seconds, max_percent, max_age_seconds"]),
     ],
 )
 def test_what_cannot_be_changed_is_told_with_the_way_out(
@@ -65,12 +73,14 @@ def test_a_new_look_at_the_file_takes_over_what_can_be_changed_and_says_what_mus
             structs.replace(slow, max_tasks_per_child=5, queues=("low", "bulk")),
             structs.replace(fast, name="new"),
         ),
+        browsers=structs.replace(running.browsers, max_percent=60),
         grace_seconds=9.0,
     )
     followed, changes, waiting = follow_file(running, fresh)
     assert [pool.name for pool in followed.pools] == ["fast", "slow"]
     assert (followed.pools[1].max_tasks_per_child, followed.pools[1].queues) == (5, ("low",))
-    assert changes == ["slow max_tasks_per_child is 5, was 10"]
+    assert followed.browsers.max_percent == 60
+    assert changes == ["slow max_tasks_per_child is 5, was 10", "browsers max_percent is 60, was 75"]
     assert waiting == [
         "fast is no longer named",
         "slow queues is ('low', 'bulk'), was ('low',)",

@@ -144,6 +144,10 @@ def test_a_bad_value_is_told_with_its_name_its_source_and_what_is_allowed(
         ("[memory]\nlimit_bytes = '3 MB'", ["limit_bytes", "64MiB"]),
         ("[memory]\nrisk_percent = 0", ["risk_percent", "0.01 to 50"]),
         ("[memory]\nrisk_percent = nan", ["risk_percent", "0.01 to 50"]),
+        ("[browsers]\nmax_percent = 5", ["[browsers] max_percent", "from 10 to 100"]),
+        ("[browsers]\nmax_age_seconds = 0", ["[browsers] max_age_seconds", "1 to 604800"]),
+        ("[browsers]\nsilent = 3", ["[browsers] silent", "is not a setting", "silent_seconds"]),
+        ("browsers = 3", ["`browsers`", "must be a table"]),
         ("grace_seconds = true", ["grace_seconds", "True"]),
     ],
 )
@@ -152,6 +156,12 @@ def test_a_bad_file_is_told_with_its_name(tmp_path: Path, text: str, words: list
     with pytest.raises(BadConfiguration) as told:
         settings(config=config)
     assert [word for word in [*words, config] if word not in str(told.value)] == []
+
+
+def test_the_file_says_when_a_browser_is_a_runaway(tmp_path: Path) -> None:
+    config = written(tmp_path, "[browsers]\nsilent_seconds = 60\nmax_age_seconds = 900.5\n")
+    browsers = settings(config=config).browsers
+    assert (browsers.silent_seconds, browsers.max_percent, browsers.max_age_seconds) == (60, 75, 900.5)
 
 
 def test_another_pool_implementation_and_further_options_are_taken(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from recyclery.config.load import MEMORY_KEYS, POOL_KEYS, TOP_KEYS, CommandLine, load
+from recyclery.config.load import BROWSERS_KEYS, MEMORY_KEYS, POOL_KEYS, TOP_KEYS, CommandLine, load
 
 REFERENCE = Path(__file__).parents[2] / "conf" / "recyclery.toml"
 
@@ -15,6 +15,7 @@ def test_the_reference_holds_the_defaults() -> None:
 
 def test_the_reference_names_every_setting() -> None:
     document = tomllib.loads(REFERENCE.read_text())
-    assert {*document, "app"} == {*TOP_KEYS, "memory", "pools"}
+    assert {*document, "app"} == {*TOP_KEYS, "memory", "browsers", "pools"}
     assert document["memory"].keys() == MEMORY_KEYS.keys()
+    assert document["browsers"].keys() == BROWSERS_KEYS.keys()
     assert all(pool.keys() == POOL_KEYS.keys() for pool in document["pools"].values())

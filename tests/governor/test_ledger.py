@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from recyclery.act.perform import Outcome
-from recyclery.decide.actions import Hold, Notice, Preempt, Replace, Retire, Scale, Tune
+from recyclery.act.outcome import Outcome
+from recyclery.decide.actions import EndSession, Evict, Hold, Notice, Preempt, Replace, Retire, Scale, Tune
 from recyclery.decide.model import PoolModel
 from recyclery.ledger import SAY_AGAIN_SECONDS, Ledger
 from recyclery.observe.snapshot import Snapshot
 from recyclery_worker.link import Departure, WorkerStat
-from support.snapshots import AT, CHILD, MIB, SETTINGS, child, slow_view, snapshot
+from support.snapshots import AT, CHILD, MIB, SETTINGS, child, process, slow_view, snapshot
 
 DONE = Outcome(done=True, line="done")
 REFUSED = Outcome(done=False, refused=True, line="refused")
@@ -35,6 +35,23 @@ def stat(*departures: Departure, sent: float) -> dict[str, WorkerStat]:
 
 def look(*, alive: bool, at: float) -> Snapshot:
     return replace(snapshot(*([child(mib=300)] if alive else []), pools=(slow_view(),)), at=at)
+
+
+def test_strangers_browsers_that_were_killed_count_as_reaped_and_sessions_only_when_ended() -> None:
+    ledger = Ledger()
+    ledger.note(Evict(processes=(process(80, session=80),), reason="asked"), DONE, AT)
+    ledger.note(EndSession(CHILD, "a1"), DONE, AT)
+    ledger.note(EndSession(CHILD, "b2"), REFUSED, AT)
+    assert (ledger.counters.reaped, ledger.counters.grid_ended) == (1, 1)
+
+
+def test_strangers_of_the_last_look_are_known_to_the_next() -> None:
+    ledger = Ledger()
+    stranger = process(80, session=80)
+    seen = replace(snapshot(child()), strangers=(stranger,))
+    assert ledger.past({}).known_strangers == frozenset()
+    ledger.end(seen, ledger.past({}))
+    assert ledger.past({}).known_strangers == {stranger.key}
 
 
 def leave(ledger: Ledger, *departures: Departure) -> list[str]:

@@ -102,3 +102,40 @@ def test_a_crashpad_handler_is_no_browser_by_itself_and_a_defunct_one_is_none_an
         process(40, parent=20, name="chromedriver", state="Z"),
     ]
     assert count_browsers(members, 20) == 1
+
+
+def test_a_browser_that_no_pool_started_is_a_stranger() -> None:
+    strangers = [process(50, session=50), process(51, parent=50, session=50)]
+    mine = process(22)
+    other = process(60, session=60, name="firefox")
+    ended = process(52, session=50, state="Z")
+    assert attribute([child(), mine, *strangers, other, ended], MAINS, {}, {}).strangers == tuple(strangers)
+
+
+def test_a_browser_of_a_workers_main_process_is_no_stranger() -> None:
+    main = process(MAIN, name="python", session=1)
+    started = [main, process(50, parent=MAIN, session=1), process(51, parent=50, session=1)]
+    assert attribute(started, MAINS, {}, {}).strangers == ()
+
+
+def test_while_no_worker_is_known_nobody_is_a_stranger() -> None:
+    assert attribute([process(50, session=50)], {}, {}, {}).strangers == ()
+
+
+def test_crashpad_handlers_belong_to_the_browser_that_had_just_started() -> None:
+    members = [
+        process(21, parent=20, name="chromedriver", start=1000),
+        process(22, parent=21, start=1010),
+        process(23, session=23, name="chrome_crashpad", start=1020),
+        process(31, parent=20, name="chromedriver", start=1100),
+        process(32, parent=31, start=1110),
+        process(33, session=33, name="chrome_crashpad", start=1120),
+    ]
+    groups = {tuple(member.pid for member in group) for group in browser_groups(members, 20)}
+    assert groups == {(21, 22, 23), (31, 32, 33)}
+
+
+def test_a_crashpad_handler_whose_browser_is_gone_belongs_to_none() -> None:
+    members = [process(22, start=1000), process(23, session=23, name="chrome_crashpad", start=9000)]
+    groups = {tuple(member.pid for member in group) for group in browser_groups(members, 20)}
+    assert groups == {(22,), (23,)}

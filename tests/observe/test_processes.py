@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from recyclery.observe.processes import (
     read_process,
     with_memory,
 )
-from recyclery.observe.snapshot import Owner
+from recyclery.observe.snapshot import TICK_SECONDS, Owner
 from recyclery_worker.link import now
 from support.waiting import wait_for
 
@@ -76,6 +77,19 @@ def test_memory_is_what_the_process_has_touched() -> None:
     ballast = b"x" * (64 << 20)
     grown = with_memory(me).anon_bytes - before
     assert 60 << 20 < grown < 80 << 20, len(ballast)
+
+
+def test_cpu_time_is_what_the_process_has_used() -> None:
+    deadline = time.process_time() + 0.1
+    before = read_process(os.getpid())
+    while time.process_time() < deadline:
+        pass
+    after = read_process(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert after.cpu_ticks - before.cpu_ticks >= 5
+    assert abs(after.cpu_ticks * TICK_SECONDS - time.process_time()) < 1
+    assert with_memory(after).cpu_ticks == after.cpu_ticks
 
 
 def test_a_kept_file_tells_what_is_now() -> None:

@@ -1,6 +1,7 @@
 """The Celery app that tests run under the supervisor; it knows nothing of Recyclery."""
 
 import functools
+import json
 import os
 import subprocess
 import time
@@ -76,6 +77,12 @@ def leave_process(program: str) -> tuple[int, int]:
 
 
 @app.task
+def wait_for_process(program: str) -> int:
+    """Start a program, wait for its end, and return its exit code."""
+    return subprocess.run([program, "600"], check=False).returncode
+
+
+@app.task
 def leave_memory(size_bytes: int) -> int:
     """Keep touched memory in the pool child, and return the child's pid."""
     kept.append(b"x" * size_bytes)
@@ -141,6 +148,28 @@ def browse(folder: str, keep: int) -> str:
         Path(folder, "child").write_text(str(os.getpid()))
         profile: str = driver.capabilities["chrome"]["userDataDir"]
         return profile
+
+
+@app.task
+def hold_session(chrome: str, chromedriver: str, folder: str, seconds: float) -> None:
+    """Open a browser as people do, write who is who to `folder`/session, sleep, and leave it open."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chrome
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
+    kept.append(driver)
+    driver.get("data:text/html,<h1>text</h1>")
+    service = driver.service.process
+    threads = Path(f"/proc/{service.pid}/task").glob("*/children")
+    browsers = [int(pid) for thread in threads for pid in thread.read_text().split()]
+    told = {"child": os.getpid(), "chromedriver": service.pid, "browser": browsers[0]}
+    unready = Path(folder, "session.new")
+    unready.write_text(json.dumps(told))
+    unready.rename(Path(folder, "session"))
+    time.sleep(seconds)
 
 
 @functools.cache

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
-from recyclery.observe.processes import list_processes, read_file, read_process
+from recyclery.act.remains import find_remains, remove_all
+from recyclery.observe.processes import list_processes, read_process
 from recyclery.observe.snapshot import Owner, Process
 from recyclery_worker.link import COLLECT_SIGNAL
 
 GONE_SECONDS = 1.5
 LOOK_EVERY_SECONDS = 0.02
-# Profile folders made for one session: chromedriver's, Chromium's and Chrome's own, and `browser()`'s.
-PROFILE_PREFIXES = (
-    "recyclery-profile-",
-    "org.chromium.Chromium.",
-    ".org.chromium.Chromium.",
-    "com.google.Chrome.",
-    ".com.google.Chrome.",
-    "scoped_dir",
-)
-PROFILE_ARGUMENTS = (b"--user-data-dir=", b"--database=")
 
 
 async def kill_processes(processes: Iterable[Process]) -> list[Process]:
-    """Kill the processes and what they start meanwhile, and remove the browsers' own profile folders.
+    """Kill the processes and what they start meanwhile, and remove what was the browsers' own on disk.
 
     Returns those still there after GONE_SECONDS (in the kernel's hands, or not ours to kill).
     """
     doomed = {(process.pid, process.start_ticks): process for process in processes}
-    profiles = {folder for process in doomed.values() for folder in profile_folders(process.pid)}
+    remains = await asyncio.to_thread(find_remains, [process.pid for process in doomed.values()])
     for process in doomed.values():
         kill_process(process)
     loop = asyncio.get_running_loop()
@@ -46,8 +34,7 @@ async def kill_processes(processes: Iterable[Process]) -> list[Process]:
             if doomed.setdefault((late.pid, late.start_ticks), late) is late:
                 kill_process(late)
         await asyncio.sleep(LOOK_EVERY_SECONDS)
-    for folder in profiles:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(remove_all, remains)
     return left
 
 
@@ -90,20 +77,3 @@ def is_running(process: Process) -> bool:
     """Tell whether this very process is there and not defunct."""
     found = read_process(process.pid)
     return found is not None and found.start_ticks == process.start_ticks and not found.is_defunct
-
-
-def profile_folders(pid: int) -> list[Path]:
-    """Return the throw-away profile folders a browser process names; never one a person chose."""
-    temp = Path(tempfile.gettempdir())
-    folders = []
-    # The bytes are taken as they are: Chrome writes its arguments anew, with spaces between them.
-    command = read_file(f"/proc/{pid}/cmdline").replace(b"\0", b" ").split(b" ")
-    for argument in command:
-        for name in PROFILE_ARGUMENTS:
-            if argument.startswith(name):
-                path = Path(os.fsdecode(argument.removeprefix(name)))
-                if path.is_relative_to(temp) and path != temp:
-                    top = temp / path.relative_to(temp).parts[0]
-                    if top.name.startswith(PROFILE_PREFIXES) and ".." not in path.parts:
-                        folders.append(top)
-    return folders

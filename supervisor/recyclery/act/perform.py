@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.act.kill import kill_processes, nudge_child
+from recyclery.act.outcome import Outcome
+from recyclery.act.remains import clean
 from recyclery.decide.actions import (
     Action,
+    Clean,
     Collect,
+    EndSession,
+    Evict,
     Hold,
     Notice,
     Preempt,
@@ -28,19 +33,6 @@ from recyclery.observe.snapshot import Process
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery_worker import link
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Whether an action did what it was for, and the line for the log.
-
-    `refused` where the worker said no, not where it said nothing.
-    """
-
-    done: bool
-    line: str
-    refused: bool = False
-
-
 HOLD_SECONDS = 15.0
 """How long a worker stays on hold when nobody renews it."""
 
@@ -48,8 +40,15 @@ HOLD_SECONDS = 15.0
 async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], int | None]) -> Outcome:
     """Do one thing, in a bounded time, and look what came of it."""
     match action:
-        case Reap() | Preempt():
+        case Reap() | Preempt() | Evict():
             return await kill(action, read_floor)
+        case Clean():
+            return await clean_up(action)
+        case EndSession():
+            # Urllib costs memory, and few have a Grid.
+            from recyclery.act.grid import end_session  # noqa: PLC0415
+
+            return await end_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case Collect():
             return collect(action)
         case Replace():
@@ -64,6 +63,13 @@ async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], in
             )
         case Notice():
             return Outcome(done=True, line=action.text)
+        case _:
+            return await tell_worker(action, runtime_dir)
+
+
+async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -> Outcome:
+    """Do one thing that only a pool's worker can."""
+    match action:
         case Retire():
             return await ask(
                 runtime_dir,
@@ -128,21 +134,30 @@ def collect(action: Collect) -> Outcome:
     return Outcome(done=told, line=line)
 
 
-async def kill(action: Reap | Preempt, read_floor: Callable[[], int | None]) -> Outcome:
+async def kill(action: Reap | Preempt | Evict, read_floor: Callable[[], int | None]) -> Outcome:
     """Kill what the action names, and look whether it is gone and what that freed."""
-    verb = f"reap {action.kind} of" if isinstance(action, Reap) else "preempt"
+    match action:
+        case Reap(kind=kind, owner=owner):
+            what = f"reap {kind} of {owner.pool}/{owner.pid}"
+        case Preempt(owner=owner):
+            what = f"preempt {owner.pool}/{owner.pid}"
+        case Evict():
+            what = "reap strangers"
     before = read_floor()
     left = await kill_processes(action.processes)
     after = read_floor()
     came = "all gone" if not left else f"{len(left)} still there: {names(left)}"
     if before is not None and after is not None:
         came += f", {before >> 20} MiB became {after >> 20}"
+    return Outcome(done=not left, line=f"{what}: killed {names(action.processes)}; {action.reason}; {came}")
+
+
+async def clean_up(action: Clean) -> Outcome:
+    """Remove folders that browsers have left, as far as nobody uses them."""
+    removed = await asyncio.to_thread(clean, action.remains)
     return Outcome(
-        done=not left,
-        line=(
-            f"{verb} {action.owner.pool}/{action.owner.pid}: killed {names(action.processes)}; "
-            f"{action.reason}; {came}"
-        ),
+        done=True,
+        line=f"clean up: removed {', '.join(map(str, removed)) or 'nothing'} of browsers that are gone",
     )
 
 

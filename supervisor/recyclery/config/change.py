@@ -8,25 +8,37 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from recyclery.config.load import MEMORY_KEYS, POOL_KEYS, BadConfiguration, checked, with_levels, with_values
+from recyclery.config.load import (
+    BROWSERS_KEYS,
+    MEMORY_KEYS,
+    POOL_KEYS,
+    BadConfiguration,
+    checked,
+    with_levels,
+    with_values,
+)
 from recyclery.config.settings import Pool, Settings
 
 LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers")
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
 MEMORY = "memory"
+BROWSERS = "browsers"
 
 
 def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
-    """Return the settings with values of one pool, or of `memory`, changed; texts are as in the file.
+    """Return the settings with values of one pool, `memory` or `browsers` changed; texts are as in the file.
 
     Raises BadConfiguration.
     """
     if table == MEMORY:
         values = check_texts(table, MEMORY_KEYS, tuple(MEMORY_KEYS), texts)
         return replace(settings, memory=with_levels(replace(settings.memory, **values), "set"))
+    if table == BROWSERS:
+        values = check_texts(table, BROWSERS_KEYS, tuple(BROWSERS_KEYS), texts)
+        return replace(settings, browsers=replace(settings.browsers, **values))
     found = next((pool for pool in settings.pools if pool.name == table), None)
     if found is None:
-        known = ", ".join([pool.name for pool in settings.pools] + [MEMORY])
+        known = ", ".join([pool.name for pool in settings.pools] + [MEMORY, BROWSERS])
         raise BadConfiguration(f"{table!r} is no pool: there are {known}")
     changed = with_values(found, check_texts(table, POOL_KEYS, LIVE_POOL_KEYS, texts))
     return replace(settings, pools=tuple(changed if pool is found else pool for pool in settings.pools))
@@ -70,11 +82,13 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
         else:
             pools.append(follow_pool(pool, wanted, changes, waiting))
     waiting += [f"{name} is new" for name in by_name]
-    changes += differences("memory", running.memory, fresh.memory)
+    changes += differences(MEMORY, running.memory, fresh.memory)
+    changes += differences(BROWSERS, running.browsers, fresh.browsers)
     for key in ("app", "log_level", "grace_seconds"):
         if getattr(running, key) != getattr(fresh, key):
             waiting.append(f"{key} is {getattr(fresh, key)}")
-    return replace(running, pools=tuple(pools), memory=fresh.memory), changes, waiting
+    followed = replace(running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers)
+    return followed, changes, waiting
 
 
 def follow_pool(pool: Pool, wanted: Pool, changes: list[str], waiting: list[str]) -> Pool:

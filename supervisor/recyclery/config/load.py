@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from recyclery.config import checks
 from recyclery.config.paths import find_runtime_dir, find_state_dir
-from recyclery.config.settings import BUILT_IN, SINGLE, Memory, Pool, Settings
+from recyclery.config.settings import BUILT_IN, SINGLE, Browsers, Memory, Pool, Settings
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 
@@ -28,6 +28,11 @@ MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
     "risk_percent": checks.risk_percent,
     "hard_percent": checks.percent,
 }
+BROWSERS_KEYS: dict[str, Callable[[Any], Any]] = {
+    "silent_seconds": checks.silent_seconds,
+    "max_percent": checks.percent,
+    "max_age_seconds": checks.max_age_seconds,
+}
 POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "queues": checks.queues,
     "concurrency": checks.concurrency_range,
@@ -36,6 +41,7 @@ POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "celery_options": checks.celery_options,
     "reap_leftover_browsers": checks.truth,
 }
+TABLES = ("memory", "browsers", "pools")
 POOL_VARIABLES = {
     "queues": "CELERY_QUEUES",
     "concurrency": "CELERY_CONCURRENCY",
@@ -69,6 +75,7 @@ class File:
     name: str = ""
     top: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
+    browsers: dict[str, Any] = field(default_factory=dict)
     pools: tuple[Pool, ...] | None = None
 
 
@@ -102,6 +109,7 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         runtime_dir=find_runtime_dir(given),
         state_dir=find_state_dir(given),
         memory=replace(memory, limit_bytes=limit),
+        browsers=Browsers(**file.browsers),
         log_level=choose(
             checks.log_level,
             ("--log-level", line.log_level),
@@ -209,12 +217,14 @@ def load_file(named: str | None, environment: Mapping[str, str]) -> File:
 def check_file(name: str, document: dict[str, Any]) -> File:
     """Return the file with every value checked; raises BadConfiguration."""
     memory = table(name, document, "memory")
+    browsers = table(name, document, "browsers")
     pools = table(name, document, "pools")
-    top = {key: value for key, value in document.items() if key not in {"memory", "pools"}}
+    top = {key: value for key, value in document.items() if key not in TABLES}
     return File(
         name=name,
         top=check_keys(name, "", TOP_KEYS, top),
         memory=check_keys(name, "[memory] ", MEMORY_KEYS, memory or {}),
+        browsers=check_keys(name, "[browsers] ", BROWSERS_KEYS, browsers or {}),
         pools=None if pools is None else tuple(check_pool(name, key, pools[key]) for key in pools),
     )
 

@@ -51,6 +51,14 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     risk_percent: float = 1.0
 
 
+class Browsers(msgspec.Struct, frozen=True, kw_only=True):
+    """When a browser is a runaway: its task has been silent so long (0: never), and something else is wrong."""
+
+    silent_seconds: float = 300.0
+    max_percent: int = 75
+    max_age_seconds: float = 21600.0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `recyclery run` goes by."""
 
@@ -59,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtime_dir: Path
     state_dir: Path = Path("/var/lib/recyclery")
     memory: Memory = Memory()
+    browsers: Browsers = Browsers()
     log_level: str = "info"
     grace_seconds: float = 25.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recyclery.observe.snapshot import Owner, Process
+from recyclery.observe.snapshot import Owner, Process, Remains
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,10 +12,34 @@ class Reap:
     """Kill processes that no live task owns (rung 0)."""
 
     kind: str
-    """`orphans`: their child is dead. `leftovers`: a finished task's browser."""
+    """`orphans`: their child is dead. `leftovers`: a finished task's browser. `strays`: a browser without its
+    chromedriver, or the other way round. `runaway`: a task hangs at it."""
     owner: Owner
     processes: tuple[Process, ...]
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Kill browsers that no pool started; never decided on, only asked for."""
+
+    processes: tuple[Process, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Remove what browsers that are gone have left on disk (rung 0)."""
+
+    remains: tuple[Remains, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """End a session that a dead child has open on the Selenium Grid (rung 0)."""
+
+    owner: Owner
+    session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +123,18 @@ class Notice:
 
 
 Heavy = Retire | Replace | Preempt
-Action = Reap | Collect | Reclaim | Tune | Retire | Hold | Replace | Preempt | Scale | Notice
+Action = (
+    Reap
+    | Evict
+    | Clean
+    | EndSession
+    | Collect
+    | Reclaim
+    | Tune
+    | Retire
+    | Hold
+    | Replace
+    | Preempt
+    | Scale
+    | Notice
+)

@@ -18,6 +18,14 @@ LATE_SECONDS = 2.0
 
 def next_look_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
     """Return how long to wait after this snapshot, given the one before it."""
+    if snapshot is not None and (snapshot.remains or snapshot.driverless):
+        # Either is done with in a moment, or has to be done.
+        return min(ALERT_SECONDS, next_by_memory_seconds(snapshot, before, settings))
+    return next_by_memory_seconds(snapshot, before, settings)
+
+
+def next_by_memory_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
+    """Return how long the container's memory allows to wait."""
     if snapshot is None or snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
         return CALM_SECONDS
     if snapshot.late_seconds > LATE_SECONDS:

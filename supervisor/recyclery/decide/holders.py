@@ -9,7 +9,6 @@ from recyclery.decide.actions import Reclaim
 from recyclery.decide.past import Holder, Past
 from recyclery.observe.snapshot import PoolView, Snapshot
 
-
 # One that has said its generation is up, whether or not PID 1 has waited long enough to call it running.
 TAKES_REQUESTS = frozenset({"starting", "running"})
 

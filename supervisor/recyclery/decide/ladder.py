@@ -2,7 +2,8 @@
 
 | rung | function | acts when |
 |---|---|---|
-| 0 reap | `reap_orphans`, `reap_leftovers`, `collect_defunct` | something runs that no live task owns |
+| 0 reap | `find_reaps`, `collect_defunct` | something runs that no live task owns, or a task hangs at |
+| | `clean_remains`, `end_sessions` | a browser that is gone left folders, or runs elsewhere |
 | 1 tune | `tune_limits` | the learned number of tasks per child is another than the one in force |
 | 2 retire | `renew_children` | a child's tree and the next task's tail would pass its budget |
 | 3 hold | `hold_pools` | near the limit, the next task of a pool would pass the hard level |
@@ -24,7 +25,7 @@ from recyclery.decide.actions import Action
 from recyclery.decide.holders import reclaim_dead
 from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
-from recyclery.decide.reap import collect_defunct, reap_leftovers, reap_orphans
+from recyclery.decide.reap import clean_remains, collect_defunct, end_sessions, find_reaps
 from recyclery.decide.relieve import hold_pools, preempt_largest
 from recyclery.decide.renew import renew_children, replace_grown_main
 from recyclery.decide.scale import scale_pools
@@ -34,7 +35,7 @@ from recyclery.observe.snapshot import Snapshot
 
 def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
     """Return what to do now; at most one heavy action (retire, replace, preempt) at a time."""
-    reaps = [*reap_orphans(snapshot), *reap_leftovers(snapshot, settings)]
+    reaps = find_reaps(snapshot, past, settings)
     # What is about to be reaped costs no child its place.
     left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
@@ -46,6 +47,8 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
         *reaps,
         # Before all that has to be asked of workers, which may take their time.
         *([heavy] if heavy is not None else []),
+        *clean_remains(snapshot),
+        *end_sessions(snapshot),
         *collect_defunct(snapshot),
         *reclaim_dead(snapshot, past),
         *hold_pools(left, past, settings),

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Notice
-from recyclery.decide.budget import at_a_time, children_of, is_leaving, level_bytes, mib
+from recyclery.decide.budget import at_a_time, children_of, count, is_leaving, level_bytes, mib
 from recyclery.decide.model import PoolModel
 from recyclery.decide.past import Past
+from recyclery.observe.ownership import true_browsers
 from recyclery.observe.snapshot import Snapshot
 
 # Memory that belongs to no pool is worth a word from this share of the limit on.
@@ -20,8 +21,27 @@ KNOWN_RUNS = 10
 def find_notices(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Notice]:
     """Everything that is to be said now; the same thing is the same `kind`."""
     yield from find_tightness(snapshot, past, settings)
+    yield from find_strangers(snapshot, past)
     if snapshot.container.floor_bytes >= level_bytes(snapshot, settings.memory.retire_percent):
         yield from find_unattributed(snapshot)
+
+
+def find_strangers(snapshot: Snapshot, past: Past) -> Iterator[Notice]:
+    """Browsers that no pool started and that were not there before."""
+    news = [
+        browser[0]
+        for browser in true_browsers(snapshot.strangers, 0)
+        if not any(process.key in past.known_strangers for process in browser)
+    ]
+    if news:
+        named = ", ".join(f"{process.name} {process.pid}" for process in news)
+        yield Notice(
+            kind="strangers",
+            text=(
+                f"{count(len(news), 'browser')} that no pool started: {named}; left alone, "
+                "`recyclery reap --strangers` kills"
+            ),
+        )
 
 
 def find_tightness(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Notice]:

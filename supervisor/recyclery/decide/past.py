@@ -6,7 +6,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from recyclery.decide.model import RISK, PoolModel, tail_bytes
-from recyclery.observe.snapshot import Owner
+from recyclery.decide.silence import Silence
+from recyclery.observe.snapshot import Owner, ProcessKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Past:
     preempted: float | None = None
     holders: Mapping[str, Holder] = field(default_factory=dict)
     """Who holds messages, by generation."""
+    silences: Mapping[Owner, Silence] = field(default_factory=dict)
+    """For each child at a task, since when it has done nothing."""
+    known_strangers: Set[ProcessKey] = frozenset()
+    """Browser processes of strangers that were seen before."""
 
     def __post_init__(self) -> None:
         # Asked for many times in a decision, and the dearest figure of a model.

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from recyclery.config.settings import Settings
-from recyclery.decide.actions import Collect, Reap
+from recyclery.decide.actions import Clean, Collect, EndSession, Evict, Reap
+from recyclery.decide.browsers import is_leftover, why_runaway
+from recyclery.decide.past import Past
 from recyclery.observe.ownership import browser_groups
-from recyclery.observe.snapshot import TICK_SECONDS, Process, Snapshot
+from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
+
+# A clean quit takes its time: the browser is gone first, then its folders, then chromedriver.
+LINGER_SECONDS = 0.6
+
+
+def find_reaps(snapshot: Snapshot, past: Past, settings: Settings) -> list[Reap]:
+    """All that is to be killed, each process once."""
+    reaps: list[Reap] = []
+    doomed: set[ProcessKey] = set()
+    for reap in (
+        *reap_orphans(snapshot),
+        *reap_leftovers(snapshot, settings),
+        *reap_strays(snapshot),
+        *reap_runaways(snapshot, past, settings),
+    ):
+        if not any(process.key in doomed for process in reap.processes):
+            reaps.append(reap)
+            doomed |= {process.key for process in reap.processes}
+    return reaps
 
 
 def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:
@@ -28,22 +50,16 @@ def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:
 
 
 def reap_leftovers(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
-    """Browsers that a finished task started and a living child still has.
-
-    A child runs one task at a time, so a browser begun between the start of its first task and the end of its
-    last finished one belongs to a task that is over. One older than all tasks is the child's own.
-    """
+    """Browsers that a finished task started and a living child still has, without meaning to."""
     willing = {pool.name for pool in settings.pools if pool.reap_leftover_browsers}
     for child in snapshot.children:
-        ended, first = child.last_task_ended, child.first_task_started
-        if child.owner.pool not in willing or ended is None or first is None:
+        ended = child.last_task_ended
+        if child.owner.pool not in willing or ended is None:
             continue
         doomed: list[Process] = []
         for browser in browser_groups(child.processes, child.owner.pid):
-            # Starts are told in whole clock ticks: one tick's doubt goes to the browser on either side.
-            began = browser[0].started + TICK_SECONDS
-            if first <= began <= ended:
-                doomed += [process for process in browser if not process.is_defunct]
+            if is_leftover(browser, child):
+                doomed += running(browser)
         if doomed:
             yield Reap(
                 kind="leftovers",
@@ -51,6 +67,73 @@ def reap_leftovers(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
                 processes=tuple(doomed),
                 reason=f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago",
             )
+
+
+def reap_strays(snapshot: Snapshot) -> Iterator[Reap]:
+    """Halves of a browser whose other half was killed: no task can use them any more."""
+    stranded = find_stranded(snapshot)
+    for child in snapshot.children:
+        for browser in browser_groups(child.processes, child.owner.pid):
+            doomed = running(browser)
+            if any(is_driverless(process, snapshot) for process in doomed):
+                yield Reap("strays", child.owner, doomed, "their chromedriver is gone")
+            elif doomed and all(process.key in stranded or process.is_crashpad for process in doomed):
+                yield Reap("strays", child.owner, doomed, "its browser is gone, and was not asked to quit")
+
+
+def find_stranded(snapshot: Snapshot) -> AbstractSet[ProcessKey]:
+    """Return the chromedrivers whose browser has left its profile behind: at a clean quit they remove it."""
+    return {
+        driver
+        for remains in snapshot.remains
+        if snapshot.at - remains.since >= LINGER_SECONDS
+        for driver in remains.drivers
+    }
+
+
+def is_driverless(process: Process, snapshot: Snapshot) -> bool:
+    """Tell whether a browser's chromedriver has been gone for longer than the two take to leave together."""
+    since = snapshot.driverless.get(process.key)
+    return since is not None and snapshot.at - since >= LINGER_SECONDS
+
+
+def reap_runaways(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Reap]:
+    """Browsers at which a task hangs: without them it gets an error and ends."""
+    for child in snapshot.children:
+        for browser in browser_groups(child.processes, child.owner.pid):
+            reason = why_runaway(browser, child, past.silences.get(child.owner), snapshot, settings.browsers)
+            doomed = running(browser)
+            if reason is not None and doomed:
+                yield Reap(kind="runaway", owner=child.owner, processes=doomed, reason=reason)
+
+
+def running(browser: tuple[Process, ...]) -> tuple[Process, ...]:
+    """Return what has not ended of a browser."""
+    return tuple(process for process in browser if not process.is_defunct)
+
+
+def evict_strangers(snapshot: Snapshot) -> Iterator[Evict]:
+    """Browsers that no pool started; only for a person who asks for it."""
+    if snapshot.strangers:
+        yield Evict(processes=snapshot.strangers, reason="asked to, though no pool started them")
+
+
+def clean_remains(snapshot: Snapshot) -> Iterator[Clean]:
+    """Folders of browsers that are gone and left them behind; profiles get the time that a clean quit takes."""
+    left = tuple(
+        remains
+        for remains in snapshot.remains
+        if not remains.drivers or snapshot.at - remains.since >= LINGER_SECONDS
+    )
+    if left:
+        yield Clean(remains=left)
+
+
+def end_sessions(snapshot: Snapshot) -> Iterator[EndSession]:
+    """Browsers elsewhere that a dead child has open."""
+    for left in snapshot.open_sessions:
+        for session in left.ids:
+            yield EndSession(owner=left.owner, session=session)
 
 
 def collect_defunct(snapshot: Snapshot) -> Iterator[Collect]:

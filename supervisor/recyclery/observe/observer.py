@@ -7,12 +7,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from recyclery.config.settings import Settings
+from recyclery.observe.belongings import Belongings
 from recyclery.observe.cgroup import find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.cpu import CpuMeter
-from recyclery.observe.ownership import Ownership, attribute
+from recyclery.observe.ownership import attribute
 from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
 from recyclery.observe.reports import ChildState
-from recyclery.observe.snapshot import Child, Container, Orphans, Owner, PoolView, Process, Snapshot
+from recyclery.observe.snapshot import (
+    Child,
+    Container,
+    OpenSessions,
+    Orphans,
+    Owner,
+    PoolView,
+    Process,
+    ProcessKey,
+    Snapshot,
+)
 from recyclery_worker.link import now
 
 
@@ -30,6 +41,9 @@ class Observer:
         self._cpu = CpuMeter()
         self._files = OpenFiles()
         self._main_starts: dict[str, tuple[int, int]] = {}
+        self._owners: dict[ProcessKey, Owner] = {}
+        # What loses its parent is handed to PID 1, or to the supervisor where it is none.
+        self.belongings = Belongings(inits={1, self._supervisor})
         self._without_children = {pool.name for pool in self.settings.pools if not pool.forks}
 
     def observe(
@@ -39,7 +53,10 @@ class Observer:
         at = now()
         mains = {view.pid: name for name, view in programs.items() if view.pid is not None}
         processes = list_processes(self._files.read)
-        markers = self.markers.read(processes, at)
+        # Whoever had an owner keeps it, though nothing but the past tells: its session's leader may be gone.
+        markers = {
+            process.pid: self._owners[process.key] for process in processes if process.key in self._owners
+        } | self.markers.read(processes, at)
         # Where tasks run in a worker's main process, that is the child: what it starts is the tasks'.
         alone = {pid for pid, name in mains.items() if name in self._without_children}
         markers |= {
@@ -50,6 +67,8 @@ class Observer:
         forking = {pid: name for pid, name in mains.items() if pid not in alone}
         ownership = attribute(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
+        owners = ownership.owners
+        self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
         children = tuple(
             make_child(owner, self._with_memory(members), states.get(owner))
             for owner, members in ownership.living.items()
@@ -66,7 +85,11 @@ class Observer:
             pools=tuple(self._with_main(view, supervision) for view in programs.values()),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
-            defunct=count_defunct(processes, ownership, {*mains, self._supervisor}),
+            defunct=count_defunct(processes, owners, {*mains, self._supervisor}),
+            strangers=ownership.strangers,
+            remains=self.belongings.look(processes, owners, at),
+            driverless=self.belongings.driverless,
+            open_sessions=find_open_sessions(processes, states),
             shm_files_bytes=read_shm_files(),
             cpu_share=self._cpu.read(),
             late_seconds=late_seconds,
@@ -121,15 +144,23 @@ def make_child(owner: Owner, processes: tuple[Process, ...], state: ChildState |
     )
 
 
-def count_defunct(processes: list[Process], ownership: Ownership, ours: set[int]) -> int:
+def count_defunct(processes: list[Process], owned: Mapping[int, Owner], ours: set[int]) -> int:
     """Count processes that ended and that neither we nor our children have collected."""
-    owned = {
-        process.pid
-        for group in (ownership.living, ownership.dead)
-        for held in group.values()
-        for process in held
-    }
     return sum(process.is_defunct and (process.pid in owned or process.parent in ours) for process in processes)
+
+
+def find_open_sessions(
+    processes: Iterable[Process], states: Mapping[Owner, ChildState]
+) -> tuple[OpenSessions, ...]:
+    """Return what dead children had open on the Grid; one that is only to be seen yet is not dead."""
+    if not any(state.remote for state in states.values()):
+        return ()
+    running = {process.key for process in processes if not process.is_defunct}
+    return tuple(
+        OpenSessions(owner, state.remote)
+        for owner, state in states.items()
+        if state.remote and ProcessKey(owner.pid, owner.start_ticks) not in running
+    )
 
 
 def read_shm_files() -> int:

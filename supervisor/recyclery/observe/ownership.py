@@ -1,24 +1,35 @@
 """Whose process is it: every process is given to the pool child that started it, living or dead.
 
 A child leads its session, and what it starts keeps the session's id even when its parents are gone. What
-leaves the session (Chrome's crashpad handler) still carries the marker in its environment.
+leaves the session (Chrome's crashpad handler) still carries the marker in its environment. A browser that has
+no owner and was not started below a worker's main process is a stranger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from recyclery.observe.snapshot import Owner, Process
 
+# A browser starts its crashpad handlers as one of the first things it does.
+HANDLER_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Processes by owner, and the sessions by which they were told (to be handed to the next reading)."""
+    """Processes by owner, the sessions by which they were told (for the next reading), and strangers."""
 
     living: Mapping[Owner, tuple[Process, ...]]
     dead: Mapping[Owner, tuple[Process, ...]]
     sessions: Mapping[int, Owner]
+    strangers: tuple[Process, ...] = ()
+
+    @property
+    def owners(self) -> dict[int, Owner]:
+        """Owners by pid."""
+        groups = [*self.living.items(), *self.dead.items()]
+        return {process.pid: owner for owner, members in groups for process in members}
 
 
 def attribute(
@@ -47,17 +58,21 @@ def attribute(
             sessions.setdefault(owner.pid, owner)
 
     owned: dict[Owner, list[Process]] = {}
+    strangers = []
     for process in table.values():
         found = find_owner(process, table, sessions, markers)
         if found is not None:
             owned.setdefault(found, []).append(process)
+        elif process.is_browser and not process.is_defunct and not descends(process, mains, table):
+            strangers.append(process)
     living: dict[Owner, tuple[Process, ...]] = {}
     dead: dict[Owner, tuple[Process, ...]] = {}
     for owner, members in owned.items():
         leader = table.get(owner.pid)
         alive = leader is not None and leader.start_ticks == owner.start_ticks and not leader.is_defunct
         (living if alive else dead)[owner] = tuple(members)
-    return Ownership(living=living, dead=dead, sessions=sessions)
+    # Where no worker is known, whatever has no owner may be theirs.
+    return Ownership(living=living, dead=dead, sessions=sessions, strangers=tuple(strangers) if mains else ())
 
 
 def find_owner(
@@ -67,21 +82,33 @@ def find_owner(
     markers: Mapping[int, Owner],
 ) -> Owner | None:
     """Return the owner of a process by its session, its marker, or the nearest ancestor that has one."""
-    seen: set[int] = set()
-    while process.pid not in seen:
-        owner = sessions.get(process.session) or markers.get(process.pid)
+    for line in ancestry(process, table):
+        owner = sessions.get(line.session) or markers.get(line.pid)
         if owner is not None:
             return owner
-        seen.add(process.pid)
-        parent = table.get(process.parent)
-        if parent is None:
-            return None
-        process = parent
     return None
 
 
+def descends(process: Process, mains: Mapping[int, str], table: Mapping[int, Process]) -> bool:
+    """Tell whether a process was started, by whatever ways, by a worker's main process."""
+    return any(line.pid in mains for line in ancestry(process, table))
+
+
+def ancestry(process: Process, table: Mapping[int, Process]) -> Iterator[Process]:
+    """Yield a process and what it descends from, as far as that is seen."""
+    seen: set[int] = set()
+    found: Process | None = process
+    while found is not None and found.pid not in seen:
+        yield found
+        seen.add(found.pid)
+        found = table.get(found.parent)
+
+
 def browser_groups(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
-    """Split an owner's browser processes into browsers: each the tree below one topmost browser process."""
+    """Split an owner's browser processes into browsers: each the tree below one topmost browser process.
+
+    Crashpad handlers, which leave that tree, are counted to the browser that had just started when they did.
+    """
     browsers = {
         process.pid: process for process in processes if process.is_browser and process.pid != owner_pid
     }
@@ -91,10 +118,29 @@ def browser_groups(processes: Iterable[Process], owner_pid: int) -> list[tuple[P
         while top.parent in browsers and top.parent != top.pid:
             top = browsers[top.parent]
         groups.setdefault(top.pid, []).append(process)
+    for pid in [pid for pid, group in groups.items() if all(member.is_crashpad for member in group)]:
+        home = find_home(browsers[pid], groups.values())
+        if home is not None:
+            home += groups.pop(pid)
     return [tuple(sorted(group, key=lambda process: process.start_ticks)) for group in groups.values()]
 
 
+def find_home(handler: Process, groups: Iterable[list[Process]]) -> list[Process] | None:
+    """Return the browser that a crashpad handler was started by, as far as the times tell."""
+    homes = {}
+    for group in groups:
+        begun = [process.started for process in group if not (process.is_crashpad or process.is_driver)]
+        if begun and 0 <= handler.started - min(begun) < HANDLER_SECONDS:
+            homes[min(begun)] = group
+    return homes[max(homes)] if homes else None
+
+
 def count_browsers(processes: Iterable[Process], owner_pid: int) -> int:
-    """Count an owner's browsers; a crashpad handler, which leaves its browser's tree, is none by itself."""
+    """Count an owner's browsers; a crashpad handler is none by itself."""
+    return len(true_browsers(processes, owner_pid))
+
+
+def true_browsers(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
+    """Return an owner's browsers that have not ended, without crashpad handlers that are all that is left."""
     groups = browser_groups((process for process in processes if not process.is_defunct), owner_pid)
-    return sum(any(not process.is_crashpad for process in group) for group in groups)
+    return [group for group in groups if any(not process.is_crashpad for process in group)]

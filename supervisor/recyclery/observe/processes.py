@@ -96,6 +96,7 @@ def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process 
         session=int(fields[3]),
         state=fields[0].decode(),
         name=stat[stat.index(b"(") + 1 : end].decode(errors="replace"),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
     )
 
 
@@ -116,6 +117,7 @@ def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> P
         process.state,
         process.name,
         kib * 1024,
+        process.cpu_ticks,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
@@ -14,6 +16,13 @@ class Owner(NamedTuple):
     """A pool child, living or dead, by what never names another process: pid and start together."""
 
     pool: str
+    pid: int
+    start_ticks: int
+
+
+class ProcessKey(NamedTuple):
+    """A process by what never names another one."""
+
     pid: int
     start_ticks: int
 
@@ -43,6 +52,13 @@ class Process:
     state: str
     name: str
     anon_bytes: int = 0
+    cpu_ticks: int = 0
+    """CPU time it has used, in user and kernel mode together."""
+
+    @property
+    def key(self) -> ProcessKey:
+        """What names this process and never another."""
+        return ProcessKey(self.pid, self.start_ticks)
 
     @property
     def started(self) -> float:
@@ -63,6 +79,11 @@ class Process:
     def is_crashpad(self) -> bool:
         """Chrome's crash reporter, which leads a session of its own; the kernel cuts names at 15 bytes."""
         return self.name.startswith("chrome_crashpad")
+
+    @property
+    def is_driver(self) -> bool:
+        """chromedriver, which starts a browser for a task and ends it."""
+        return self.name.startswith("chromedriver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +119,26 @@ class Orphans:
 
 
 @dataclass(frozen=True, slots=True)
+class Remains:
+    """A throw-away folder on disk that living processes named once, and none does since `since`."""
+
+    folder: Path
+    since: float
+    drivers: frozenset[ProcessKey] = frozenset()
+    """The chromedrivers whose browsers had it for a profile: at a clean quit they remove it themselves."""
+    guessed: bool = False
+    """Whether nothing named it but the time at which it was made, empty: removed only if it still is."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSessions:
+    """Sessions that a dead pool child has left open on the Selenium Grid, by its last word."""
+
+    owner: Owner
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool as PID 1 and its worker describe it."""
 
@@ -128,6 +169,12 @@ class Snapshot:
     children: tuple[Child, ...]
     orphans: tuple[Orphans, ...]
     defunct: int
+    strangers: tuple[Process, ...] = ()
+    """Browser processes that no pool started."""
+    remains: tuple[Remains, ...] = ()
+    driverless: Mapping[ProcessKey, float] = field(default_factory=dict)
+    """Browsers that a chromedriver started which is gone, and since when."""
+    open_sessions: tuple[OpenSessions, ...] = ()
     shm_files_bytes: int = 0
     """What lies in /dev/shm, whoever put it there."""
     cpu_share: float = 0.0

@@ -34,8 +34,7 @@ def format_status(status: dict[str, Any]) -> str:
         f"          usage {mib(container['usage_bytes'])}, working set {mib(container['working_set_bytes'])}, "
         f"OOM kills {container['oom_kills']}",
         f"          read from {container['source']}",
-        f"browsers  {browsers['live']} live, {browsers['orphans']} orphaned, "
-        f"{browsers['defunct']} defunct, {browsers['reaped']} reaped so far",
+        *format_browsers(browsers),
     ]
     for name, pool in status["pools"].items():
         depth = "unknown" if pool["queue_depth"] is None else pool["queue_depth"]
@@ -52,6 +51,24 @@ def format_status(status: dict[str, Any]) -> str:
             for child in pool["children"]
         ]
     return "\n".join(lines)
+
+
+def format_browsers(browsers: dict[str, int]) -> list[str]:
+    """Return the browsers' lines: what is used and was reaped, and what is wrong where something is."""
+    kept = f" ({browsers['kept']} kept for next tasks)" if browsers["kept"] else ""
+    lines = [f"browsers  {browsers['in_use']} in use{kept}, {browsers['reaped']} reaped so far"]
+    wrong = {
+        "orphaned": browsers["orphans"],
+        "left over": browsers["leftovers"],
+        "runaway": browsers["runaway"],
+        "defunct": browsers["defunct"],
+        "strangers": browsers["strangers"],
+    }
+    if any(wrong.values()):
+        lines.append(f"          {', '.join(f'{number} {kind}' for kind, number in wrong.items() if number)}")
+    if browsers["grid_ended"]:
+        lines.append(f"          {browsers['grid_ended']} sessions of dead children ended on the Grid")
+    return lines
 
 
 def mib(size_bytes: int) -> str:

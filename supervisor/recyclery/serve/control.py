@@ -14,17 +14,29 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """What an operator asks for, and of what: `table` a pool or `memory`, `values` settings as text."""
+    """What an operator asks for, and of what: `table` a pool, `memory` or `browsers`, `values` as texts.
+
+    `strangers`: whether browsers that no pool started are meant too.
+    """
 
     command: str
     table: str = ""
     values: dict[str, str] = msgspec.field(default_factory=dict)
+    strangers: bool = False
 
 
 class Done(msgspec.Struct):
     """What was done, in words."""
 
     done: str
+
+
+class Reaped(msgspec.Struct):
+    """What was killed, in words, and what is left: browsers in use, and those that no pool started."""
+
+    killed: list[str]
+    in_use: int
+    strangers: int
 
 
 class Problem(msgspec.Struct):

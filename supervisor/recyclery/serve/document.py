@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import psutil
 
-from recyclery.config.settings import Pool, Settings
+from recyclery.config.settings import Browsers, Pool, Settings
 from recyclery.counters import Counters
+from recyclery.decide.browsers import count_kinds
+from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
-from recyclery.observe.ownership import count_browsers
 from recyclery.observe.processes import read_pss
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.serve.status import (
@@ -29,7 +30,7 @@ def build_status(
     settings: Settings,
     snapshot: Snapshot,
     stats: Mapping[str, WorkerStat],
-    counters: Counters,
+    ledger: Ledger,
     broker: Broker,
 ) -> Status:
     """Return the whole document."""
@@ -53,13 +54,13 @@ def build_status(
                 view=views.get(pool.name),
                 stat=stats.get(pool.name),
                 snapshot=snapshot,
-                counters=counters,
+                counters=ledger.counters,
                 depth=depths[pool.name],
             )
             for pool in settings.pools
         },
-        browsers=build_browsers(snapshot, counters),
-        tasks=TaskStatus(reclaimed=counters.reclaimed, parked=0),
+        browsers=build_browsers(snapshot, ledger, settings.browsers),
+        tasks=TaskStatus(reclaimed=ledger.counters.reclaimed, parked=0),
         governor=read_governor(),
     )
 
@@ -113,13 +114,20 @@ def build_child(child: Child, at: float) -> ChildStatus:
     )
 
 
-def build_browsers(snapshot: Snapshot, counters: Counters) -> BrowserStatus:
-    """Count browser sessions of the living and the dead, and what is defunct."""
+def build_browsers(snapshot: Snapshot, ledger: Ledger, settings: Browsers) -> BrowserStatus:
+    """Count browsers by kind, and what is defunct."""
+    census = count_kinds(snapshot, ledger.silences, settings)
     return BrowserStatus(
-        live=sum(count_browsers(child.processes, child.owner.pid) for child in snapshot.children),
-        orphans=sum(count_browsers(left.processes, left.owner.pid) for left in snapshot.orphans),
+        live=census.live,
+        orphans=census.orphans,
         defunct=snapshot.defunct,
-        reaped=counters.reaped,
+        reaped=ledger.counters.reaped,
+        in_use=census.in_use,
+        kept=census.kept,
+        leftovers=census.leftovers,
+        runaway=census.runaway,
+        strangers=census.strangers,
+        grid_ended=ledger.counters.grid_ended,
     )
 
 

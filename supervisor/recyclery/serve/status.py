@@ -45,12 +45,23 @@ class PoolStatus(msgspec.Struct):
 
 
 class BrowserStatus(msgspec.Struct):
-    """Browser sessions living and left by the dead, processes defunct now, browsers killed so far."""
+    """Browsers now by kind, processes defunct now, browsers killed and Grid sessions ended so far.
+
+    Of the `live` ones of living children `in_use` are a running task's or the child's own (`kept` for its next
+    tasks among them), `leftovers` a finished task's, and at `runaway` ones a task hangs. `orphans` are dead
+    children's. `strangers` no pool started.
+    """
 
     live: int
     orphans: int
     defunct: int
     reaped: int
+    in_use: int
+    kept: int
+    leftovers: int
+    runaway: int
+    strangers: int
+    grid_ended: int
 
 
 class TaskStatus(msgspec.Struct):

@@ -1,0 +1,98 @@
+"""Ends sessions on a Selenium Grid (W3C WebDriver, "Delete Session") for a child that no more can."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from recyclery.act.outcome import Outcome
+from recyclery.decide.actions import EndSession
+
+ANSWER_SECONDS = 5.0
+TRIES = 3
+PAUSE_SECONDS = 1.0
+NO_SUCH_SESSION = 404
+
+
+class Grid:
+    """The remote end at a URL; a user and password in it are sent, and never shown."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.address = parts.netloc.rpartition("@")[2]
+        """Host and port, for the log."""
+        self._base = urlunsplit((parts.scheme, self.address, parts.path.rstrip("/"), "", ""))
+        self._headers = {}
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def end(self, session: str) -> str | None:
+        """End one session; return None when it is gone, else why not. Blocks: call it in a thread."""
+        why = None
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(PAUSE_SECONDS)
+            why = self._delete(session)
+            if why is None:
+                break
+        return why
+
+    def _delete(self, session: str) -> str | None:
+        try:
+            request = urllib.request.Request(  # noqa: S310  # http or https, see open_grid
+                f"{self._base}/session/{quote(session, safe='')}", method="DELETE", headers=self._headers
+            )
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):  # noqa: S310
+                return None
+        except urllib.error.HTTPError as error:
+            error.close()
+            # It has ended by itself, or timed out: what was wanted.
+            return None if error.code == NO_SUCH_SESSION else f"HTTP {error.code}"
+        except urllib.error.URLError as error:
+            return str(error.reason)
+        except (OSError, HTTPException, ValueError) as error:
+            return str(error) or type(error).__name__
+
+
+def open_grid(url: str) -> Grid | None:
+    """Return the remote end at a URL; None where it is none that can be spoken to over HTTP."""
+    try:
+        return Grid(url) if url.startswith(("http://", "https://")) else None
+    except ValueError:
+        return None
+
+
+async def end_beside(grid: Grid, session: str) -> str | None:
+    """End one session in a thread of its own; return None when it is gone, else why not."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[str | None] = loop.create_future()
+
+    def work() -> None:
+        why = grid.end(session)
+        # The loop is closed where the governor has ended meanwhile.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(done.set_result, why)
+
+    # Not one of the loop's threads: the ticks need those, and a governor that stops would wait for them.
+    threading.Thread(target=work, name="grid", daemon=True).start()
+    return await done
+
+
+async def end_session(action: EndSession, url: str) -> Outcome:
+    """End what a dead child has open on the Grid at that URL, and say so in one line."""
+    what = f"end Grid session {action.session} of {action.owner.pool}/{action.owner.pid}, which is dead"
+    grid = open_grid(url)
+    if grid is None:
+        return Outcome(done=False, line=f"{what}; not done: the supervisor has no usable SELENIUM_REMOTE_URL")
+    why = await end_beside(grid, action.session)
+    if why is not None:
+        return Outcome(done=False, line=f"{what}; not done in {TRIES} tries at {grid.address}: {why}")
+    return Outcome(done=True, line=f"{what}; ended at {grid.address}")

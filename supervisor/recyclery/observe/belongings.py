@@ -1,0 +1,128 @@
+"""What browsers have on disk: read once from each process's command, and told when nobody has it any more.
+
+A browser that is killed leaves its throw-away folders, and once it is gone nothing tells which they were.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recyclery.observe.processes import SETTLED_SECONDS, read_file
+from recyclery.observe.snapshot import Process, ProcessKey, Remains
+from recyclery.observe.throwaway import OWN_PREFIX, PROFILE_ARGUMENT, named_folders, throwaway, words
+
+# What chromedriver gives every browser that it starts.
+DRIVEN = "--test-type=webdriver"
+HELPER = "--type="
+# chromedriver's folder for extensions, named nowhere: empty, and made as the browser is started.
+EXTENSIONS = "scoped_dir"
+TOGETHER_SECONDS = 0.5
+
+
+@dataclass
+class Folder:
+    """Who names a folder, and since when nobody does."""
+
+    holders: set[ProcessKey] = field(default_factory=set)
+    drivers: set[ProcessKey] = field(default_factory=set)
+    ours: bool = False
+    guessed: bool = False
+    free_since: float | None = None
+
+
+class Belongings:
+    """Remembers the folders of all browsers seen, strangers' too: theirs are never told as remains."""
+
+    def __init__(self, inits: Container[int]) -> None:
+        self._inits = inits
+        self._read: set[ProcessKey] = set()
+        self._driven: set[ProcessKey] = set()
+        self._driverless: dict[ProcessKey, float] = {}
+        self._folders: dict[Path, Folder] = {}
+
+    @property
+    def driverless(self) -> Mapping[ProcessKey, float]:
+        """Browsers that a chromedriver started and that were handed on to init, and since when."""
+        return dict(self._driverless)
+
+    def look(self, processes: Iterable[Process], owned: Container[int], at: float) -> tuple[Remains, ...]:
+        """Take in the process table, `owned` the pids with an owner; return what is left on disk."""
+        browsers = {
+            process.key: process for process in processes if process.is_browser and not process.is_defunct
+        }
+        by_pid = {key.pid: key for key in browsers}
+        for key in browsers.keys() - self._read:
+            process = browsers[key]
+            self._take_in(process, by_pid.get(process.parent), owned)
+            # Read between fork and exec it shows another's command, and its profile has no socket yet.
+            if at - process.started > SETTLED_SECONDS:
+                self._read.add(key)
+        self._read &= browsers.keys()
+        self._driven &= browsers.keys()
+        self._driverless = {
+            key: self._driverless.get(key, at) for key in self._driven if browsers[key].parent in self._inits
+        }
+        return tuple(self._remains(browsers.keys(), at))
+
+    def forget(self, folders: Iterable[Path]) -> None:
+        """Tell no more of these folders."""
+        for folder in folders:
+            self._folders.pop(folder, None)
+
+    def _take_in(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
+        command = words(read_file(f"/proc/{process.pid}/cmdline"))
+        profiles = {
+            throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
+            for word in command
+            if word.startswith(PROFILE_ARGUMENT)
+        }
+        named = {folder for folder in named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
+        guessed: set[Path] = set()
+        if DRIVEN in command and not any(word.startswith(HELPER) for word in command):
+            self._driven.add(process.key)
+            guessed = set(find_extensions(process)) - named
+        drivers = {parent} if parent is not None and process.key in self._driven else set()
+        for path in named | guessed:
+            folder = self._folders.setdefault(path, Folder(guessed=path in guessed))
+            folder.holders.add(process.key)
+            folder.ours |= process.pid in owned
+            if path in guessed:
+                folder.holders |= drivers
+            elif path in profiles:
+                folder.guessed = False
+                folder.drivers |= drivers
+
+    def _remains(self, living: Container[ProcessKey], at: float) -> Iterator[Remains]:
+        for path, folder in list(self._folders.items()):
+            folder.holders = {key for key in folder.holders if key in living}
+            if folder.holders:
+                folder.free_since = None
+            elif not folder.ours or not os.path.lexists(path):
+                del self._folders[path]
+            else:
+                folder.free_since = folder.free_since or at
+                yield Remains(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
+
+
+def find_extensions(browser: Process) -> Iterator[Path]:
+    """Yield the empty folders that chromedriver can have made as it started this browser."""
+    # A folder's time is that of the day, a process's that since boot.
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    with os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            path = throwaway(Path(entry.path)) if EXTENSIONS in entry.name else None
+            if path is None:
+                continue
+            try:
+                made = entry.stat(follow_symlinks=False).st_mtime - booted
+                together = abs(made - browser.started) < TOGETHER_SECONDS
+                if together and entry.is_dir(follow_symlinks=False) and not any(path.iterdir()):
+                    yield path
+            except OSError:
+                # Gone meanwhile, or not ours to read.
+                continue

@@ -1,0 +1,113 @@
+"""What is left of browsers that somebody else killed: halves, folders, sessions elsewhere; and strangers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from recyclery.decide.actions import Clean, EndSession, Evict
+from recyclery.decide.attention import ALERT_SECONDS, next_look_seconds
+from recyclery.decide.ladder import decide
+from recyclery.decide.notice import find_notices
+from recyclery.decide.past import Past
+from recyclery.decide.reap import LINGER_SECONDS, evict_strangers, find_reaps
+from recyclery.observe.snapshot import OpenSessions, Process, Remains, Snapshot
+from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, process, slow_view, snapshot
+
+DRIVER = process(40, started=95.0, name="chromedriver", parent=20)
+BROWSER = process(41, started=95.1, parent=40)
+HANDLER = process(42, started=95.2, session=42, name="chrome_crashpad")
+PROFILE = Path("/tmp/org.chromium.Chromium.scoped_dir.a")
+AGO = AT - LINGER_SECONDS - 0.01
+
+
+def seen(*members: Process, **rest: object) -> Snapshot:
+    """The child at a task with these browser processes."""
+    return replace(snapshot(child(*members, task_id="b")), **rest)  # type: ignore[arg-type]
+
+
+def reaped(found: Snapshot) -> list[tuple[str, set[int]]]:
+    return [
+        (action.kind, {member.pid for member in action.processes})
+        for action in find_reaps(found, Past(), SETTINGS)
+    ]
+
+
+def test_a_browser_whose_chromedriver_has_been_gone_for_a_moment_is_killed_with_its_handlers() -> None:
+    alone = replace(BROWSER, parent=1)
+    assert reaped(seen(alone, HANDLER, driverless={alone.key: AGO})) == [("strays", {41, 42})]
+    assert reaped(seen(alone, HANDLER, driverless={alone.key: AGO + 0.1})) == []
+
+
+def test_a_browser_that_no_chromedriver_started_is_left_to_its_task() -> None:
+    assert reaped(seen(replace(BROWSER, parent=1))) == []
+
+
+def test_a_chromedriver_whose_browser_left_its_profile_behind_is_killed() -> None:
+    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
+    assert reaped(seen(DRIVER, remains=(left,))) == [("strays", {40})]
+    assert reaped(seen(DRIVER, remains=(replace(left, since=AGO + 0.1),))) == []
+
+
+def test_a_chromedriver_between_two_browsers_is_left_to_its_task() -> None:
+    socket_folder = Remains(Path("/tmp/org.chromium.Chromium.b"), AGO)
+    assert reaped(seen(DRIVER, remains=(socket_folder,))) == []
+
+
+def test_a_chromedriver_that_has_another_browser_is_left_to_its_task() -> None:
+    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
+    assert reaped(seen(DRIVER, BROWSER, remains=(left,))) == []
+
+
+def test_defunct_halves_are_left_to_their_parent() -> None:
+    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
+    assert reaped(seen(replace(DRIVER, state="Z"), remains=(left,))) == []
+
+
+def cleaned(found: Snapshot) -> list[Path]:
+    actions = decide(found, LEARNED, SETTINGS)
+    return [left.folder for action in actions if isinstance(action, Clean) for left in action.remains]
+
+
+def test_folders_of_browsers_that_are_gone_are_removed() -> None:
+    assert cleaned(seen(remains=(Remains(PROFILE, AT),))) == [PROFILE]
+
+
+def test_a_profile_is_given_the_time_that_a_clean_quit_takes() -> None:
+    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
+    assert cleaned(seen(remains=(left,))) == [PROFILE]
+    assert cleaned(seen(remains=(replace(left, since=AGO + 0.1),))) == []
+
+
+def test_each_session_that_a_dead_child_has_open_elsewhere_is_ended() -> None:
+    found = seen(open_sessions=(OpenSessions(CHILD, ("a1", "b2")),))
+    actions = [action for action in decide(found, LEARNED, SETTINGS) if isinstance(action, EndSession)]
+    assert actions == [EndSession(CHILD, "a1"), EndSession(CHILD, "b2")]
+
+
+def test_while_something_is_about_to_go_the_next_look_comes_soon() -> None:
+    for found in (seen(remains=(Remains(PROFILE, AT),)), seen(driverless={BROWSER.key: AT})):
+        assert next_look_seconds(found, None, SETTINGS) == ALERT_SECONDS
+
+
+STRANGERS = (process(80, session=80), process(81, session=80, parent=80))
+
+
+def said(past: Past, *strangers: Process) -> list[str]:
+    found = replace(snapshot(child(), pools=(slow_view(),)), strangers=strangers)
+    return [notice.text for notice in find_notices(found, past, SETTINGS)]
+
+
+def test_a_strangers_browser_is_told_once_as_one_with_the_way_to_be_rid_of_it() -> None:
+    assert said(LEARNED, *STRANGERS) == [
+        "1 browser that no pool started: chromium 80; left alone, `recyclery reap --strangers` kills"
+    ]
+    known = replace(LEARNED, known_strangers=frozenset({STRANGERS[0].key}))
+    assert said(known, *STRANGERS) == []
+
+
+def test_strangers_are_killed_only_when_that_is_asked_for() -> None:
+    found = replace(snapshot(child()), strangers=STRANGERS)
+    assert find_reaps(found, Past(), SETTINGS) == []
+    (action,) = evict_strangers(found)
+    assert isinstance(action, Evict)
+    assert action.processes == STRANGERS
+    assert list(evict_strangers(snapshot(child()))) == []
