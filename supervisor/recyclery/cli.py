@@ -33,12 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--grace", metavar="SECONDS", help="for running tasks when stopped (25)")
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
+    run.add_argument("--log-format", metavar="FORMAT", help="text or json (text)")
     run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
     run.set_defaults(command=run_command)
 
     status = commands.add_parser("status", help="what the supervisor sees now")
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     status.set_defaults(command=status_command)
+
+    health = commands.add_parser("health", help="exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
+    health.set_defaults(command=health_command)
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
     change.add_argument("table", metavar="POOL", help="a pool's name, or `memory`")
@@ -69,6 +73,7 @@ def run_command(args: argparse.Namespace) -> int:
         pools=tuple(args.pool),
         grace=args.grace,
         log_level=args.log_level,
+        log_format=args.log_format,
         memory_limit=args.memory_limit,
     )
     return run(line)
@@ -79,6 +84,13 @@ def status_command(args: argparse.Namespace) -> int:
     from recyclery.report.status import print_status  # noqa: PLC0415
 
     return print_status(as_json=args.json)
+
+
+def health_command(_: argparse.Namespace) -> int:
+    """`recyclery health`."""
+    from recyclery import health  # noqa: PLC0415
+
+    return health.main()
 
 
 def set_command(args: argparse.Namespace) -> int:

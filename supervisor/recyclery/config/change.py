@@ -14,6 +14,10 @@ from recyclery.config.settings import Pool, Settings
 LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers")
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
 MEMORY = "memory"
+START_KEYS = (
+    *("app", "log_level", "grace_seconds", "log_format"),
+    *("max_deaths", "death_window_seconds", "watchdog_seconds"),
+)
 
 
 def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
@@ -71,7 +75,7 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
             pools.append(follow_pool(pool, wanted, changes, waiting))
     waiting += [f"{name} is new" for name in by_name]
     changes += differences("memory", running.memory, fresh.memory)
-    for key in ("app", "log_level", "grace_seconds"):
+    for key in START_KEYS:
         if getattr(running, key) != getattr(fresh, key):
             waiting.append(f"{key} is {getattr(fresh, key)}")
     return replace(running, pools=tuple(pools), memory=fresh.memory), changes, waiting
