@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,18 @@ from recyclery.init.outlet import BUFFER_BYTES, Outlet
 def note_dropped(count: int) -> bytes:
     """The note that stands for dropped lines here."""
     return f"{count} dropped\n".encode()
+
+
+def read_all(reader: int, outlet: Outlet) -> bytes:
+    """Read until the outlet is empty, and the pipe too."""
+    seen = bytearray()
+    os.set_blocking(reader, False)
+    while True:
+        outlet.drain(0.01)
+        try:
+            seen += os.read(reader, 1 << 16)
+        except BlockingIOError:
+            return bytes(seen)
 
 
 @pytest.fixture
@@ -45,13 +58,9 @@ def test_nobody_reading_blocks_nothing_and_what_is_dropped_is_counted_in_its_pla
     outlet.drain(0.2)
     assert 0 < outlet.dropped_in_all < put
     assert outlet.buffered_bytes <= BUFFER_BYTES
-    seen = bytearray()
-    while outlet.writable():
-        seen += os.read(reader, 1 << 16)
-        outlet.drain(0.01)
+    seen = read_all(reader, outlet)
     outlet.put(b"after\n")
-    outlet.drain(1)
-    seen += os.read(reader, 1 << 16)
+    seen += read_all(reader, outlet)
     kept = put - outlet.dropped_in_all
     assert seen == line * kept + note_dropped(outlet.dropped_in_all) + b"after\n"
 
@@ -60,13 +69,24 @@ def test_what_was_dropped_is_said_when_the_pipe_moves_again_though_nothing_more_
     pipe: tuple[int, Outlet],
 ) -> None:
     reader, outlet = pipe
-    for _ in range(BUFFER_BYTES // 1000 + 10):
+    for _ in range(2 * BUFFER_BYTES // 1000):
         outlet.put(b"x" * 999 + b"\n")
-    seen = bytearray()
-    while outlet.writable():
-        outlet.drain(0.01)
-        seen += os.read(reader, 1 << 16)
-    assert seen.endswith(note_dropped(outlet.dropped_in_all))
+    assert read_all(reader, outlet).endswith(note_dropped(outlet.dropped_in_all))
+
+
+def test_a_reader_that_keeps_up_loses_nothing_however_much_comes_in_one_turn(
+    pipe: tuple[int, Outlet],
+) -> None:
+    reader, outlet = pipe
+    os.set_blocking(reader, False)
+    line, seen = b"x" * 999 + b"\n", 0
+    # The loop, which writes when it polls, has no turn in all this.
+    for _ in range(3 * BUFFER_BYTES // len(line)):
+        outlet.put(line)
+        with suppress(BlockingIOError):
+            seen += len(os.read(reader, 1 << 16))
+    assert outlet.dropped_in_all == 0
+    assert seen > BUFFER_BYTES
 
 
 def test_a_line_longer_than_a_pipe_takes_at_once_comes_out_whole(pipe: tuple[int, Outlet]) -> None:

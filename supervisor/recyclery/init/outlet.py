@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 BUFFER_BYTES = 1 << 20
-# POLLOUT on a pipe promises that this many bytes go in without blocking (pipe(7)).
-WRITE_BYTES = select.PIPE_BUF
+CHUNK_BYTES = 64 << 10
 
 
 class Outlet:
@@ -21,6 +20,8 @@ class Outlet:
 
     def __init__(self, note_dropped: Callable[[int], bytes], fd: int = 1) -> None:
         self.fd = open_without_blocking(fd)
+        # Where it may wait, POLLOUT on a pipe promises that PIPE_BUF bytes do not (pipe(7)).
+        self._never_waits = not os.get_blocking(self.fd)
         self.dropped_in_all = 0
         self.buffered_bytes = 0
         self._note_dropped = note_dropped
@@ -29,6 +30,9 @@ class Outlet:
 
     def put(self, line: bytes) -> None:
         """Take one line, its newline included; drop it, and count that, when the reader is too far behind."""
+        if self.buffered_bytes > BUFFER_BYTES // 2 and self._never_waits and not self._dropped:
+            # The loop reads faster than it writes; a reader that keeps up is to lose nothing.
+            self.handle_write_event()
         # Once one is dropped the next are too, until it was said: so the number stands where the lines stood.
         if self._dropped or self.buffered_bytes + len(line) > BUFFER_BYTES:
             self._dropped += 1
@@ -49,24 +53,30 @@ class Outlet:
         return bool(self._lines)
 
     def handle_write_event(self) -> None:
-        """Write once, as much as cannot block."""
-        chunk = bytearray()
-        while self._lines and len(chunk) + len(self._lines[0]) <= WRITE_BYTES:
-            chunk += self._lines.popleft()
-        if not chunk:
-            line = self._lines.popleft()
-            chunk += line[:WRITE_BYTES]
-            self._lines.appendleft(line[WRITE_BYTES:])
-        self.buffered_bytes -= len(chunk)
-        written = self._write(bytes(chunk))
-        if written < len(chunk):
-            self._lines.appendleft(bytes(chunk[written:]))
-            self.buffered_bytes += len(chunk) - written
+        """Write as much as goes in without waiting; where a write might wait, once."""
+        while self._lines and self._write_some() and self._never_waits:
+            pass
         if self._dropped and self.buffered_bytes < BUFFER_BYTES // 2:
             self._append(self._note_dropped(self._dropped))
             self._dropped = 0
 
-    def _write(self, chunk: bytes) -> int:
+    def _write_some(self) -> bool:
+        """Write once; tell whether all of it went in."""
+        most = CHUNK_BYTES if self._never_waits else select.PIPE_BUF
+        chunk = bytearray()
+        while self._lines and len(chunk) < most:
+            line = self._lines.popleft()
+            room = most - len(chunk)
+            chunk += line[:room]
+            if len(line) > room:
+                self._lines.appendleft(line[room:])
+        written = self._write(chunk)
+        self.buffered_bytes -= written
+        if written < len(chunk):
+            self._lines.appendleft(bytes(chunk[written:]))
+        return written == len(chunk)
+
+    def _write(self, chunk: bytearray) -> int:
         try:
             return os.write(self.fd, chunk)
         except BlockingIOError:

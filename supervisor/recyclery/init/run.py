@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from recyclery.config.load import BadConfiguration, CommandLine, load
@@ -49,7 +50,11 @@ def run(line: CommandLine) -> int:
     from recyclery.init.engine import run_engine  # noqa: PLC0415
 
     with lock:
-        code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+        try:
+            code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+        except Exception:  # a traceback that nobody reads must not keep a dead supervisor standing
+            say(traceback.format_exc())
+            code = exit_codes.KILLED
         sweep_descendants()
     return code
 
