@@ -115,6 +115,16 @@ def test_a_worker_that_ends_with_0_was_asked_to_and_is_started_again(start: Star
         assert running.stop() == 0
 
 
+def test_a_worker_that_was_killed_over_rpc_was_asked_to_and_is_started_again(start: Start) -> None:
+    with start(commands={"slow": READY}, environment={"RECYCLERY_MAX_DEATHS": "1"}) as running:
+        running.wait_for_line("slow entered RUNNING")
+        configuration = str(running.runtime_dir / "supervisord.conf")
+        control = [sys.executable, "-m", "supervisor.supervisorctl", "-c", configuration]
+        subprocess.run([*control, "signal", "KILL", "slow"], check=True, timeout=30)
+        running.wait_for_line("slow | up", count=2)
+        assert running.stop() == 0
+
+
 def test_the_first_term_after_a_pool_was_given_up_does_not_kill_what_drains(
     start: Start, tmp_path: Path
 ) -> None:

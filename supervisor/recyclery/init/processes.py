@@ -16,6 +16,7 @@ from recyclery.init.deaths import describe_end, is_death, recent
 from recyclery.init.line_log import TAIL_LINES, LineLog
 
 BANNER = "🔨 Starting Celery Worker\nℹ  Processing queues: {queues}\nℹ  Worker name: {name}\n"
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
 # supervisord waits a second longer before each new start of what does not stay up, without end.
 LONGEST_PAUSE_SECONDS = 30
 # Python and its imports, on a machine that is short of CPU: the first beat may take so many times as long.
@@ -57,9 +58,11 @@ class PoolProcess(OurProcess):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._deaths: list[float] = []
+        self._told_to_end = False
 
     def spawn(self) -> int | None:
         """Print the pool's banner, then start it."""
+        self._told_to_end = False
         options = self.config.options
         pool = options.pools[self.config.name]
         for line in BANNER.format(queues=",".join(pool.queues), name=pool.name).splitlines():
@@ -71,9 +74,15 @@ class PoolProcess(OurProcess):
 
     def finish(self, pid: int, sts: int) -> None:
         """Count it where it is a death."""
-        if is_death(sts, asked=self.killing):
+        if is_death(sts, asked=self.killing or self._told_to_end):
             self._deaths.append(self.config.options.clock.time())
         super().finish(pid, sts)
+
+    def signal(self, sig: int) -> str | None:
+        """Send what an operator or the governor asks for; an end that comes of it is no death."""
+        self._told_to_end |= sig in ENDING
+        problem: str | None = super().signal(sig)
+        return problem
 
     def describe(self) -> str:
         """Return besides how often it died."""
