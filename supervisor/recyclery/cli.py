@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--grace", metavar="SECONDS", help="for running tasks when stopped (25)")
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
+    run.add_argument("--log-format", metavar="FORMAT", help="text or json (text)")
     run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
     run.set_defaults(command=run_command)
 
@@ -43,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     reap = commands.add_parser("reap", help="kill browsers that no task owns, now")
     reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
     reap.set_defaults(command=reap_command)
+
+    health = commands.add_parser("health", help="exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
+    health.set_defaults(command=health_command)
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
     change.add_argument("table", metavar="POOL", help="a pool's name, `memory` or `browsers`")
@@ -73,6 +77,7 @@ def run_command(args: argparse.Namespace) -> int:
         pools=tuple(args.pool),
         grace=args.grace,
         log_level=args.log_level,
+        log_format=args.log_format,
         memory_limit=args.memory_limit,
     )
     return run(line)
@@ -90,6 +95,13 @@ def reap_command(args: argparse.Namespace) -> int:
     from recyclery.report.reap import reap_now  # noqa: PLC0415
 
     return reap_now(strangers=args.strangers)
+
+
+def health_command(_: argparse.Namespace) -> int:
+    """`recyclery health`."""
+    from recyclery import health  # noqa: PLC0415
+
+    return health.main()
 
 
 def set_command(args: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from recyclery.act.outcome import Outcome
 from recyclery.act.perform import perform
 from recyclery.act.sweep import Sweeper
@@ -40,6 +42,7 @@ from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.ladder import decide
 from recyclery.decide.reap import evict_strangers, find_reaps
+from recyclery.heartbeat import Heart
 from recyclery.init.programs import supervisor_socket
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
@@ -66,7 +69,10 @@ from recyclery_worker.link import governor_socket, now
 log = logging.getLogger("recyclery")
 
 # As Celery's lines begin.
-LOG_FORMAT = "[%(asctime)s] %(message)s"
+LOG_FORMATS = {
+    "text": "[%(asctime)s] %(message)s",
+    "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
+}
 STATS_EVERY_SECONDS = 1.0
 LEAST_GAP_SECONDS = 0.1
 PROGRAMS_EVERY_SECONDS = 10.0
@@ -103,6 +109,8 @@ class Governor:
         self._endings: set[asyncio.Task[Outcome]] = set()
         # An operator's command must not come between a tick's look and what it does.
         self._acting = asyncio.Lock()
+        self._heart = Heart(settings.runtime_dir)
+        self._dumping: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until told to stop; one last look then takes away what the pools left."""
@@ -113,12 +121,14 @@ class Governor:
         reports = bind_reports(governor_socket(directory))
         loop.add_reader(reports, self._hear, reports)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
+        loop.add_signal_handler(signal.SIGUSR1, self._begin_dump)
         server = await serve_control(control_socket(directory), list_commands(self))
         events = asyncio.create_task(self._follow_events())
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:
             while not self._stopping:
                 await self.tick()
+                self._beat()
                 await self._pause()
             await self.tick()
             if self._endings:
@@ -175,6 +185,20 @@ class Governor:
                 self._browsing_pools.add(child.owner.pool)
         self._deaths.watch(worth_watching(snapshot))
         return snapshot
+
+    def _beat(self) -> None:
+        states = {view.name: view.state for view in self.snapshot.pools} if self.snapshot else {}
+        self._heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in self.settings.pools})
+
+    def _begin_dump(self) -> None:
+        self._dumping = asyncio.create_task(self._dump())
+
+    async def _dump(self) -> None:
+        """Print the status to the log."""
+        from recyclery.report.status import format_status  # noqa: PLC0415
+
+        for line in format_status(msgspec.to_builtins(await self.status())).splitlines():
+            log.info("%s", line)
 
     async def _act(self, action: Action, at: float) -> None:
         if isinstance(action, Notice) and not self.ledger.is_news(action, at):
@@ -313,7 +337,7 @@ def main() -> int:
     """Run the governor in the environment that PID 1 gives it."""
     settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
     level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMAT)
+    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
     asyncio.run(Governor(settings, os.environ["RECYCLERY_RUN"]).run())
     return 0
 

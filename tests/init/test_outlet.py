@@ -2,20 +2,39 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from recyclery.config.settings import SLOW, Settings
-from recyclery.init.outlet import BUFFER_BYTES, LineLog, Outlet
-from recyclery.init.processes import Options
+from recyclery.init.clock import RunningClock
+from recyclery.init.options import Options
+from recyclery.init.outlet import BUFFER_BYTES, Outlet
+
+
+def note_dropped(count: int) -> bytes:
+    """The note that stands for dropped lines here."""
+    return f"{count} dropped\n".encode()
+
+
+def read_all(reader: int, outlet: Outlet) -> bytes:
+    """Read until the outlet is empty, and the pipe too."""
+    seen = bytearray()
+    os.set_blocking(reader, False)
+    while True:
+        outlet.drain(0.01)
+        try:
+            seen += os.read(reader, 1 << 16)
+        except BlockingIOError:
+            return bytes(seen)
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, Outlet]]:
     """A pipe's reading end, and an outlet on its writing end."""
     reader, writer = os.pipe()
-    yield reader, Outlet(writer)
+    yield reader, Outlet(note_dropped, writer)
     os.close(reader)
     os.close(writer)
 
@@ -28,39 +47,46 @@ def test_lines_come_out_whole_and_in_order(pipe: tuple[int, Outlet]) -> None:
     assert os.read(reader, 4096) == b"line 0\nline 1\nline 2\n"
 
 
-def test_a_pieces_end_in_the_middle_of_a_line_waits_for_the_rest(pipe: tuple[int, Outlet]) -> None:
-    reader, outlet = pipe
-    log = LineLog(outlet, "slow")
-    log.info(b"one\ntw")
-    log.info(b"o\n")
-    outlet.drain(1)
-    assert os.read(reader, 4096) == b"slow | one\nslow | two\n"
-
-
-def test_a_last_line_without_a_newline_is_not_lost(pipe: tuple[int, Outlet]) -> None:
-    reader, outlet = pipe
-    log = LineLog(outlet, "slow")
-    log.info(b"half")
-    log.close()
-    outlet.drain(1)
-    assert os.read(reader, 4096) == b"slow | half\n"
-
-
-def test_nobody_reading_blocks_nothing_and_what_is_dropped_is_counted(pipe: tuple[int, Outlet]) -> None:
+def test_nobody_reading_blocks_nothing_and_what_is_dropped_is_counted_in_its_place(
+    pipe: tuple[int, Outlet],
+) -> None:
     reader, outlet = pipe
     line = b"x" * 999 + b"\n"
-    for _ in range(2 * BUFFER_BYTES // len(line)):
+    put = 2 * BUFFER_BYTES // len(line)
+    for _ in range(put):
         outlet.put(line)
     outlet.drain(0.2)
-    seen = bytearray()
-    while outlet.writable():
-        seen += os.read(reader, 1 << 16)
-        outlet.drain(0.01)
+    assert 0 < outlet.dropped_in_all < put
+    assert outlet.buffered_bytes <= BUFFER_BYTES
+    seen = read_all(reader, outlet)
     outlet.put(b"after\n")
-    outlet.drain(1)
-    seen += os.read(reader, 1 << 16)
-    assert b"log lines dropped: standard output was not read" in seen
-    assert seen.endswith(b"after\n")
+    seen += read_all(reader, outlet)
+    kept = put - outlet.dropped_in_all
+    assert seen == line * kept + note_dropped(outlet.dropped_in_all) + b"after\n"
+
+
+def test_what_was_dropped_is_said_when_the_pipe_moves_again_though_nothing_more_comes(
+    pipe: tuple[int, Outlet],
+) -> None:
+    reader, outlet = pipe
+    for _ in range(2 * BUFFER_BYTES // 1000):
+        outlet.put(b"x" * 999 + b"\n")
+    assert read_all(reader, outlet).endswith(note_dropped(outlet.dropped_in_all))
+
+
+def test_a_reader_that_keeps_up_loses_nothing_however_much_comes_in_one_turn(
+    pipe: tuple[int, Outlet],
+) -> None:
+    reader, outlet = pipe
+    os.set_blocking(reader, False)
+    line, seen = b"x" * 999 + b"\n", 0
+    # The loop, which writes when it polls, has no turn in all this.
+    for _ in range(3 * BUFFER_BYTES // len(line)):
+        outlet.put(line)
+        with suppress(BlockingIOError):
+            seen += len(os.read(reader, 1 << 16))
+    assert outlet.dropped_in_all == 0
+    assert seen > BUFFER_BYTES
 
 
 def test_a_line_longer_than_a_pipe_takes_at_once_comes_out_whole(pipe: tuple[int, Outlet]) -> None:
@@ -72,7 +98,7 @@ def test_a_line_longer_than_a_pipe_takes_at_once_comes_out_whole(pipe: tuple[int
 
 def test_a_terminal_that_nobody_reads_blocks_nothing() -> None:
     master, slave = os.openpty()
-    outlet = Outlet(slave)
+    outlet = Outlet(note_dropped, slave)
     for _ in range(200):
         outlet.put(b"x" * 999 + b"\n")
     outlet.drain(0.2)
@@ -84,8 +110,8 @@ def test_a_terminal_that_nobody_reads_blocks_nothing() -> None:
 def test_a_full_pipe_whose_reader_died_does_not_keep_the_loop_busy() -> None:
     reader, writer = os.pipe()
     settings = Settings(app="app", pools=(SLOW,), runtime_dir=Path("/run"))
-    outlet = Outlet(writer)
-    poller = Options(settings, outlet).poller
+    outlet = Outlet(note_dropped, writer)
+    poller = Options(settings, outlet, RunningClock()).poller
     for _ in range(500):
         outlet.put(b"x" * 999 + b"\n")
     outlet.drain(0.1)
@@ -103,7 +129,7 @@ def test_a_full_pipe_whose_reader_died_does_not_keep_the_loop_busy() -> None:
 def test_a_reader_that_is_gone_does_not_stop_the_supervisor() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    outlet = Outlet(writer)
+    outlet = Outlet(note_dropped, writer)
     outlet.put(b"to nobody\n")
     outlet.drain(1)
     assert not outlet.writable()

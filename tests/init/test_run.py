@@ -137,12 +137,16 @@ def test_a_pool_that_does_not_stay_up_ends_it_with_70(fresh_redis: str, tmp_path
         "if 'worker' in sys.argv:\n    print('half a', flush=True)\n    sys.stderr.write('in a mood')\n"
         "    sys.stderr.flush()\n    os._exit(3)\n"
     )
-    environment = {"CELERY_APP": "moody_app", "PYTHONPATH": str(tmp_path)}
+    environment = {
+        "CELERY_APP": "moody_app",
+        "PYTHONPATH": str(tmp_path),
+        "RECYCLERY_MAX_DEATHS": "2",
+    }
     with supervised("--pool", "slow", redis_url=fresh_redis, environment=environment) as running:
         assert running.wait(60) == 70
         assert "slow | half a" in running.lines
         assert "slow | in a mood" in running.lines
-        assert "slow did not stay up: giving up" in running.output
+        assert "slow does not stay up" in running.output
 
 
 def test_workers_wait_for_a_redis_that_is_away_and_start_when_it_comes(tmp_path: Path) -> None:
@@ -188,6 +192,11 @@ def run_to_the_end(environment: dict[str, str], *arguments: str) -> subprocess.C
         ({"CELERY_APP": "no_such_module"}, ["no_such_module", "cannot be imported", "CELERY_APP"]),
         ({"CELERY_APP": "sample_app", "CELERY_MAX_TASKS_PER_CHILD": "ten", "CELERY_WORKER_NAME": "slow"},
          ["CELERY_MAX_TASKS_PER_CHILD", "'ten'"]),
+        ({"CELERY_APP": "sample_app", "RECYCLERY_LOG_FORMAT": "xml"},
+         ["RECYCLERY_LOG_FORMAT", "'xml'", "text, json"]),
+        ({"CELERY_APP": "sample_app", "RECYCLERY_MAX_DEATHS": "0"}, ["RECYCLERY_MAX_DEATHS", "'0'"]),
+        ({"CELERY_APP": "sample_app", "RECYCLERY_DEATH_WINDOW": "soon"}, ["RECYCLERY_DEATH_WINDOW", "'soon'"]),
+        ({"CELERY_APP": "sample_app", "RECYCLERY_WATCHDOG": "1"}, ["RECYCLERY_WATCHDOG", "5 to 3600"]),
         ({}, ["CELERY_APP"]),
     ],
 )  # fmt: skip

@@ -23,6 +23,10 @@ LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers"
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
 MEMORY = "memory"
 BROWSERS = "browsers"
+START_KEYS = (
+    *("app", "log_level", "grace_seconds", "log_format"),
+    *("max_deaths", "death_window_seconds", "watchdog_seconds"),
+)
 
 
 def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
@@ -84,7 +88,7 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
     waiting += [f"{name} is new" for name in by_name]
     changes += differences(MEMORY, running.memory, fresh.memory)
     changes += differences(BROWSERS, running.browsers, fresh.browsers)
-    for key in ("app", "log_level", "grace_seconds"):
+    for key in START_KEYS:
         if getattr(running, key) != getattr(fresh, key):
             waiting.append(f"{key} is {getattr(fresh, key)}")
     followed = replace(running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers)

@@ -8,6 +8,7 @@ from typing import Any
 
 from recyclery.sizes import parse_size
 
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
 # Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
@@ -113,6 +114,13 @@ def log_level(value: Any) -> str:
     return value.lower()
 
 
+def log_format(value: Any) -> str:
+    """Return the name of a form for log lines."""
+    if value not in LOG_FORMATS:
+        raise Refused(f"one of {', '.join(LOG_FORMATS)}")
+    return str(value)
+
+
 def app_name(value: Any) -> str:
     """Return the dotted name of a Celery app, as `celery -A` takes it."""
     if not isinstance(value, str) or not APP_NAME.fullmatch(value):
@@ -180,3 +188,6 @@ risk_percent = number_of("percent", "%", 0.01, 50)
 grace_seconds = number_of("seconds", "s", 1, 3600)
 silent_seconds = number_of("seconds", "s", 0, 86_400)
 max_age_seconds = number_of("seconds", "s", 1, 604_800)
+max_deaths = whole_number(1, 1000)
+death_window_seconds = number_of("seconds", "s", 1, 86_400)
+watchdog_seconds = number_of("seconds", "s", 5, 3600)

@@ -20,6 +20,10 @@ TOP_KEYS: dict[str, Callable[[Any], Any]] = {
     "app": checks.app_name,
     "log_level": checks.log_level,
     "grace_seconds": checks.grace_seconds,
+    "log_format": checks.log_format,
+    "max_deaths": checks.max_deaths,
+    "death_window_seconds": checks.death_window_seconds,
+    "watchdog_seconds": checks.watchdog_seconds,
 }
 MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
     "limit_bytes": checks.size_or_auto,
@@ -65,6 +69,7 @@ class CommandLine:
     pools: tuple[str, ...] = ()
     grace: str | None = None
     log_level: str | None = None
+    log_format: str | None = None
     memory_limit: str | None = None
 
 
@@ -121,6 +126,27 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
             ("--grace", line.grace),
             ("RECYCLERY_GRACE", given.get("RECYCLERY_GRACE")),
             default=file.top.get("grace_seconds", 25.0),
+        ),
+        log_format=choose(
+            checks.log_format,
+            ("--log-format", line.log_format),
+            ("RECYCLERY_LOG_FORMAT", given.get("RECYCLERY_LOG_FORMAT")),
+            default=file.top.get("log_format", "text"),
+        ),
+        max_deaths=choose(
+            checks.max_deaths,
+            ("RECYCLERY_MAX_DEATHS", given.get("RECYCLERY_MAX_DEATHS")),
+            default=file.top.get("max_deaths", 5),
+        ),
+        death_window_seconds=choose(
+            checks.death_window_seconds,
+            ("RECYCLERY_DEATH_WINDOW", given.get("RECYCLERY_DEATH_WINDOW")),
+            default=file.top.get("death_window_seconds", 300.0),
+        ),
+        watchdog_seconds=choose(
+            checks.watchdog_seconds,
+            ("RECYCLERY_WATCHDOG", given.get("RECYCLERY_WATCHDOG")),
+            default=file.top.get("watchdog_seconds", 30.0),
         ),
     )
 

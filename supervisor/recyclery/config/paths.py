@@ -37,6 +37,11 @@ def find_state_dir(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("HOME") or tempfile.gettempdir()) / ".local" / "state" / "recyclery"
 
 
+def heartbeat_file(runtime_dir: Path) -> Path:
+    """Where the governor says that it lives, and how the pools are."""
+    return runtime_dir / "heartbeat.json"
+
+
 def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
     """Make the runtime folder, ours alone, with room for the pools' sockets; raises UnusableDirectory."""
     longest = LONGEST_ADDRESS - max(len(f"/worker-{name}-b.sock") for name in pool_names)

@@ -70,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     browsers: Browsers = Browsers()
     log_level: str = "info"
     grace_seconds: float = 25.0
+    log_format: str = "text"
+    max_deaths: int = 5
+    death_window_seconds: float = 300.0
+    watchdog_seconds: float = 30.0
 
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)

@@ -6,19 +6,21 @@ Overridden, and why (line numbers are supervisor 4.3.0's, see docs/architecture.
 - strangers are reaped without a bound and without a line each (:285-300);
 - signals wake the loop, which else sleeps up to a second;
 - children's output goes line by line through one `Outlet` (loggers.py:102 blocks in write());
+- deadlines go by a clock that does not jump (`clock.py`; time.time() upstream);
+- a governor that hangs is killed, a pool that keeps dying ends all (restarted for ever upstream);
 - the exit code says how it ended (always 0 upstream).
 """
 
 from __future__ import annotations
 
-import os
+import functools
 import signal
 import time
 from collections.abc import Callable
 
 from supervisor.medusa.asyncore_25 import ExitNow
-from supervisor.options import decode_wait_status, signame
-from supervisor.states import ProcessStates, SupervisorStates
+from supervisor.options import signame
+from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDescription
 from supervisor.supervisord import Supervisor
 
 from recyclery.config.change import follow_file
@@ -26,35 +28,16 @@ from recyclery.config.load import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.init import exit_codes
+from recyclery.init.clock import RunningClock, give_to_supervisord
+from recyclery.init.log_format import FORMATS, LogFormat
+from recyclery.init.options import Options
 from recyclery.init.outlet import Outlet
-from recyclery.init.processes import Options, PoolProcess
+from recyclery.init.processes import GovernorProcess, OurProcess, PoolProcess
 from recyclery.init.programs import GOVERNOR
+from recyclery.init.signals import SignalPipe
 
 # Some senders (coreutils' timeout) signal the process and then its whole group: that is one request.
 SAME_REQUEST_SECONDS = 1.0
-
-
-class SignalPipe:
-    """Makes the loop's poll return when a signal comes (signal.set_wakeup_fd)."""
-
-    def __init__(self) -> None:
-        self.fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-
-    def readable(self) -> bool:
-        """Tell that the loop should watch it."""
-        return True
-
-    def writable(self) -> bool:
-        """Never written to from here."""
-        return False
-
-    def handle_read_event(self) -> None:
-        """Empty the pipe: which signals came is known to supervisord's own handler."""
-        os.read(self.fd, 4096)
-
-    def handle_error(self) -> None:
-        """Go on."""
 
 
 class Engine(Supervisor):  # type: ignore[misc]
@@ -65,7 +48,7 @@ class Engine(Supervisor):  # type: ignore[misc]
         self._runtime_dir = settings.runtime_dir
         self._reload = reload
         self.gave_up = False
-        self._asked_to_stop = 0.0
+        self._asked_to_stop: float | None = None
 
     @property
     def exit_code(self) -> int:
@@ -75,13 +58,14 @@ class Engine(Supervisor):  # type: ignore[misc]
         killed = any(process.had_to_be_killed for process in self._pool_processes())
         return exit_codes.KILLED if killed else exit_codes.DRAINED
 
+    def _processes(self) -> list[OurProcess]:
+        return [process for group in self.process_groups.values() for process in group.processes.values()]
+
     def _pool_processes(self) -> list[PoolProcess]:
-        return [
-            process
-            for group in self.process_groups.values()
-            for process in group.processes.values()
-            if isinstance(process, PoolProcess)
-        ]
+        return [process for process in self._processes() if isinstance(process, PoolProcess)]
+
+    def _governors(self) -> list[GovernorProcess]:
+        return [process for process in self._processes() if isinstance(process, GovernorProcess)]
 
     def runforever(self) -> None:
         """Run until all is stopped."""
@@ -105,34 +89,63 @@ class Engine(Supervisor):  # type: ignore[misc]
 
     def reap(self, once: bool = False, recursionguard: int = 0) -> None:
         """Collect every child that has ended, ours and strangers alike."""
+        strangers = 0
         while True:
             pid, status = self.options.waitpid()
             if not pid:
-                return
+                break
             process = self.options.pidhistory.pop(pid, None)
             if process is not None:
                 process.finish(pid, status)
             else:
-                _, message = decode_wait_status(status)
-                self.options.logger.debug(f"reaped a stranger, pid {pid} ({message})")
+                strangers += 1
             if once:
-                return
+                break
+        if strangers:
+            self.options.logger.debug(f"reaped {strangers} processes that others left")
 
     def handle_signal(self) -> None:
-        """TERM, INT and QUIT stop, a second one kills; HUP reads the configuration anew."""
-        sig = self.options.get_signal()
-        if sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            if self.options.mood != SupervisorStates.SHUTDOWN:
-                self._asked_to_stop = time.monotonic()
-                self.options.logger.info(f"{signame(sig)}: stopping all pools")
-                self.options.mood = SupervisorStates.SHUTDOWN
-            elif time.monotonic() - self._asked_to_stop > SAME_REQUEST_SECONDS:
-                self.options.logger.warn(f"{signame(sig)} again: killing what still runs")
-                self._kill_pools()
-        elif sig == signal.SIGHUP:
+        """Take all signals that came: upstream takes one a turn, and the next turn may be a second away."""
+        while (signum := self.options.get_signal()) is not None:
+            self._take_signal(signum)
+
+    def _take_signal(self, signum: int) -> None:
+        """TERM, INT and QUIT stop, a second one kills; HUP reads the configuration anew; USR1 tells all."""
+        if signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            self._take_stop(signame(signum))
+        elif signum == signal.SIGHUP:
             self._follow_file()
-        elif sig == signal.SIGUSR2:
-            self.options.logger.warn(f"{signame(sig)} is not used here and does nothing")
+        elif signum == signal.SIGUSR1:
+            self._tell_state()
+        elif signum == signal.SIGUSR2:
+            self.options.logger.warn(f"{signame(signum)} is not used here and does nothing")
+
+    def _take_stop(self, name: str) -> None:
+        if self._asked_to_stop is None:
+            self._asked_to_stop = time.monotonic()
+            self.options.logger.info(f"{name}: stopping all pools")
+            self.options.mood = SupervisorStates.SHUTDOWN
+        elif time.monotonic() - self._asked_to_stop > SAME_REQUEST_SECONDS:
+            self.options.logger.warn(f"{name} again: killing what still runs")
+            for process in self._processes():
+                if process.state == ProcessStates.STOPPING:
+                    process.kill(signal.SIGKILL)
+
+    def _tell_state(self) -> None:
+        """Say how the programs are; the governor, where its loop runs, says the rest."""
+        logger, outlet = self.options.logger, self.options.outlet
+        for process in self._processes():
+            state = getProcessStateDescription(process.state).lower()
+            what = f"pid {process.pid} for {process.running_seconds:.0f} s" if process.pid else "no process"
+            logger.info(f"USR1: {process.config.name}: {state}, {what}{process.describe()}")
+        logger.info(
+            f"USR1: {outlet.buffered_bytes} bytes of log wait to be read, "
+            f"{outlet.dropped_in_all} lines were dropped so far"
+        )
+        for governor in self._governors():
+            # Before its first beat it has no handler yet, and the signal would end it.
+            if governor.pid and governor.has_beaten:
+                governor.signal(signal.SIGUSR1)
 
     def _follow_file(self) -> None:
         """Take over what can be changed while all runs, and say what cannot."""
@@ -151,17 +164,12 @@ class Engine(Supervisor):  # type: ignore[misc]
         self.options.logger.info(f"HUP: {'; '.join(changes) or 'nothing has changed'}")
         if waiting:
             self.options.logger.warn(f"HUP: at the next start: {'; '.join(waiting)}")
-        for process in self.process_groups[GOVERNOR].processes.values():
-            if process.pid:
-                process.signal(signal.SIGHUP)
-
-    def _kill_pools(self) -> None:
-        for process in self._pool_processes():
-            if process.state == ProcessStates.STOPPING:
-                process.kill(signal.SIGKILL)
+        for governor in self._governors():
+            if governor.pid:
+                governor.signal(signal.SIGHUP)
 
     def tick(self, now: float | None = None) -> None:
-        """Besides supervisord's ticks: end when a pool gave up, for a container without its pool is no use."""
+        """Besides supervisord's ticks: look after the governor, and end when a pool gave up."""
         super().tick(now)
         if self.options.mood == SupervisorStates.RESTARTING:
             # `supervisorctl reload` means to begin anew in this process, which a container has no use for.
@@ -169,13 +177,31 @@ class Engine(Supervisor):  # type: ignore[misc]
             self.options.mood = SupervisorStates.RUNNING
         if self.gave_up or self.options.mood == SupervisorStates.SHUTDOWN:
             return
-        for process in self._pool_processes():
-            if process.state == ProcessStates.FATAL:
-                self.gave_up = True
-                self.options.logger.critical(
-                    f"{process.config.name} did not stay up: giving up; its output above says why"
+        for governor in self._governors():
+            if governor.hangs():
+                silent = governor.silent_seconds()
+                self.options.logger.warn(
+                    f"governor: no sign of life for {silent:.0f} s: killed, and started again"
                 )
-                self.options.mood = SupervisorStates.SHUTDOWN
+                governor.put_down()
+        for process in self._pool_processes():
+            if process.gave_up():
+                self._give_up(process)
+
+    def _give_up(self, process: PoolProcess) -> None:
+        """Stop all, and say why: a container without its pool is no use."""
+        self.gave_up = True
+        logger, settings, name = self.options.logger, self.options.settings, process.config.name
+        often = f"{process.deaths()} deaths in {settings.death_window_seconds:g} s"
+        logger.critical(f"{name} does not stay up ({often}): giving up; at last it {process.end}")
+        for line in process.tail:
+            logger.critical(f"{name}: {line.decode('utf-8', 'backslashreplace')}")
+        self.options.mood = SupervisorStates.SHUTDOWN
+
+
+def note_dropped(log_format: LogFormat, count: int) -> bytes:
+    """Return the line that stands for lines that nobody read in time."""
+    return log_format.own("warning", f"{count} log lines dropped: standard output was not read")
 
 
 def run_engine(settings: Settings, configuration: str, reload: Callable[[], Settings]) -> int:
@@ -183,8 +209,10 @@ def run_engine(settings: Settings, configuration: str, reload: Callable[[], Sett
 
     `reload` reads the configuration anew, for HUP; it raises BadConfiguration.
     """
-    outlet = Outlet()
-    options = Options(settings, outlet)
+    clock = RunningClock()
+    give_to_supervisord(clock)
+    outlet = Outlet(functools.partial(note_dropped, FORMATS[settings.log_format]))
+    options = Options(settings, outlet, clock)
     options.realize(["-c", configuration])
     options.first = True
     options.test = False

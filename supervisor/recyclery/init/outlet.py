@@ -6,35 +6,43 @@ import os
 import select
 import time
 from collections import deque
+from collections.abc import Callable
 
 BUFFER_BYTES = 1 << 20
-# POLLOUT on a pipe promises that this many bytes go in without blocking (pipe(7)).
-WRITE_BYTES = select.PIPE_BUF
+CHUNK_BYTES = 64 << 10
 
 
 class Outlet:
-    """A write-only member of supervisord's socket map (the methods are asyncore's)."""
+    """A write-only member of supervisord's socket map (the methods are asyncore's).
 
-    def __init__(self, fd: int = 1) -> None:
+    `note_dropped` makes the line that says, in their place, how many lines were dropped.
+    """
+
+    def __init__(self, note_dropped: Callable[[int], bytes], fd: int = 1) -> None:
         self.fd = open_without_blocking(fd)
+        # Where it may wait, POLLOUT on a pipe promises that PIPE_BUF bytes do not (pipe(7)).
+        self._never_waits = not os.get_blocking(self.fd)
+        self.dropped_in_all = 0
+        self.buffered_bytes = 0
+        self._note_dropped = note_dropped
         self._lines: deque[bytes] = deque()
-        self._buffered_bytes = 0
         self._dropped = 0
 
     def put(self, line: bytes) -> None:
         """Take one line, its newline included; drop it, and count that, when the reader is too far behind."""
-        if self._buffered_bytes + len(line) > BUFFER_BYTES:
+        if self.buffered_bytes > BUFFER_BYTES // 2 and self._never_waits and not self._dropped:
+            # The loop reads faster than it writes; a reader that keeps up is to lose nothing.
+            self.handle_write_event()
+        # Once one is dropped the next are too, until it was said: so the number stands where the lines stood.
+        if self._dropped or self.buffered_bytes + len(line) > BUFFER_BYTES:
             self._dropped += 1
+            self.dropped_in_all += 1
             return
-        if self._dropped and self._buffered_bytes < BUFFER_BYTES // 2:
-            note = f"recyclery | {self._dropped} log lines dropped: standard output was not read\n".encode()
-            self._dropped = 0
-            self._append(note)
         self._append(line)
 
     def _append(self, line: bytes) -> None:
         self._lines.append(line)
-        self._buffered_bytes += len(line)
+        self.buffered_bytes += len(line)
 
     def readable(self) -> bool:
         """Never: it is only written to."""
@@ -45,21 +53,30 @@ class Outlet:
         return bool(self._lines)
 
     def handle_write_event(self) -> None:
-        """Write once, as much as cannot block."""
+        """Write as much as goes in without waiting; where a write might wait, once."""
+        while self._lines and self._write_some() and self._never_waits:
+            pass
+        if self._dropped and self.buffered_bytes < BUFFER_BYTES // 2:
+            self._append(self._note_dropped(self._dropped))
+            self._dropped = 0
+
+    def _write_some(self) -> bool:
+        """Write once; tell whether all of it went in."""
+        most = CHUNK_BYTES if self._never_waits else select.PIPE_BUF
         chunk = bytearray()
-        while self._lines and len(chunk) + len(self._lines[0]) <= WRITE_BYTES:
-            chunk += self._lines.popleft()
-        if not chunk:
+        while self._lines and len(chunk) < most:
             line = self._lines.popleft()
-            chunk += line[:WRITE_BYTES]
-            self._lines.appendleft(line[WRITE_BYTES:])
-        self._buffered_bytes -= len(chunk)
-        written = self._write(bytes(chunk))
+            room = most - len(chunk)
+            chunk += line[:room]
+            if len(line) > room:
+                self._lines.appendleft(line[room:])
+        written = self._write(chunk)
+        self.buffered_bytes -= written
         if written < len(chunk):
             self._lines.appendleft(bytes(chunk[written:]))
-            self._buffered_bytes += len(chunk) - written
+        return written == len(chunk)
 
-    def _write(self, chunk: bytes) -> int:
+    def _write(self, chunk: bytearray) -> int:
         try:
             return os.write(self.fd, chunk)
         except BlockingIOError:
@@ -85,37 +102,12 @@ def open_without_blocking(fd: int) -> int:
     """Return another descriptor of the same pipe, terminal or file, on which a write never waits.
 
     The given one stays as it is: its flags are shared with other processes. Where it cannot be opened anew (a
-    socket, or not ours) it is used itself, with writes that fit.
+    socket, or a pipe of root's) it is used itself: as PID 1, who shares it with nobody, without waiting; else
+    with writes that fit.
     """
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
+        if os.getpid() == 1:
+            os.set_blocking(fd, False)
         return fd
-
-
-class LineLog:
-    """Cuts one child's output into lines, each with the child's name before it.
-
-    Stands where supervisord's dispatchers expect a logger: they call `info` and look at `handlers`.
-    """
-
-    handlers: tuple[()] = ()
-
-    def __init__(self, outlet: Outlet, name: str) -> None:
-        self._outlet = outlet
-        self._prefix = f"{name} | ".encode()
-        self._rest = b""
-
-    def info(self, data: bytes | str) -> None:
-        """Take a piece of output, which may end in the middle of a line."""
-        *lines, self._rest = (self._rest + (data.encode() if isinstance(data, str) else data)).split(b"\n")
-        for line in lines:
-            self._outlet.put(self._prefix + line + b"\n")
-        if len(self._rest) > WRITE_BYTES:
-            self.close()
-
-    def close(self) -> None:
-        """Pass on a last line that has no newline."""
-        if self._rest:
-            self._outlet.put(self._prefix + self._rest + b"\n")
-            self._rest = b""

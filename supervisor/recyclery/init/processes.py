@@ -2,43 +2,103 @@
 
 from __future__ import annotations
 
-import select
 import signal
-from datetime import datetime
+from collections import deque
 from typing import Any
 
-from supervisor.loggers import Handler, LevelsByName, Logger
-from supervisor.options import EventListenerConfig, ProcessConfig, ServerOptions
+from supervisor.dispatchers import PEventListenerDispatcher
+from supervisor.options import EventListenerConfig, ProcessConfig
 from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
-from supervisor.supervisord import Supervisor
 
-from recyclery.config.settings import Pool, Settings
-from recyclery.init.outlet import LineLog, Outlet
+from recyclery.heartbeat import BEAT
+from recyclery.init.deaths import describe_end, is_death, recent
+from recyclery.init.line_log import TAIL_LINES, LineLog
 
 BANNER = "🔨 Starting Celery Worker\nℹ  Processing queues: {queues}\nℹ  Worker name: {name}\n"
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
+# supervisord waits a second longer before each new start of what does not stay up, without end.
+LONGEST_PAUSE_SECONDS = 30
+# Python and its imports, on a machine that is short of CPU: the first beat may take so many times as long.
+START_FACTOR = 4
 
 
-class PoolProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
-    """A pool's main process: announces each start, remembers whether it had to be killed."""
+class OurProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
+    """What our programs have in common: nothing of their output is lost, and some of it is kept."""
 
-    had_to_be_killed = False
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self.end = ""
 
-    def spawn(self) -> int | None:
-        """Print the pool's banner, then start it."""
-        pool = self.config.options.pools[self.config.name]
-        for line in BANNER.format(queues=",".join(pool.queues), name=pool.name).splitlines():
-            self.config.options.outlet.put(f"{line}\n".encode())
-        pid: int | None = super().spawn()
-        return pid
+    @property
+    def running_seconds(self) -> float:
+        """How long it has run; 0 where it does not."""
+        return self.config.options.clock.time() - self.laststart if self.pid else 0.0
+
+    def describe(self) -> str:
+        """Return what more there is to say of it, after a comma."""
+        return f", last time it {self.end}" if self.end else ""
 
     def finish(self, pid: int, sts: int) -> None:
         """Pass on its last words too, when they have no newline."""
+        self.end = describe_end(sts)
         logs = [getattr(dispatcher, "normallog", None) for dispatcher in self.dispatchers.values()]
         super().finish(pid, sts)
         for log in logs:
             if isinstance(log, LineLog):
                 log.close()
+
+
+class PoolProcess(OurProcess):
+    """A pool's main process: announces each start, remembers its deaths and whether it had to be killed."""
+
+    had_to_be_killed = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._deaths: list[float] = []
+        self._told_to_end = False
+
+    def spawn(self) -> int | None:
+        """Print the pool's banner, then start it."""
+        self._told_to_end = False
+        options = self.config.options
+        pool = options.pools[self.config.name]
+        for line in BANNER.format(queues=",".join(pool.queues), name=pool.name).splitlines():
+            options.outlet.put(options.log_format.banner(pool.name, line))
+        pid: int | None = super().spawn()
+        if pid is None and self.spawnerr:
+            self.end = f"could not be started: {self.spawnerr}"
+        return pid
+
+    def finish(self, pid: int, sts: int) -> None:
+        """Count it where it is a death."""
+        if is_death(sts, asked=self.killing or self._told_to_end):
+            self._deaths.append(self.config.options.clock.time())
+        super().finish(pid, sts)
+
+    def signal(self, sig: int) -> str | None:
+        """Send what an operator or the governor asks for; an end that comes of it is no death."""
+        self._told_to_end |= sig in ENDING
+        problem: str | None = super().signal(sig)
+        return problem
+
+    def describe(self) -> str:
+        """Return besides how often it died."""
+        window_seconds = self.config.options.settings.death_window_seconds
+        return f", {self.deaths()} deaths in {window_seconds:g} s{super().describe()}"
+
+    def deaths(self) -> int:
+        """How often it died within the window."""
+        options = self.config.options
+        self._deaths = recent(self._deaths, options.clock.time(), options.settings.death_window_seconds)
+        return len(self._deaths)
+
+    def gave_up(self) -> bool:
+        """Tell whether it died too often, or does not stay up at all."""
+        too_often: bool = self.deaths() >= self.config.options.settings.max_deaths
+        return too_often or self.state == ProcessStates.FATAL
 
     def kill(self, sig: int) -> str | None:
         """Send a signal; a KILL while it drains means that the grace was not enough."""
@@ -46,6 +106,63 @@ class PoolProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
             self.had_to_be_killed = True
         problem: str | None = super().kill(sig)
         return problem
+
+
+class GovernorProcess(OurProcess):
+    """The governor, which gives a beat at each turn of its loop; silent for long, it hangs."""
+
+    backoff: int
+    _heard = 0.0
+    has_beaten = False
+
+    def spawn(self) -> int | None:
+        """Start it, and wait for its first beat from now on."""
+        self.has_beaten = False
+        self._heard = self.config.options.clock.time()
+        pid: int | None = super().spawn()
+        return pid
+
+    def hear(self) -> None:
+        """Take down a beat."""
+        self.has_beaten = True
+        self._heard = self.config.options.clock.time()
+
+    def silent_seconds(self) -> float:
+        """How long it has given no beat, in seconds in which we ran ourselves."""
+        silent: float = self.config.options.clock.time() - self._heard
+        return silent
+
+    def hangs(self) -> bool:
+        """Tell whether it runs and was silent for too long."""
+        if self.state not in {ProcessStates.STARTING, ProcessStates.RUNNING}:
+            return False
+        patience: float = self.config.options.settings.watchdog_seconds
+        return self.silent_seconds() > patience * (1 if self.has_beaten else START_FACTOR)
+
+    def put_down(self) -> None:
+        """Kill it; supervisord starts it again, as after any other death."""
+        self._heard = self.config.options.clock.time()
+        self.signal(signal.SIGKILL)
+
+    def change_state(self, new_state: int, expected: bool = True) -> Any:
+        """Keep the pauses between tries bounded."""
+        if new_state == ProcessStates.BACKOFF:
+            self.backoff = min(self.backoff, LONGEST_PAUSE_SECONDS - 1)
+        return super().change_state(new_state, expected)
+
+
+class BeatDispatcher(PEventListenerDispatcher):  # type: ignore[misc]
+    """The governor's standard output: supervisord's event protocol, with beats between its words."""
+
+    def handle_read_event(self) -> None:
+        """Take the beats out, and give the rest to the protocol."""
+        data = self.process.config.options.readfd(self.fd)
+        if not data:
+            self.close()
+        if BEAT in data:
+            self.process.hear()
+        self.state_buffer += data.replace(BEAT, b"")
+        self.handle_listener_state_change()
 
 
 class PoolConfig(ProcessConfig):  # type: ignore[misc]
@@ -59,74 +176,34 @@ class PoolConfig(ProcessConfig):  # type: ignore[misc]
 
     def make_dispatchers(self, proc: Any) -> Any:
         """Send the pool's output through the outlet."""
-        return log_lines(self, *super().make_dispatchers(proc))
+        dispatchers, pipes = super().make_dispatchers(proc)
+        log_lines(proc, dispatchers)
+        return dispatchers, pipes
 
 
 class GovernorConfig(EventListenerConfig):  # type: ignore[misc]
     """The governor as supervisord's event listener."""
 
+    def make_process(self, group: Any = None) -> GovernorProcess:
+        """Return the process that runs it."""
+        process = GovernorProcess(self)
+        process.group = group
+        return process
+
     def make_dispatchers(self, proc: Any) -> Any:
-        """Send the governor's log (its standard error) through the outlet."""
-        return log_lines(self, *super().make_dispatchers(proc))
+        """Send the governor's log (its standard error) through the outlet, and listen for its beats."""
+        dispatchers, pipes = super().make_dispatchers(proc)
+        dispatchers[pipes["stdout"]] = BeatDispatcher(proc, "stdout", pipes["stdout"])
+        log_lines(proc, dispatchers)
+        return dispatchers, pipes
 
 
-def log_lines(config: Any, dispatchers: dict[int, Any], pipes: Any) -> tuple[dict[int, Any], Any]:
+def log_lines(process: OurProcess, dispatchers: dict[int, Any]) -> None:
     """Put a LineLog where an output dispatcher has its log file."""
+    options, name = process.config.options, process.config.name
     for dispatcher in dispatchers.values():
         if hasattr(dispatcher, "normallog"):
-            log = LineLog(config.options.outlet, config.name)
+            log = LineLog(options.outlet, options.log_format, name, process.tail)
             dispatcher.normallog = dispatcher.childlog = log
-    return dispatchers, pipes
-
-
-class Options(ServerOptions):  # type: ignore[misc]
-    """supervisord's options, with our programs' classes and our log."""
-
-    def __init__(self, settings: Settings, outlet: Outlet) -> None:
-        super().__init__()
-        self.outlet = outlet
-        # A pipe that nobody reads any more polls as an error alone; the write that follows tells.
-        self.poller.WRITE = select.POLLOUT | select.POLLERR
-        self.pools: dict[str, Pool] = {pool.name: pool for pool in settings.pools}
-
-    def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:
-        """Build our configuration classes in place of supervisord's."""
-        ours = GovernorConfig if klass is EventListenerConfig else PoolConfig
-        return super().processes_from_section(parser, section, group_name, ours)
-
-    def make_logger(self) -> None:
-        """Log through the outlet; what supervisord says of itself at start is not worth a line here."""
-        self.logger = Logger(self.loglevel)
-        self.logger.addHandler(OutletHandler(self.outlet))
-        for text in self.parse_warnings:
-            self.logger.warn(text)
-
-    def openhttpservers(self, supervisord: Supervisor) -> None:
-        """Open the RPC socket, without the warning that it has no password: its mode is 0600."""
-        level, self.logger.level = self.logger.level, LevelsByName.CRIT + 1
-        super().openhttpservers(supervisord)
-        self.logger.level = level
-
-
-class OutletHandler(Handler):  # type: ignore[misc]
-    """supervisord's log handler over the outlet."""
-
-    def __init__(self, outlet: Outlet) -> None:
-        super().__init__()
-        self._outlet = outlet
-
-    def emit(self, record: Any) -> None:
-        """Pass one record on as a line."""
-        message = record.msg % record.kw if record.kw else record.msg
-        # As Celery's lines begin.
-        at = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")
-        self._outlet.put(f"recyclery | [{at}] {message}\n".encode())
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def reopen(self) -> None:
-        """Nothing to reopen."""
-
-    def remove(self) -> None:
-        """Nothing to remove."""
+            # At level debug supervisord would print each piece of output a second time.
+            dispatcher.log_to_mainlog = False

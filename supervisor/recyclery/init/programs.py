@@ -53,7 +53,7 @@ command={command}
 environment=RECYCLERY_POOL="{name}",RECYCLERY_SLOT="{name}"
 priority=10
 startsecs=5
-startretries=3
+startretries={start_retries}
 autorestart=true
 stopsignal=TERM
 stopwaitsecs={grace_seconds}
@@ -81,6 +81,7 @@ def write_configuration(settings: Settings) -> Path:
             name=pool.name,
             command=escape(shlex.join(worker_command(settings, pool))),
             grace_seconds=max(1, round(settings.grace_seconds)),
+            start_retries=settings.max_deaths - 1,
         )
     path = directory / "supervisord.conf"
     path.write_text(text, encoding="utf-8")

@@ -9,12 +9,14 @@ import secrets
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from recyclery.config.load import BadConfiguration, CommandLine, load
-from recyclery.config.paths import UnusableDirectory, prepare_runtime_dir
+from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.stored import write_settings
 from recyclery.init import exit_codes
+from recyclery.init.outlet import Outlet
 from recyclery.init.programs import write_configuration
 from recyclery.init.subreaper import become_subreaper, sweep_descendants
 
@@ -29,14 +31,17 @@ def run(line: CommandLine) -> int:
     # PID 1 has no default actions: without a handler a TERM that comes this early would be lost.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop_early)
+    # Whoever started us may have blocked signals; they would stay so for all that we start.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         settings = load(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
         lock = lock_runtime_dir(settings.runtime_dir)
         broker_url = check_app(settings.app)
     except (BadConfiguration, UnusableDirectory) as error:
-        print(f"recyclery: {error}", file=sys.stderr)
+        say(f"recyclery: {error}\n")
         return exit_codes.BAD_CONFIGURATION
+    heartbeat_file(settings.runtime_dir).unlink(missing_ok=True)
     write_settings(settings)
     configuration = write_configuration(settings)
     os.environ["RECYCLERY_RUNTIME_DIR"] = str(settings.runtime_dir)
@@ -48,9 +53,20 @@ def run(line: CommandLine) -> int:
     from recyclery.init.engine import run_engine  # noqa: PLC0415
 
     with lock:
-        code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+        try:
+            code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+        except Exception:  # a traceback that nobody reads must not keep a dead supervisor standing
+            say(traceback.format_exc())
+            code = exit_codes.KILLED
         sweep_descendants()
     return code
+
+
+def say(text: str) -> None:
+    """Print to standard error, but wait no longer than a second for somebody to read it."""
+    outlet = Outlet(lambda count: b"", fd=2)
+    outlet.put(text.encode())
+    outlet.drain(1.0)
 
 
 def stop_early(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,24 +11,47 @@ from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.childutils import get_headers
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
 
 from recyclery.observe.snapshot import PoolView
 
 STATES = {"STARTING": "starting", "RUNNING": "running", "STOPPING": "stopping", "BACKOFF": "backoff"}
 
 
+ANSWER_SECONDS = 5.0
 # supervisord's answer to everything once it is stopping (supervisor/xmlrpc.py, Faults).
 SHUTDOWN_STATE = 6
 
 
 class EngineAway(Exception):
-    """supervisord did not answer, or is stopping and answers nothing more."""
+    """supervisord did not answer in time, or is stopping and answers nothing more."""
 
 
-def ask_engine(socket: Path, method: str, *arguments: str) -> Any:
-    """Call one method of supervisord's XML-RPC; blocks for as long as PID 1 takes. Raises EngineAway."""
-    proxy = ServerProxy("http://127.0.0.1", transport=SupervisorTransport("", "", f"unix://{socket}"))
+class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
+    """supervisor's own connection has no timeout: a PID 1 that is stopped would hang us with it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self.socketfile = str(path)
+
+    def connect(self) -> None:
+        """Connect, and wait for no answer longer than ANSWER_SECONDS."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.connect(self.socketfile)
+
+
+class Transport(SupervisorTransport):  # type: ignore[misc]
+    """supervisor's transport over that connection."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("", "", f"unix://{path}")
+        self._get_connection = lambda: Connection(path)
+
+
+def ask_engine(path: Path, method: str, *arguments: str) -> Any:
+    """Call one method of supervisord's XML-RPC on its socket; blocks while PID 1 answers. Raises EngineAway."""
+    proxy = ServerProxy("http://127.0.0.1", transport=Transport(path))
     try:
         return getattr(proxy.supervisor, method)(*arguments)
     except Fault as fault:
@@ -36,9 +60,9 @@ def ask_engine(socket: Path, method: str, *arguments: str) -> Any:
         raise EngineAway(str(error)) from None
 
 
-def list_programs(socket: Path, names: frozenset[str]) -> dict[str, PoolView]:
+def list_programs(path: Path, names: frozenset[str]) -> dict[str, PoolView]:
     """Return the pools' main processes by name. Raises EngineAway."""
-    programs = ask_engine(socket, "getAllProcessInfo")
+    programs = ask_engine(path, "getAllProcessInfo")
     return {
         program["name"]: PoolView(
             name=program["name"],

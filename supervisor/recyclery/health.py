@@ -1,0 +1,48 @@
+"""`recyclery health`: whether the governor's loop turns and every pool's worker answers, for a HEALTHCHECK.
+
+Reads one small file and imports next to nothing: it runs every few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from recyclery.config.paths import find_runtime_dir, heartbeat_file
+
+STALE_SECONDS = 10.0
+# A worker that drains is about to be replaced, as was decided; to one whose broker is away a restart is no help.
+HEALTHY = frozenset({"running", "draining", "waiting for broker"})
+
+
+def find_fault(path: Path, now: float) -> str | None:
+    """Return what is wrong by the heartbeat file at `now` (monotonic seconds), None where nothing is."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        silent = now - float(content["at"])
+        pools: Mapping[str, str] = content["pools"]
+    except FileNotFoundError:
+        return f"{path} is not there: is `recyclery run` up, and RECYCLERY_RUNTIME_DIR the same here as there?"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{path} cannot be read: {error}"
+    if silent < 0:
+        return "the governor has not been heard of since the machine started"
+    if silent > STALE_SECONDS:
+        return f"the governor has not been heard of for {silent:.0f} s"
+    faults = [f"{name} is {state}" for name, state in pools.items() if state not in HEALTHY]
+    return "; ".join(faults) or None
+
+
+def main() -> int:
+    """Print one line and return 1 where something is wrong, else 0."""
+    fault = find_fault(heartbeat_file(find_runtime_dir(os.environ)), time.monotonic())
+    print(fault or "healthy")
+    return 1 if fault else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

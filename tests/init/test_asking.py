@@ -1,0 +1,20 @@
+"""Asking PID 1 over its socket never hangs."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from recyclery.observe import engine
+
+
+def test_a_pid_1_that_does_not_answer_is_away_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ANSWER_SECONDS", 0.2)
+    path = tmp_path / "supervisor.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        with pytest.raises(engine.EngineAway, match="timed out"):
+            engine.ask_engine(path, "getAllProcessInfo")

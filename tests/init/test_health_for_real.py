@@ -1,0 +1,55 @@
+"""`recyclery health` beside real workers: what turns it, and what turns it back."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from support.supervised import Supervised, supervised
+from support.waiting import wait_for
+
+
+def health(running: Supervised) -> tuple[int, str]:
+    """Return the exit code of `recyclery health` and its line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "recyclery", "health"],
+        env=os.environ | {"RECYCLERY_RUNTIME_DIR": str(running.runtime_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    return done.returncode, done.stdout.strip()
+
+
+def test_a_worker_that_is_stopped_or_a_governor_makes_it_unhealthy_until_they_go_on(fresh_redis: str) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        wait_for(lambda: health(running)[0] == 0, "healthy", seconds=40)
+        main = running.status()["pools"]["slow"]["pid"]
+        os.kill(main, signal.SIGSTOP)
+        wait_for(lambda: health(running) == (1, "slow is not answering"), "unhealthy")
+        os.kill(main, signal.SIGCONT)
+        wait_for(lambda: health(running)[0] == 0, "healthy again")
+        spawned = [line for line in running.lines if "spawned: 'governor'" in line]
+        governor = int(spawned[-1].rsplit(" ", 1)[1])
+        os.kill(governor, signal.SIGSTOP)
+        wait_for(lambda: "the governor has not been heard of" in health(running)[1], "unhealthy")
+        os.kill(governor, signal.SIGCONT)
+        wait_for(lambda: health(running)[0] == 0, "healthy again")
+        assert running.stop() == 0
+
+
+def test_a_worker_that_is_not_up_yet_is_unhealthy_and_so_is_one_that_is_down(fresh_redis: str) -> None:
+    with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        wait_for(lambda: health(running) == (1, "slow is starting"), "not yet")
+        wait_for(lambda: health(running)[0] == 0, "healthy", seconds=40)
+        control = [
+            sys.executable,
+            "-m",
+            "supervisor.supervisorctl",
+            "-c",
+            f"{running.runtime_dir}/supervisord.conf",
+        ]
+        subprocess.run([*control, "stop", "slow"], check=True, timeout=60)
+        wait_for(lambda: health(running) == (1, "slow is stopped"), "unhealthy")
+        assert running.stop() == 0
