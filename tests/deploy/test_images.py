@@ -52,6 +52,15 @@ def test_the_container_runs_as_nobody_in_particular_with_nothing_writable_but_tm
         assert worker.stop(STOP_SECONDS) == 0
 
 
+def test_it_runs_on_the_volumes_that_kubernetes_gives(sample_image: str, stage: Stage) -> None:
+    # An emptyDir belongs to root and is open to all, as these are.
+    volumes = [f"--tmpfs={folder}:mode=0777" for folder in ("/tmp", "/run", "/var/lib/recyclery")]
+    options = [*volumes, "--read-only", "--cap-drop", "ALL", *stage.options(CELERY_WORKER_NAME="slow")]
+    with container(sample_image, stage.network, *options) as worker:
+        worker.wait_for_line("ready.")
+        assert worker.run("stat", "-c", "%a %u", "/run/recyclery") == "700 10001"
+
+
 def test_a_container_without_an_app_says_so_and_exits_78(fast_image: str) -> None:
     done = subprocess.run(
         ["docker", "run", "--rm", fast_image], capture_output=True, text=True, timeout=60, check=False
