@@ -130,6 +130,11 @@ class Compose:
         printed = self.run("exec", "-T", "redis", "redis-cli", "--raw", "hgetall", key).split()
         return {int(number): int(count) for number, count in zip(printed[::2], printed[1::2], strict=True)}
 
+    def wait_for_one_more(self, key: str) -> None:
+        """Wait until a number more is counted."""
+        before = len(self.counts(key))
+        wait_for(lambda: len(self.counts(key)) > before, f"more in {key}", 120)
+
 
 def free_port() -> int:
     """Find a port that nobody listens on."""
@@ -216,8 +221,7 @@ def test_switching_between_the_modes_under_load_does_every_task_once(compose: Co
         compose.post("/tasks/ping", {"number": number, "run": run, "sent_at": time.time()})
     scraped, pinged = f"recyclery:storm:{run}:scraped", f"recyclery:storm:{run}:pinged"
     for profile in (("--profile", "workers"), ()):
-        before = len(compose.counts(scraped))
-        wait_for(lambda: len(compose.counts(scraped)) > before, "a scrape more", 120)
+        compose.wait_for_one_more(scraped)
         assert len(compose.counts(scraped)) < scrapes, "the load is too small to switch under it"
         compose.down()
         compose.up(*profile)

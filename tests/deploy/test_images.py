@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -34,11 +35,11 @@ def test_a_task_that_runs_when_the_container_is_stopped_is_done_and_not_delivere
 def test_a_task_longer_than_the_grace_is_done_by_the_next_container(sample_image: str, stage: Stage) -> None:
     options = stage.options(CELERY_WORKER_NAME="fast", RECYCLERY_GRACE="2")
     with container(sample_image, stage.network, *HARDENED, *options) as first:
-        nap = stage.sender.send_task("sample_app.nap", (15,), queue="default")
+        nap = stage.sender.send_task("sample_app.nap", (6,), queue="default")
         first.wait_for_running_task()
         assert first.stop(STOP_SECONDS) == 1
     with container(sample_image, stage.network, *HARDENED, *options):
-        assert nap.get(timeout=60) > 0
+        assert nap.get(timeout=30) > 0
 
 
 def test_the_container_runs_as_nobody_in_particular_with_nothing_writable_but_tmpfs(
@@ -52,9 +53,13 @@ def test_the_container_runs_as_nobody_in_particular_with_nothing_writable_but_tm
         assert worker.stop(STOP_SECONDS) == 0
 
 
-def test_it_runs_on_the_volumes_that_kubernetes_gives(sample_image: str, stage: Stage) -> None:
-    # An emptyDir belongs to root and is open to all, as these are.
-    volumes = [f"--tmpfs={folder}:mode=0777" for folder in ("/tmp", "/run", "/var/lib/recyclery")]
+def test_it_runs_on_the_volumes_that_kubernetes_gives(sample_image: str, stage: Stage, tmp_path: Path) -> None:
+    # An emptyDir belongs to another user and is open to all, as these folders are.
+    volumes = []
+    for name, mount in (("tmp", "/tmp"), ("run", "/run"), ("state", "/var/lib/recyclery")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o777)
+        volumes += ["-v", f"{tmp_path / name}:{mount}"]
     options = [*volumes, "--read-only", "--cap-drop", "ALL", *stage.options(CELERY_WORKER_NAME="slow")]
     with container(sample_image, stage.network, *options) as worker:
         worker.wait_for_line("ready.")
