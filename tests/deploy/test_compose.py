@@ -229,4 +229,4 @@ def test_switching_between_the_modes_under_load_does_every_task_once(compose: Co
     wait_for(lambda: len(compose.counts(pinged)) == pings, "the pings", 60)
     assert compose.counts(scraped) == dict.fromkeys(range(scrapes), 1)
     assert compose.counts(pinged) == dict.fromkeys(range(pings), 1)
-    assert compose.run("exec", "-T", "redis", "redis-cli", "hlen", "unacked") == "0"
+    wait_for(lambda: not compose.run("exec", "-T", "redis", "redis-cli", "keys", "*unacked"), "nothing in hand")
