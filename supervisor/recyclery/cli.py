@@ -59,6 +59,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     change.set_defaults(command=set_command)
 
+    routes = commands.add_parser(
+        "routes", help="each task, its queue, and the pool that serves it; needs no broker"
+    )
+    routes.add_argument(
+        "--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one"
+    )
+    routes.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
+    routes.add_argument("--single", action="store_true", help="for one worker on high,default,low")
+    routes.add_argument("--json", action="store_true", help="print one JSON object")
+    routes.set_defaults(command=routes_command)
+
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
@@ -102,6 +113,15 @@ def health_command(_: argparse.Namespace) -> int:
     from recyclery import health  # noqa: PLC0415
 
     return health.main()
+
+
+def routes_command(args: argparse.Namespace) -> int:
+    """`recyclery routes`."""
+    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.report.routes import print_routes  # noqa: PLC0415
+
+    line = CommandLine(config=args.config, app=args.app, single=args.single)
+    return print_routes(line, as_json=args.json)
 
 
 def set_command(args: argparse.Namespace) -> int:

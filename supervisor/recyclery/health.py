@@ -15,7 +15,7 @@ from pathlib import Path
 from recyclery.config.paths import find_runtime_dir, heartbeat_file
 
 STALE_SECONDS = 10.0
-# A worker that drains is about to be replaced, as was decided; to one whose broker is away a restart is no help.
+# A worker that drains is about to be replaced, as was decided. A restart brings no broker back.
 HEALTHY = frozenset({"running", "draining", "waiting for broker"})
 
 

@@ -3,6 +3,7 @@
 from celery import Celery
 
 from app.infrastructure.celery.routing import ANNOTATIONS, QUEUES, ROUTES, TASK_MODULES
+from app.infrastructure.celery.schedule import SCHEDULE
 from app.settings import broker_url, redis_url
 
 app = Celery("backoffice", broker=broker_url(), backend=redis_url(), include=TASK_MODULES)
@@ -20,4 +21,7 @@ app.conf.update(
     result_expires=3600,
     broker_connection_retry_on_startup=True,
     timezone="America/Santiago",
+    beat_schedule=SCHEDULE,
+    # Flower shows what still waits, not only what was begun.
+    task_send_sent_event=True,
 )

@@ -1,0 +1,1 @@
+"""The web service: `uvicorn app.backend.main:api`."""
