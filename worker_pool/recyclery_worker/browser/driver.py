@@ -147,7 +147,9 @@ def _find_all(variable: str, names: Sequence[str], folders: Sequence[Path]) -> l
     if explicit := os.environ.get(variable):
         path = Path(explicit)
         if not path.is_file() or not os.access(path, os.X_OK):
-            raise BrowserMissing(f"{variable}={explicit} is not an executable file. Correct it or unset it")
+            problem = f"{variable}={explicit} is not an executable file. Correct it or unset it"
+            # A variable that all images share names nothing in the one that has no Chrome.
+            raise (ChromeMissing if names is CHROME_NAMES else BrowserMissing)(problem)
         if (binary := _identify(path)) is None:
             raise BrowserMissing(f"{variable}={explicit} did not print a version for --version")
         return [binary]
