@@ -30,7 +30,7 @@ CONCURRENCY = 2
 TASKS_PER_CHILD = 10
 LIMIT = "1GiB"
 # What the workers' Python and the governor may have learned and cached meanwhile.
-FLOOR_MARGIN_BYTES = 48 * MIB
+FLOOR_MARGIN_BYTES = 32 * MIB
 # No session may take longer on the average; then the torture is given up.
 SESSION_SECONDS = 60.0
 PROGRESS_SECONDS = 10.0

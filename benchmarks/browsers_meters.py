@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,10 +96,5 @@ def list_entries(folders: Iterable[Path]) -> set[Path]:
 
 
 def count_kinds(entries: Iterable[Path]) -> dict[str, int]:
-    """Count leftovers by their kind: the folder and the name without its random end."""
-    kinds: dict[str, int] = {}
-    for entry in sorted(entries):
-        stem = entry.name.rstrip("0123456789") if entry.suffix == "" else entry.name.rpartition(".")[0]
-        kind = f"{entry.parent.name}/{stem}"
-        kinds[kind] = kinds.get(kind, 0) + 1
-    return kinds
+    """Count leftovers by their kind: the name without its random end, as tempfile and Chrome make them."""
+    return dict(Counter(re.sub(r"[.-]\w{6,8}$", "", entry.name) for entry in sorted(entries)))
