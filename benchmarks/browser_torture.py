@@ -29,8 +29,8 @@ from recyclery.sizes import format_bytes, parse_size
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10
 LIMIT = "1GiB"
-# What the workers' Python and the governor may have learned and cached meanwhile.
-FLOOR_MARGIN_BYTES = 32 * MIB
+# A child more, which may stand by as a successor, and what Python keeps.
+FLOOR_MARGIN_BYTES = 48 * MIB
 # No session may take longer on the average; then the torture is given up.
 SESSION_SECONDS = 60.0
 PROGRESS_SECONDS = 10.0
@@ -212,6 +212,7 @@ def finish(plan: list[Session], seed: int, ended: Ended) -> int:
         "wrong": ended.wrong,
         "left": count_kinds(left),
         "processes left": Counter(ended.after.foreign),
+        "processes of ours": [ended.before.own, ended.after.own],
         "floor bytes": [ended.before.floor_bytes, ended.after.floor_bytes],
         "peak bytes": ended.peak_bytes,
     }

@@ -20,10 +20,11 @@ STATIC_NAMES = ("python", "recyclery", "celery")
 
 @dataclass(frozen=True)
 class State:
-    """What is in the cage between two sessions."""
+    """What is in the cage between two sessions: `own` are the supervisor's and the workers' processes."""
 
     floor_bytes: int
     entries: frozenset[Path]
+    own: int
     foreign: tuple[str, ...]
     defunct: int
 
@@ -50,16 +51,13 @@ def reclaim(cgroup: MemoryCgroup) -> None:
 def look(stage: Stage, cgroup: MemoryCgroup) -> State:
     """Look once."""
     inside = descendants(stage.cage.pid)
+    alive = [process.name for process in inside if not process.is_defunct]
+    foreign = sorted(name for name in alive if not name.startswith(STATIC_NAMES))
     return State(
         floor_bytes=cgroup.floor_bytes(),
         entries=frozenset(list_entries([stage.temporary, stage.shared_memory])),
-        foreign=tuple(
-            sorted(
-                process.name
-                for process in inside
-                if not process.is_defunct and not process.name.startswith(STATIC_NAMES)
-            )
-        ),
+        own=len(alive) - len(foreign),
+        foreign=tuple(foreign),
         defunct=sum(process.is_defunct for process in inside),
     )
 
@@ -67,7 +65,8 @@ def look(stage: Stage, cgroup: MemoryCgroup) -> State:
 def say_state(when: str, state: State) -> None:
     """Tell what was seen."""
     print(
-        f"{when}: floor {format_bytes(state.floor_bytes)}, {len(state.foreign)} processes of sessions, "
+        f"{when}: floor {format_bytes(state.floor_bytes)}, {state.own} processes of ours, "
+        f"{len(state.foreign)} of sessions, "
         f"{state.defunct} defunct, {len(state.entries)} files",
         flush=True,
     )
