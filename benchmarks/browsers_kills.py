@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,16 +70,30 @@ def measure_kills(
     results = {f"{kind}, {victim}": Kills() for kind, victim in itertools.product((OURS, RAW), VICTIMS)}
     with running_stage(temporary, concurrency=1, max_tasks=100_000) as stage, stranger(temporary) as control:
         before = list_entries([temporary, SHARED_MEMORY])
+        begun: list[tuple[float, str]] = []
         for number, (kind, victim) in enumerate(cases):
             if number % 20 == 0:
                 say(f"kills: {number} of {len(cases)}")
+            begun.append((time.time(), f"{kind}, {victim}"))
             kill_one(stage, url, kind == RAW, victim, results[f"{kind}, {victim}"])
         deadline = time.monotonic() + FILES_SECONDS
         while (left := list_entries([temporary, SHARED_MEMORY]) - before) and time.monotonic() < deadline:
             time.sleep(0.2)
+        for entry in sorted(left):
+            say(f"left: {describe(entry, begun)}")
         aftermath = Aftermath(count_kinds(left), control.is_untouched())
         stage.stop()
     return results, aftermath
+
+
+def describe(entry: Path, begun: Sequence[tuple[float, str]]) -> str:
+    """Name what is left, what is in it, and the session that was there when it was last changed."""
+    with suppress(OSError):
+        changed = entry.lstat().st_mtime
+        inside = sorted(path.name for path in entry.iterdir()) if entry.is_dir() else []
+        whose = [name for start, name in begun if start <= changed][-1:]
+        return f"{entry.name} {inside} of {', '.join(whose) or 'before the first session'}"
+    return f"{entry.name}, gone meanwhile"
 
 
 def kill_one(stage: Stage, url: str, raw: bool, victim: str, kills: Kills) -> None:
@@ -143,7 +157,7 @@ def stranger(temporary: Path) -> Iterator[Stranger]:
     profile = Path(tempfile.mkdtemp(prefix="stranger-", dir=temporary))
     process = subprocess.Popen(
         [
-            *(str(find_browser().chrome), "--headless=new", "--no-sandbox", "--no-first-run"),
+            *(str(find_browser().chrome), "--headless=new", "--no-sandbox", "--disable-component-update"),
             *("--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"),
         ],
         stdout=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from recyclery_worker.browser.kept import end_kept
 NEW, KEPT, TIGHT, PLAIN = "a new one each", "kept", "kept, little memory", "one tab for ever"
 KEEP, KEEP_BYTES = 50, 512 * MIB
 # Above what a fresh browser holds: a few pages, then it has to go.
-TIGHT_MARGIN_BYTES = 8 * MIB
+TIGHT_MARGIN_BYTES = 24 * MIB
 # So many pages in one way, then as many in the next: the machine's load hits all alike.
 BLOCK_PAGES = 10
 

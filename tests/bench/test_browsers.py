@@ -1,5 +1,6 @@
 """The pure parts of the browsers' benchmark: its variants, its figures and its bounds."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from benchmarks.browsers_flags import (
     list_variants,
     make_document,
 )
-from benchmarks.browsers_kills import Aftermath, Kills
+from benchmarks.browsers_kills import Aftermath, Kills, describe
 from benchmarks.browsers_meters import MIB, count_kinds, percentile, spread
 from benchmarks.browsers_pages import KEPT, NEW, TIGHT, Curve
 from recyclery_worker.browser.wanted import FLAGS, LOCAL_FLAGS
@@ -68,6 +69,17 @@ def test_leftovers_of_one_kind_are_counted_together() -> None:
     assert count_kinds({Path("/tmp/x") / name for name in names}) == {
         "org.chromium.Chromium": 2, "recyclery-profile": 1,
     }  # fmt: skip
+
+
+def test_a_leftover_is_put_down_to_the_session_that_was_there_when_it_was_last_changed(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "socket").touch()
+    os.utime(left, (250.0, 250.0))
+    begun = [(100.0, "first"), (200.0, "second"), (300.0, "third")]
+    assert describe(left, begun) == "left ['socket'] of second"
+    assert describe(left, begun[2:]) == "left ['socket'] of before the first session"
+    assert describe(tmp_path / "gone", begun) == "gone, gone meanwhile"
 
 
 def test_a_kept_browser_may_hold_its_limit_and_what_one_session_varies_by() -> None:
