@@ -12,9 +12,10 @@ from benchmarks.browsers_stage import Stage
 from recyclery.demo.cgroups import MemoryCgroup
 from recyclery.demo.processes import descendants
 from recyclery.sizes import format_bytes
+from recyclery_worker.browser.profiles import UNLOCKED_SECONDS
 
-# From the last task's end until all it left is gone.
-SETTLE_SECONDS = 30.0
+# From the last task's end until all it left is gone; a half-made profile folder is left alone for a while.
+SETTLE_SECONDS = UNLOCKED_SECONDS + 15.0
 STATIC_NAMES = ("python", "recyclery", "celery")
 
 
