@@ -151,7 +151,7 @@ def test_a_thousand_orphans_at_once_leave_no_defunct_process_and_no_line_each(
         running.wait_for_line("slow | up", seconds=60)
         wait_for(lambda: running.defunct() == 0, "no defunct process")
         running.wait_for_line("processes that others left")
-        assert sum("that others left" in line for line in running.lines) < 200
+        assert len(running.lines) < 300
         assert running.stop() == 0
 
 

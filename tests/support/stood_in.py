@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from support.supervised import SUPPORT, Supervised
@@ -120,8 +120,14 @@ def stood_in(
             stderr=subprocess.STDOUT,
             text=True,
         )
+        running = StoodIn(process, Path(runtime_dir), inside=wrapper[:1] == AS_PID_1[:1])
         try:
-            yield StoodIn(process, Path(runtime_dir), inside=wrapper[:1] == AS_PID_1[:1])
+            yield running
         finally:
+            # A namespace ends with its PID 1; what a subreaper leaves when it is killed would stay.
+            left = list(running.children().values())
             process.kill()
             process.wait()
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
