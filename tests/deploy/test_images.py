@@ -31,8 +31,8 @@ def test_a_task_that_runs_when_the_container_is_stopped_is_done_and_not_delivere
 
 
 def test_a_task_longer_than_the_grace_is_done_by_the_next_container(sample_image: str, stage: Stage) -> None:
-    options = stage.options(CELERY_WORKER_NAME="fast", RECYCLERY_GRACE="2")
-    with container(sample_image, stage.network, *HARDENED, *options) as first:
+    options = stage.options(CELERY_WORKER_NAME="fast")
+    with container(sample_image, stage.network, *HARDENED, *options, "-e", "RECYCLERY_GRACE=2") as first:
         nap = stage.sender.send_task("sample_app.nap", (6,), queue="default")
         first.wait_for_running_task()
         assert first.stop(STOP_SECONDS) == 1
