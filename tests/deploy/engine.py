@@ -117,4 +117,4 @@ def container(image: str, network: str, *options: str, command: tuple[str, ...] 
     try:
         yield Container(name)
     finally:
-        docker("rm", "-f", name)
+        docker("rm", "-f", "-v", name)

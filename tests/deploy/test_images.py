@@ -8,7 +8,6 @@ import pytest
 
 from deploy.conftest import Stage
 from deploy.engine import HARDENED, container, docker
-from recyclery.cli import build_parser
 from support.redis_server import count_held
 from support.waiting import wait_for
 
@@ -31,8 +30,8 @@ def test_a_task_that_runs_when_the_container_is_stopped_is_done_and_not_delivere
 
 
 def test_a_task_longer_than_the_grace_is_done_by_the_next_container(sample_image: str, stage: Stage) -> None:
-    options = stage.options(CELERY_WORKER_NAME="fast", RECYCLERY_GRACE="2")
-    with container(sample_image, stage.network, *HARDENED, *options) as first:
+    options = stage.options(CELERY_WORKER_NAME="fast")
+    with container(sample_image, stage.network, *HARDENED, *options, "-e", "RECYCLERY_GRACE=2") as first:
         nap = stage.sender.send_task("sample_app.nap", (6,), queue="default")
         first.wait_for_running_task()
         assert first.stop(STOP_SECONDS) == 1
@@ -105,18 +104,7 @@ def test_an_image_says_how_it_is_stopped_and_whether_it_is_well(
 
 
 def test_a_container_turns_healthy(sample_image: str, stage: Stage) -> None:
-    if not knows_health():
-        pytest.skip("this Recyclery has no `recyclery health`")
     quick = ("--health-interval", "1s")
     with container(sample_image, stage.network, *HARDENED, *quick, *stage.options()) as worker:
         health = ("inspect", "--format", "{{.State.Health.Status}}", worker.name)
         wait_for(lambda: docker(*health) == "healthy", "the container to be healthy", seconds=90)
-
-
-def knows_health() -> bool:
-    """Tell whether the command is there."""
-    try:
-        build_parser().parse_args(["health"])
-    except SystemExit:
-        return False
-    return True

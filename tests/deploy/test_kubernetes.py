@@ -64,8 +64,6 @@ def test_the_probes_are_commands_that_recyclery_has(manifest: dict[str, Any]) ->
         container[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe", "livenessProbe")
     ]
     assert probes == [["recyclery", "health"]] * 3
-    if "health" not in build_parser().format_help():
-        pytest.skip("this Recyclery has no `recyclery health`")
     build_parser().parse_args(probes[0][1:])
 
 
