@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from recyclery.act.outcome import Outcome
 from recyclery.config.settings import Settings
@@ -110,7 +110,7 @@ class Ledger:
             case Tune(pool=pool):
                 self.clean_lifetimes[pool] = 0
             case Reclaim(generation=generation) if outcome.done:
-                self.holders.pop(generation, None)
+                self.holders[generation] = replace(self.holders[generation], given_back=True)
             case Scale(pool=pool):
                 self.scaled[pool] = at
             case Notice(kind=kind):
@@ -139,8 +139,7 @@ class Ledger:
     def begin(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat], settings: Settings) -> list[str]:
         """Compare a snapshot with the one before; return lines on the children that have left meanwhile."""
         self._notice_gone(snapshot)
-        generations = {(stat.pool, stat.pid): stat.generation for stat in stats.values()}
-        self.holders = follow_holders(self.holders, snapshot, generations)
+        self.holders = follow_holders(self.holders, snapshot, map(holder_of, stats.values()))
         self.counters.count_reclaimed(stats.values())
         lines = [*self._tell_oom_kills(snapshot), *self._settle_gone(snapshot, stats)]
         living = {child.owner for child in snapshot.children}
@@ -208,3 +207,8 @@ class Ledger:
             elif reason == "died":
                 lines.append(f"{owner.pool}/{owner.pid} died with {gone.tree_bytes >> 20} MiB, not by us")
         return lines
+
+
+def holder_of(stat: WorkerStat) -> Holder:
+    """Return what a worker says of the messages that it holds."""
+    return Holder(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))

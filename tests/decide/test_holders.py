@@ -8,8 +8,10 @@ from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import child, slow_view, snapshot
 
 OLD = Owner("slow", 20, 2000)
-HELD = {"g1": Holder("g1", "slow", 10, frozenset({OLD}))}
-WITH_NEXT = {**HELD, "g2": Holder("g2", "slow", 11)}
+WORD = Holder("g1", "slow", 10)
+HELD = {"g1": replace(WORD, children=frozenset({20}))}
+NEXT = Holder("g2", "slow", 11)
+WITH_NEXT = {**HELD, "g2": NEXT}
 
 
 def seen(pid: int | None, *owners: Owner, state: str = "running") -> Snapshot:
@@ -22,19 +24,28 @@ def reclaimed(look: Snapshot, holders: dict[str, Holder]) -> list[tuple[str, str
 
 
 def test_a_living_worker_is_followed_with_its_children() -> None:
-    followed = follow_holders({}, seen(10, OLD), {("slow", 10): "g1"})
-    assert followed == HELD
+    assert follow_holders({}, seen(10, OLD), [WORD]) == HELD
 
 
 def test_the_children_of_a_dead_worker_stay_those_it_had() -> None:
-    next_one = Owner("slow", 30, 3000)
-    followed = follow_holders(HELD, seen(11, next_one), {("slow", 11): "g2"})
-    assert followed == {**HELD, "g2": Holder("g2", "slow", 11, frozenset({next_one}))}
+    followed = follow_holders(HELD, seen(11, Owner("slow", 30, 3000)), [NEXT])
+    assert followed == {**HELD, "g2": replace(NEXT, children=frozenset({30}))}
+
+
+def test_one_that_spoke_and_died_before_it_was_seen_is_known_by_its_word() -> None:
+    spoken = replace(WORD, children=frozenset({20}))
+    assert follow_holders({}, seen(None), [spoken]) == HELD
 
 
 def test_a_worker_without_a_generation_holds_nothing() -> None:
-    assert follow_holders({}, seen(10, OLD), {("slow", 10): ""}) == {}
-    assert follow_holders({}, seen(None), {}) == {}
+    assert follow_holders({}, seen(10, OLD), [replace(WORD, generation="")]) == {}
+
+
+def test_one_whose_messages_were_given_back_is_forgotten_when_its_word_is() -> None:
+    done = {"g1": replace(HELD["g1"], given_back=True)}
+    assert reclaimed(seen(11), {**done, "g2": NEXT}) == []
+    assert follow_holders(done, seen(11), [WORD]) == done
+    assert follow_holders(done, seen(11), []) == {}
 
 
 def test_a_dead_workers_messages_are_given_back_by_one_that_lives() -> None:

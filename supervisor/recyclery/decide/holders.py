@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from recyclery.decide.actions import Reclaim
@@ -14,21 +14,25 @@ TAKES_REQUESTS = frozenset({"starting", "running"})
 
 
 def follow_holders(
-    holders: Mapping[str, Holder], snapshot: Snapshot, generations: Mapping[tuple[str, int], str]
+    holders: Mapping[str, Holder], snapshot: Snapshot, words: Iterable[Holder]
 ) -> dict[str, Holder]:
-    """Return the holders by generation, those of living workers with the children they have now.
+    """Return the holders by generation: those that spoke (`words`), and those before that may still hold some.
 
-    `generations` are the workers' own word, by pool and main process.
+    One that spoke and died at once was never seen: its own word of its children has to do.
     """
-    followed = dict(holders)
-    for view in snapshot.pools:
-        generation = generations.get((view.name, view.pid)) if view.pid is not None else None
-        if generation and view.pid is not None:
-            followed.setdefault(generation, Holder(generation, view.name, view.pid))
+    spoken = {word.generation: word for word in words if word.generation}
+    followed = {
+        generation: holder
+        for generation, holder in holders.items()
+        if generation in spoken or not holder.given_back
+    }
+    for generation, word in spoken.items():
+        followed.setdefault(generation, word)
     for generation, holder in followed.items():
         if any(is_main(view, holder) for view in snapshot.pools):
-            children = frozenset(child.owner for child in snapshot.children if child.owner.pool == holder.pool)
-            followed[generation] = replace(holder, children=children)
+            seen = {child.owner.pid for child in snapshot.children if child.owner.pool == holder.pool}
+            heard = spoken[generation].children if generation in spoken else frozenset()
+            followed[generation] = replace(holder, children=heard | seen)
     return followed
 
 
@@ -37,7 +41,7 @@ def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
 
     A lease would run out too: this is sooner, and certain that nothing of them runs any more.
     """
-    living = {child.owner for child in snapshot.children}
+    living = {child.owner.pid for child in snapshot.children}
     through = next(
         (
             view.name
@@ -49,7 +53,9 @@ def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
     if through is None:
         return
     for holder in past.holders.values():
-        if any(is_main(view, holder) for view in snapshot.pools) or holder.children & living:
+        if holder.given_back or any(is_main(view, holder) for view in snapshot.pools):
+            continue
+        if holder.children & living:
             continue
         yield Reclaim(
             pool=holder.pool,

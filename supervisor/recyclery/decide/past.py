@@ -12,12 +12,13 @@ from recyclery.observe.snapshot import Owner, ProcessKey
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One start of a worker: its main process, and the children it had when last seen alive."""
+    """One start of a worker: its main process, and the pids of the children it had when last heard or seen."""
 
     generation: str
     pool: str
     pid: int
-    children: frozenset[Owner] = frozenset()
+    children: frozenset[int] = frozenset()
+    given_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
