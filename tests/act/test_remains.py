@@ -5,17 +5,29 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from recyclery.act.kill import kill_processes
 from recyclery.act.remains import clean, find_remains, remove_all
-from recyclery.observe.snapshot import Remains
+from recyclery.observe.snapshot import Process, Remains
 from support.false_browsers import make_folder, running_as
 
-OPENS = "f=open(sys.argv[2],'w+b')"
-MAPS = f"import mmap;{OPENS};f.truncate(4096);m=mmap.mmap(f.fileno(),4096);f.close()"
+# The path must not stand in the command: that would name it too.
+OPENS = "import os;f=open(os.environ['OPENED'],'w+b')"
+# A mapping of Python's keeps a descriptor too: all are closed.
+MAPS = f"import mmap;{OPENS};f.truncate(4096);m=mmap.mmap(f.fileno(),4096);os.closerange(3,100)"
+
+
+@contextmanager
+def opening(name: str, path: Path, code: str) -> Iterator[Process]:
+    """Run a process of that name that has a file open, or mapped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENED", str(path))
+        with running_as(name, code=code) as process:
+            yield process
 
 
 @pytest.fixture
@@ -35,7 +47,7 @@ def shared() -> Iterator[Path]:
 
 @pytest.mark.parametrize("code", [OPENS, MAPS])
 def test_shared_memory_that_a_killed_browser_has_open_or_mapped_goes_with_it(shared: Path, code: str) -> None:
-    with running_as("chromium", str(shared), code=code) as browser:
+    with opening("chromium", shared, code) as browser:
         assert shared.exists()
         assert asyncio.run(kill_processes([browser])) == []
     assert not shared.exists()
@@ -44,8 +56,8 @@ def test_shared_memory_that_a_killed_browser_has_open_or_mapped_goes_with_it(sha
 @pytest.mark.parametrize("code", [OPENS, MAPS])
 def test_shared_memory_that_another_process_has_too_stays(shared: Path, code: str) -> None:
     with (
-        running_as("python-other", str(shared), code=code),
-        running_as("chromium", str(shared), code=OPENS) as browser,
+        opening("python-other", shared, code),
+        opening("chromium", shared, OPENS) as browser,
     ):
         asyncio.run(kill_processes([browser]))
         assert shared.exists()
@@ -53,20 +65,20 @@ def test_shared_memory_that_another_process_has_too_stays(shared: Path, code: st
 
 def test_a_folder_in_which_a_killed_browser_has_a_file_open_goes_with_it(temp: Path) -> None:
     folder = make_folder(temp / "scoped_dir1")
-    with running_as("chromium", str(folder / "Default" / "Cookies"), code=OPENS) as browser:
+    with opening("chromium", folder / "Default" / "Cookies", OPENS) as browser:
         asyncio.run(kill_processes([browser]))
     assert not folder.exists()
 
 
 def test_a_file_of_a_persons_own_that_a_killed_browser_has_open_stays(temp: Path) -> None:
-    with running_as("chromium", str(temp / "report.csv"), code=OPENS) as browser:
+    with opening("chromium", temp / "report.csv", OPENS) as browser:
         asyncio.run(kill_processes([browser]))
     assert (temp / "report.csv").exists()
 
 
 def test_a_file_that_has_no_name_any_more_is_no_remains(temp: Path) -> None:
     path = temp / ".org.chromium.Chromium.a"
-    with running_as("chromium", str(path), code=OPENS) as browser:
+    with opening("chromium", path, OPENS) as browser:
         assert find_remains([browser.pid]) == {path}
         path.unlink()
         assert find_remains([browser.pid]) == set()
@@ -81,7 +93,7 @@ def test_a_folder_that_a_living_process_names_stays(temp: Path) -> None:
 
 def test_a_folder_in_which_a_living_process_has_a_file_open_stays(temp: Path) -> None:
     folder = make_folder(temp / "scoped_dir1")
-    with running_as("chromium", str(folder / "Default" / "Cookies"), code=OPENS):
+    with opening("chromium", folder / "Default" / "Cookies", OPENS):
         assert remove_all([folder]) == []
 
 

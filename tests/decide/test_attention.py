@@ -2,7 +2,13 @@
 
 from dataclasses import replace
 
-from recyclery.decide.attention import ALERT_SECONDS, CALM_SECONDS, URGENT_SECONDS, next_look_seconds
+from recyclery.decide.attention import (
+    ALERT_SECONDS,
+    CALM_SECONDS,
+    SETTLING_SECONDS,
+    URGENT_SECONDS,
+    next_look_seconds,
+)
 from support.snapshots import AT, SETTINGS, snapshot
 
 
@@ -25,3 +31,8 @@ def test_near_the_limit_a_late_look_is_followed_by_another_at_once() -> None:
 def test_two_looks_at_one_moment_tell_of_no_rise() -> None:
     seen = snapshot(floor_mib=720)
     assert next_look_seconds(seen, replace(snapshot(floor_mib=100), at=seen.at), SETTINGS) == ALERT_SECONDS
+
+
+def test_a_browser_that_has_just_started_is_looked_at_again_soon() -> None:
+    seen = replace(snapshot(floor_mib=100), unsettled=True)
+    assert next_look_seconds(seen, None, SETTINGS) == SETTLING_SECONDS

@@ -10,6 +10,8 @@ CALM_SECONDS = 1.0
 # Near the limit a second is long: a browser takes 200 MB in one.
 ALERT_SECONDS = 0.2
 ALERT_PERCENT = 70
+# A browser that is killed this soon after its start leaves nothing of which it is not known whose it was.
+SETTLING_SECONDS = 0.2
 # As fast as a look can be had without its being most of what is done.
 URGENT_SECONDS = 0.05
 # A look that comes so late warned of nothing: the container is throttled, or thrashes.
@@ -26,8 +28,10 @@ def next_look_seconds(snapshot: Snapshot | None, before: Snapshot | None, settin
 
 def next_by_memory_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
     """Return how long the container's memory allows to wait."""
-    if snapshot is None or snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
+    if snapshot is None:
         return CALM_SECONDS
+    if snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
+        return SETTLING_SECONDS if snapshot.unsettled else CALM_SECONDS
     if snapshot.late_seconds > LATE_SECONDS:
         return URGENT_SECONDS
     rise = 0.0

@@ -43,6 +43,7 @@ class Belongings:
         self._read: set[ProcessKey] = set()
         self._driven: set[ProcessKey] = set()
         self._driverless: dict[ProcessKey, float] = {}
+        self._unsettled: set[ProcessKey] = set()
         self._folders: dict[Path, Folder] = {}
 
     @property
@@ -50,12 +51,18 @@ class Belongings:
         """Browsers that a chromedriver started and that were handed on to init, and since when."""
         return dict(self._driverless)
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether a browser has just started, and its profile does not link to its socket's folder yet."""
+        return bool(self._unsettled)
+
     def look(self, processes: Iterable[Process], owned: Container[int], at: float) -> tuple[Remains, ...]:
         """Take in the process table, `owned` the pids with an owner; return what is left on disk."""
         browsers = {
             process.key: process for process in processes if process.is_browser and not process.is_defunct
         }
         by_pid = {key.pid: key for key in browsers}
+        self._unsettled.clear()
         for key in browsers.keys() - self._read:
             process = browsers[key]
             self._take_in(process, by_pid.get(process.parent), owned)
@@ -85,6 +92,8 @@ class Belongings:
         guessed: set[Path] = set()
         if DRIVEN in command and not any(word.startswith(HELPER) for word in command):
             self._driven.add(process.key)
+            if process.pid in owned and named and named <= profiles:
+                self._unsettled.add(process.key)
             guessed = set(find_extensions(process)) - named
         drivers = {parent} if parent is not None and process.key in self._driven else set()
         for path in named | guessed:

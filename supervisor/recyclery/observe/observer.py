@@ -89,6 +89,7 @@ class Observer:
             strangers=ownership.strangers,
             remains=self.belongings.look(processes, owners, at),
             driverless=self.belongings.driverless,
+            unsettled=self.belongings.unsettled,
             open_sessions=find_open_sessions(processes, states),
             shm_files_bytes=read_shm_files(),
             cpu_share=self._cpu.read(),

@@ -174,6 +174,8 @@ class Snapshot:
     remains: tuple[Remains, ...] = ()
     driverless: Mapping[ProcessKey, float] = field(default_factory=dict)
     """Browsers that a chromedriver started which is gone, and since when."""
+    unsettled: bool = False
+    """Whether a browser has just started whose folders are not all known yet."""
     open_sessions: tuple[OpenSessions, ...] = ()
     shm_files_bytes: int = 0
     """What lies in /dev/shm, whoever put it there."""

@@ -18,8 +18,6 @@ STRATEGIES = ("normal", "eager", "none")
 FLAGS = (
     "--headless=new",
     "--disable-component-update",  # Its downloads have filled disks.
-    "--disable-background-networking",  # No requests but the page's.
-    "--no-first-run",
 )
 LOCAL_FLAGS = (
     "--remote-debugging-pipe",  # Chrome leaves 0.2 s after chromedriver dies, instead of never.
