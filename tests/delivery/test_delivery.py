@@ -16,7 +16,7 @@ from recyclery_worker import link
 from recyclery_worker.delivery.generations import LEASE_SECONDS, Book
 from recyclery_worker.delivery.reclaim import reclaim
 from support.bare_worker import bare_worker
-from support.redis_server import count_held
+from support.redis_server import count_held, redis_server
 from support.waiting import is_alive, wait_for
 
 
@@ -151,6 +151,14 @@ def test_a_worker_frozen_past_its_lease_starts_nothing_that_was_given_away_and_e
             assert first.process.wait(30) == 0
             assert sorted(begun(path)) == ["a", "b"]
             assert count_held(client) == 0
+
+
+def test_a_worker_stops_in_time_though_redis_is_away() -> None:
+    with redis_server() as url, bare_worker(url) as worker:
+        with redis.Redis.from_url(url) as client:
+            os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
+        worker.process.terminate()
+        assert worker.process.wait(25) == 0
 
 
 def test_a_task_that_must_not_run_twice_does_not(

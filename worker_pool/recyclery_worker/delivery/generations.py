@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ GENERATIONS = "recyclery:generations"
 LEASES = "recyclery:leases"
 # Tells a worker whose lease is gone that its messages were given away, and Redis's data not just lost.
 RECLAIMED_SECONDS = 24 * 3600
+BOUNDED = {"socket_timeout": 3.0, "socket_connect_timeout": 3.0}
 # kombu's names (kombu/transport/redis.py, Channel).
 KEY_OPTIONS = ("unacked_key", "unacked_index_key", "unacked_mutex_key")
 
@@ -118,6 +121,17 @@ class Book:
 
     def _mark(self, generation: Generation) -> str:
         return f"{self.prefix}recyclery:{generation.id}:reclaimed"
+
+
+@contextmanager
+def connected(app: Any, **options: Any) -> Iterator[Any]:
+    """Yield a channel of a connection of its own, with further transport options; never waits for long.
+
+    Raises what kombu and redis raise when Redis is away: by itself kombu would try again for ever.
+    """
+    with app.connection_for_write(transport_options={**BOUNDED, **options}) as connection:
+        connection.connect()
+        yield connection.default_channel
 
 
 def open_book(channel: Any) -> Book:

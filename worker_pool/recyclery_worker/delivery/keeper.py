@@ -20,6 +20,7 @@ from recyclery_worker.delivery.generations import (
     RENEW_SECONDS,
     Book,
     Generation,
+    connected,
     new_generation,
     open_book,
 )
@@ -27,9 +28,6 @@ from recyclery_worker.delivery.reclaim import reclaim
 from recyclery_worker.link import now
 
 logger = get_logger(__name__)
-
-# One command of the worker's own thread; it is asked only after the lease was not renewed in time.
-CHECK_SECONDS = 2.0
 
 
 class Keeper:
@@ -47,9 +45,9 @@ class Keeper:
 
     def begin(self) -> None:
         """Write ourselves down before the first message is taken; raises when Redis does not answer."""
-        with self._app.connection_for_write() as connection:
+        with connected(self._app) as channel:
             asked = now()
-            open_book(connection.default_channel).enter(self.generation)
+            open_book(channel).enter(self.generation)
         self.valid_until = asked + LEASE_SECONDS
         self._thread = threading.Thread(target=self._keep, name="recyclery-lease", daemon=True)
         self._thread.start()
@@ -78,8 +76,8 @@ class Keeper:
         """
         if now() > self.valid_until and not self.lost:
             try:
-                with self._app.connection_for_write(connect_timeout=CHECK_SECONDS) as connection:
-                    self._renew(open_book(connection.default_channel))
+                with connected(self._app) as channel:
+                    self._renew(open_book(channel))
             except Exception as error:
                 logger.debug("the lease cannot be looked at: %s", error)
         if self.lost:
@@ -88,9 +86,9 @@ class Keeper:
     def _keep(self) -> None:
         while True:
             try:
-                with self._app.connection_for_write() as connection:
+                with connected(self._app) as channel:
                     self._heard_since = now()
-                    if not self._serve(open_book(connection.default_channel)):
+                    if not self._serve(open_book(channel)):
                         return
             except Exception as error:  # Redis is away, or refuses; the worker itself says so.
                 logger.debug("the lease was not renewed: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recyclery_worker.delivery.generations import Generation, open_book
+from recyclery_worker.delivery.generations import Generation, connected, open_book
 
 
 def reclaim(app: Any, generation: Generation) -> int:
@@ -14,8 +14,7 @@ def reclaim(app: Any, generation: Generation) -> int:
     message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what kombu and redis
     raise when Redis is away.
     """
-    with app.connection_for_write(transport_options=generation.keys) as connection:
-        channel: Any = connection.default_channel
+    with connected(app, **generation.keys) as channel:
         book = open_book(channel)
         book.fence(generation)
         tags = book.held_tags(generation)
