@@ -225,7 +225,7 @@ class Governor:
         if isinstance(action, Reap | Preempt | Evict):
             self._wake.set()
         if isinstance(action, Clean):
-            self._observer.belongings.forget(left.folder for left in action.remains)
+            self._observer.belongings.note_tried([left.folder for left in action.remains], at)
         return outcome
 
     def _foresee(self, action: Action) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_what_a_dying_process_has_just_started_is_killed_with_it() -> None:
 
 def sleep_with(argument: str) -> tuple["subprocess.Popen[bytes]", Process]:
     """Start a program that carries an argument of Chrome's."""
-    popen, process = started("python3", "-c", "import time; time.sleep(60)", argument)
+    popen, process = started(sys.executable, "-c", "import time; time.sleep(60)", argument)
     wait_for(lambda: argument.encode() in Path(f"/proc/{popen.pid}/cmdline").read_bytes(), "its arguments")
     return popen, process
 

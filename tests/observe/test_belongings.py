@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.observe.belongings import Belongings
+from recyclery.observe.belongings import TRY_AGAIN_SECONDS, Belongings
 from recyclery.observe.snapshot import Process
 from recyclery_worker.link import now
 from support.false_browsers import make_folder, running_as
@@ -173,9 +173,12 @@ def test_a_process_is_read_no_more_once_it_has_settled(profile: Path, monkeypatc
     assert len(reads) == 3
 
 
-def test_what_was_removed_is_told_no_more(profile: Path) -> None:
+def test_a_folder_that_could_not_be_removed_is_told_again_after_a_while(profile: Path) -> None:
     belongings = Belongings({INIT})
     with running_as("chromium", f"--user-data-dir={profile}") as browser:
-        left(belongings, browser)
-    belongings.forget([profile])
-    assert left(belongings) == []
+        belongings.look([browser], {browser.pid}, 100.0)
+    belongings.look([], (), 101.0)
+    belongings.note_tried([profile], 102.0)
+    assert belongings.look([], (), 102.0 + TRY_AGAIN_SECONDS - 1) == ()
+    (remains,) = belongings.look([], (), 102.0 + TRY_AGAIN_SECONDS)
+    assert remains.folder == profile

@@ -22,6 +22,8 @@ HELPER = "--type="
 # chromedriver's folder for extensions, named nowhere: empty, and made as the browser is started.
 EXTENSIONS = "scoped_dir"
 TOGETHER_SECONDS = 0.5
+# A folder that somebody else uses may be free then.
+TRY_AGAIN_SECONDS = 30.0
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Folder:
     ours: bool = False
     guessed: bool = False
     free_since: float | None = None
+    tried: float | None = None
+    """When it could last not be removed: somebody else used it."""
 
 
 class Belongings:
@@ -76,10 +80,11 @@ class Belongings:
         }
         return tuple(self._remains(browsers.keys(), at))
 
-    def forget(self, folders: Iterable[Path]) -> None:
-        """Tell no more of these folders."""
-        for folder in folders:
-            self._folders.pop(folder, None)
+    def note_tried(self, folders: Iterable[Path], at: float) -> None:
+        """Tell of these folders only after a while again, where they are still there."""
+        for path in folders:
+            if path in self._folders:
+                self._folders[path].tried = at
 
     def _take_in(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
         command = words(read_file(f"/proc/{process.pid}/cmdline"))
@@ -115,6 +120,8 @@ class Belongings:
                 del self._folders[path]
             else:
                 folder.free_since = folder.free_since or at
+                if folder.tried is not None and at - folder.tried < TRY_AGAIN_SECONDS:
+                    continue
                 yield Remains(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
 
 
