@@ -10,6 +10,6 @@ from recyclery_worker.hooks import missing_hooks
 if missing_hooks():
     from celery.concurrency.prefork import TaskPool
 else:
-    from recyclery_worker.prefork import TaskPool
+    from recyclery_worker.task_pool import TaskPool
 
 __all__ = ["TaskPool"]

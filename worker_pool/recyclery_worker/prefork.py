@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from billiard import pool as billiard_pool
-from celery.concurrency import asynpool, prefork
+from celery.concurrency import asynpool
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
-from recyclery_worker.delivery.keeper import keeper
 from recyclery_worker.link import Departure
 from recyclery_worker.pool_child import Worker
 
@@ -281,44 +280,3 @@ class Pool(asynpool.AsynPool):
         if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
             return False
         return not any(job._write_to is process and not job._accepted for job in self._cache.values())
-
-
-class TaskPool(prefork.TaskPool):
-    """Celery's prefork pool over `Pool`."""
-
-    Pool = Pool
-
-    @property
-    def max_tasks_per_child(self) -> int | None:
-        """The limit in force; None for no limit."""
-        limit: int | None = self._pool._maxtasksperchild
-        return limit
-
-    @property
-    def departures(self) -> list[Departure]:
-        """The children told to leave lately."""
-        return list(self._pool.departures)
-
-    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a task, unless it is not this worker's any more; raises TaskRevokedError then."""
-        kept = keeper()
-        if kept is not None:
-            kept.assure()
-        return super().apply_async(*args, **kwargs)
-
-    def tasks_by_child(self) -> dict[int, int]:
-        """Return how many tasks each child has done, by its pid."""
-        return {process.pid: process._recyclery.tasks_done for process in self._pool._pool}
-
-    def set_max_tasks(self, max_tasks: int) -> None:
-        """See `Pool.set_max_tasks`."""
-        self._pool.set_max_tasks(max_tasks)
-
-    def resize(self, processes: int) -> None:
-        """See `Pool.resize`."""
-        self._pool.resize(processes)
-
-    def retire(self, pid: int) -> str:
-        """See `Pool.retire`."""
-        refusal: str = self._pool.retire(pid)
-        return refusal
