@@ -105,7 +105,7 @@ def test_a_browser_that_holds_too_much_is_not_kept() -> None:
 
 
 def test_a_browser_that_is_too_old_is_not_kept() -> None:
-    assert_nothing_left(use(keep_seconds=0.1))
+    assert_nothing_left(use(keep_seconds=0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -123,7 +123,7 @@ class Compose:
             worker: str | None = self.ask_flower("tasks?limit=1000").get(task_id, {}).get("worker")
             return worker
 
-        return wait_for(look, f"task {task_id} in Flower")
+        return wait_for(look, f"task {task_id} in Flower", UP_SECONDS)
 
     def counts(self, key: str) -> dict[int, int]:
         """Return how often each number of a storm's hash was counted."""

@@ -128,9 +128,13 @@ def test_a_worker_that_was_killed_over_rpc_was_asked_to_and_is_started_again(sta
 def test_the_first_term_after_a_pool_was_given_up_does_not_kill_what_drains(
     start: Start, tmp_path: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    gate, up = tmp_path / "gate", tmp_path / "up"
     environment = {"RECYCLERY_MAX_DEATHS": "1", "GATE": str(gate)}
-    with start(commands={"slow": "exit 3", "fast": DRAINING}, environment=environment) as running:
+    # Not before the other one can drain.
+    dying = f"until [ -e {up} ]; do sleep 0.1; done; exit 3"
+    with start(commands={"slow": dying, "fast": DRAINING}, environment=environment) as running:
+        running.wait_for_line("fast | up")
+        up.touch()
         running.wait_for_line("fast | draining")
         running.send(signal.SIGTERM)
         running.wait_for_line("SIGTERM: stopping")

@@ -54,6 +54,9 @@ def hardened(tmp_path: Path) -> Iterator[Hardened]:
     """A supervisor over a shell command, in such a container."""
     if reason := refused_namespaces():
         pytest.skip(f"no namespaces here: {reason}")
+    as_nobody = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+    if subprocess.run([*as_nobody, sys.executable, "-c", ""], check=False, capture_output=True).returncode:
+        pytest.skip(f"nobody may not run {sys.executable}: a folder above it is closed to others")
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(SUPPORT.parent),

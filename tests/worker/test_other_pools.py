@@ -15,7 +15,7 @@ from support.waiting import is_alive, wait_for
 
 HOOK = "_track_child_process"
 RENAMED = {"RENAMED_HOOK": HOOK, "PYTHONPATH": f"{SUPPORT}:{SUPPORT / 'renamed_hook'}"}
-SMALL = {**RENAMED, "RECYCLERY_MEMORY_LIMIT": "400MiB"}
+SMALL = {**RENAMED, "RECYCLERY_MEMORY_LIMIT": "480MiB"}
 
 
 def configured(folder: Path, implementation: str) -> str:
@@ -114,7 +114,7 @@ def test_a_worker_of_another_pool_is_replaced_when_it_has_grown(
     fresh_redis: str, tmp_path: Path, implementation: str
 ) -> None:
     apart = fresh_redis.removesuffix("/0") + "/7"
-    variables = {"RECYCLERY_MEMORY_LIMIT": "400MiB"}
+    variables = {"RECYCLERY_MEMORY_LIMIT": "480MiB"}
     with (
         supervised(
             "--config", configured(tmp_path, implementation), redis_url=apart, environment=variables
