@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -116,14 +116,20 @@ class Compose:
         """Wait until Flower shows just these."""
         wait_for(lambda: self.queues_by_worker() == expected, f"{expected} in Flower", UP_SECONDS)
 
-    def worker_of(self, task_id: str) -> str:
-        """Return the worker that Flower saw a task on."""
+    def worker_of(self, task_id: str) -> str | None:
+        """Return the worker that Flower saw a task on; None where it has not."""
+        worker: str | None = self.ask_flower("tasks?limit=1000").get(task_id, {}).get("worker")
+        return worker
+
+    def worker_that_runs(self, send: Callable[[], str]) -> str:
+        """Send a task until Flower sees one: only now and then it asks the workers to tell of theirs."""
 
         def look() -> str | None:
-            worker: str | None = self.ask_flower("tasks?limit=1000").get(task_id, {}).get("worker")
-            return worker
+            task_id = send()
+            assert self.outcome(task_id)["state"] == "SUCCESS"
+            return self.worker_of(task_id)
 
-        return wait_for(look, f"task {task_id} in Flower", UP_SECONDS)
+        return wait_for(look, "a task in Flower", UP_SECONDS)
 
     def counts(self, key: str) -> dict[int, int]:
         """Return how often each number of a storm's hash was counted."""
@@ -191,7 +197,9 @@ def test_the_guides_local_testing_with_two_workers(compose: Compose) -> None:
     assert compose.outcome(light)["state"] == "SUCCESS"
     documents = compose.outcome(heavy)
     assert (documents["state"], len(documents["result"] or ())) == ("SUCCESS", 20)
-    assert (compose.worker_of(light), compose.worker_of(heavy)) == (fast, slow)
+    assert compose.worker_that_runs(lambda: compose.python(code)) == fast
+    heavy_again = ("/tasks/sync_documents", {"session_id": "ana"})
+    assert compose.worker_that_runs(lambda: compose.post(*heavy_again)) == slow
     for service, queues in (("fast", "high,default"), ("slow", "low")):
         printed = compose.run("logs", "--no-log-prefix", f"celery-worker-{service}")
         lines = printed.replace(CLEAR_LINE, "").splitlines()
