@@ -37,6 +37,10 @@ def test_a_browser_whose_chromedriver_has_been_gone_for_a_moment_is_killed_with_
     assert reaped(seen(alone, HANDLER, driverless={alone.key: AGO + 0.1})) == []
 
 
+def test_crashpad_handlers_that_outlast_a_clean_quit_are_left_to_end_by_themselves() -> None:
+    assert reaped(seen(HANDLER)) == []
+
+
 def test_a_browser_that_no_chromedriver_started_is_left_to_its_task() -> None:
     assert reaped(seen(replace(BROWSER, parent=1))) == []
 

@@ -77,7 +77,10 @@ def reap_strays(snapshot: Snapshot) -> Iterator[Reap]:
             doomed = running(browser)
             if any(is_driverless(process, snapshot) for process in doomed):
                 yield Reap("strays", child.owner, doomed, "their chromedriver is gone")
-            elif doomed and all(process.key in stranded or process.is_crashpad for process in doomed):
+            elif any(process.key in stranded for process in doomed) and all(
+                process.key in stranded or process.is_crashpad for process in doomed
+            ):
+                # Crashpad handlers alone are no sign: after a clean quit they are the last to leave.
                 yield Reap("strays", child.owner, doomed, "its browser is gone, and was not asked to quit")
 
 
