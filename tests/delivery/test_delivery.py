@@ -45,6 +45,19 @@ def kill_main(worker: Any) -> str:
     return generation
 
 
+def test_a_task_whose_process_is_killed_runs_again(
+    sender: Celery, fresh_redis: str, tmp_path: Path, client: redis.Redis
+) -> None:
+    path = tmp_path / "runs"
+    with bare_worker(fresh_redis) as worker:
+        sent = sender.send_task("sample_app.note", (str(path), "a", 2), queue="low")
+        wait_for(lambda: begun(path) == ["a"], "it runs")
+        os.kill(worker.pids()[0], signal.SIGKILL)
+        wait_for(lambda: begun(path) == ["a", "a"], "it runs again")
+        sent.get(timeout=20)
+        wait_for(lambda: count_held(client) == 0, "it is done with")
+
+
 def test_what_a_killed_worker_held_runs_again_as_soon_as_another_is_told(
     sender: Celery, fresh_redis: str, tmp_path: Path, client: redis.Redis
 ) -> None:
@@ -126,7 +139,7 @@ def test_a_clean_stop_leaves_no_key_behind(
         assert our_keys(client)
         worker.process.terminate()
         worker.process.wait(30)
-        assert our_keys(client) == []
+        assert client.keys("recyclery:*") == []
 
 
 def test_a_worker_frozen_past_its_lease_starts_nothing_that_was_given_away_and_ends(

@@ -103,14 +103,18 @@ class Book:
         return [tag.decode() for tag in dict.fromkeys([*ordered, *every])]
 
     def strike(self, generation: Generation) -> bool:
-        """Remove a generation that holds nothing with its keys; tell whether it held nothing."""
-        keys = [self.prefix + key for key in generation.keys.values()]
-        if self.client.hlen(keys[0]):
+        """Remove a generation that holds nothing; tell whether it held nothing.
+
+        Its keys for messages are gone by themselves when they are empty. They are not deleted here: a holder
+        that lives after all may be writing to them.
+        """
+        keys = generation.keys
+        if self.client.hlen(self.prefix + keys["unacked_key"]):
             return False
         with self.client.pipeline() as pipe:
             pipe.zrem(self.prefix + LEASES, generation.id)
             pipe.hdel(self.prefix + GENERATIONS, generation.id)
-            pipe.delete(*keys)
+            pipe.delete(self.prefix + keys["unacked_mutex_key"])
             pipe.execute()
         return True
 

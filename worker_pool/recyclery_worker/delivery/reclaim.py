@@ -16,8 +16,10 @@ def reclaim(app: Any, generation: Generation) -> int:
     """
     with connected(app, **generation.keys) as channel:
         book = open_book(channel)
-        book.fence(generation)
         tags = book.held_tags(generation)
+        if tags:
+            book.fence(generation)
+            tags = book.held_tags(generation)
         for tag in tags:
             # The newest first: tasks are taken from the right, and there the oldest is to be outermost.
             channel.qos.restore_by_tag(tag, leftmost=False)
