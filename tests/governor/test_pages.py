@@ -24,7 +24,7 @@ def test_while_all_is_well_browsers_take_one_line() -> None:
 def test_what_is_kept_is_told_and_what_is_wrong_only_as_far_as_it_is() -> None:
     assert format_browsers({**CALM, "kept": 1, "runaway": 1, "strangers": 3, "grid_ended": 2}) == [
         "browsers  2 in use (1 kept for next tasks), 7 reaped so far",
-        "          1 runaway, 3 strange",
+        "          1 runaway, 3 strangers",
         "          2 sessions of dead children ended on the Grid",
     ]
 

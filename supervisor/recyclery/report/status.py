@@ -62,7 +62,7 @@ def format_browsers(browsers: dict[str, int]) -> list[str]:
         "left over": browsers["leftovers"],
         "runaway": browsers["runaway"],
         "defunct": browsers["defunct"],
-        "strange": browsers["strangers"],
+        "strangers": browsers["strangers"],
     }
     if any(wrong.values()):
         lines.append(f"          {', '.join(f'{number} {kind}' for kind, number in wrong.items() if number)}")
