@@ -116,7 +116,7 @@ def test_a_worker_of_another_pool_is_replaced_when_it_has_grown(
     fresh_redis: str, tmp_path: Path, implementation: str
 ) -> None:
     apart = fresh_redis.removesuffix("/0") + "/7"
-    variables = {"RECYCLERY_MEMORY_LIMIT": "480MiB"}
+    variables = {"RECYCLERY_MEMORY_LIMIT": "400MiB"}
     with (
         supervised(
             "--config", configured(tmp_path, implementation), redis_url=apart, environment=variables
