@@ -15,9 +15,7 @@ from support.waiting import is_alive, wait_for
 
 HOOK = "_track_child_process"
 RENAMED = {"RENAMED_HOOK": HOOK, "PYTHONPATH": f"{SUPPORT}:{SUPPORT / 'renamed_hook'}"}
-# Here the main process stays and counts besides.
 ROOMIER = {**RENAMED, "RECYCLERY_MEMORY_LIMIT": "480MiB"}
-SMALL = {**RENAMED, "RECYCLERY_MEMORY_LIMIT": "400MiB"}
 
 
 def configured(folder: Path, implementation: str) -> str:
