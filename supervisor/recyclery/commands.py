@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from recyclery.config.change import change_settings
-from recyclery.config.load import BadConfiguration
+from recyclery.config.keys import BadConfiguration
 from recyclery.config.stored import write_settings
 from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
 from recyclery.serve.status import Status

@@ -4,7 +4,8 @@ import pytest
 from msgspec import structs
 
 from recyclery.config.change import change_settings, follow_file
-from recyclery.config.load import BadConfiguration, CommandLine, load
+from recyclery.config.keys import BadConfiguration
+from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
 
 

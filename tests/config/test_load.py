@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.load import BadConfiguration, CommandLine, load
+from recyclery.config.keys import BadConfiguration
+from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
 from recyclery.init.programs import worker_command
 

@@ -3,7 +3,8 @@
 import tomllib
 from pathlib import Path
 
-from recyclery.config.load import BROWSERS_KEYS, MEMORY_KEYS, POOL_KEYS, TOP_KEYS, CommandLine, load
+from recyclery.config.keys import BROWSERS_KEYS, MEMORY_KEYS, POOL_KEYS, TOP_KEYS
+from recyclery.config.load import CommandLine, load
 
 REFERENCE = Path(__file__).parents[2] / "conf" / "recyclery.toml"
 

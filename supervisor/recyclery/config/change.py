@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from recyclery.config.load import (
+from recyclery.config.keys import (
     BROWSERS_KEYS,
     MEMORY_KEYS,
     POOL_KEYS,

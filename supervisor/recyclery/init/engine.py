@@ -24,7 +24,7 @@ from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDe
 from supervisor.supervisord import Supervisor
 
 from recyclery.config.change import follow_file
-from recyclery.config.load import BadConfiguration
+from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.init import exit_codes

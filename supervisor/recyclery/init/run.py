@@ -12,7 +12,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from recyclery.config.load import BadConfiguration, CommandLine, load
+from recyclery.config.keys import BadConfiguration
+from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.stored import write_settings
 from recyclery.init import exit_codes

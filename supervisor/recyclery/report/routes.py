@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from recyclery.config.load import BadConfiguration, CommandLine, load
+from recyclery.config.keys import BadConfiguration
+from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Pool
 from recyclery.init import exit_codes
 from recyclery.report.routing import Route, Routing, UnusableApp, read_routing
