@@ -43,24 +43,16 @@ from recyclery.decide.browsers import count_kinds
 from recyclery.decide.ladder import decide
 from recyclery.decide.reap import evict_strangers, find_reaps
 from recyclery.heartbeat import Heart
-from recyclery.init.programs import supervisor_socket
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
 from recyclery.observe.deaths import Deaths, worth_watching
-from recyclery.observe.engine import EngineAway, list_programs, read_events
+from recyclery.observe.engine import read_events
+from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
-from recyclery.observe.reports import (
-    ChildState,
-    bind_reports,
-    forget_children,
-    hear_report,
-    hear_worker,
-    read_reports,
-)
-from recyclery.observe.snapshot import Owner, PoolView, Snapshot
-from recyclery.observe.workers import Workers
+from recyclery.observe.reports import bind_reports
+from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.serve.control import Reaped, control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.status import Status
@@ -73,9 +65,7 @@ LOG_FORMATS = {
     "text": "[%(asctime)s] %(message)s",
     "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
 }
-STATS_EVERY_SECONDS = 1.0
 LEAST_GAP_SECONDS = 0.1
-PROGRAMS_EVERY_SECONDS = 10.0
 # What is still to be ended on a Grid when the governor stops gets so long.
 LAST_WORDS_SECONDS = 2.0
 
@@ -88,16 +78,10 @@ class Governor:
         self.snapshot: Snapshot | None = None
         self.ledger = Ledger()
         self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
-        self.workers = Workers(settings.runtime_dir, self.broker.answers)
+        self.hearsay = Hearsay(settings, self.broker)
         self.learning = Learning(settings.state_dir / "models.json")
         self._observer = Observer(settings=settings, markers=Markers(run))
-        self._programs: dict[str, PoolView] = {}
-        self._programs_due = 0.0
-        self._stats_due = 0.0
-        self._depths: dict[str, int | None] = {}
-        self._states: dict[Owner, ChildState] = {}
         self._browsing_pools: set[str] = set()
-        self._asking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._before: Snapshot | None = None
         self._children: set[Owner] = set()
@@ -144,8 +128,8 @@ class Governor:
 
     async def tick(self) -> None:
         """Observe, decide, act."""
-        await self._ask_programs()
-        self._begin_asking_workers()
+        await self.hearsay.ask_programs()
+        self.hearsay.begin_asking_workers(self.learning.tracks)
         async with self._acting:
             await self._tick()
 
@@ -155,10 +139,10 @@ class Governor:
             self._children = {child.owner for child in snapshot.children}
             self._sweeper.hurry()
         self._sweeper.begin(snapshot.at)
-        for line in self.ledger.begin(snapshot, self.workers.stats, self.settings):
+        for line in self.ledger.begin(snapshot, self.hearsay.workers.stats, self.settings):
             log.info("%s", line)
         self.learning.take_in(snapshot)
-        forget_children(self._states, {child.owner for child in snapshot.children}, snapshot.at)
+        self.hearsay.forget(self._children, snapshot.at)
         past = self.ledger.past(self.learning.models, self.settings.memory.risk_percent / 100)
         self._before, self.snapshot = self.snapshot, snapshot
         for action in decide(snapshot, past, self.settings):
@@ -169,11 +153,7 @@ class Governor:
 
     def _observe(self) -> Snapshot:
         late = max(0.0, now() - self._due) if self._due is not None else 0.0
-        views = {
-            name: replace(self.workers.describe(view), queue_depth=self._depths.get(name))
-            for name, view in self._programs.items()
-        }
-        snapshot = self._observer.observe(views, self._states, late)
+        snapshot = self._observer.observe(self.hearsay.views(), self.hearsay.states, late)
         if self.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
@@ -205,9 +185,9 @@ class Governor:
             return
         if isinstance(action, EndSession):
             # The other end may take its time; the next look must not tell of it again.
-            state = self._states[action.owner]
+            state = self.hearsay.states[action.owner]
             remote = tuple(session for session in state.remote if session != action.session)
-            self._states[action.owner] = replace(state, remote=remote)
+            self.hearsay.states[action.owner] = replace(state, remote=remote)
             ending = asyncio.create_task(self._carry_out(action, at))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
@@ -232,13 +212,13 @@ class Governor:
         """Take what a worker was told for what it does, until it says so itself."""
         match action:
             case Replace(pool=pool):
-                self.workers.note_draining(self._programs[pool])
+                self.hearsay.workers.note_draining(self.hearsay.programs[pool])
             case Hold(pool=pool, on=on):
-                self.workers.note_change(pool, holding=on)
+                self.hearsay.workers.note_change(pool, holding=on)
             case Tune(pool=pool, max_tasks=max_tasks):
-                self.workers.note_change(pool, max_tasks_per_child=max_tasks)
+                self.hearsay.workers.note_change(pool, max_tasks_per_child=max_tasks)
             case Scale(pool=pool, concurrency=concurrency):
-                self.workers.note_change(pool, concurrency=concurrency)
+                self.hearsay.workers.note_change(pool, concurrency=concurrency)
 
     async def status(self) -> Status:
         """Return the status document; the dear readings are made in a thread."""
@@ -246,7 +226,12 @@ class Governor:
             await self.tick()
         assert self.snapshot is not None  # noqa: S101  # a tick makes one
         return await asyncio.to_thread(
-            build_status, self.settings, self.snapshot, dict(self.workers.stats), self.ledger, self.broker
+            build_status,
+            self.settings,
+            self.snapshot,
+            dict(self.hearsay.workers.stats),
+            self.ledger,
+            self.broker,
         )
 
     async def reap(self, *, strangers: bool) -> Reaped:
@@ -277,7 +262,7 @@ class Governor:
         self.ledger.changed |= {
             pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)
         }
-        self.settings = self._observer.settings = settings
+        self.settings = self._observer.settings = self.hearsay.settings = settings
         self._wake.set()
 
     def _stop(self) -> None:
@@ -295,42 +280,14 @@ class Governor:
         self._wake.clear()
 
     def _hear(self, reports: socket.socket) -> None:
-        """Take in all datagrams that wait; a browser's pool gets a look as soon as a task of it ends."""
-        for report in read_reports(reports):
-            if hear_report(self._states, report) and report.pool in self._browsing_pools:
-                self._wake.set()
+        """Take in what children say; a browser's pool gets a look as soon as a task of it ends."""
+        if self.hearsay.hear(reports) & self._browsing_pools:
+            self._wake.set()
 
     async def _follow_events(self) -> None:
         async for _ in read_events():
-            self._programs_due = 0.0
+            self.hearsay.hurry()
             self._wake.set()
-
-    async def _ask_programs(self) -> None:
-        if now() < self._programs_due:
-            return
-        self._programs_due = now() + PROGRAMS_EVERY_SECONDS
-        names = frozenset(pool.name for pool in self.settings.pools)
-        try:
-            self._programs = await asyncio.to_thread(
-                list_programs, supervisor_socket(self.settings.runtime_dir), names
-            )
-        except EngineAway as error:
-            log.debug("PID 1 does not tell its programs: %s", error)
-
-    def _begin_asking_workers(self) -> None:
-        """Ask beside the tick: a worker that is busy with its broker must not hold it up."""
-        if now() >= self._stats_due and (self._asking is None or self._asking.done()):
-            self._stats_due = now() + STATS_EVERY_SECONDS
-            self._asking = asyncio.create_task(self._ask_workers())
-
-    async def _ask_workers(self) -> None:
-        await self.workers.ask({name: view.pid for name, view in self._programs.items() if view.pid})
-        owners = {owner.pid: owner for owner in self.learning.tracks}
-        for stat in self.workers.stats.values():
-            hear_worker(self._states, owners, stat)
-        ranged = [pool for pool in self.settings.pools if pool.least < pool.most]
-        if ranged:
-            self._depths = await asyncio.to_thread(self.broker.depths, ranged)
 
 
 def main() -> int:

@@ -1,0 +1,84 @@
+"""What others say: PID 1 of its programs, workers and children of themselves, the broker of its queues."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from dataclasses import replace
+
+from recyclery.config.settings import Settings
+from recyclery.init.programs import supervisor_socket
+from recyclery.observe.broker import Broker
+from recyclery.observe.engine import EngineAway, list_programs
+from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker, read_reports
+from recyclery.observe.snapshot import Owner, PoolView
+from recyclery.observe.workers import Workers
+from recyclery_worker.link import now
+
+log = logging.getLogger("recyclery")
+
+STATS_EVERY_SECONDS = 1.0
+PROGRAMS_EVERY_SECONDS = 10.0
+
+
+class Hearsay:
+    """The last word of each, asked for beside the tick: whoever is busy with the broker must not hold it up."""
+
+    def __init__(self, settings: Settings, broker: Broker) -> None:
+        self.settings = settings
+        self.programs: dict[str, PoolView] = {}
+        self.states: dict[Owner, ChildState] = {}
+        self.workers = Workers(settings.runtime_dir, broker.answers)
+        self._broker = broker
+        self._programs_due = 0.0
+        self._stats_due = 0.0
+        self._depths: dict[str, int | None] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    def views(self) -> dict[str, PoolView]:
+        """Return the pools by name, as all who know of them say."""
+        return {
+            name: replace(self.workers.describe(view), queue_depth=self._depths.get(name))
+            for name, view in self.programs.items()
+        }
+
+    def hear(self, reports: socket.socket) -> set[str]:
+        """Take in all datagrams that wait; return the pools of which a task has ended."""
+        return {report.pool for report in read_reports(reports) if hear_report(self.states, report)}
+
+    def forget(self, living: set[Owner], at: float) -> None:
+        """Drop what is known of children that are gone."""
+        forget_children(self.states, living, at)
+
+    def hurry(self) -> None:
+        """Have PID 1 asked at the next tick: something has changed there."""
+        self._programs_due = 0.0
+
+    async def ask_programs(self) -> None:
+        """Ask PID 1 for its programs, when that is due."""
+        if now() < self._programs_due:
+            return
+        self._programs_due = now() + PROGRAMS_EVERY_SECONDS
+        names = frozenset(pool.name for pool in self.settings.pools)
+        try:
+            self.programs = await asyncio.to_thread(
+                list_programs, supervisor_socket(self.settings.runtime_dir), names
+            )
+        except EngineAway as error:
+            log.debug("PID 1 does not tell its programs: %s", error)
+
+    def begin_asking_workers(self, known: Iterable[Owner]) -> None:
+        """Ask the workers, when that is due and none is still asked; `known` are the children seen."""
+        if now() >= self._stats_due and (self._asking is None or self._asking.done()):
+            self._stats_due = now() + STATS_EVERY_SECONDS
+            self._asking = asyncio.create_task(self._ask_workers({owner.pid: owner for owner in known}))
+
+    async def _ask_workers(self, owners: dict[int, Owner]) -> None:
+        await self.workers.ask({name: view.pid for name, view in self.programs.items() if view.pid})
+        for stat in self.workers.stats.values():
+            hear_worker(self.states, owners, stat)
+        ranged = [pool for pool in self.settings.pools if pool.least < pool.most]
+        if ranged:
+            self._depths = await asyncio.to_thread(self._broker.depths, ranged)
