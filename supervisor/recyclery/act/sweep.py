@@ -1,9 +1,11 @@
-"""Has the profile folders swept that `browser()` made and whose owners are gone."""
+"""Has swept what nobody owns any more: profiles of `browser()`, sockets of dead Chromes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+
+from recyclery.act.sockets import sweep_sockets
 
 log = logging.getLogger("recyclery")
 
@@ -30,13 +32,13 @@ class Sweeper:
 
 async def sweep() -> None:
     """Sweep once."""
-    removed = await asyncio.to_thread(sweep_profiles)
+    removed = await asyncio.to_thread(sweep_all)
     if removed:
         log.debug("swept %s", ", ".join(map(str, removed)))
 
 
-def sweep_profiles() -> list[object]:
-    """Remove the folders whose owner no longer holds their lock; return them."""
-    from recyclery_worker.browser.profiles import sweep_profiles as sweep_now  # noqa: PLC0415
+def sweep_all() -> list[object]:
+    """Remove the profiles whose owner no longer holds their lock, and dead sockets; return what is gone."""
+    from recyclery_worker.browser.profiles import sweep_profiles  # noqa: PLC0415
 
-    return [*sweep_now()]
+    return [*sweep_profiles(), *sweep_sockets()]
