@@ -24,6 +24,14 @@ HARDENED = (
 RUNTIME_DIR = "/run/recyclery"
 
 
+BOTH_RUN = [["governor", "RUNNING"], ["slow", "RUNNING"]]
+
+
+def states(table: str) -> list[list[str]]:
+    """Return the programs with their states as supervisorctl prints them."""
+    return [line.split()[:2] for line in table.splitlines()]
+
+
 class Hardened:
     """The supervisor in its container, and commands beside it."""
 
@@ -88,12 +96,10 @@ def test_it_works_read_only_as_nobody_without_capabilities(hardened: Hardened) -
     assert "Read-only file system" in hardened.output
     assert "slow | CapBnd:\t0000000000000000" in hardened.output
     configuration = f"{RUNTIME_DIR}/supervisord.conf"
-    control = hardened.run(sys.executable, "-m", "supervisor.supervisorctl", "-c", configuration, "status")
-    assert [line.split()[:2] for line in control.stdout.splitlines()] == [
-        ["governor", "RUNNING"],
-        ["slow", "RUNNING"],
-    ]
+    control = (sys.executable, "-m", "supervisor.supervisorctl", "-c", configuration, "status")
+    wait_for(lambda: states(hardened.run(*control).stdout) == BOTH_RUN, "supervisorctl says so, too")
     wait_for(lambda: hardened.run(sys.executable, "-m", "recyclery.health").stdout == "healthy\n", "healthy")
     os.kill(hardened.pid, 15)
     assert hardened.process.wait(30) == 0
+    assert "exited: governor" not in hardened.output, hardened.output
     assert "Traceback" not in hardened.output

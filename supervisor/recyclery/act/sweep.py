@@ -1,11 +1,11 @@
-"""Has swept what nobody owns any more: profiles of `browser()`, sockets of dead Chromes."""
+"""Has swept what nobody owns any more: profiles of `browser()`, what dead Chromes left."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from recyclery.act.sockets import sweep_sockets
+from recyclery.act.abandoned import sweep_abandoned
 
 log = logging.getLogger("recyclery")
 
@@ -38,7 +38,7 @@ async def sweep() -> None:
 
 
 def sweep_all() -> list[object]:
-    """Remove the profiles whose owner no longer holds their lock, and dead sockets; return what is gone."""
+    """Remove the profiles whose owner no longer holds their lock, and what Chromes left unseen; return them."""
     from recyclery_worker.browser.profiles import sweep_profiles  # noqa: PLC0415
 
-    return [*sweep_profiles(), *sweep_sockets()]
+    return [*sweep_profiles(), *sweep_abandoned()]
