@@ -70,6 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     routes.add_argument("--json", action="store_true", help="print one JSON object")
     routes.set_defaults(command=routes_command)
 
+    doctor = commands.add_parser("doctor", help="look at all that a deployment rests on; exit 1 on a failure")
+    doctor.add_argument(
+        "--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one"
+    )
+    doctor.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
+    doctor.add_argument("--single", action="store_true", help="for one worker on high,default,low")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(command=doctor_command)
+
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
@@ -122,6 +131,15 @@ def routes_command(args: argparse.Namespace) -> int:
 
     line = CommandLine(config=args.config, app=args.app, single=args.single)
     return print_routes(line, as_json=args.json)
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """`recyclery doctor`."""
+    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.report.doctor import print_findings  # noqa: PLC0415
+
+    line = CommandLine(config=args.config, app=args.app, single=args.single)
+    return print_findings(line, as_json=args.json)
 
 
 def set_command(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
+def wait_for(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
     """Look again and again until something true is seen; return it. Fails with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

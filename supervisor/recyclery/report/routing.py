@@ -42,6 +42,13 @@ class Routing:
 
 
 def read_routing(name: str) -> Routing:
+    """Import the app and ask its router; raises UnusableApp."""
+    app = import_app(name)
+    with output_as_errors():
+        return routing_of(app)
+
+
+def import_app(name: str) -> Celery:
     """Import the app, as `celery -A` takes it, from the working directory; raises UnusableApp."""
     sys.path.insert(0, str(Path.cwd()))
     with output_as_errors():
@@ -49,10 +56,10 @@ def read_routing(name: str) -> Routing:
             app = find_app(name)
             app.loader.import_default_modules()
             app.finalize()
-            return routing_of(app)
         except (Exception, SystemExit) as error:  # the app's own code may raise anything, or leave
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise UnusableApp(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})") from None
+    return app
 
 
 def routing_of(app: Celery) -> Routing:
