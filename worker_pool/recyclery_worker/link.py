@@ -78,6 +78,16 @@ class Reclaim(msgspec.Struct, frozen=True, tag="reclaim"):
     generation: str
 
 
+class Fell(msgspec.Struct, frozen=True, tag="fell"):
+    """Tell what was seen of a pool child that is gone with a task in hand, any worker's; answered by `Done`."""
+
+    pid: int
+    task_id: str
+    tree_bytes: int
+    how: str = ""
+    """Why it is gone, where that is known."""
+
+
 class ChildStat(msgspec.Struct, frozen=True):
     """One pool child as the worker's main process sees it."""
 
@@ -113,6 +123,8 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """Under which its unacknowledged messages are kept; empty where its broker gives them back by itself."""
     reclaimed: int = 0
     """Messages that it has given back for dead workers."""
+    parked: int = 0
+    """Tasks that are parked, whoever parked them."""
     holding: bool | None = None
     """Whether it takes no tasks because it was told so; None where it cannot be told so."""
 
@@ -127,7 +139,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim
+Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim | Fell
 Reply = WorkerStat | Done | Refused
 
 _encoder = msgspec.json.Encoder()

@@ -16,6 +16,7 @@ from recyclery_worker.delivery.keeper import LeaseStep, keep_own_keys, keeper
 from recyclery_worker.early import find_browser_early
 from recyclery_worker.fit import read_fit
 from recyclery_worker.hooks import found_hooks
+from recyclery_worker.parking.plugin import GateStep, describe_lack
 from recyclery_worker.server import LinkServer
 
 logger = get_logger(__name__)
@@ -61,10 +62,13 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     note_keys = keep_own_keys(sender.app, sender.hostname)
     if keeper() is not None:
         steps.add(LeaseStep)
+    note_parking = describe_lack(sender.app)
+    if not note_parking:
+        steps.add(GateStep)
 
     def say(**_: Any) -> None:
         logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found_hooks()))
-        for line in filter(None, (note, note_keys)):
+        for line in filter(None, (note, note_keys, note_parking)):
             logger.warning("%s", line)
         # Before any fork: the children inherit what was found.
         try:

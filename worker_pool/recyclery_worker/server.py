@@ -20,6 +20,7 @@ from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     ChildStat,
     Done,
+    Fell,
     Hold,
     Reclaim,
     Refused,
@@ -35,6 +36,7 @@ from recyclery_worker.link import (
     now,
     worker_socket,
 )
+from recyclery_worker.parking.plugin import note_fell
 from recyclery_worker.running import running_tasks
 
 logger = get_logger(__name__)
@@ -158,6 +160,8 @@ def carry_out(worker: Any, holding: Holding, request: Request) -> Reply:
             return stat(worker, holding)
         case Reclaim(generation=generation):
             refusal = reclaim_soon(generation)
+        case Fell():
+            refusal = note_fell(worker.app, request)
         case Hold():
             refusal = hold(worker, holding, request.seconds)
         case _:
@@ -230,5 +234,6 @@ def stat(worker: Any, holding: Holding) -> WorkerStat:
         sent=now(),
         generation=kept.generation.id if (kept := keeper()) else "",
         reclaimed=kept.reclaimed if kept else 0,
+        parked=kept.parked if kept else 0,
         holding=holding.on if worker.use_eventloop else None,
     )

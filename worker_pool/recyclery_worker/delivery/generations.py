@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import redis
 
+from recyclery_worker.parking.records import started_key
+
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 2.0
 GENERATIONS = "recyclery:generations"
@@ -114,7 +116,7 @@ class Book:
         with self.client.pipeline() as pipe:
             pipe.zrem(self.prefix + LEASES, generation.id)
             pipe.hdel(self.prefix + GENERATIONS, generation.id)
-            pipe.delete(self.prefix + keys["unacked_mutex_key"])
+            pipe.delete(self.prefix + keys["unacked_mutex_key"], self.prefix + started_key(generation.id))
             pipe.execute()
         return True
 

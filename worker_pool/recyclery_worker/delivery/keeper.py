@@ -26,6 +26,8 @@ from recyclery_worker.delivery.generations import (
 )
 from recyclery_worker.delivery.reclaim import reclaim
 from recyclery_worker.link import now
+from recyclery_worker.parking.lot import Lot
+from recyclery_worker.parking.starts import Starts
 
 logger = get_logger(__name__)
 
@@ -38,6 +40,8 @@ class Keeper:
         self.valid_until = 0.0
         self.lost = False
         self.reclaimed = 0
+        self.parked = 0
+        self.starts = Starts(generation.id)
         self._app = app
         self._wanted: queue.Queue[str | None] = queue.Queue()
         self._thread: threading.Thread | None = None
@@ -108,6 +112,9 @@ class Keeper:
         """Renew and reclaim, until told to end; raises when Redis does not answer."""
         while True:
             self._renew(book)
+            lot = Lot(book.client, book.prefix)
+            self.starts.renew(lot)
+            self.parked = lot.count_parked()
             # After Redis was away all leases look old: their holders get as long to renew them as we had.
             if now() - self._heard_since > LEASE_SECONDS:
                 for dead in book.list_dead():
@@ -117,6 +124,8 @@ class Keeper:
             except queue.Empty:
                 continue
             if wanted is None:
+                # Nothing runs any more. What was cut off was so by our own end, and did not die of itself.
+                self.starts.clear(lot)
                 return False
             found = book.find(wanted)
             if found is not None:

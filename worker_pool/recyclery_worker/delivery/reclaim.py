@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recyclery_worker.delivery.generations import Generation, connected, open_book
+from recyclery_worker.parking.mourn import note_deaths
 
 
 def reclaim(app: Any, generation: Generation) -> int:
@@ -20,6 +21,7 @@ def reclaim(app: Any, generation: Generation) -> int:
         if tags:
             book.fence(generation)
             tags = book.held_tags(generation)
+            note_deaths(channel, generation, tags)
         for tag in tags:
             # The newest first: tasks are taken from the right, and there the oldest is to be outermost.
             channel.qos.restore_by_tag(tag, leftmost=False)
