@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from recyclery import __version__, demo
+from recyclery.report import parked
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         "values",
         metavar="KEY=VALUE",
         nargs="+",
-        help="a pool's concurrency, max_tasks_per_child or reap_leftover_browsers; "
+        help="a pool's concurrency, max_tasks_per_child, reap_leftover_browsers or max_task_deaths; "
         "of memory its limit and levels; of browsers when they are runaways; values as in recyclery.toml",
     )
     change.set_defaults(command=set_command)
@@ -78,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--single", action="store_true", help="for one worker on high,default,low")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(command=doctor_command)
+
+    parked_parser = commands.add_parser(
+        "parked", help="tasks that kept killing their process: what to do with them"
+    )
+    parked.add_arguments(parked_parser)
+    parked_parser.set_defaults(command=parked.main)
 
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)

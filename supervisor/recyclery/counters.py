@@ -20,6 +20,8 @@ class Counters:
     reaped: int = 0
     grid_ended: int = 0
     recycles: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
+    parked: int = 0
+    """Tasks that wait in the parked list, by the workers' own word."""
     reclaimed_by: dict[tuple[str, int], int] = field(default_factory=dict)
     """How many messages each worker has given back for dead ones, by its own word."""
     preempted: set[Owner] = field(default_factory=set)
@@ -34,6 +36,10 @@ class Counters:
     def count_reclaimed(self, stats: Iterable[WorkerStat]) -> None:
         """Take down what the workers say they have given back."""
         self.reclaimed_by |= {(stat.pool, stat.pid): stat.reclaimed for stat in stats if stat.reclaimed}
+
+    def count_parked(self, stats: Iterable[WorkerStat]) -> None:
+        """Take down what the workers say is parked; all of them look at one list, some a little earlier."""
+        self.parked = max((stat.parked for stat in stats), default=self.parked)
 
     @property
     def reclaimed(self) -> int:

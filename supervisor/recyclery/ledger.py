@@ -20,11 +20,13 @@ from recyclery.decide.actions import (
     Replace,
     Retire,
     Scale,
+    TellFell,
     Tune,
 )
+from recyclery.decide.fallen import find_fallen
 from recyclery.decide.holders import follow_holders
 from recyclery.decide.model import RISK, PoolModel
-from recyclery.decide.past import Holder, Past, is_recent
+from recyclery.decide.past import Fallen, Holder, Past, is_recent
 from recyclery.decide.scale import note_work
 from recyclery.decide.silence import Silence, follow_silences
 from recyclery.observe.snapshot import Owner, Snapshot
@@ -64,6 +66,7 @@ class Ledger:
     _busy_since: dict[str, float] = field(default_factory=dict)
     _idle_since: dict[str, float] = field(default_factory=dict)
     _gone: dict[Owner, Gone] = field(default_factory=dict)
+    _fallen: tuple[Fallen, ...] = ()
     _last: Snapshot | None = None
 
     def past(self, models: Mapping[str, PoolModel], risk: float = RISK) -> Past:
@@ -81,6 +84,7 @@ class Ledger:
             idle_since=self._idle_since,
             preempted=self.preempted,
             holders=self.holders,
+            fallen=self._fallen,
             silences=self.silences,
             known_strangers=frozenset(
                 process.key for process in (self._last.strangers if self._last is not None else ())
@@ -91,7 +95,8 @@ class Ledger:
         """Tell whether an action is worth a line: a notice or a hold that only goes on is not."""
         if isinstance(action, Notice):
             return not is_recent(self.said.get(action.kind), at, SAY_AGAIN_SECONDS)
-        return not (isinstance(action, Hold) and action.renewed)
+        # A word on a child that may just have left tells nobody else anything.
+        return not (isinstance(action, TellFell) or (isinstance(action, Hold) and action.renewed))
 
     def note(self, action: Action, outcome: Outcome, at: float) -> None:
         """Take down what was done and whether it was."""
@@ -139,8 +144,10 @@ class Ledger:
     def begin(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat], settings: Settings) -> list[str]:
         """Compare a snapshot with the one before; return lines on the children that have left meanwhile."""
         self._notice_gone(snapshot)
+        self._fallen = find_fallen(self._last, snapshot, self.counters.preempted) if self._last else ()
         self.holders = follow_holders(self.holders, snapshot, map(holder_of, stats.values()))
         self.counters.count_reclaimed(stats.values())
+        self.counters.count_parked(stats.values())
         lines = [*self._tell_oom_kills(snapshot), *self._settle_gone(snapshot, stats)]
         living = {child.owner for child in snapshot.children}
         self.retired = {

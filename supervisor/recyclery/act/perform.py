@@ -25,6 +25,7 @@ from recyclery.decide.actions import (
     Replace,
     Retire,
     Scale,
+    TellFell,
     Tune,
 )
 from recyclery.init.programs import supervisor_socket
@@ -60,6 +61,14 @@ async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], in
                 link.Reclaim(generation=action.generation),
                 f"reclaim what {action.pool} held: {action.reason}",
                 f"{action.through} gives it back",
+            )
+        case TellFell(through=through, fell=fell):
+            return await ask(
+                runtime_dir,
+                through,
+                fell,
+                f"note that {fell.pid} died with {fell.tree_bytes >> 20} MiB amid task {fell.task_id}",
+                f"{through} takes it down",
             )
         case Notice():
             return Outcome(done=True, line=action.text)

@@ -19,7 +19,7 @@ from recyclery.config.keys import (
 )
 from recyclery.config.settings import Pool, Settings
 
-LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers")
+LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers", "max_task_deaths")
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
 MEMORY = "memory"
 BROWSERS = "browsers"

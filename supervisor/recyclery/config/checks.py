@@ -183,6 +183,7 @@ def concurrency_range(value: Any) -> tuple[int, int | None]:
 
 
 max_tasks_per_child = whole_number(1, 1_000_000)
+max_task_deaths = whole_number(0, 1000)
 percent = whole_number(10, 100)
 risk_percent = number_of("percent", "%", 0.01, 50)
 grace_seconds = number_of("seconds", "s", 1, 3600)

@@ -38,6 +38,7 @@ POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "implementation": checks.implementation,
     "celery_options": checks.celery_options,
     "reap_leftover_browsers": checks.truth,
+    "max_task_deaths": checks.max_task_deaths,
 }
 T = TypeVar("T")
 

@@ -24,6 +24,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     celery_options: tuple[str, ...] = ()
     concurrency_most: int | None = None
     reap_leftover_browsers: bool = True
+    max_task_deaths: int = 3
+    """After so many deaths of its process a task is parked; 0: never."""
 
     @property
     def least(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recyclery.observe.snapshot import Owner, Process, Remains
+from recyclery_worker.link import Fell
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class Collect:
 
     owner: Owner
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellFell:
+    """Tell a worker what was seen of a child that died with a task in hand, for the task's own history."""
+
+    through: str
+    fell: Fell
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,7 @@ Action = (
     | EndSession
     | Collect
     | Reclaim
+    | TellFell
     | Tune
     | Retire
     | Hold

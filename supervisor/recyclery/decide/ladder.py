@@ -12,6 +12,7 @@
 | 5 preempt | `preempt_largest` | the floor is above the hard level |
 | | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
 | | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
+| | `tell_fallen` | a child died with a task in hand: what was seen of it goes into the task's history |
 | | `find_notices` | no recycle would help |
 """
 
@@ -22,6 +23,7 @@ from dataclasses import replace
 
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
+from recyclery.decide.fallen import tell_fallen
 from recyclery.decide.holders import reclaim_dead
 from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
@@ -51,6 +53,7 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
         *end_sessions(snapshot),
         *collect_defunct(snapshot),
         *reclaim_dead(snapshot, past),
+        *tell_fallen(snapshot, past.fallen),
         *hold_pools(left, past, settings),
         *tune_limits(left, past, settings),
         *scale_pools(left, past, settings),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from recyclery.decide.model import RISK, PoolModel, tail_bytes
 from recyclery.decide.silence import Silence
 from recyclery.observe.snapshot import Owner, ProcessKey
+from recyclery_worker.link import Fell
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,14 @@ class Holder:
     pid: int
     children: frozenset[int] = frozenset()
     given_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """A pool's child that was at a task when last seen, and is gone."""
+
+    pool: str
+    fell: Fell
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class Past:
     preempted: float | None = None
     holders: Mapping[str, Holder] = field(default_factory=dict)
     """Who holds messages, by generation."""
+    fallen: tuple[Fallen, ...] = ()
+    """Children that died with a task in hand since the last look."""
     silences: Mapping[Owner, Silence] = field(default_factory=dict)
     """For each child at a task, since when it has done nothing."""
     known_strangers: Set[ProcessKey] = frozenset()

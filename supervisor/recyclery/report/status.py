@@ -35,6 +35,7 @@ def format_status(status: dict[str, Any]) -> str:
         f"OOM kills {container['oom_kills']}",
         f"          read from {container['source']}",
         *format_browsers(browsers),
+        *format_parked(status["tasks"]["parked"]),
     ]
     for name, pool in status["pools"].items():
         depth = "unknown" if pool["queue_depth"] is None else pool["queue_depth"]
@@ -69,6 +70,11 @@ def format_browsers(browsers: dict[str, int]) -> list[str]:
     if browsers["grid_ended"]:
         lines.append(f"          {browsers['grid_ended']} sessions of dead children ended on the Grid")
     return lines
+
+
+def format_parked(parked: int) -> list[str]:
+    """Return a line where tasks wait for a person."""
+    return [f"parked    {parked} after repeated deaths: `recyclery parked list`"] if parked else []
 
 
 def mib(size_bytes: int) -> str:

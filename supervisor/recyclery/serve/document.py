@@ -60,7 +60,7 @@ def build_status(
             for pool in settings.pools
         },
         browsers=build_browsers(snapshot, ledger, settings.browsers),
-        tasks=TaskStatus(reclaimed=ledger.counters.reclaimed, parked=0),
+        tasks=TaskStatus(reclaimed=ledger.counters.reclaimed, parked=ledger.counters.parked),
         governor=read_governor(),
     )
 

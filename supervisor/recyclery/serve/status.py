@@ -65,7 +65,7 @@ class BrowserStatus(msgspec.Struct):
 
 
 class TaskStatus(msgspec.Struct):
-    """Tasks given back to their queues after a death, and tasks set aside."""
+    """Tasks given back to their queues after a death so far, and tasks that are parked now."""
 
     reclaimed: int
     parked: int
