@@ -28,7 +28,8 @@ def client(fresh_redis: str) -> Iterator[redis.Redis]:
 
 def our_keys(client: redis.Redis) -> list[bytes]:
     found: Any = client.keys("recyclery:*")
-    return [key for key in found if not key.endswith(b":reclaimed")]
+    # Marks of what was given back and of deaths are forgotten with time.
+    return [key for key in found if not key.endswith(b":reclaimed") and b":deaths:" not in key]
 
 
 def begun(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """A Celery worker with our pool and its link, without supervisor or governor beside it."""
 
+import json
 import os
 import random
 import socket
@@ -53,9 +54,13 @@ def bare_worker(
     max_tasks: int = 1000,
     options: tuple[str, ...] = (),
     app: str = "sample_app",
+    max_task_deaths: int = 3,
 ) -> Iterator[BareWorker]:
     """Run a worker of an app of the tests on queue `low` until the block ends."""
     with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
+        # As PID 1 writes it.
+        settings = {"pools": [{"name": "slow", "max_task_deaths": max_task_deaths}]}
+        Path(runtime_dir, "settings.json").write_text(json.dumps(settings))
         environment = {
             **os.environ,
             "CELERY_CUSTOM_WORKER_POOL": "recyclery_worker.pool:TaskPool",

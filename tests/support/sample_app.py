@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -189,3 +190,20 @@ def count_run(number: int) -> int:
 def runs_counted() -> int:
     """Return how often `count_run` ran."""
     return int(counter().get("sample:runs") or 0)
+
+
+@app.task
+def die(path: str, times: int) -> int:
+    """Kill the process that runs this so many times; return which run this is."""
+    runs = Path(path)
+    with runs.open("a") as marks:
+        marks.write("x")
+    if runs.stat().st_size <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return runs.stat().st_size
+
+
+@app.task(acks_on_failure_or_timeout=False, time_limit=1)
+def overrun(path: str) -> None:
+    """Run into the hard time limit, after which this task is given back."""
+    nap_until(path)

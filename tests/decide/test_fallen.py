@@ -1,0 +1,48 @@
+"""Children that died amid a task: whose history is to hear of it, and by whom."""
+
+from dataclasses import replace
+
+import pytest
+
+from recyclery.decide.actions import TellFell
+from recyclery.decide.fallen import OUT_OF_MEMORY, PREEMPTED, find_fallen, tell_fallen
+from recyclery.decide.past import Fallen
+from recyclery.observe.snapshot import Owner, PoolView, Snapshot
+from recyclery_worker.link import Fell
+from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot
+
+BEFORE = snapshot(child(process(30, mib=500), mib=100, task_id="id"))
+FELL = Fell(pid=CHILD.pid, task_id="id", tree_bytes=600 * MIB)
+FAST = PoolView(name="fast", state="running", pid=9)
+
+
+def with_kills(look: Snapshot, kills: int) -> Snapshot:
+    return replace(look, container=replace(look.container, oom_kills=kills))
+
+
+def test_one_that_is_gone_amid_a_task_is_told_with_what_it_held() -> None:
+    assert find_fallen(BEFORE, snapshot(), set()) == (Fallen("slow", FELL),)
+
+
+@pytest.mark.parametrize(("kills", "preempted", "how"), [(1, set(), OUT_OF_MEMORY), (1, {CHILD}, PREEMPTED)])
+def test_what_killed_it_is_told_where_that_is_known(kills: int, preempted: set[Owner], how: str) -> None:
+    ((fallen),) = find_fallen(BEFORE, with_kills(snapshot(), kills), preempted)
+    assert fallen.fell.how == how
+
+
+def test_one_that_lives_or_had_no_task_has_not_fallen() -> None:
+    assert find_fallen(BEFORE, BEFORE, set()) == ()
+    assert find_fallen(snapshot(child()), snapshot(), set()) == ()
+
+
+@pytest.mark.parametrize(
+    ("views", "through"),
+    [
+        ((FAST, slow_view()), "slow"),
+        ((FAST, slow_view(state="stopping")), "fast"),
+        ((slow_view(state="stopping"),), None),
+    ],
+)
+def test_its_own_worker_is_told_else_one_that_listens(views: tuple[PoolView, ...], through: str | None) -> None:
+    told = list(tell_fallen(snapshot(pools=views), (Fallen("slow", FELL),)))
+    assert told == ([TellFell(through=through, fell=FELL)] if through else [])
