@@ -1,5 +1,7 @@
 """Tasks that kill their process, on a real worker: parked at last, and then in a person's hands."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path

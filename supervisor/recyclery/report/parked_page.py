@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from recyclery.report.routes import COLUMNS, shorten_end, shorten_front
-from recyclery_worker.parking.records import Death, ParkedTask
+from recyclery_worker.parking.records import Death, ParkedTask, times
 
 LONGEST_QUEUE = 10
 MIB = 1 << 20
@@ -53,7 +53,7 @@ def format_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
         *paragraph("queue", ",".join(task.queues)),
         *paragraph("parked", f"{utc(task.at)} by {task.node}"),
         *paragraph("arguments", task.arguments),
-        *paragraph("died", f"{len(deaths)} times"),
+        *paragraph("died", times(len(deaths))),
     ]
     for death in deaths:
         where = death.node if death.pid is None else f"{death.node}, pid {death.pid}"

@@ -10,6 +10,7 @@ from typing import Any
 from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker import state
+from celery.worker.request import Request
 
 from recyclery_worker.parking.limit import is_to_be_parked, read_max_deaths
 from recyclery_worker.parking.lot import open_lot
@@ -31,8 +32,12 @@ class Gate:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Start a task; raises TaskRevokedError, by which Celery takes it for done, where it is parked."""
-        report_end, report_failure = options["callback"], options["error_callback"]
-        request = report_failure.__self__
+        report_end: Any = options.get("callback")
+        report_failure: Any = options.get("error_callback")
+        request = getattr(report_failure, "__self__", None)
+        if not isinstance(request, Request):
+            # Some send a bundle of tasks as one, as celery-batches does: nobody is told of their deaths.
+            return self._apply_async(*args, **options)
         run = name_run(request.message.delivery_tag)
         if request.delivery_info["redelivered"]:
             run = self._admit(request)

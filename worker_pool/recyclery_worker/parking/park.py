@@ -12,7 +12,7 @@ from celery.worker import state
 from kombu.utils.json import dumps
 
 from recyclery_worker.parking.lot import Lot
-from recyclery_worker.parking.records import Parked, ParkedTask
+from recyclery_worker.parking.records import Parked, ParkedTask, times
 
 logger = get_logger(__name__)
 
@@ -33,7 +33,7 @@ def park(request: Any, lot: Lot, deaths: int, node: str) -> None:
         return
     if moved:
         failure = Parked(
-            f"its process died {deaths} times while it ran, so it is parked and runs no more by itself; "
+            f"its process died {times(deaths)} while it ran, so it is parked and runs no more by itself; "
             f"`recyclery parked show {request.id}` tells how, `retry` and `drop` decide"
         )
         logger.error("parked %s[%s]: %s", request.name, request.id, failure)

@@ -60,6 +60,11 @@ def name_run(tag: str, deaths_before: int = 0) -> str:
     return f"{tag}/{deaths_before}"
 
 
+def times(count: int) -> str:
+    """Say how often, for people."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def started_key(generation_id: str) -> str:
     """Return the name of a generation's marks, without the prefix."""
     return f"recyclery:{generation_id}:started"
