@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 import subprocess
 import time
 import uuid
@@ -16,6 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from deploy.engine import BASE_IMAGE, BUILD_SECONDS, REDIS_IMAGE, ROOT, skip_without_engine
+from support.ports import free_port
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
@@ -140,13 +140,6 @@ class Compose:
         """Wait until a number more is counted."""
         before = len(self.counts(key))
         wait_for(lambda: len(self.counts(key)) > before, f"more in {key}", 120)
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:
