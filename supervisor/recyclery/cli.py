@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
     run.add_argument("--log-format", metavar="FORMAT", help="text or json (text)")
     run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
+    run.add_argument("--http", metavar="ADDRESS", help="serve /livez and /readyz, such as 127.0.0.1:8080 (off)")
     run.set_defaults(command=run_command)
 
     status = commands.add_parser("status", help="what the supervisor sees now")
@@ -106,6 +107,7 @@ def run_command(args: argparse.Namespace) -> int:
         log_level=args.log_level,
         log_format=args.log_format,
         memory_limit=args.memory_limit,
+        http=args.http,
     )
     return run(line)
 

@@ -55,6 +55,8 @@ from recyclery.observe.reports import bind_reports
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.serve.control import Reaped, control_socket, serve_control
 from recyclery.serve.document import build_status
+from recyclery.serve.http import serve_http
+from recyclery.serve.probes import list_probes
 from recyclery.serve.status import Status
 from recyclery_worker.link import governor_socket, now
 
@@ -108,6 +110,7 @@ class Governor:
         loop.add_signal_handler(signal.SIGUSR1, self._begin_dump)
         server = await serve_control(control_socket(directory), list_commands(self))
         events = asyncio.create_task(self._follow_events())
+        http = asyncio.create_task(serve_http(self.settings.http, list_probes(self._heart)))
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:
             while not self._stopping:
@@ -120,6 +123,7 @@ class Governor:
         finally:
             self._deaths.close()
             events.cancel()
+            http.cancel()
             server.close()
             loop.remove_reader(reports)
             reports.close()

@@ -31,10 +31,19 @@ def find_fault(path: Path, now: float) -> str | None:
         return f"{path} cannot be read: {error}"
     if silent < 0:
         return "the governor has not been heard of since the machine started"
-    if silent > STALE_SECONDS:
-        return f"the governor has not been heard of for {silent:.0f} s"
-    faults = [f"{name} is {state}" for name, state in pools.items() if state not in HEALTHY]
-    return "; ".join(faults) or None
+    return find_silence(silent) or find_ill(pools)
+
+
+def find_silence(seconds: float) -> str | None:
+    """Return what is wrong with a governor whose loop last turned so long ago."""
+    if seconds > STALE_SECONDS:
+        return f"the governor has not been heard of for {seconds:.0f} s"
+    return None
+
+
+def find_ill(pools: Mapping[str, str]) -> str | None:
+    """Return which pools cannot be counted on, by their states."""
+    return "; ".join(f"{name} is {state}" for name, state in pools.items() if state not in HEALTHY) or None
 
 
 def main() -> int:

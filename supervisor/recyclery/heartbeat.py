@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.config.paths import heartbeat_file
@@ -23,6 +24,14 @@ EVERY_SECONDS = 1.0
 log = logging.getLogger("recyclery")
 
 
+@dataclass(frozen=True)
+class Beat:
+    """One sign of life: when it was given (monotonic seconds), and the pools' states by their names."""
+
+    at: float
+    states: Mapping[str, str]
+
+
 class Heart:
     """Gives the signs, not more often than EVERY_SECONDS."""
 
@@ -30,6 +39,7 @@ class Heart:
         self._path = heartbeat_file(runtime_dir)
         self._due = 0.0
         self._writes = True
+        self.last: Beat | None = None
 
     def beat(self, states: Mapping[str, str]) -> None:
         """Say that the loop turned, and the pools' states by their names."""
@@ -38,6 +48,7 @@ class Heart:
         if at < self._due:
             return
         self._due = at + EVERY_SECONDS
+        self.last = Beat(at, dict(states))
         sys.stdout.buffer.write(BEAT)
         sys.stdout.buffer.flush()
         try:

@@ -1,9 +1,11 @@
-"""docker-compose.yml in both of the guide's modes, with the guide's own commands."""
+"""docker-compose.yml in both of the guide's modes, with the guide's own commands.
+
+COMPOSE=docker-compose in the environment runs them with Compose 1.
+"""
 
 import base64
 import json
 import os
-import socket
 import subprocess
 import time
 import uuid
@@ -16,10 +18,12 @@ from urllib.request import Request, urlopen
 import pytest
 
 from deploy.engine import BASE_IMAGE, BUILD_SECONDS, REDIS_IMAGE, ROOT, skip_without_engine
+from support.ports import free_port
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
+COMPOSE = tuple(os.environ.get("COMPOSE", "docker compose").split())
 CREDENTIALS = "tester:a-secret-of-the-test"
 TASKS = "app.infrastructure.celery.tasks"
 UP_SECONDS = 120.0
@@ -44,7 +48,7 @@ class Compose:
     def run(self, *arguments: str, seconds: float = 180.0) -> str:
         """Run a command of it; return what it printed. Fails with its errors."""
         done = subprocess.run(
-            ["docker", "compose", "-p", self.name, *arguments],
+            [*COMPOSE, "-p", self.name, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -53,7 +57,7 @@ class Compose:
             timeout=seconds,
             check=False,
         )
-        assert done.returncode == 0, f"docker compose {' '.join(arguments)}\n{done.stderr[-4000:]}"
+        assert done.returncode == 0, f"{' '.join((*COMPOSE, *arguments))}\n{done.stderr[-4000:]}"
         return done.stdout.strip()
 
     def up(self, *profile: str) -> None:
@@ -142,13 +146,6 @@ class Compose:
         wait_for(lambda: len(self.counts(key)) > before, f"more in {key}", 120)
 
 
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(url: str) -> bool:
     """Tell whether a URL gives 200."""
     try:
@@ -161,9 +158,9 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def compose() -> Iterator[Compose]:
     skip_without_engine(BASE_IMAGE, REDIS_IMAGE)
-    version = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True, check=False)
+    version = subprocess.run([*COMPOSE, "version"], capture_output=True, text=True, check=False)
     if version.returncode != 0:
-        pytest.skip(f"no docker compose: {version.stderr.strip()}")
+        pytest.skip(f"no {' '.join(COMPOSE)}: {version.stderr.strip()}")
     project = Compose(ROOT)
     project.run("--profile", "*", "build", seconds=2 * BUILD_SECONDS)
     try:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from recyclery.config.load import CommandLine, load
+from recyclery.heartbeat import Heart
+from recyclery.serve.probes import list_probes
 
 ROOT = Path(__file__).parents[2]
 FILES = ("railway.worker-fast.json", "railway.worker-slow.json")
@@ -17,6 +19,8 @@ FILES = ("railway.worker-fast.json", "railway.worker-slow.json")
 BUILD = {"builder": {"DOCKERFILE", "RAILPACK"}, "dockerfilePath": str, "watchPatterns": list}
 DEPLOY = {
     "drainingSeconds": int,
+    "healthcheckPath": str,
+    "healthcheckTimeout": int,
     "overlapSeconds": int,
     "numReplicas": int,
     "restartPolicyMaxRetries": int,
@@ -63,8 +67,11 @@ def test_a_supervisor_that_ends_badly_is_started_again(document: dict[str, Any])
     assert document["deploy"]["restartPolicyType"] == "ALWAYS"
 
 
-def test_no_http_is_probed_where_no_port_is_opened(document: dict[str, Any]) -> None:
-    assert "healthcheckPath" not in document["deploy"]
+def test_railway_probes_a_path_that_answers_on_the_port_it_names(document: dict[str, Any], tmp_path: Path) -> None:
+    assert document["deploy"]["healthcheckPath"] in list_probes(Heart(tmp_path))
+    settings = load(CommandLine(), {"CELERY_APP": "app", "PORT": "8080"})
+    assert settings.http is not None
+    assert (settings.http.host, settings.http.port) == ("", 8080)
 
 
 def test_no_dockerfile_uses_what_railway_refuses() -> None:

@@ -126,6 +126,16 @@ def test_a_full_pipe_whose_reader_died_does_not_keep_the_loop_busy() -> None:
     os.close(writer)
 
 
+def test_a_file_that_others_write_to_as_well_keeps_all_lines(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        log.write(b"a shell\n")
+        outlet = Outlet(note_dropped, log.fileno())
+        outlet.put(b"the supervisor\n")
+        outlet.drain(1)
+        log.write(b"the shell again\n")
+    assert (tmp_path / "log").read_bytes() == b"a shell\nthe supervisor\nthe shell again\n"
+
+
 def test_a_reader_that_is_gone_does_not_stop_the_supervisor() -> None:
     reader, writer = os.pipe()
     os.close(reader)

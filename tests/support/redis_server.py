@@ -1,7 +1,6 @@
 """A real Redis for tests and demos."""
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,8 @@ from typing import Any
 
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis
+
+from support.ports import free_port
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -63,7 +64,7 @@ def find_redis_server() -> Path:
 def _start(directory: Path) -> tuple["subprocess.Popen[bytes]", str]:
     # Between picking a free port and the server's taking it somebody else may: then try another.
     for _ in range(ATTEMPTS):
-        port = _pick_port()
+        port = free_port()
         url = f"redis://127.0.0.1:{port}/0"
         address = ["--bind", "127.0.0.1", "--port", str(port)]
         storage = ["--dir", str(directory), "--save", "", "--appendonly", "no"]
@@ -99,9 +100,3 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
-
-
-def _pick_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -25,7 +25,7 @@ MEMORY = "memory"
 BROWSERS = "browsers"
 START_KEYS = (
     *("app", "log_level", "grace_seconds", "log_format"),
-    *("max_deaths", "death_window_seconds", "watchdog_seconds"),
+    *("max_deaths", "death_window_seconds", "watchdog_seconds", "http"),
 )
 
 

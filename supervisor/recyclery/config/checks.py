@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any
 
+from recyclery.config.settings import Address
 from recyclery.sizes import parse_size
 
 LOG_FORMATS = ("text", "json")
@@ -13,6 +15,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
 # Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
+HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
 APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
 
 
@@ -119,6 +122,24 @@ def log_format(value: Any) -> str:
     if value not in LOG_FORMATS:
         raise Refused(f"one of {', '.join(LOG_FORMATS)}")
     return str(value)
+
+
+def http_address(value: Any) -> Address | None:
+    """Return where to serve HTTP, None for `off`: a port (of every interface), or ADDRESS:PORT."""
+    refused = Refused("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, or off")
+    if value == "off":
+        return None
+    found = isinstance(value, int | str) and HTTP_ADDRESS.fullmatch(str(value))
+    if not found or not 1 <= int(found["port"]) <= 65535:
+        raise refused
+    host = found["v6"] or found["host"] or ""
+    try:
+        is_right = host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"])
+    except ValueError:
+        raise refused from None
+    if not is_right:
+        raise refused
+    return Address(host=host, port=int(found["port"]))
 
 
 def app_name(value: Any) -> str:

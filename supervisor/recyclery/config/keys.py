@@ -18,6 +18,7 @@ TOP_KEYS: dict[str, Callable[[Any], Any]] = {
     "max_deaths": checks.max_deaths,
     "death_window_seconds": checks.death_window_seconds,
     "watchdog_seconds": checks.watchdog_seconds,
+    "http": checks.http_address,
 }
 MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
     "limit_bytes": checks.size_or_auto,

@@ -12,7 +12,7 @@ from recyclery.config import checks
 from recyclery.config.file import File, load_file
 from recyclery.config.keys import POOL_KEYS, BadConfiguration, checked, with_levels, with_values
 from recyclery.config.paths import find_runtime_dir, find_state_dir
-from recyclery.config.settings import BUILT_IN, SINGLE, Browsers, Memory, Pool, Settings
+from recyclery.config.settings import BUILT_IN, SINGLE, Address, Browsers, Memory, Pool, Settings
 
 POOL_VARIABLES = {
     "queues": "CELERY_QUEUES",
@@ -33,6 +33,7 @@ class CommandLine:
     log_level: str | None = None
     log_format: str | None = None
     memory_limit: str | None = None
+    http: str | None = None
 
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
             ("RECYCLERY_WATCHDOG", given.get("RECYCLERY_WATCHDOG")),
             default=file.top.get("watchdog_seconds", 30.0),
         ),
+        http=choose_http(line, given, file),
     )
 
 
@@ -111,6 +113,22 @@ def choose(check: Callable[[Any], T], *sources: tuple[str, Any], default: T) -> 
         if value is not None:
             return checked(check, name, value, source_of(name))
     return default
+
+
+def choose_http(line: CommandLine, given: Mapping[str, str], file: File) -> Address | None:
+    """Return where to serve HTTP and who said so; PORT is how platforms say where they probe."""
+    address: Address | None = file.top.get("http")
+    origin = f"http is {str(address)!r} (in {file.name})"
+    for variable, value in (
+        ("--http", line.http),
+        ("RECYCLERY_HTTP", given.get("RECYCLERY_HTTP")),
+        ("PORT", given.get("PORT")),
+    ):
+        if value is not None:
+            address = checked(checks.http_address, variable, value, source_of(variable))
+            origin = f"{variable} is {value!r} ({source_of(variable)})"
+            break
+    return address and replace(address, origin=origin)
 
 
 def source_of(name: str) -> str:

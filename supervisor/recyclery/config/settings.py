@@ -61,6 +61,18 @@ class Browsers(msgspec.Struct, frozen=True, kw_only=True):
     max_age_seconds: float = 21600.0
 
 
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where HTTP is served: an IP address or `localhost` ("": every interface), and how that was said."""
+
+    host: str
+    port: int
+    origin: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `recyclery run` goes by."""
 
@@ -76,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_deaths: int = 5
     death_window_seconds: float = 300.0
     watchdog_seconds: float = 30.0
+    http: Address | None = None
 
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class Outlet:
     def __init__(self, note_dropped: Callable[[int], bytes], fd: int = 1) -> None:
         self.fd = open_without_blocking(fd)
         # Where it may wait, POLLOUT on a pipe promises that PIPE_BUF bytes do not (pipe(7)).
-        self._never_waits = not os.get_blocking(self.fd)
+        self._never_waits = is_file(self.fd) or not os.get_blocking(self.fd)
         self.dropped_in_all = 0
         self.buffered_bytes = 0
         self._note_dropped = note_dropped
@@ -98,13 +99,21 @@ class Outlet:
                 self.handle_write_event()
 
 
+def is_file(fd: int) -> bool:
+    """Tell whether a descriptor is of a plain file, on which a write never waits for a reader."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
 def open_without_blocking(fd: int) -> int:
     """Return another descriptor of the same pipe, terminal or file, on which a write never waits.
 
     The given one stays as it is: its flags are shared with other processes. Where it cannot be opened anew (a
     socket, or a pipe of root's) it is used itself: as PID 1, who shares it with nobody, without waiting; else
-    with writes that fit.
+    with writes that fit. A file is used itself too: opened anew it would have a position of its own, and a
+    shell that writes to it as well would write over our lines.
     """
+    if is_file(fd):
+        return fd
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

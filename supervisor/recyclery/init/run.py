@@ -15,11 +15,13 @@ from pathlib import Path
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
+from recyclery.config.settings import Address
 from recyclery.config.stored import write_settings
 from recyclery.init import exit_codes
 from recyclery.init.outlet import Outlet
 from recyclery.init.programs import write_configuration
 from recyclery.init.subreaper import become_subreaper, sweep_descendants
+from recyclery.serve.listen import open_listener
 
 # A chromedriver may have to be downloaded, which has a limit of its own.
 APP_CHECK_SECONDS = 180.0
@@ -38,6 +40,7 @@ def run(line: CommandLine) -> int:
         settings = load(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
         lock = lock_runtime_dir(settings.runtime_dir)
+        check_listening(settings.http)
         broker_url = check_app(settings.app)
     except (BadConfiguration, UnusableDirectory) as error:
         say(f"recyclery: {error}\n")
@@ -101,6 +104,19 @@ def lock_runtime_dir(directory: Path) -> RuntimeLock:
         raise BadConfiguration(
             f"another supervisor (pid {holder}) uses {directory}: "
             "stop it, or set RECYCLERY_RUNTIME_DIR to another folder"
+        ) from None
+
+
+def check_listening(address: Address | None) -> None:
+    """Raise BadConfiguration where the governor could not listen."""
+    if address is None:
+        return
+    try:
+        open_listener(address).close()
+    except OSError as error:
+        raise BadConfiguration(
+            f"{address.origin}: nothing can listen there: {os.strerror(error.errno or 0)}; "
+            "choose another address or port, or RECYCLERY_HTTP=off"
         ) from None
 
 
