@@ -66,7 +66,8 @@ class Handoffs:
     def follow(self, snapshot: Snapshot) -> Iterator[str]:
         """Compare with what runs; yield a line for each successor that has gone before it took over."""
         for pool, successor in list(self._successors.items()):
-            view = next((view for view in snapshot.workers if view.slot == successor.slot), None)
+            slots = (*snapshot.workers, *snapshot.vacant)
+            view = next((view for view in slots if view.slot == successor.slot), None)
             if view is not None and is_up(view):
                 successor.seen = True
                 if view in snapshot.pools:

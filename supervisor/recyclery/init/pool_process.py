@@ -136,8 +136,8 @@ class PoolProcess(OurProcess):
             self.had_to_be_killed |= options.mood == SupervisorStates.SHUTDOWN
             if self.draining:
                 options.logger.warn(
-                    f"{self.config.name}: has tasks still, {options.settings.drain_seconds:g} s after it was "
-                    "told to leave (drain_seconds): killed, and they go back to their queues"
+                    f"{self.config.name}: still not done {options.settings.drain_seconds:g} s after it was "
+                    "told to leave (drain_seconds): killed, and its tasks go back to their queues"
                 )
         problem: str | None = super().kill(sig)
         return problem

@@ -87,6 +87,7 @@ class Observer:
             container=self._read_container(supervision, children),
             pools=serving,
             others=others,
+            vacant=tuple(view for view in views if view not in serving and view not in others),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
             defunct=count_defunct(processes, owners, {*mains, self._supervisor}),

@@ -187,6 +187,8 @@ class Snapshot:
     defunct: int
     others: tuple[PoolView, ...] = ()
     """Workers beside those: a successor that starts, or a former worker that drains."""
+    vacant: tuple[PoolView, ...] = ()
+    """Slots in which nothing runs, beside those."""
     strangers: tuple[Process, ...] = ()
     """Browser processes that no pool started."""
     remains: tuple[Remains, ...] = ()
