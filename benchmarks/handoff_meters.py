@@ -33,11 +33,12 @@ class Consumers:
         self._link.close()
 
     def _listen(self) -> None:
-        wanted = f'"BRPOP" "{QUEUE}"'.encode()
+        # With the worker's other queues, in any order: kombu asks for them by turns.
+        queue = f'"{QUEUE}"'.encode()
         with self._link.makefile("rb") as lines:
             for line in lines:
                 # +1700000000.123456 [0 127.0.0.1:40000] "BRPOP" "high" ...
-                if wanted in line:
+                if b' "BRPOP" ' in line and queue in line:
                     when, _, address = line[1:].split(b" ", 3)[:3]
                     first, _ = self.spans.get(address, (float(when), 0.0))
                     self.spans[address] = first, float(when)
