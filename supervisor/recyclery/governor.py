@@ -25,12 +25,14 @@ from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
 from recyclery.decide.actions import (
+    Abandon,
     Action,
     Clean,
     Collect,
     EndSession,
     Evict,
     Hold,
+    Leave,
     Notice,
     Preempt,
     Reap,
@@ -53,10 +55,11 @@ from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.reports import bind_reports
 from recyclery.observe.snapshot import Owner, Snapshot
-from recyclery.serve.control import Reaped, control_socket, serve_control
+from recyclery.serve.control import Problem, Reaped, control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.http import serve_http
 from recyclery.serve.probes import list_probes
+from recyclery.serve.recycle import Recycling, tell_recycling, why_not
 from recyclery.serve.status import Status
 from recyclery_worker.link import governor_socket, now
 
@@ -199,7 +202,7 @@ class Governor:
         await self._carry_out(action, at)
 
     async def _carry_out(self, action: Action, at: float) -> Outcome:
-        outcome = await perform(action, self.settings.runtime_dir, self._observer.read_floor)
+        outcome = await perform(action, self.settings.runtime_dir, self._slots(), self._observer.read_floor)
         # What goes well of itself, and often, is of no interest to a person.
         worth = self.ledger.is_news(action, at) and not isinstance(action, Collect | Clean)
         log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
@@ -215,14 +218,19 @@ class Governor:
     def _foresee(self, action: Action) -> None:
         """Take what a worker was told for what it does, until it says so itself."""
         match action:
-            case Replace(pool=pool):
-                self.hearsay.workers.note_draining(self.hearsay.programs[pool])
+            case Replace() | Leave() | Abandon():
+                self.hearsay.hurry()
+                self._wake.set()
             case Hold(pool=pool, on=on):
-                self.hearsay.workers.note_change(pool, holding=on)
+                self.hearsay.workers.note_change(self._slots()[pool], holding=on)
             case Tune(pool=pool, max_tasks=max_tasks):
-                self.hearsay.workers.note_change(pool, max_tasks_per_child=max_tasks)
+                self.hearsay.workers.note_change(self._slots()[pool], max_tasks_per_child=max_tasks)
             case Scale(pool=pool, concurrency=concurrency):
-                self.hearsay.workers.note_change(pool, concurrency=concurrency)
+                self.hearsay.workers.note_change(self._slots()[pool], concurrency=concurrency)
+
+    def _slots(self) -> dict[str, str]:
+        """Return the slot of each pool's worker."""
+        return {view.name: view.slot for view in self.snapshot.pools} if self.snapshot is not None else {}
 
     async def status(self) -> Status:
         """Return the status document; the dear readings are made in a thread."""
@@ -257,7 +265,26 @@ class Governor:
             strangers=0 if strangers else census.strangers,
         )
 
+    async def recycle(self, pool: str) -> Recycling | Problem:
+        """Have a pool's worker replaced as soon as it can be; tell of the one that is to go."""
+        await self.hearsay.ask_programs()
+        async with self._acting:
+            snapshot = self._observe()
+        refusal = why_not(pool, snapshot, self.ledger.handoffs)
+        if refusal is not None:
+            return Problem(error=refusal)
+        self.ledger.handoffs.ask(pool)
+        self._wake.set()
+        return tell_recycling(pool, snapshot, self.ledger.handoffs) or Problem(error=f"{pool} is gone")
+
+    def recycling(self, pool: str) -> Recycling | Problem:
+        """Tell how far a pool's replacement is."""
+        found = tell_recycling(pool, self.snapshot, self.ledger.handoffs) if self.snapshot is not None else None
+        return found or Problem(error=f"{pool!r} is not known yet")
+
     def _reread(self) -> None:
+        self.ledger.handoffs.retry()
+        self.hearsay.hurry()
         self.follow(load_settings(self.settings.runtime_dir))
 
     def follow(self, settings: Settings) -> None:

@@ -38,7 +38,7 @@ class Learning:
 
     def take_in(self, snapshot: Snapshot) -> None:
         """Learn from one look at all children."""
-        mains = {view.pid: view.state == "running" for view in snapshot.pools}
+        mains = {view.pid: view.state == "running" for view in snapshot.workers}
         for child in snapshot.children:
             # One that ended as it was read holds nothing; a main process that still starts is no child yet.
             if child.task_id is None and child.tree_bytes and mains.get(child.owner.pid, True):

@@ -9,10 +9,12 @@ from recyclery.act.outcome import Outcome
 from recyclery.config.settings import Settings
 from recyclery.counters import Counters
 from recyclery.decide.actions import (
+    Abandon,
     Action,
     EndSession,
     Evict,
     Hold,
+    Leave,
     Notice,
     Preempt,
     Reap,
@@ -29,6 +31,7 @@ from recyclery.decide.model import RISK, PoolModel
 from recyclery.decide.past import Fallen, Holder, Past, is_recent
 from recyclery.decide.scale import note_work
 from recyclery.decide.silence import Silence, follow_silences
+from recyclery.handoffs import Handoffs
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import WorkerStat
 
@@ -41,9 +44,10 @@ WORD_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A child that has gone, and what it held when last seen."""
+    """A child that has gone, its worker's slot, and what it held when last seen."""
 
     owner: Owner
+    slot: str
     tree_bytes: int
     noticed: float
 
@@ -55,6 +59,7 @@ class Ledger:
     counters: Counters = field(default_factory=Counters)
     retired: dict[Owner, float] = field(default_factory=dict)
     replaced: dict[str, float] = field(default_factory=dict)
+    handoffs: Handoffs = field(default_factory=Handoffs)
     refused: dict[str, int] = field(default_factory=dict)
     scaled: dict[str, float] = field(default_factory=dict)
     clean_lifetimes: dict[str, int] = field(default_factory=dict)
@@ -76,6 +81,8 @@ class Ledger:
             risk=risk,
             retired=self.retired,
             replaced=self.replaced,
+            asked=self.handoffs.asked,
+            abandoned=self.handoffs.abandoned,
             refused=self.refused,
             scaled=self.scaled,
             clean_lifetimes=self.clean_lifetimes,
@@ -105,10 +112,8 @@ class Ledger:
                 self._count_browsers(action, outcome)
             case Retire(owner=owner):
                 self._note_retire(owner, outcome, at)
-            case Replace(pool=pool) if outcome.done:
-                self.replaced[pool] = at
-                self.refused.pop(pool, None)
-                self.counters.count_replaced(pool)
+            case Replace() | Leave() | Abandon():
+                self._note_handoff(action, outcome, at)
             case Preempt(owner=owner):
                 self.preempted = at
                 self.counters.preempted.add(owner)
@@ -122,6 +127,16 @@ class Ledger:
                 self.said[kind] = at
             case _:
                 pass
+
+    def _note_handoff(self, action: Replace | Leave | Abandon, outcome: Outcome, at: float) -> None:
+        self.handoffs.note(action, outcome, at)
+        if not outcome.done:
+            return
+        if isinstance(action, Replace):
+            self.replaced[action.pool] = at
+        if isinstance(action, Leave) or (isinstance(action, Replace) and action.successor is None):
+            self.refused.pop(action.pool, None)
+            self.counters.count_replaced(action.pool)
 
     def _note_retire(self, owner: Owner, outcome: Outcome, at: float) -> None:
         if outcome.refused:
@@ -142,13 +157,17 @@ class Ledger:
                 self.counters.grid_ended += 1
 
     def begin(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat], settings: Settings) -> list[str]:
-        """Compare a snapshot with the one before; return lines on the children that have left meanwhile."""
+        """Compare a snapshot with the one before, `stats` by slot; return lines on who has left meanwhile."""
         self._notice_gone(snapshot)
         self._fallen = find_fallen(self._last, snapshot, self.counters.preempted) if self._last else ()
         self.holders = follow_holders(self.holders, snapshot, map(holder_of, stats.values()))
         self.counters.count_reclaimed(stats.values())
         self.counters.count_parked(stats.values())
-        lines = [*self._tell_oom_kills(snapshot), *self._settle_gone(snapshot, stats)]
+        lines = [
+            *self._tell_oom_kills(snapshot),
+            *self._settle_gone(snapshot, stats),
+            *self.handoffs.follow(snapshot),
+        ]
         living = {child.owner for child in snapshot.children}
         self.retired = {
             owner: at for owner, at in self.retired.items() if owner in living or owner in self._gone
@@ -181,21 +200,21 @@ class Ledger:
         before = self._last
         if before is None:
             return
-        mains = {view.name: view.pid for view in before.pools}
-        views = {view.name: view for view in snapshot.pools}
+        mains = {view.slot: view.pid for view in before.workers}
+        views = {view.slot: view for view in snapshot.workers}
         living = {child.owner for child in snapshot.children}
         for child in before.children:
-            view = views.get(child.owner.pool)
+            view = views.get(child.slot)
             # Children that went with their main process were not recycled.
             if view is None or view.state in {"stopping", "draining"}:
                 continue
-            if child.owner not in living and view.pid == mains.get(view.name):
-                self._gone[child.owner] = Gone(child.owner, child.tree_bytes, snapshot.at)
+            if child.owner not in living and view.pid == mains.get(view.slot):
+                self._gone[child.owner] = Gone(child.owner, child.slot, child.tree_bytes, snapshot.at)
 
     def _settle_gone(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat]) -> list[str]:
         lines = []
         for owner, gone in list(self._gone.items()):
-            stat = stats.get(owner.pool)
+            stat = stats.get(gone.slot)
             if (stat is None or stat.sent <= gone.noticed) and is_recent(
                 gone.noticed, snapshot.at, WORD_SECONDS
             ):

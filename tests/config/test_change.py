@@ -48,7 +48,7 @@ def test_what_makes_a_browser_a_runaway_is_changed() -> None:
     [
         ("slow", "concurrency", "0", ["slow concurrency is 0 (by set)", "whole number"]),
         ("slow", "concurrency", "{ min = 3, max = 1 }", ["min not above the max"]),
-        ("slow", "queues", "low", ["takes effect at the next start", "max_tasks_per_child"]),
+        ("slow", "queues", "low", ["slow queues is taken from the file, by a HUP", "max_tasks_per_child"]),
         ("slow", "speed", "1", ["is not a setting"]),
         ("slim", "concurrency", "1", ["'slim' is no pool", "fast, slow, memory, browsers"]),
         ("memory", "hard_percent", "85", ["each must be above the one before"]),
@@ -76,15 +76,21 @@ def test_a_new_look_at_the_file_takes_over_what_can_be_changed_and_says_what_mus
         ),
         browsers=structs.replace(running.browsers, max_percent=60),
         grace_seconds=9.0,
+        drain_seconds=30.0,
     )
     followed, changes, waiting = follow_file(running, fresh)
     assert [pool.name for pool in followed.pools] == ["fast", "slow"]
-    assert (followed.pools[1].max_tasks_per_child, followed.pools[1].queues) == (5, ("low",))
+    assert (followed.pools[1].max_tasks_per_child, followed.pools[1].queues) == (5, ("low", "bulk"))
     assert followed.browsers.max_percent == 60
-    assert changes == ["slow max_tasks_per_child is 5, was 10", "browsers max_percent is 60, was 75"]
+    assert changes == [
+        "slow queues is ('low', 'bulk'), was ('low',)",
+        "slow max_tasks_per_child is 5, was 10",
+        "slow gets a new worker for it",
+        "browsers max_percent is 60, was 75",
+        "drain_seconds is 30.0, was 600.0",
+    ]
     assert waiting == [
         "fast is no longer named",
-        "slow queues is ('low', 'bulk'), was ('low',)",
         "new is new",
         "grace_seconds is 9.0",
     ]

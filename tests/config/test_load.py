@@ -169,7 +169,7 @@ def test_another_pool_implementation_and_further_options_are_taken(tmp_path: Pat
     text = '[pools.fast]\nimplementation = "threads"\ncelery_options = ["-E", "--time-limit=300"]\n'
     (pool,) = settings(config=written(tmp_path, text)).pools
     assert (pool.implementation, pool.forks) == ("threads", False)
-    assert worker_command(settings(), pool)[-2:] == ["-E", "--time-limit=300"]
+    assert worker_command(settings(), pool, "fast")[-2:] == ["-E", "--time-limit=300"]
 
 
 @pytest.mark.parametrize("option", ["-c4", "-c", "--autoscale=4,1", "-Qlow", "--pool=solo", "--detach"])

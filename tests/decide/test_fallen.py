@@ -13,7 +13,7 @@ from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot
 
 BEFORE = snapshot(child(process(30, mib=500), mib=100, task_id="id"))
 FELL = Fell(pid=CHILD.pid, task_id="id", tree_bytes=600 * MIB)
-FAST = PoolView(name="fast", state="running", pid=9)
+FAST = PoolView(name="fast", slot="fast", state="running", pid=9)
 
 
 def with_kills(look: Snapshot, kills: int) -> Snapshot:

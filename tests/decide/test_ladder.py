@@ -181,7 +181,7 @@ def test_a_main_process_that_grew_is_replaced_when_memory_is_short_and_left_when
 
 def replacing(*children: Child, state: str = "running") -> Snapshot:
     """A snapshot whose slow worker cannot let single children go."""
-    view = PoolView(name="slow", state=state, pid=10, retires=False)
+    view = PoolView(name="slow", state=state, pid=10, slot="slow", retires=False)
     return replace(snapshot(*children, floor_mib=700), pools=(view,))
 
 

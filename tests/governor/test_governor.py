@@ -282,7 +282,7 @@ def test_set_changes_the_running_worker(slow: Supervised) -> None:
     ("words", "code", "said"),
     [
         (("slow", "concurrency=0"), 78, "slow concurrency is 0 (by set): it must be a whole number"),
-        (("slow", "queues=low"), 78, "takes effect at the next start"),
+        (("slow", "queues=low"), 78, "slow queues is taken from the file, by a HUP"),
         (("nobody", "concurrency=1"), 78, "'nobody' is no pool: there are slow, memory, browsers"),
         (("slow", "concurrency"), 2, "'concurrency' is not of the form key=value"),
     ],
@@ -300,10 +300,10 @@ def test_hup_takes_over_what_the_file_changed_and_says_what_must_wait(apart: str
     with supervised("--config", str(config), redis_url=apart) as running:
         running.wait_until_ready("slow")
         wait_for(lambda: limit_of(running) == 10, "the worker has answered")
-        config.write_text('[pools.slow]\nmax_tasks_per_child = 3\nqueues = ["low", "bulk"]\n')
+        config.write_text("grace_seconds = 9\n[pools.slow]\nmax_tasks_per_child = 3\n")
         running.process.send_signal(signal.SIGHUP)
-        running.wait_for_line("HUP: slow max_tasks_per_child is 3, was 10")
-        running.wait_for_line("HUP: at the next start: slow queues is ('low', 'bulk'), was ('low',)")
+        running.wait_for_line("slow max_tasks_per_child is 3, was 10")
+        running.wait_for_line("HUP: at the next start: grace_seconds is 9.0")
         wait_for(lambda: limit_of(running) == 3, "it is in force")
         change(running, "slow", "max_tasks_per_child=7")
         running.process.send_signal(signal.SIGHUP)

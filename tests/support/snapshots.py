@@ -41,14 +41,19 @@ def process(
 
 def child(*members: Process, mib: int = 60, owner: Owner = CHILD, **rest: object) -> Child:
     leader = process(owner.pid, name="python", mib=mib, started=20.0)
-    values = {"tasks_done": 3, "first_task_started": 30.0, "last_task_ended": 90.0} | rest
+    values = {
+        "tasks_done": 3,
+        "first_task_started": 30.0,
+        "last_task_ended": 90.0,
+        "slot": owner.pool,
+    } | rest
     return Child(owner=owner, processes=(leader, *members), **values)  # type: ignore[arg-type]
 
 
 def slow_view(**rest: object) -> PoolView:
     """The slow worker as it runs by default, holding nothing back."""
     values = {"state": "running", "pid": 10, "concurrency": 1, "max_tasks_per_child": 10, "holding": False}
-    return PoolView(name="slow", **(values | rest))  # type: ignore[arg-type]
+    return PoolView(name="slow", **({"slot": "slow"} | values | rest))  # type: ignore[arg-type]
 
 
 def snapshot(

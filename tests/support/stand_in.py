@@ -12,7 +12,7 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.init import programs, run
 
 
-def worker_command(settings: Settings, pool: Pool) -> list[str]:
+def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
     """Return the test's command for a pool."""
     return ["/bin/sh", "-c", os.environ[f"STAND_IN_{pool.name.upper()}"]]
 

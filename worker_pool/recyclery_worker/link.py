@@ -127,6 +127,8 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """Tasks that are parked, whoever parked them."""
     holding: bool | None = None
     """Whether it takes no tasks because it was told so; None where it cannot be told so."""
+    consuming: bool = False
+    """Whether it takes tasks from all of its queues."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -236,4 +236,17 @@ def stat(worker: Any, holding: Holding) -> WorkerStat:
         reclaimed=kept.reclaimed if kept else 0,
         parked=kept.parked if kept else 0,
         holding=holding.on if worker.use_eventloop else None,
+        consuming=is_consuming(worker),
     )
+
+
+def is_consuming(worker: Any) -> bool:
+    """Tell whether tasks are taken from all queues that the worker is to serve.
+
+    On the event loop nobody asks before the loop waits for them.
+    """
+    consumer = worker.consumer
+    if consumer is None or consumer.task_consumer is None:
+        return False
+    queues = list(consumer.app.amqp.queues.consume_from)
+    return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))

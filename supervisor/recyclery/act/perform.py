@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from recyclery.act.handoff import take_step
 from recyclery.act.kill import kill_processes, nudge_child
 from recyclery.act.outcome import Outcome
 from recyclery.act.remains import clean
 from recyclery.decide.actions import (
+    Abandon,
     Action,
     Clean,
     Collect,
     EndSession,
     Evict,
     Hold,
+    Leave,
     Notice,
     Preempt,
     Reap,
@@ -28,8 +31,6 @@ from recyclery.decide.actions import (
     TellFell,
     Tune,
 )
-from recyclery.init.programs import supervisor_socket
-from recyclery.observe.engine import EngineAway, ask_engine
 from recyclery.observe.snapshot import Process
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery_worker import link
@@ -38,8 +39,10 @@ HOLD_SECONDS = 15.0
 """How long a worker stays on hold when nobody renews it."""
 
 
-async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], int | None]) -> Outcome:
-    """Do one thing, in a bounded time, and look what came of it."""
+async def perform(
+    action: Action, runtime_dir: Path, slots: Mapping[str, str], read_floor: Callable[[], int | None]
+) -> Outcome:
+    """Do one thing, in a bounded time, and look what came of it; `slots` are those of the pools' workers."""
     match action:
         case Reap() | Preempt() | Evict():
             return await kill(action, read_floor)
@@ -52,8 +55,8 @@ async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], in
             return await end_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case Collect():
             return collect(action)
-        case Replace():
-            return await replace(action, runtime_dir)
+        case Replace() | Leave() | Abandon():
+            return await take_step(action, runtime_dir)
         case Reclaim():
             return await ask(
                 runtime_dir,
@@ -73,16 +76,18 @@ async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], in
         case Notice():
             return Outcome(done=True, line=action.text)
         case _:
-            return await tell_worker(action, runtime_dir)
+            return await tell_worker(action, runtime_dir, slots)
 
 
-async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -> Outcome:
+async def tell_worker(
+    action: Retire | Tune | Scale | Hold, runtime_dir: Path, slots: Mapping[str, str]
+) -> Outcome:
     """Do one thing that only a pool's worker can."""
     match action:
         case Retire():
             return await ask(
                 runtime_dir,
-                action.owner.pool,
+                slots[action.owner.pool],
                 link.Retire(pid=action.owner.pid),
                 f"retire {action.owner.pool}/{action.owner.pid}: {action.reason}",
                 "it leaves as soon as it has no task",
@@ -90,7 +95,7 @@ async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -
         case Tune():
             return await ask(
                 runtime_dir,
-                action.pool,
+                slots[action.pool],
                 link.SetMaxTasks(max_tasks=action.max_tasks),
                 f"tune {action.pool} to {action.max_tasks} tasks per child: {action.reason}",
                 "in force",
@@ -98,7 +103,7 @@ async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -
         case Scale():
             return await ask(
                 runtime_dir,
-                action.pool,
+                slots[action.pool],
                 link.SetConcurrency(concurrency=action.concurrency),
                 f"scale {action.pool} to {action.concurrency} at a time: {action.reason}",
                 "in force",
@@ -106,34 +111,22 @@ async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -
         case Hold():
             return await ask(
                 runtime_dir,
-                action.pool,
+                slots[action.pool],
                 link.Hold(seconds=HOLD_SECONDS if action.on else 0),
                 f"{'hold' if action.on else 'let go'} {action.pool}: {action.reason}",
                 "it takes no more tasks" if action.on else "it takes tasks again",
             )
 
 
-async def ask(runtime_dir: Path, pool: str, request: link.Request, what: str, came: str) -> Outcome:
-    """Ask a pool's worker for something; `what` is asked for and why, `came` what comes of it."""
+async def ask(runtime_dir: Path, slot: str, request: link.Request, what: str, came: str) -> Outcome:
+    """Ask the worker in a slot for something; `what` is asked for and why, `came` what comes of it."""
     try:
-        reply = await ask_worker(runtime_dir, pool, request)
+        reply = await ask_worker(runtime_dir, slot, request)
     except NoAnswer as silence:
         return Outcome(done=False, line=f"{what}; not done: {silence}")
     if isinstance(reply, link.Refused):
         return Outcome(done=False, refused=True, line=f"{what}; refused: {reply.reason}")
     return Outcome(done=True, line=f"{what}; {came}")
-
-
-async def replace(action: Replace, runtime_dir: Path) -> Outcome:
-    """Have the worker stop after its running tasks; PID 1 starts it again when it has."""
-    what = f"replace {action.pool}: {action.reason}"
-    try:
-        await asyncio.to_thread(
-            ask_engine, supervisor_socket(runtime_dir), "signalProcess", action.pool, "TERM"
-        )
-    except EngineAway as error:
-        return Outcome(done=False, line=f"{what}; not done: {error}")
-    return Outcome(done=True, line=f"{what}; it stops after its running tasks, and starts anew")
 
 
 def collect(action: Collect) -> Outcome:

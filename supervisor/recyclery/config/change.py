@@ -23,6 +23,7 @@ LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers"
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
 MEMORY = "memory"
 BROWSERS = "browsers"
+LIVE_KEYS = ("drain_seconds",)
 START_KEYS = (
     *("app", "log_level", "grace_seconds", "log_format"),
     *("max_deaths", "death_window_seconds", "watchdog_seconds", "http"),
@@ -55,7 +56,7 @@ def check_texts(
     values = {}
     for key, text in texts.items():
         if key not in live:
-            known = "takes effect at the next start" if key in checks else "is not a setting"
+            known = "is taken from the file, by a HUP" if key in checks else "is not a setting"
             raise BadConfiguration(f"{table} {key} {known}: while it runs there are {', '.join(live)}")
         values[key] = checked(checks[key], f"{table} {key}", read_value(text), "by set")
     return values
@@ -72,7 +73,8 @@ def read_value(text: str) -> Any:
 def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
     """Return the running settings with what can be changed of the fresh ones, the changes, and what must wait.
 
-    A pool that is new, gone, or has other queues takes a new start.
+    A pool whose worker cannot be changed while it runs gets a new one. A pool that is new or gone takes a new
+    start of the supervisor.
     """
     changes: list[str] = []
     waiting: list[str] = []
@@ -84,23 +86,26 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
             waiting.append(f"{pool.name} is no longer named")
             pools.append(pool)
         else:
-            pools.append(follow_pool(pool, wanted, changes, waiting))
+            pools.append(wanted)
+            changes += differences(pool.name, pool, wanted)
+            changes += [] if starts_alike(pool, wanted) else [f"{pool.name} gets a new worker for it"]
     waiting += [f"{name} is new" for name in by_name]
     changes += differences(MEMORY, running.memory, fresh.memory)
     changes += differences(BROWSERS, running.browsers, fresh.browsers)
+    live = {key: getattr(fresh, key) for key in LIVE_KEYS}
+    for key, value in live.items():
+        if getattr(running, key) != value:
+            changes.append(f"{key} is {value}, was {getattr(running, key)}")
     for key in START_KEYS:
         if getattr(running, key) != getattr(fresh, key):
             waiting.append(f"{key} is {getattr(fresh, key)}")
-    followed = replace(running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers)
+    followed = replace(running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers, **live)
     return followed, changes, waiting
 
 
-def follow_pool(pool: Pool, wanted: Pool, changes: list[str], waiting: list[str]) -> Pool:
-    """Return a pool with what can be changed of the wanted one; adds to what changed and what must wait."""
-    followed = replace(pool, **{key: getattr(wanted, key) for key in LIVE_POOL_FIELDS})
-    changes += differences(pool.name, pool, followed)
-    waiting += differences(pool.name, followed, wanted)
-    return followed
+def starts_alike(pool: Pool, wanted: Pool) -> bool:
+    """Tell whether a worker started for the one pool does for the other: what differs can be changed live."""
+    return replace(pool, **{key: getattr(wanted, key) for key in LIVE_POOL_FIELDS}) == wanted
 
 
 def differences(name: str, before: Any, after: Any) -> list[str]:

@@ -19,6 +19,7 @@ TOP_KEYS: dict[str, Callable[[Any], Any]] = {
     "death_window_seconds": checks.death_window_seconds,
     "watchdog_seconds": checks.watchdog_seconds,
     "http": checks.http_address,
+    "drain_seconds": checks.drain_seconds,
 }
 MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
     "limit_bytes": checks.size_or_auto,

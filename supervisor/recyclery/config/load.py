@@ -13,6 +13,7 @@ from recyclery.config.file import File, load_file
 from recyclery.config.keys import POOL_KEYS, BadConfiguration, checked, with_levels, with_values
 from recyclery.config.paths import find_runtime_dir, find_state_dir
 from recyclery.config.settings import BUILT_IN, SINGLE, Address, Browsers, Memory, Pool, Settings
+from recyclery.slots import slots_of
 
 POOL_VARIABLES = {
     "queues": "CELERY_QUEUES",
@@ -65,7 +66,7 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         raise BadConfiguration("no Celery app is named: set CELERY_APP, --app, or `app` in the config file")
     return Settings(
         app=app,
-        pools=choose_pools(line, given, file),
+        pools=with_slots(choose_pools(line, given, file)),
         runtime_dir=find_runtime_dir(given),
         state_dir=find_state_dir(given),
         memory=replace(memory, limit_bytes=limit),
@@ -104,6 +105,11 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
             default=file.top.get("watchdog_seconds", 30.0),
         ),
         http=choose_http(line, given, file),
+        drain_seconds=choose(
+            checks.drain_seconds,
+            ("RECYCLERY_DRAIN", given.get("RECYCLERY_DRAIN")),
+            default=file.top.get("drain_seconds", 600.0),
+        ),
     )
 
 
@@ -160,6 +166,19 @@ def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tup
             f"({', '.join(pool.name for pool in pools)}): say which it is for with CELERY_WORKER_NAME, "
             "or set it in the config file"
         )
+    return pools
+
+
+def with_slots(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    """Return the pools if none is named like another's spare slot; raises BadConfiguration."""
+    names = {pool.name for pool in pools}
+    for name in names:
+        _, spare = slots_of(name)
+        if spare in names:
+            raise BadConfiguration(
+                f"[pools] name is {spare!r}: so the worker is called that takes over from one of {name!r}; "
+                "name one of the two otherwise"
+            )
     return pools
 
 

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from recyclery.slots import slots_of
+
 DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
 DEFAULT_STATE_DIR = Path("/var/lib/recyclery")
 # A unix socket's address holds 107 bytes (unix(7)); the longest name we add is a worker's.
@@ -44,7 +46,8 @@ def heartbeat_file(runtime_dir: Path) -> Path:
 
 def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
     """Make the runtime folder, ours alone, with room for the pools' sockets; raises UnusableDirectory."""
-    longest = LONGEST_ADDRESS - max(len(f"/worker-{name}-b.sock") for name in pool_names)
+    slots = (slot for name in pool_names for slot in slots_of(name))
+    longest = LONGEST_ADDRESS - max(len(f"/worker-{slot}.sock") for slot in slots)
     if len(os.fsencode(path)) > longest:
         raise UnusableDirectory(
             f"{path}: longer than {longest} bytes, too long for unix sockets; "

@@ -89,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     death_window_seconds: float = 300.0
     watchdog_seconds: float = 30.0
     http: Address | None = None
+    drain_seconds: float = 600.0
 
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)

@@ -61,7 +61,7 @@ class TellFell:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """Have what a dead worker held given back to its queues, by the living worker of the pool `through`."""
+    """Have what a dead worker held given back to its queues, by the living worker in the slot `through`."""
 
     pool: str
     generation: str
@@ -79,9 +79,33 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Stop a whole worker after its running tasks and start it anew (rung 4)."""
+    """Give a pool a new worker (rung 4)."""
 
     pool: str
+    reason: str
+    slot: str = ""
+    """Of the worker that is to go."""
+    successor: str | None = None
+    """The slot in which its successor starts beside it; None where memory does not allow two at once: then it
+    stops after its running tasks, and starts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Have a worker leave after its running tasks: its successor takes tasks (rung 4, second half)."""
+
+    pool: str
+    slot: str
+    successor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Stop a successor that does not come to take tasks; the worker that it was to follow goes on."""
+
+    pool: str
+    slot: str
     reason: str
 
 
@@ -144,6 +168,8 @@ Action = (
     | Retire
     | Hold
     | Replace
+    | Leave
+    | Abandon
     | Preempt
     | Scale
     | Notice

@@ -24,29 +24,32 @@ def level_bytes(snapshot: Snapshot, percent: float) -> int:
 def height_bytes(snapshot: Snapshot, past: Past, settings: Settings, without: Child | None = None) -> int:
     """Return the floor when as many children as may run have their task at its peak; or that of all but one.
 
-    Of a pool with a child more than may run, one stands by until another has left: it does not count yet.
+    Of a worker with a child more than may run, one stands by until another has left: it does not count yet.
     """
     total = snapshot.container.floor_bytes - (without.tree_bytes if without is not None else 0)
     for pool in settings.pools:
-        places = at_a_time(snapshot, pool)
-        if without is not None and without.owner.pool == pool.name:
-            places -= 1
-        others = [
-            child
-            for child in children_of(snapshot, pool.name)
-            if child is not without and not is_leaving(child, snapshot)
-        ]
-        busy = [still_to_come(child, past) for child in others if child.task_id is not None]
-        idle = [still_to_come(child, past) for child in others if child.task_id is None]
-        total += sum(busy) + sum(idle[: max(0, places - len(busy))])
+        by_slot: dict[str, list[Child]] = {}
+        for child in snapshot.children:
+            if child.owner.pool == pool.name:
+                by_slot.setdefault(child.slot, []).append(child)
+        for slot, children in by_slot.items():
+            places = at_a_time(snapshot, pool)
+            if without is not None and without.owner.pool == pool.name and without.slot == slot:
+                places -= 1
+            staying = [child for child in children if child is not without and not is_leaving(child, snapshot)]
+            busy = [still_to_come(child, past) for child in staying if child.task_id is not None]
+            idle = [still_to_come(child, past) for child in staying if child.task_id is None]
+            total += sum(busy) + sum(idle[: max(0, places - len(busy))])
     return total
 
 
 def is_leaving(child: Child, snapshot: Snapshot) -> bool:
     """Tell whether an idle child will get no task any more."""
-    view = find_view(snapshot, child.owner.pool)
+    view = find_worker(snapshot, child)
     if view is None or child.task_id is not None:
         return False
+    if view.state == "draining":
+        return True
     at_limit = view.max_tasks_per_child is not None and child.tasks_done >= view.max_tasks_per_child
     return at_limit or child.owner.pid in view.leaving
 
@@ -90,13 +93,20 @@ def at_a_time(snapshot: Snapshot, pool: Pool) -> int:
 
 
 def find_view(snapshot: Snapshot, pool: str) -> PoolView | None:
-    """Return the pool as it is now; None before PID 1 has told of it."""
+    """Return the worker that serves the pool; None before PID 1 has told of it."""
     return next((view for view in snapshot.pools if view.name == pool), None)
 
 
+def find_worker(snapshot: Snapshot, child: Child) -> PoolView | None:
+    """Return a child's worker; None where that is not known, or dead."""
+    place = child.owner.pool, child.slot
+    return next((view for view in snapshot.workers if (view.name, view.slot) == place), None)
+
+
 def children_of(snapshot: Snapshot, pool: str) -> list[Child]:
-    """Return the pool's living children."""
-    return [child for child in snapshot.children if child.owner.pool == pool]
+    """Return the pool's living children, but those of a worker beside the one that serves it."""
+    beside = {view.slot for view in snapshot.others if view.name == pool}
+    return [child for child in snapshot.children if child.owner.pool == pool and child.slot not in beside]
 
 
 def mib(size_bytes: float) -> str:

@@ -31,8 +31,9 @@ def find_fallen(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> 
 
 
 def tell_fallen(snapshot: Snapshot, fallen: tuple[Fallen, ...]) -> Iterator[TellFell]:
-    """Tell the child's own worker, else any other."""
-    listening = [view.name for view in snapshot.pools if view.state in TAKES_REQUESTS]
+    """Tell the worker that serves the child's pool, else any other."""
+    listening = {view.name: view.slot for view in snapshot.pools if view.state in TAKES_REQUESTS}
     for each in fallen:
         if listening:
-            yield TellFell(through=each.pool if each.pool in listening else listening[0], fell=each.fell)
+            through = listening.get(each.pool) or next(iter(listening.values()))
+            yield TellFell(through=through, fell=each.fell)

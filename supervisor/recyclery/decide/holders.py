@@ -29,8 +29,13 @@ def follow_holders(
     for generation, word in spoken.items():
         followed.setdefault(generation, word)
     for generation, holder in followed.items():
-        if any(is_main(view, holder) for view in snapshot.pools):
-            seen = {child.owner.pid for child in snapshot.children if child.owner.pool == holder.pool}
+        main = find_main(snapshot, holder)
+        if main is not None:
+            seen = {
+                child.owner.pid
+                for child in snapshot.children
+                if (child.owner.pool, child.slot) == (main.name, main.slot)
+            }
             heard = spoken[generation].children if generation in spoken else frozenset()
             followed[generation] = replace(holder, children=heard | seen)
     return followed
@@ -44,8 +49,8 @@ def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
     living = {child.owner.pid for child in snapshot.children}
     through = next(
         (
-            view.name
-            for view in snapshot.pools
+            view.slot
+            for view in snapshot.workers
             if view.state in TAKES_REQUESTS and any(is_main(view, holder) for holder in past.holders.values())
         ),
         None,
@@ -53,7 +58,7 @@ def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
     if through is None:
         return
     for holder in past.holders.values():
-        if holder.given_back or any(is_main(view, holder) for view in snapshot.pools):
+        if holder.given_back or find_main(snapshot, holder) is not None:
             continue
         if holder.children & living:
             continue
@@ -63,6 +68,11 @@ def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
             through=through,
             reason=f"its main process {holder.pid} and all of its children are dead",
         )
+
+
+def find_main(snapshot: Snapshot, holder: Holder) -> PoolView | None:
+    """Return the worker that this holder is, in whichever slot; None where it is dead."""
+    return next((view for view in snapshot.workers if is_main(view, holder)), None)
 
 
 def is_main(view: PoolView, holder: Holder) -> bool:

@@ -9,6 +9,8 @@
 | 3 hold | `hold_pools` | near the limit, the next task of a pool would pass the hard level |
 | 4 replace | `renew_children` | as 2, where the worker cannot let single children go |
 | | `replace_grown_main` | memory is short because a worker's main process grew |
+| | `replace_asked` | a person asked for it, or the worker's settings have changed |
+| | `hand_over` | a successor takes tasks: the old worker leaves; or does not come to: it is given up |
 | 5 preempt | `preempt_largest` | the floor is above the hard level |
 | | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
 | | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
@@ -24,6 +26,7 @@ from dataclasses import replace
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
 from recyclery.decide.fallen import tell_fallen
+from recyclery.decide.handoff import hand_over, place, replace_asked
 from recyclery.decide.holders import reclaim_dead
 from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
@@ -42,13 +45,15 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
     left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
         preempt_largest(left, past, settings)
-        or renew_children(left, past, settings)
-        or replace_grown_main(left, past, settings)
+        or place(renew_children(left, past, settings), left, past, settings)
+        or place(replace_grown_main(left, past, settings), left, past, settings)
+        or place(replace_asked(left, past, settings), left, past, settings)
     )
     return [
         *reaps,
         # Before all that has to be asked of workers, which may take their time.
         *([heavy] if heavy is not None else []),
+        *hand_over(left, past, settings),
         *clean_remains(snapshot),
         *end_sessions(snapshot),
         *collect_defunct(snapshot),

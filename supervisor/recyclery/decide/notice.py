@@ -78,7 +78,7 @@ def find_unattributed(snapshot: Snapshot) -> Iterator[Notice]:
     children = sum(child.tree_bytes for child in snapshot.children)
     # A main process that runs the tasks itself is among the children.
     alone = {child.owner.pid for child in snapshot.children}
-    mains = sum(view.main_bytes for view in snapshot.pools if view.pid not in alone)
+    mains = sum(view.main_bytes for view in snapshot.workers if view.pid not in alone)
     left = container.floor_bytes - children - mains
     if left < level_bytes(snapshot, UNATTRIBUTED_PERCENT):
         return

@@ -41,7 +41,11 @@ class Past:
     retired: Mapping[Owner, float] = field(default_factory=dict)
     """When each child was asked to leave."""
     replaced: Mapping[str, float] = field(default_factory=dict)
-    """When each pool's worker was last told to stop and start anew."""
+    """When each pool was last given a new worker."""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """Pools whose worker a person wants replaced, and what the log is to say of it."""
+    abandoned: Mapping[str, float] = field(default_factory=dict)
+    """When each pool's last successor did not come to take tasks."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """How many retirements in a row a pool's worker refused."""
     scaled: Mapping[str, float] = field(default_factory=dict)

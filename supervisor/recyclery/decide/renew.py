@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Replace, Retire
-from recyclery.decide.budget import child_budget, count, find_view, gain_bytes, is_leaving, level_bytes, mib
+from recyclery.decide.budget import (
+    child_budget,
+    children_of,
+    count,
+    find_view,
+    gain_bytes,
+    is_leaving,
+    level_bytes,
+    mib,
+)
 from recyclery.decide.limits import LEAST_GAIN_BYTES, must_retire
 from recyclery.decide.model import PoolModel
 from recyclery.decide.past import Past, is_recent
@@ -28,7 +37,7 @@ def renew_children(snapshot: Snapshot, past: Past, settings: Settings) -> Retire
     """
     pools = {pool.name: pool for pool in settings.pools}
     children = [
-        child for child in snapshot.children if child.owner.pool in pools and not is_leaving(child, snapshot)
+        child for pool in pools for child in children_of(snapshot, pool) if not is_leaving(child, snapshot)
     ]
     if not children:
         return None

@@ -7,6 +7,8 @@ Overridden, and why (line numbers are supervisor 4.3.0's, see docs/architecture.
 - signals wake the loop, which else sleeps up to a second;
 - children's output goes line by line through one `Outlet` (loggers.py:102 blocks in write());
 - deadlines go by a clock that does not jump (`clock.py`; time.time() upstream);
+- a pool has one worker in service in one of two slots, and a successor beside it while it is replaced
+  (`pool_process.py`; a program that ends is started again whatever runs beside it upstream);
 - a governor that hangs is killed, a pool that keeps dying ends all (restarted for ever upstream);
 - the exit code says how it ended (always 0 upstream).
 """
@@ -32,7 +34,8 @@ from recyclery.init.clock import RunningClock, give_to_supervisord
 from recyclery.init.log_format import FORMATS, LogFormat
 from recyclery.init.options import Options
 from recyclery.init.outlet import Outlet
-from recyclery.init.processes import GovernorProcess, OurProcess, PoolProcess
+from recyclery.init.pool_process import PoolProcess
+from recyclery.init.processes import GovernorProcess, OurProcess
 from recyclery.init.programs import GOVERNOR
 from recyclery.init.signals import SignalPipe
 
@@ -83,6 +86,8 @@ class Engine(Supervisor):  # type: ignore[misc]
         for name, group in self.process_groups.items():
             if name != GOVERNOR or stop_governor:
                 group.stop_all()
+        for process in self._pool_processes():
+            process.hurry()
 
     def ordered_stop_groups_phase_2(self) -> None:
         """Nothing: phase 1 asks them all, and goes on asking."""
@@ -161,6 +166,7 @@ class Engine(Supervisor):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             self.options.logger.error(f"HUP: nothing is changed: {self._runtime_dir}: {error}")
             return
+        self.options.settings = settings
         self.options.logger.info(f"HUP: {'; '.join(changes) or 'nothing has changed'}")
         if waiting:
             self.options.logger.warn(f"HUP: at the next start: {'; '.join(waiting)}")
@@ -184,14 +190,14 @@ class Engine(Supervisor):  # type: ignore[misc]
                     f"governor: no sign of life for {silent:.0f} s: killed, and started again"
                 )
                 governor.put_down()
-        for process in self._pool_processes():
-            if process.gave_up():
-                self._give_up(process)
+        failed = [process for process in self._pool_processes() if process.gave_up()]
+        if failed:
+            self._give_up(max(failed, key=lambda process: process.laststop))
 
     def _give_up(self, process: PoolProcess) -> None:
         """Stop all, and say why: a container without its pool is no use."""
         self.gave_up = True
-        logger, settings, name = self.options.logger, self.options.settings, process.config.name
+        logger, settings, name = self.options.logger, self.options.settings, process.pool.name
         often = f"{process.deaths()} deaths in {settings.death_window_seconds:g} s"
         logger.critical(f"{name} does not stay up ({often}): giving up; at last it {process.end}")
         for line in process.tail:

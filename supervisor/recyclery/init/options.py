@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor.loggers import Handler, LevelsByName, Logger
 from supervisor.options import EventListenerConfig, ServerOptions
@@ -14,8 +14,13 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.init.clock import RunningClock
 from recyclery.init.log_format import FORMATS, LogFormat
 from recyclery.init.outlet import Outlet
-from recyclery.init.processes import GovernorConfig, PoolConfig
+from recyclery.init.pool_process import PoolConfig
+from recyclery.init.processes import GovernorConfig
 from recyclery.init.signals import IGNORED, fork_with_default_signals
+from recyclery.slots import slots_of
+
+if TYPE_CHECKING:
+    from recyclery.init.pool_process import PoolProcess
 
 LEVELS = {
     LevelsByName.CRIT: "critical",
@@ -36,7 +41,12 @@ class Options(ServerOptions):  # type: ignore[misc]
         self.log_format: LogFormat = FORMATS[settings.log_format]
         # A pipe that nobody reads any more polls as an error alone; the write that follows tells.
         self.poller.WRITE = select.POLLOUT | select.POLLERR
-        self.pools: dict[str, Pool] = {pool.name: pool for pool in settings.pools}
+        # By slot, as they are made.
+        self.workers: dict[str, PoolProcess] = {}
+
+    def pool_of(self, slot: str) -> Pool:
+        """Return the pool that a slot is of, as the settings are now."""
+        return next(pool for pool in self.settings.pools if slot in slots_of(pool.name))
 
     def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:
         """Build our configuration classes in place of supervisord's."""

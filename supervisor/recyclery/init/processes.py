@@ -1,4 +1,4 @@
-"""Our programs as supervisord's configuration and process classes, with their output going to one outlet."""
+"""The governor as supervisord's configuration and process, and what it has in common with the workers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections import deque
 from typing import Any
 
 from supervisor.dispatchers import PEventListenerDispatcher
-from supervisor.options import EventListenerConfig, ProcessConfig
+from supervisor.options import EventListenerConfig
 from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 
 from recyclery.heartbeat import BEAT
-from recyclery.init.deaths import describe_end, is_death, recent
+from recyclery.init.deaths import describe_end
 from recyclery.init.line_log import TAIL_LINES, LineLog
 
-BANNER = "🔨 Starting Celery Worker\nℹ  Processing queues: {queues}\nℹ  Worker name: {name}\n"
-ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
 # supervisord waits a second longer before each new start of what does not stay up, without end.
 LONGEST_PAUSE_SECONDS = 30
 # Python and its imports, on a machine that is short of CPU: the first beat may take so many times as long.
@@ -48,64 +46,6 @@ class OurProcess(Subprocess):  # type: ignore[misc]  # supervisor has no types
         for log in logs:
             if isinstance(log, LineLog):
                 log.close()
-
-
-class PoolProcess(OurProcess):
-    """A pool's main process: announces each start, remembers its deaths and whether it had to be killed."""
-
-    had_to_be_killed = False
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._deaths: list[float] = []
-        self._told_to_end = False
-
-    def spawn(self) -> int | None:
-        """Print the pool's banner, then start it."""
-        self._told_to_end = False
-        options = self.config.options
-        pool = options.pools[self.config.name]
-        for line in BANNER.format(queues=",".join(pool.queues), name=pool.name).splitlines():
-            options.outlet.put(options.log_format.banner(pool.name, line))
-        pid: int | None = super().spawn()
-        if pid is None and self.spawnerr:
-            self.end = f"could not be started: {self.spawnerr}"
-        return pid
-
-    def finish(self, pid: int, sts: int) -> None:
-        """Count it where it is a death."""
-        if is_death(sts, asked=self.killing or self._told_to_end):
-            self._deaths.append(self.config.options.clock.time())
-        super().finish(pid, sts)
-
-    def signal(self, sig: int) -> str | None:
-        """Send what an operator or the governor asks for; an end that comes of it is no death."""
-        self._told_to_end |= sig in ENDING
-        problem: str | None = super().signal(sig)
-        return problem
-
-    def describe(self) -> str:
-        """Return besides how often it died."""
-        window_seconds = self.config.options.settings.death_window_seconds
-        return f", {self.deaths()} deaths in {window_seconds:g} s{super().describe()}"
-
-    def deaths(self) -> int:
-        """How often it died within the window."""
-        options = self.config.options
-        self._deaths = recent(self._deaths, options.clock.time(), options.settings.death_window_seconds)
-        return len(self._deaths)
-
-    def gave_up(self) -> bool:
-        """Tell whether it died too often, or does not stay up at all."""
-        too_often: bool = self.deaths() >= self.config.options.settings.max_deaths
-        return too_often or self.state == ProcessStates.FATAL
-
-    def kill(self, sig: int) -> str | None:
-        """Send a signal; a KILL while it drains means that the grace was not enough."""
-        if sig == signal.SIGKILL and self.state == ProcessStates.STOPPING:
-            self.had_to_be_killed = True
-        problem: str | None = super().kill(sig)
-        return problem
 
 
 class GovernorProcess(OurProcess):
@@ -165,22 +105,6 @@ class BeatDispatcher(PEventListenerDispatcher):  # type: ignore[misc]
         self.handle_listener_state_change()
 
 
-class PoolConfig(ProcessConfig):  # type: ignore[misc]
-    """A pool as supervisord's program."""
-
-    def make_process(self, group: Any = None) -> PoolProcess:
-        """Return the process that runs it."""
-        process = PoolProcess(self)
-        process.group = group
-        return process
-
-    def make_dispatchers(self, proc: Any) -> Any:
-        """Send the pool's output through the outlet."""
-        dispatchers, pipes = super().make_dispatchers(proc)
-        log_lines(proc, dispatchers)
-        return dispatchers, pipes
-
-
 class GovernorConfig(EventListenerConfig):  # type: ignore[misc]
     """The governor as supervisord's event listener."""
 
@@ -194,13 +118,13 @@ class GovernorConfig(EventListenerConfig):  # type: ignore[misc]
         """Send the governor's log (its standard error) through the outlet, and listen for its beats."""
         dispatchers, pipes = super().make_dispatchers(proc)
         dispatchers[pipes["stdout"]] = BeatDispatcher(proc, "stdout", pipes["stdout"])
-        log_lines(proc, dispatchers)
+        log_lines(proc, dispatchers, proc.config.name)
         return dispatchers, pipes
 
 
-def log_lines(process: OurProcess, dispatchers: dict[int, Any]) -> None:
-    """Put a LineLog where an output dispatcher has its log file."""
-    options, name = process.config.options, process.config.name
+def log_lines(process: OurProcess, dispatchers: dict[int, Any], name: str) -> None:
+    """Put a LineLog of that name where an output dispatcher has its log file."""
+    options = process.config.options
     for dispatcher in dispatchers.values():
         if hasattr(dispatcher, "normallog"):
             log = LineLog(options.outlet, options.log_format, name, process.tail)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from recyclery.config.settings import Pool, Settings
+from recyclery.slots import slots_of
 
 GOVERNOR = "governor"
 GOVERNOR_GRACE_SECONDS = 3
@@ -19,6 +20,9 @@ chmod=0600
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[rpcinterface:recyclery]
+supervisor.rpcinterface_factory=recyclery.init.workers_rpc:WorkersInterface
 
 [supervisorctl]
 serverurl=unix://{socket}
@@ -48,9 +52,10 @@ stderr_logfile=NONE
 """
 
 PROGRAM = """
-[program:{name}]
+[program:{slot}]
 command={command}
-environment=RECYCLERY_POOL="{name}",RECYCLERY_SLOT="{name}"
+environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}"
+autostart={autostart}
 priority=10
 startsecs=5
 startretries={start_retries}
@@ -77,19 +82,27 @@ def write_configuration(settings: Settings) -> Path:
         governor_grace_seconds=GOVERNOR_GRACE_SECONDS,
     )
     for pool in settings.pools:
-        text += PROGRAM.format(
-            name=pool.name,
-            command=escape(shlex.join(worker_command(settings, pool))),
-            grace_seconds=max(1, round(settings.grace_seconds)),
-            start_retries=settings.max_deaths - 1,
-        )
+        for slot in slots_of(pool.name):
+            text += PROGRAM.format(
+                pool=pool.name,
+                slot=slot,
+                command=escape(worker_words(settings, pool, slot)),
+                autostart=str(slot == pool.name).lower(),
+                grace_seconds=whole_seconds(settings.grace_seconds),
+                start_retries=settings.max_deaths - 1,
+            )
     path = directory / "supervisord.conf"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
     return path
 
 
-def worker_command(settings: Settings, pool: Pool) -> list[str]:
+def worker_words(settings: Settings, pool: Pool, slot: str) -> str:
+    """Return the command line of a pool's worker as supervisord takes it."""
+    return shlex.join(worker_command(settings, pool, slot))
+
+
+def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
     """Return the command line of a pool's Celery worker."""
     return [
         sys.executable,
@@ -98,13 +111,18 @@ def worker_command(settings: Settings, pool: Pool) -> list[str]:
         "worker",
         *("-P", "custom" if pool.forks else pool.implementation),
         *("-I", "recyclery_worker"),
-        *("-n", f"{pool.name}@%h"),
+        *("-n", f"{slot}@%h"),
         *("-Q", ",".join(pool.queues)),
         *("-c", str(pool.concurrency)),
         *("--max-tasks-per-child", str(pool.max_tasks_per_child)),
         *("-l", settings.log_level),
         *pool.celery_options,
     ]
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return a time as supervisord takes it."""
+    return max(1, round(seconds))
 
 
 def supervisor_socket(runtime_dir: Path) -> Path:

@@ -14,9 +14,7 @@ from supervisor.childutils import get_headers
 from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
 
 from recyclery.observe.snapshot import PoolView
-
-STATES = {"STARTING": "starting", "RUNNING": "running", "STOPPING": "stopping", "BACKOFF": "backoff"}
-
+from recyclery_worker.link import now
 
 ANSWER_SECONDS = 5.0
 # supervisord's answer to everything once it is stopping (supervisor/xmlrpc.py, Faults).
@@ -49,28 +47,36 @@ class Transport(SupervisorTransport):  # type: ignore[misc]
         self._get_connection = lambda: Connection(path)
 
 
-def ask_engine(path: Path, method: str, *arguments: str) -> Any:
-    """Call one method of supervisord's XML-RPC on its socket; blocks while PID 1 answers. Raises EngineAway."""
+def ask_engine(path: Path, method: str, *arguments: str | bool) -> Any:
+    """Call one method, such as supervisor.getPID, of the XML-RPC on PID 1's socket; blocks while it answers.
+
+    Raises EngineAway.
+    """
     proxy = ServerProxy("http://127.0.0.1", transport=Transport(path))
     try:
-        return getattr(proxy.supervisor, method)(*arguments)
+        return getattr(proxy, method)(*arguments)
     except Fault as fault:
         raise EngineAway("it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)) from None
     except OSError as error:
         raise EngineAway(str(error)) from None
 
 
-def list_programs(path: Path, names: frozenset[str]) -> dict[str, PoolView]:
-    """Return the pools' main processes by name. Raises EngineAway."""
-    programs = ask_engine(path, "getAllProcessInfo")
+def list_workers(path: Path) -> dict[str, PoolView]:
+    """Return what PID 1 knows of the workers, by slot. Raises EngineAway."""
+    workers = ask_engine(path, "recyclery.list_workers")
+    at = now()
     return {
-        program["name"]: PoolView(
-            name=program["name"],
-            state=STATES.get(program["statename"], program["statename"].lower()),
-            pid=program["pid"] or None,
+        worker["slot"]: PoolView(
+            name=worker["pool"],
+            state=worker["state"],
+            pid=worker["pid"] or None,
+            slot=worker["slot"],
+            started=at - worker["age_seconds"],
+            forks=worker["forks"],
+            outdated=worker["outdated"],
+            end=worker["end"],
         )
-        for program in programs
-        if program["name"] in names
+        for worker in workers
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from recyclery.config.settings import Settings
 from recyclery.init.programs import supervisor_socket
 from recyclery.observe.broker import Broker
-from recyclery.observe.engine import EngineAway, list_programs
+from recyclery.observe.engine import EngineAway, list_workers
 from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker, read_reports
 from recyclery.observe.snapshot import Owner, PoolView
 from recyclery.observe.workers import Workers
@@ -38,10 +38,10 @@ class Hearsay:
         self._asking: asyncio.Task[None] | None = None
 
     def views(self) -> dict[str, PoolView]:
-        """Return the pools by name, as all who know of them say."""
+        """Return the workers by slot, as all who know of them say."""
         return {
-            name: replace(self.workers.describe(view), queue_depth=self._depths.get(name))
-            for name, view in self.programs.items()
+            slot: replace(self.workers.describe(view), queue_depth=self._depths.get(view.name))
+            for slot, view in self.programs.items()
         }
 
     def hear(self, reports: socket.socket) -> set[str]:
@@ -61,11 +61,8 @@ class Hearsay:
         if now() < self._programs_due:
             return
         self._programs_due = now() + PROGRAMS_EVERY_SECONDS
-        names = frozenset(pool.name for pool in self.settings.pools)
         try:
-            self.programs = await asyncio.to_thread(
-                list_programs, supervisor_socket(self.settings.runtime_dir), names
-            )
+            self.programs = await asyncio.to_thread(list_workers, supervisor_socket(self.settings.runtime_dir))
         except EngineAway as error:
             log.debug("PID 1 does not tell its programs: %s", error)
 
@@ -76,7 +73,11 @@ class Hearsay:
             self._asking = asyncio.create_task(self._ask_workers({owner.pid: owner for owner in known}))
 
     async def _ask_workers(self, owners: dict[int, Owner]) -> None:
-        await self.workers.ask({name: view.pid for name, view in self.programs.items() if view.pid})
+        # One that drains answers no more, and that is well.
+        asked = {
+            slot: view.pid for slot, view in self.programs.items() if view.pid and view.state != "draining"
+        }
+        await self.workers.ask(asked)
         for stat in self.workers.stats.values():
             hear_worker(self.states, owners, stat)
         ranged = [pool for pool in self.settings.pools if pool.least < pool.most]

@@ -13,6 +13,7 @@ from recyclery.observe.cpu import CpuMeter
 from recyclery.observe.ownership import attribute
 from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
 from recyclery.observe.reports import ChildState
+from recyclery.observe.serving import split_serving
 from recyclery.observe.snapshot import (
     Child,
     Container,
@@ -40,25 +41,25 @@ class Observer:
         self._supervisor = os.getppid()
         self._cpu = CpuMeter()
         self._files = OpenFiles()
-        self._main_starts: dict[str, tuple[int, int]] = {}
+        self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
         # What loses its parent is handed to PID 1, or to the supervisor where it is none.
         self.belongings = Belongings(inits={1, self._supervisor})
-        self._without_children = {pool.name for pool in self.settings.pools if not pool.forks}
 
     def observe(
         self, programs: Mapping[str, PoolView], states: Mapping[Owner, ChildState], late_seconds: float = 0.0
     ) -> Snapshot:
-        """Return what is now; this look comes `late_seconds` after it was due."""
+        """Return what is now, with `programs` the workers by slot; this look comes `late_seconds` too late."""
         at = now()
-        mains = {view.pid: name for name, view in programs.items() if view.pid is not None}
+        mains = {view.pid: view.name for view in programs.values() if view.pid is not None}
+        slots = {view.pid: view.slot for view in programs.values() if view.pid is not None}
         processes = list_processes(self._files.read)
         # Whoever had an owner keeps it, though nothing but the past tells: its session's leader may be gone.
         markers = {
             process.pid: self._owners[process.key] for process in processes if process.key in self._owners
         } | self.markers.read(processes, at)
         # Where tasks run in a worker's main process, that is the child: what it starts is the tasks'.
-        alone = {pid for pid, name in mains.items() if name in self._without_children}
+        alone = {view.pid for view in programs.values() if view.pid is not None and not view.forks}
         markers |= {
             process.pid: Owner(mains[process.pid], process.pid, process.start_ticks)
             for process in processes
@@ -70,7 +71,7 @@ class Observer:
         owners = ownership.owners
         self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
         children = tuple(
-            make_child(owner, self._with_memory(members), states.get(owner))
+            make_child(owner, self._with_memory(members), find_slot(owner, members, slots), states.get(owner))
             for owner, members in ownership.living.items()
         )
         ours = {*mains, self._supervisor, os.getpid()}
@@ -79,10 +80,14 @@ class Observer:
             for process in self._with_memory(process for process in processes if process.pid in ours)
         }
         self._files.turn()
+        views = [self._with_main(view, supervision) for view in programs.values()]
+        serving, others = split_serving(views)
         return Snapshot(
             at=at,
             container=self._read_container(supervision, children),
-            pools=tuple(self._with_main(view, supervision) for view in programs.values()),
+            pools=serving,
+            others=others,
+            vacant=tuple(view for view in views if view not in serving and view not in others),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
             defunct=count_defunct(processes, owners, {*mains, self._supervisor}),
@@ -110,11 +115,12 @@ class Observer:
         if view.pid is None:
             return view
         held = supervision.get(view.pid, 0)
+        place = view.name, view.slot
         if view.state == "running":
-            kept = self._main_starts.get(view.name)
+            kept = self._main_starts.get(place)
             if kept is None or kept[0] != view.pid:
-                self._main_starts[view.name] = view.pid, held
-        pid, started_with = self._main_starts.get(view.name, (view.pid, held))
+                self._main_starts[place] = view.pid, held
+        pid, started_with = self._main_starts.get(place, (view.pid, held))
         return replace(view, main_bytes=held, main_start_bytes=started_with if pid == view.pid else held)
 
     def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> Container:
@@ -127,13 +133,20 @@ class Observer:
         return stated_budget(stated, apart + sum(child.tree_bytes for child in children))
 
 
-def make_child(owner: Owner, processes: tuple[Process, ...], state: ChildState | None) -> Child:
+def find_slot(owner: Owner, members: Iterable[Process], slots: Mapping[int, str]) -> str:
+    """Return the slot of a child's worker by the main processes' slots: its parent, or it is one itself."""
+    parent = next((process.parent for process in members if process.pid == owner.pid), 0)
+    return slots.get(owner.pid) or slots.get(parent, "")
+
+
+def make_child(owner: Owner, processes: tuple[Process, ...], slot: str, state: ChildState | None) -> Child:
     """Return a living child as its processes and its own word describe it."""
     if state is None:
-        return Child(owner, processes)
+        return Child(owner, processes, slot=slot)
     return Child(
         owner=owner,
         processes=processes,
+        slot=slot,
         tasks_done=state.tasks_done,
         task_id=state.task_id,
         task_name=state.task_name,

@@ -97,6 +97,8 @@ class Child:
     task_name: str | None = None
     first_task_started: float | None = None
     last_task_ended: float | None = None
+    slot: str = ""
+    """Of the worker that it belongs to; empty where that is not known, or dead."""
     idle_bytes: int = 0
     """What the child itself held as its last task ended, by its own word; 0 where not known."""
     kept: tuple[int, ...] = ()
@@ -140,11 +142,24 @@ class OpenSessions:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool as PID 1 and its worker describe it."""
+    """A pool's worker in one of its slots, as PID 1 and the worker itself describe it."""
 
     name: str
+    """The pool's."""
     state: str
     pid: int | None
+    slot: str = ""
+    started: float = 0.0
+    """When PID 1 last started it; far in the past where it never did."""
+    forks: bool = True
+    """Whether its tasks run in child processes."""
+    outdated: bool = False
+    """Whether its settings have changed since its start."""
+    end: str = ""
+    """How the last one in this slot ended, in words."""
+    node: str | None = None
+    consuming: bool = False
+    """Whether it takes tasks from all its queues, by its own word."""
     retires: bool = True
     """Whether it lets single children go; else the whole worker is replaced."""
     leaving: frozenset[int] = frozenset()
@@ -166,9 +181,14 @@ class Snapshot:
     at: float
     container: Container
     pools: tuple[PoolView, ...]
+    """For each pool the worker that serves it."""
     children: tuple[Child, ...]
     orphans: tuple[Orphans, ...]
     defunct: int
+    others: tuple[PoolView, ...] = ()
+    """Workers beside those: a successor that starts, or a former worker that drains."""
+    vacant: tuple[PoolView, ...] = ()
+    """Slots in which nothing runs, beside those."""
     strangers: tuple[Process, ...] = ()
     """Browser processes that no pool started."""
     remains: tuple[Remains, ...] = ()
@@ -183,3 +203,8 @@ class Snapshot:
     """How much of the CPU that the container may have was used since the last look, 0 to 1."""
     late_seconds: float = 0.0
     """By how much this look came late: the machine is throttled, or thrashes."""
+
+    @property
+    def workers(self) -> tuple[PoolView, ...]:
+        """The workers in all slots where there is one."""
+        return (*self.pools, *self.others)

@@ -52,7 +52,7 @@ async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
 
 
 class Workers:
-    """What the workers last said of themselves, and for how long which of them have been silent."""
+    """What the workers last said of themselves, by slot, and for how long which of them have been silent."""
 
     def __init__(self, runtime_dir: Path, broker_answers: Callable[[], bool]) -> None:
         self.stats: dict[str, WorkerStat] = {}
@@ -61,24 +61,17 @@ class Workers:
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: dict[str, str] = {}
         self._last: dict[str, WorkerStat] = {}
-        self._draining: dict[str, int] = {}
 
-    def note_change(self, pool: str, **changes: Any) -> None:
+    def note_change(self, slot: str, **changes: Any) -> None:
         """Take down what the worker was just told, which its last word does not hold yet."""
-        last = self._last.get(pool)
+        last = self._last.get(slot)
         if last is not None:
-            self._last[pool] = msgspec.structs.replace(last, **changes)
-
-    def note_draining(self, view: PoolView) -> None:
-        """Take down that this worker was told to stop after its tasks: it answers no more, and that is well."""
-        if view.pid is not None:
-            self._draining[view.name] = view.pid
+            self._last[slot] = msgspec.structs.replace(last, **changes)
 
     async def ask(self, running: Mapping[str, int]) -> None:
-        """Ask the pools whose main process runs (its pid by the pool's name), all at once."""
-        running = {name: pid for name, pid in running.items() if self._draining.get(name) != pid}
-        replies = await asyncio.gather(*(self._ask_stat(name) for name in running))
-        self.stats = {stat.pool: stat for stat in replies if stat is not None}
+        """Ask the workers whose main process runs (its pid by the slot), all at once."""
+        replies = await asyncio.gather(*(self._ask_stat(slot) for slot in running))
+        self.stats = {slot: stat for slot, stat in zip(running, replies, strict=True) if stat is not None}
         self._last |= self.stats
         at = now()
         for name, pid in running.items():
@@ -98,8 +91,8 @@ class Workers:
             log.info("%s answers again", name)
 
     def describe(self, view: PoolView) -> PoolView:
-        """Return PID 1's view of a pool with what its worker says, or does not say, laid over it."""
-        last = self._last.get(view.name)
+        """Return PID 1's view of a worker with what that says, or does not say, laid over it."""
+        last = self._last.get(view.slot)
         if last is not None and last.pid == view.pid:
             # Also while it stops, and answers no more.
             view = replace(
@@ -109,16 +102,18 @@ class Workers:
                 concurrency=last.concurrency,
                 max_tasks_per_child=last.max_tasks_per_child,
                 holding=last.holding,
+                node=last.node,
+                consuming=last.consuming,
+                # PID 1 waits some seconds before it calls one that it started running.
+                state="running" if view.state == "starting" and last.consuming else view.state,
             )
-        if view.pid is not None and self._draining.get(view.name) == view.pid:
-            return replace(view, state="draining")
-        if view.state == "running" and view.name in self._silent:
-            return replace(view, state=self._silent[view.name])
+        if view.state == "running" and view.slot in self._silent:
+            return replace(view, state=self._silent[view.slot])
         return view
 
-    async def _ask_stat(self, pool: str) -> WorkerStat | None:
+    async def _ask_stat(self, slot: str) -> WorkerStat | None:
         try:
-            reply = await ask_worker(self._runtime_dir, pool, Stat())
+            reply = await ask_worker(self._runtime_dir, slot, Stat())
         except NoAnswer as silence:
             log.debug("%s", silence)
             return None

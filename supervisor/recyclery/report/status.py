@@ -46,6 +46,12 @@ def format_status(status: dict[str, Any]) -> str:
             f"  concurrency {pool['concurrency']}, {pool['max_tasks_per_child']} tasks per child; "
             f"recycles: {recycles}",
         ]
+        if pool["successor"]:
+            lines.append(f"  {pool['successor']['slot']} starts to take over from {pool['slot']}")
+        lines += [
+            f"  {former['slot']} drains: {', '.join(former['tasks']) or 'no task any more'}"
+            for former in pool["draining"]
+        ]
         lines += [
             f"  {child['pid']:>8} {mib(child['pss_bytes']):>9} {child['tasks_done']:>5} done "
             f"{child['age_seconds']:>7.0f} s  {(child['task'] or 'idle')[-38:]}"

@@ -10,6 +10,7 @@ import psutil
 from recyclery.config.settings import Browsers, Pool, Settings
 from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
+from recyclery.decide.handoff import find_successor
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
 from recyclery.observe.processes import read_pss
@@ -22,6 +23,7 @@ from recyclery.serve.status import (
     PoolStatus,
     Status,
     TaskStatus,
+    WorkerStatus,
 )
 from recyclery_worker.link import WorkerStat
 
@@ -52,7 +54,7 @@ def build_status(
             pool.name: build_pool(
                 pool=pool,
                 view=views.get(pool.name),
-                stat=stats.get(pool.name),
+                stats=stats,
                 snapshot=snapshot,
                 counters=ledger.counters,
                 depth=depths[pool.name],
@@ -69,12 +71,15 @@ def build_pool(
     *,
     pool: Pool,
     view: PoolView | None,
-    stat: WorkerStat | None,
+    stats: Mapping[str, WorkerStat],
     snapshot: Snapshot,
     counters: Counters,
     depth: int | None,
 ) -> PoolStatus:
     """Return one pool's part."""
+    stat = stats.get(view.slot) if view is not None else None
+    successor = find_successor(view, snapshot) if view is not None else None
+    beside = [other for other in snapshot.others if other.name == pool.name and other is not successor]
     return PoolStatus(
         state=view.state if view else "stopped",
         node=stat.node if stat else None,
@@ -87,6 +92,24 @@ def build_pool(
         ],
         recycles=dict(counters.recycles.get(pool.name, {})),
         queue_depth=depth,
+        slot=view.slot if view else pool.name,
+        successor=build_worker(successor, snapshot) if successor is not None else None,
+        draining=[build_worker(other, snapshot) for other in beside],
+    )
+
+
+def build_worker(view: PoolView, snapshot: Snapshot) -> WorkerStatus:
+    """Return the part of a worker beside the one that serves its pool."""
+    place = view.name, view.slot
+    return WorkerStatus(
+        slot=view.slot,
+        node=view.node,
+        pid=view.pid,
+        tasks=[
+            child.task_name or ""
+            for child in snapshot.children
+            if (child.owner.pool, child.slot) == place and child.task_id is not None
+        ],
     )
 
 

@@ -30,8 +30,21 @@ class ChildStatus(msgspec.Struct):
     other_bytes: int
 
 
+class WorkerStatus(msgspec.Struct):
+    """A worker beside the one that serves the pool; `tasks` are the names of those that it runs."""
+
+    slot: str
+    node: str | None
+    pid: int | None
+    tasks: list[str]
+
+
 class PoolStatus(msgspec.Struct):
-    """One pool; `queue_depth` is null where it is not known."""
+    """One pool; `queue_depth` is null where it is not known.
+
+    `node`, `pid` and `slot` are those of the worker that takes its tasks. Its `children` are also those of
+    `successor`, which starts to take over, and of former workers, which are `draining`.
+    """
 
     state: str
     node: str | None
@@ -42,6 +55,9 @@ class PoolStatus(msgspec.Struct):
     children: list[ChildStatus]
     recycles: dict[str, int]
     queue_depth: int | None
+    slot: str
+    successor: WorkerStatus | None
+    draining: list[WorkerStatus]
 
 
 class BrowserStatus(msgspec.Struct):

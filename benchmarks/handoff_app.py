@@ -1,0 +1,31 @@
+"""handoff_app: not a benchmark; the Celery app whose worker handoff replaces."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import time
+
+import redis
+from celery import Celery
+
+STAMPS = "bench:stamps"
+# Number, when it was sent and when it began (CLOCK_MONOTONIC).
+STAMP = "qdd"
+
+url = os.environ.get("BENCH_REDIS_URL", "")
+app = Celery("bench", broker=url)
+app.conf.update(task_ignore_result=True)
+
+
+@functools.cache
+def client() -> redis.Redis:
+    """The Redis of this pool child."""
+    return redis.Redis.from_url(url)
+
+
+@app.task
+def stamp(number: int, sent: float) -> None:
+    """Note when this began, in one write."""
+    client().rpush(STAMPS, struct.pack(STAMP, number, sent, time.monotonic()))

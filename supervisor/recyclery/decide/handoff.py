@@ -1,0 +1,137 @@
+"""Rung 4 in its steps: a successor starts beside a worker, takes tasks, and only then the old one leaves.
+
+The steps follow from what runs, so a governor that comes anew goes on where another one died. Where memory does
+not allow two workers at once, PID 1 has the old one drain and start anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from msgspec import structs
+
+from recyclery.config.settings import Pool, Settings
+from recyclery.decide.actions import Abandon, Leave, Replace, Retire
+from recyclery.decide.budget import (
+    at_a_time,
+    children_of,
+    find_view,
+    height_bytes,
+    level_bytes,
+    mib,
+    still_to_come,
+)
+from recyclery.decide.model import PoolModel
+from recyclery.decide.past import Past, is_recent
+from recyclery.observe.serving import is_up
+from recyclery.observe.snapshot import PoolView, Snapshot
+from recyclery.slots import other_slot
+
+# A successor that takes no tasks so long after its start is given up: an app's imports take seconds, not that.
+SUCCESSOR_SECONDS = 120.0
+# After that the next one is tried of ourselves; a person, or a change of the settings, need not wait.
+FAILED_AGAIN_SECONDS = 600.0
+
+
+def replace_asked(snapshot: Snapshot, past: Past, settings: Settings) -> Replace | None:
+    """The worker that a person wants replaced, or whose settings have changed since its start."""
+    for pool in settings.pools:
+        view = find_view(snapshot, pool.name)
+        if view is None or not is_up(view) or is_beside(view, snapshot):
+            continue
+        if pool.name in past.asked:
+            return Replace(pool=pool.name, reason=past.asked[pool.name])
+        if view.outdated and view.state == "running" and not failed_lately(pool.name, snapshot, past):
+            return Replace(pool=pool.name, reason="its settings have changed since its start")
+    return None
+
+
+def place(
+    action: Retire | Replace | None, snapshot: Snapshot, past: Past, settings: Settings
+) -> Retire | Replace | None:
+    """Return the action with the place for a successor, where it is a replacement; None where it has to wait.
+
+    It waits while the pool's former worker still drains, and where the last successor was of no use.
+    """
+    if not isinstance(action, Replace):
+        return action
+    view = find_view(snapshot, action.pool)
+    pool = next((pool for pool in settings.pools if pool.name == action.pool), None)
+    if view is None or pool is None or is_beside(view, snapshot):
+        return None
+    if action.pool not in past.asked and not view.outdated and failed_lately(action.pool, snapshot, past):
+        return None
+    action = replace(action, slot=view.slot)
+    shortage = find_shortage(pool, view, snapshot, past, settings)
+    if shortage is not None:
+        return replace(action, reason=f"{action.reason}; {shortage}")
+    return replace(action, successor=other_slot(pool.name, view.slot))
+
+
+def find_shortage(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings: Settings) -> str | None:
+    """Say with figures why memory does not allow a second worker; None where it does.
+
+    While there are two, the old one goes on with the tasks that it has, and the new one may run as many.
+    """
+    others = structs.replace(settings, pools=tuple(other for other in settings.pools if other is not pool))
+    busy = [child for child in children_of(snapshot, pool.name) if child.task_id is not None]
+    beside = height_bytes(snapshot, past, others) + sum(still_to_come(child, past) for child in busy)
+    second = worker_bytes(pool, view, snapshot, past)
+    level = level_bytes(snapshot, settings.memory.retire_percent)
+    if beside + second <= level:
+        return None
+    return (
+        f"a second worker may take {mib(second)}, which beside the {mib(beside)} of all else passes "
+        f"{mib(level)}, {settings.memory.retire_percent} % of the limit"
+    )
+
+
+def worker_bytes(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past) -> int:
+    """Return what a pool's worker may come to hold: its main process, and its children with a task each."""
+    children = children_of(snapshot, pool.name)
+    fresh = past.models.get(pool.name, PoolModel()).fresh_child_bytes
+    if fresh is None:
+        fresh = max((child.tree_bytes for child in children), default=0)
+    child = int(fresh) + past.tail_bytes(pool.name)
+    # Where tasks run in the main process, that is what was learned of as a child.
+    main = view.main_start_bytes if pool.forks else 0
+    return main + at_a_time(snapshot, pool) * child
+
+
+def hand_over(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Leave | Abandon]:
+    """The old workers that are to leave, for their successors take tasks; and successors that are no use."""
+    hard = level_bytes(snapshot, settings.memory.hard_percent)
+    for old in snapshot.pools:
+        successor = find_successor(old, snapshot)
+        if successor is None:
+            continue
+        if successor.consuming:
+            yield Leave(
+                pool=old.name, slot=old.slot, successor=successor.slot, reason=f"{successor.slot} takes tasks"
+            )
+            continue
+        waited = snapshot.at - successor.started
+        if snapshot.container.floor_bytes >= hard:
+            reason = f"{mib(snapshot.container.floor_bytes)} cannot be reclaimed, above {mib(hard)}"
+            yield Abandon(pool=old.name, slot=successor.slot, reason=reason)
+        elif waited >= SUCCESSOR_SECONDS:
+            reason = f"it takes no tasks {waited:.0f} s after its start"
+            yield Abandon(pool=old.name, slot=successor.slot, reason=reason)
+
+
+def find_successor(view: PoolView, snapshot: Snapshot) -> PoolView | None:
+    """Return the worker that is to follow this one; None where there is none."""
+    if not is_up(view):
+        return None
+    return next((other for other in snapshot.others if other.name == view.name and is_up(other)), None)
+
+
+def is_beside(view: PoolView, snapshot: Snapshot) -> bool:
+    """Tell whether the pool has another worker beside this one: no slot is free."""
+    return any(other.name == view.name for other in snapshot.others)
+
+
+def failed_lately(pool: str, snapshot: Snapshot, past: Past) -> bool:
+    """Tell whether the pool's last successor was of no use, and not long ago."""
+    return is_recent(past.abandoned.get(pool), snapshot.at, FAILED_AGAIN_SECONDS)

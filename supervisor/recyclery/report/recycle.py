@@ -1,0 +1,56 @@
+"""`recyclery recycle`: give a pool a new worker, and wait until that takes tasks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from recyclery.config.paths import find_runtime_dir
+from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+
+LOOK_EVERY_SECONDS = 0.3
+# A governor that died is back sooner, and goes on where the other one stopped.
+GOVERNOR_AWAY_SECONDS = 60.0
+
+
+def recycle(pool: str) -> int:
+    """Replace a pool's worker, saying what happens; return 0 once the new one takes tasks, else 1."""
+    directory = find_runtime_dir(os.environ)
+    try:
+        before = ask_governor(directory, "recycle", table=pool)
+    except (NoSupervisor, Declined) as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return 1
+    print(f"{pool}: replacing {before['slot']} (pid {before['pid']})", flush=True)
+    said = ""
+    while True:
+        time.sleep(LOOK_EVERY_SECONDS)
+        try:
+            now = ask_patiently(directory, pool)
+        except (NoSupervisor, Declined) as error:
+            print(f"recyclery: {error}", file=sys.stderr)
+            return 1
+        if now["waits_for"] != said:
+            said = now["waits_for"]
+            print(f"{pool}: {said}", flush=True)
+        if now["state"] == "running" and now["pid"] != before["pid"]:
+            return 0
+        if not now["going_on"]:
+            reason = now["failure"] or f"{now['slot']} is {now['state']}; the supervisor's log says more"
+            print(f"recyclery: {pool} was not replaced: {reason}", file=sys.stderr)
+            return 1
+
+
+def ask_patiently(directory: Path, pool: str) -> dict[str, Any]:
+    """Ask how far it is; a governor that is away is waited for. Raises NoSupervisor or Declined."""
+    deadline = time.monotonic() + GOVERNOR_AWAY_SECONDS
+    while True:
+        try:
+            return ask_governor(directory, "recycling", table=pool)
+        except NoSupervisor:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_EVERY_SECONDS)
