@@ -25,6 +25,7 @@ from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
 from recyclery.decide.actions import (
+    Abandon,
     Action,
     Clean,
     Collect,
@@ -206,7 +207,7 @@ class Governor:
         self.ledger.note(action, outcome, at)
         if outcome.done:
             self._foresee(action)
-        if isinstance(action, Reap | Preempt | Evict):
+        if isinstance(action, Reap | Preempt | Abandon | Evict):
             self._wake.set()
         if isinstance(action, Clean):
             self._observer.belongings.note_tried([left.folder for left in action.remains], at)

@@ -12,6 +12,7 @@ from recyclery.act.kill import kill_processes, nudge_child
 from recyclery.act.outcome import Outcome
 from recyclery.act.remains import clean
 from recyclery.decide.actions import (
+    Abandon,
     Action,
     Clean,
     Collect,
@@ -26,6 +27,7 @@ from recyclery.decide.actions import (
     Retire,
     Scale,
     TellFell,
+    TimeOut,
     Tune,
 )
 from recyclery.init.programs import supervisor_socket
@@ -41,7 +43,7 @@ HOLD_SECONDS = 15.0
 async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], int | None]) -> Outcome:
     """Do one thing, in a bounded time, and look what came of it."""
     match action:
-        case Reap() | Preempt() | Evict():
+        case Reap() | Preempt() | Abandon() | Evict():
             return await kill(action, read_floor)
         case Clean():
             return await clean_up(action)
@@ -76,7 +78,7 @@ async def perform(action: Action, runtime_dir: Path, read_floor: Callable[[], in
             return await tell_worker(action, runtime_dir)
 
 
-async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -> Outcome:
+async def tell_worker(action: Retire | TimeOut | Tune | Scale | Hold, runtime_dir: Path) -> Outcome:
     """Do one thing that only a pool's worker can."""
     match action:
         case Retire():
@@ -86,6 +88,14 @@ async def tell_worker(action: Retire | Tune | Scale | Hold, runtime_dir: Path) -
                 link.Retire(pid=action.owner.pid),
                 f"retire {action.owner.pool}/{action.owner.pid}: {action.reason}",
                 "it leaves as soon as it has no task",
+            )
+        case TimeOut():
+            return await ask(
+                runtime_dir,
+                action.owner.pool,
+                link.TimeOut(pid=action.owner.pid),
+                f"time out {action.owner.pool}/{action.owner.pid}: {action.reason}",
+                "it is ended",
             )
         case Tune():
             return await ask(
@@ -143,13 +153,15 @@ def collect(action: Collect) -> Outcome:
     return Outcome(done=told, line=line)
 
 
-async def kill(action: Reap | Preempt | Evict, read_floor: Callable[[], int | None]) -> Outcome:
+async def kill(action: Reap | Preempt | Abandon | Evict, read_floor: Callable[[], int | None]) -> Outcome:
     """Kill what the action names, and look whether it is gone and what that freed."""
     match action:
         case Reap(kind=kind, owner=owner):
             what = f"reap {kind} of {owner.pool}/{owner.pid}"
         case Preempt(owner=owner):
             what = f"preempt {owner.pool}/{owner.pid}"
+        case Abandon(pool=pool):
+            what = f"give up on {pool}"
         case Evict():
             what = "reap strangers"
     before = read_floor()

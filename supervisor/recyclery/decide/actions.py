@@ -86,6 +86,23 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandon:
+    """Kill a worker whose main process hears nothing, with all below it; its tasks are given back (rung 4)."""
+
+    pool: str
+    processes: tuple[Process, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOut:
+    """Have a worker end a child's task that is past its hard time limit."""
+
+    owner: Owner
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Preempt:
     """Kill a child's whole session before the kernel picks a victim; its task is redelivered (rung 5)."""
 
@@ -131,7 +148,7 @@ class Notice:
     text: str
 
 
-Heavy = Retire | Replace | Preempt
+Heavy = Retire | Replace | Abandon | Preempt
 Action = (
     Reap
     | Evict
@@ -144,6 +161,8 @@ Action = (
     | Retire
     | Hold
     | Replace
+    | Abandon
+    | TimeOut
     | Preempt
     | Scale
     | Notice

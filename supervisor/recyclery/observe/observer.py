@@ -78,11 +78,15 @@ class Observer:
             process.pid: process.anon_bytes
             for process in self._with_memory(process for process in processes if process.pid in ours)
         }
+        main_processes = {process.pid: process for process in processes if process.pid in mains}
         self._files.turn()
         return Snapshot(
             at=at,
             container=self._read_container(supervision, children),
-            pools=tuple(self._with_main(view, supervision) for view in programs.values()),
+            pools=tuple(
+                replace(self._with_main(view, supervision), main=main_processes.get(view.pid or 0))
+                for view in programs.values()
+            ),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
             defunct=count_defunct(processes, owners, {*mains, self._supervisor}),

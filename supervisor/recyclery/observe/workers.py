@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from recyclery.observe.snapshot import PoolView
+from recyclery.observe.snapshot import PoolView, Vitals
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     VERSION,
+    Pulse,
     Reply,
     Request,
     Stat,
@@ -31,6 +32,8 @@ log = logging.getLogger("recyclery")
 ANSWER_SECONDS = 2.0
 # A worker that is silent this long is not just busy; PID 1 knows whether it lives.
 SILENT_SECONDS = 10.0
+# A sign of life comes every other second, and counts for so long.
+PULSE_COUNTS_SECONDS = 10.0
 
 
 class NoAnswer(Exception):
@@ -62,6 +65,7 @@ class Workers:
         self._silent: dict[str, str] = {}
         self._last: dict[str, WorkerStat] = {}
         self._draining: dict[str, int] = {}
+        self._pulses: dict[int, Pulse] = {}
 
     def note_change(self, pool: str, **changes: Any) -> None:
         """Take down what the worker was just told, which its last word does not hold yet."""
@@ -85,21 +89,61 @@ class Workers:
             if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
                 self._heard[name] = pid, at
         silent = [name for name in running if at - self._heard[name][1] > SILENT_SECONDS]
-        # Celery's loop stands still while it connects again: that is no fault of the worker's.
-        away = bool(silent) and not await asyncio.to_thread(self._broker_answers)
-        was, self._silent = (
-            self._silent,
-            dict.fromkeys(silent, "waiting for broker" if away else "not answering"),
-        )
+        was, self._silent = self._silent, {name: await self._explain(running[name]) for name in silent}
+        self._pulses = {pid: pulse for pid, pulse in self._pulses.items() if pid in set(running.values())}
         for name, state in self._silent.items():
             if was.get(name) != state:
                 log.warning("%s has not answered for %g s: %s", name, SILENT_SECONDS, state)
         for name in was.keys() & self.stats.keys():
             log.info("%s answers again", name)
 
+    async def _explain(self, pid: int) -> str:
+        """Say why a main process does not answer.
+
+        Celery's loop stands still while it connects again, which is no fault of the worker's: its other thread
+        says so. Of one that is wholly silent only the broker itself can tell.
+        """
+        pulse = self._fresh_pulse(pid)
+        answers = pulse.broker_answers if pulse else await asyncio.to_thread(self._broker_answers)
+        return "waiting for broker" if answers is False else "not answering"
+
+    def _fresh_pulse(self, pid: int | None) -> Pulse | None:
+        pulse = self._pulses.get(pid or 0)
+        return pulse if pulse is not None and now() - pulse.sent <= PULSE_COUNTS_SECONDS else None
+
+    def hear(self, pulse: Pulse) -> None:
+        """Take in a main process's sign of life."""
+        self._pulses[pulse.pid] = pulse
+
+    def depth(self, view: PoolView, queues: Iterable[str]) -> int | None:
+        """Return how many messages wait in these queues by the worker's word; None where it has none."""
+        pulse = self._fresh_pulse(view.pid)
+        if pulse is None or pulse.waiting is None:
+            return None
+        return sum(pulse.waiting.get(queue, 0) for queue in queues)
+
+    def _vitals(self, view: PoolView) -> Vitals | None:
+        last, pulse = self._last.get(view.name), self._pulses.get(view.pid or 0)
+        if last is None or view.pid is None or last.pid != view.pid:
+            return None
+        fresh = self._fresh_pulse(view.pid)
+        waiting = fresh.waiting if fresh is not None else None
+        return Vitals(
+            pid=view.pid,
+            answered=last.sent,
+            pulsed=pulse.sent if pulse is not None else None,
+            broker_answers=fresh.broker_answers if fresh is not None else None,
+            stopping=pulse is not None and pulse.stopping,
+            consumes=frozenset(last.consumes),
+            received=last.received,
+            has_room=last.has_room,
+            waiting=sum(waiting.get(queue, 0) for queue in last.consumes) if waiting is not None else None,
+            overdue=last.overdue,
+        )
+
     def describe(self, view: PoolView) -> PoolView:
         """Return PID 1's view of a pool with what its worker says, or does not say, laid over it."""
-        last = self._last.get(view.name)
+        last, vitals = self._last.get(view.name), self._vitals(view)
         if last is not None and last.pid == view.pid:
             # Also while it stops, and answers no more.
             view = replace(
@@ -109,8 +153,10 @@ class Workers:
                 concurrency=last.concurrency,
                 max_tasks_per_child=last.max_tasks_per_child,
                 holding=last.holding,
+                vitals=vitals,
             )
-        if view.pid is not None and self._draining.get(view.name) == view.pid:
+        told = view.pid is not None and self._draining.get(view.name) == view.pid
+        if told or (view.state == "running" and vitals is not None and vitals.stopping):
             return replace(view, state="draining")
         if view.state == "running" and view.name in self._silent:
             return replace(view, state=self._silent[view.name])
