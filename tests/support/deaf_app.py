@@ -6,7 +6,8 @@ What workers did after a Redis reconnect (celery/celery#8030, #8091): the loop t
 from typing import Any
 
 from celery.worker.control import control_command
-from sample_app import app
+
+from support.sample_app import app
 
 
 @control_command()

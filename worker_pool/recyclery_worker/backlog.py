@@ -12,13 +12,12 @@ from typing import Any
 from celery.utils.log import get_logger
 from kombu.exceptions import ChannelError
 
-from recyclery_worker.delivery.generations import BOUNDED, open_book
+from recyclery_worker.broker import try_write
+from recyclery_worker.delivery.generations import BOUNDED
 
 logger = get_logger(__name__)
 
 ASK_EVERY_SECONDS = 2.0
-# A write that makes nothing and is refused where others are: a Redis that takes none is of no use to a worker.
-PROBE = "recyclery:probe"
 
 
 class Backlog:
@@ -50,11 +49,10 @@ class Backlog:
             time.sleep(ASK_EVERY_SECONDS)
 
     def _count_on(self, channel: Any) -> None:
-        book = open_book(channel)
         while True:
             # A queue that an operator took away for a while waits all the same.
             self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
-            book.client.setrange(book.prefix + PROBE, 0, "")
+            try_write(channel)
             waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
             self.answers, self.waiting = True, waiting
             time.sleep(ASK_EVERY_SECONDS)

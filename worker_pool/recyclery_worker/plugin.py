@@ -9,7 +9,7 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
-from recyclery_worker.broker import BrokerWait
+from recyclery_worker.broker import BrokerReturn, BrokerWait, outlive_refusals
 from recyclery_worker.by_signals import follow_by_signals
 from recyclery_worker.delivery.defaults import set_defaults
 from recyclery_worker.delivery.keeper import LeaseStep, keep_own_keys, keeper
@@ -61,7 +61,9 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         follow_by_signals(fit)
     steps: set[type] = sender.app.steps["worker"]
     steps.update({LinkServer, PulseStep, BrokerWait})
+    sender.app.steps["consumer"].add(BrokerReturn)
     follow_intake()
+    outlive_refusals(sender.app)
     note_keys = keep_own_keys(sender.app, sender.hostname)
     if keeper() is not None:
         steps.add(LeaseStep)

@@ -39,7 +39,9 @@ class Hearsay:
         """Return the pools by name, as all who know of them say."""
         queues = {pool.name: pool.queues for pool in self.settings.pools}
         return {
-            name: replace(self.workers.describe(view), queue_depth=self.workers.depth(view, queues[name]))
+            name: replace(
+                self.workers.describe(view), queue_depth=self.workers.pulses.depth(view.pid or 0, queues[name])
+            )
             for name, view in self.programs.items()
         }
 
@@ -48,7 +50,7 @@ class Hearsay:
         ended = set()
         for report in read_reports(reports):
             if isinstance(report, Pulse):
-                self.workers.hear(report)
+                self.workers.pulses.hear(report)
             elif hear_report(self.states, report):
                 ended.add(report.pool)
         return ended

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from recyclery.observe.pulses import Pulses
 from recyclery.observe.snapshot import PoolView, Vitals
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     VERSION,
-    Pulse,
     Reply,
     Request,
     Stat,
@@ -32,8 +32,6 @@ log = logging.getLogger("recyclery")
 ANSWER_SECONDS = 2.0
 # A worker that is silent this long is not just busy; PID 1 knows whether it lives.
 SILENT_SECONDS = 10.0
-# A sign of life comes every other second, and counts for so long.
-PULSE_COUNTS_SECONDS = 10.0
 
 
 class NoAnswer(Exception):
@@ -59,13 +57,13 @@ class Workers:
 
     def __init__(self, runtime_dir: Path, broker_answers: Callable[[], bool]) -> None:
         self.stats: dict[str, WorkerStat] = {}
+        self.pulses = Pulses()
         self._runtime_dir = runtime_dir
         self._broker_answers = broker_answers
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: dict[str, str] = {}
         self._last: dict[str, WorkerStat] = {}
         self._draining: dict[str, int] = {}
-        self._pulses: dict[int, Pulse] = {}
 
     def note_change(self, pool: str, **changes: Any) -> None:
         """Take down what the worker was just told, which its last word does not hold yet."""
@@ -90,7 +88,7 @@ class Workers:
                 self._heard[name] = pid, at
         silent = [name for name in running if at - self._heard[name][1] > SILENT_SECONDS]
         was, self._silent = self._silent, {name: await self._explain(running[name]) for name in silent}
-        self._pulses = {pid: pulse for pid, pulse in self._pulses.items() if pid in set(running.values())}
+        self.pulses.forget()
         for name, state in self._silent.items():
             if was.get(name) != state:
                 log.warning("%s has not answered for %g s: %s", name, SILENT_SECONDS, state)
@@ -103,31 +101,17 @@ class Workers:
         Celery's loop stands still while it connects again, which is no fault of the worker's: its other thread
         says so. Of one that is wholly silent only the broker itself can tell.
         """
-        pulse = self._fresh_pulse(pid)
+        if self.pulses.broker_was_away(pid):
+            return "waiting for broker"
+        pulse = self.pulses.fresh(pid)
         answers = pulse.broker_answers if pulse else await asyncio.to_thread(self._broker_answers)
         return "waiting for broker" if answers is False else "not answering"
 
-    def _fresh_pulse(self, pid: int | None) -> Pulse | None:
-        pulse = self._pulses.get(pid or 0)
-        return pulse if pulse is not None and now() - pulse.sent <= PULSE_COUNTS_SECONDS else None
-
-    def hear(self, pulse: Pulse) -> None:
-        """Take in a main process's sign of life."""
-        self._pulses[pulse.pid] = pulse
-
-    def depth(self, view: PoolView, queues: Iterable[str]) -> int | None:
-        """Return how many messages wait in these queues by the worker's word; None where it has none."""
-        pulse = self._fresh_pulse(view.pid)
-        if pulse is None or pulse.waiting is None:
-            return None
-        return sum(pulse.waiting.get(queue, 0) for queue in queues)
-
     def _vitals(self, view: PoolView) -> Vitals | None:
-        last, pulse = self._last.get(view.name), self._pulses.get(view.pid or 0)
+        last = self._last.get(view.name)
         if last is None or view.pid is None or last.pid != view.pid:
             return None
-        fresh = self._fresh_pulse(view.pid)
-        waiting = fresh.waiting if fresh is not None else None
+        pulse, fresh = self.pulses.last(view.pid), self.pulses.fresh(view.pid)
         return Vitals(
             pid=view.pid,
             answered=last.sent,
@@ -137,7 +121,7 @@ class Workers:
             consumes=frozenset(last.consumes),
             received=last.received,
             has_room=last.has_room,
-            waiting=sum(waiting.get(queue, 0) for queue in last.consumes) if waiting is not None else None,
+            waiting=self.pulses.depth(view.pid, last.consumes),
             overdue=last.overdue,
         )
 
