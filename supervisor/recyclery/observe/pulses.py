@@ -10,7 +10,7 @@ from recyclery_worker.link import Pulse, now
 COUNTS_SECONDS = 10.0
 # When its broker is back, a loop needs a moment to be so too.
 RETURN_SECONDS = 10.0
-FORGOTTEN_SECONDS = 60.0
+FORGOTTEN_SECONDS = 3600.0
 
 
 class Pulses:

@@ -99,12 +99,16 @@ class Workers:
         """Say why a main process does not answer.
 
         Celery's loop stands still while it connects again, which is no fault of the worker's: its other thread
-        says so. Of one that is wholly silent only the broker itself can tell.
+        says so. Of one that fell wholly silent only the broker itself can tell; one that is starting has not
+        come to its broker yet.
         """
         if self.pulses.broker_was_away(pid):
             return "waiting for broker"
         pulse = self.pulses.fresh(pid)
-        answers = pulse.broker_answers if pulse else await asyncio.to_thread(self._broker_answers)
+        if pulse is not None or self.pulses.last(pid) is None:
+            answers = pulse.broker_answers if pulse is not None else None
+        else:
+            answers = await asyncio.to_thread(self._broker_answers)
         return "waiting for broker" if answers is False else "not answering"
 
     def _vitals(self, view: PoolView) -> Vitals | None:
