@@ -50,6 +50,10 @@ class Counters:
         """Count a worker that was replaced as a whole."""
         self.recycles[pool]["replace"] += 1
 
+    def count_killed(self, pool: str) -> None:
+        """Count a worker that hung and was killed."""
+        self.recycles[pool]["hung"] += 1
+
     def count_gone(self, owner: Owner, departures: Mapping[int, str], retired: Container[Owner]) -> str:
         """Count a child that has gone; return why: preempt, budget (we retired it), its worker's word, died."""
         if owner in self.preempted:

@@ -32,6 +32,7 @@ from recyclery.decide.actions import (
     EndSession,
     Evict,
     Hold,
+    KillWorker,
     Leave,
     Notice,
     Preempt,
@@ -209,7 +210,7 @@ class Governor:
         self.ledger.note(action, outcome, at)
         if outcome.done:
             self._foresee(action)
-        if isinstance(action, Reap | Preempt | Evict):
+        if isinstance(action, Reap | Preempt | KillWorker | Evict):
             self._wake.set()
         if isinstance(action, Clean):
             self._observer.belongings.note_tried([left.folder for left in action.remains], at)

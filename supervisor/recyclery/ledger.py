@@ -14,6 +14,7 @@ from recyclery.decide.actions import (
     EndSession,
     Evict,
     Hold,
+    KillWorker,
     Leave,
     Notice,
     Preempt,
@@ -23,12 +24,14 @@ from recyclery.decide.actions import (
     Retire,
     Scale,
     TellFell,
+    TimeOut,
     Tune,
 )
+from recyclery.decide.ailments import follow_ailments, follow_mend
 from recyclery.decide.fallen import find_fallen
 from recyclery.decide.holders import follow_holders
 from recyclery.decide.model import RISK, PoolModel
-from recyclery.decide.past import Fallen, Holder, Past, is_recent
+from recyclery.decide.past import Ailment, Fallen, Holder, Mend, Past, is_recent
 from recyclery.decide.scale import note_work
 from recyclery.decide.silence import Silence, follow_silences
 from recyclery.handoffs import Handoffs
@@ -68,6 +71,9 @@ class Ledger:
     holders: dict[str, Holder] = field(default_factory=dict)
     said: dict[str, float] = field(default_factory=dict)
     silences: dict[Owner, Silence] = field(default_factory=dict)
+    ailments: dict[str, Ailment] = field(default_factory=dict)
+    mended: dict[str, Mend] = field(default_factory=dict)
+    timed_out: dict[Owner, float] = field(default_factory=dict)
     _busy_since: dict[str, float] = field(default_factory=dict)
     _idle_since: dict[str, float] = field(default_factory=dict)
     _gone: dict[Owner, Gone] = field(default_factory=dict)
@@ -93,6 +99,9 @@ class Ledger:
             holders=self.holders,
             fallen=self._fallen,
             silences=self.silences,
+            ailments=self.ailments,
+            mended=self.mended,
+            timed_out=self.timed_out,
             known_strangers=frozenset(
                 process.key for process in (self._last.strangers if self._last is not None else ())
             ),
@@ -105,7 +114,7 @@ class Ledger:
         # A word on a child that may just have left tells nobody else anything.
         return not (isinstance(action, TellFell) or (isinstance(action, Hold) and action.renewed))
 
-    def note(self, action: Action, outcome: Outcome, at: float) -> None:
+    def note(self, action: Action, outcome: Outcome, at: float) -> None:  # noqa: C901  # one line for each
         """Take down what was done and whether it was."""
         match action:
             case Reap() | Evict() | EndSession():
@@ -114,6 +123,9 @@ class Ledger:
                 self._note_retire(owner, outcome, at)
             case Replace() | Leave() | Abandon():
                 self._note_handoff(action, outcome, at)
+            case KillWorker(pool=pool):
+                self.mended[pool] = follow_mend(self.mended.get(pool), at)
+                self.counters.count_killed(pool)
             case Preempt(owner=owner):
                 self.preempted = at
                 self.counters.preempted.add(owner)
@@ -123,6 +135,8 @@ class Ledger:
                 self.holders[generation] = replace(self.holders[generation], given_back=True)
             case Scale(pool=pool):
                 self.scaled[pool] = at
+            case TimeOut(owner=owner):
+                self.timed_out[owner] = at
             case Notice(kind=kind):
                 self.said[kind] = at
             case _:
@@ -134,6 +148,8 @@ class Ledger:
             return
         if isinstance(action, Replace):
             self.replaced[action.pool] = at
+            if action.pool in self.ailments:
+                self.mended[action.pool] = follow_mend(self.mended.get(action.pool), at)
         if isinstance(action, Leave) or (isinstance(action, Replace) and action.successor is None):
             self.refused.pop(action.pool, None)
             self.counters.count_replaced(action.pool)
@@ -176,6 +192,8 @@ class Ledger:
             kind: at for kind, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
         }
         self.silences = follow_silences(self.silences, snapshot)
+        self.ailments = follow_ailments(self.ailments, snapshot, settings)
+        self.timed_out = {owner: at for owner, at in self.timed_out.items() if owner in living}
         self._busy_since, self._idle_since = note_work(self.past({}), snapshot, settings)
         return lines
 

@@ -73,7 +73,9 @@ def governor(monkeypatch: pytest.MonkeyPatch, private_tmp: Path) -> Iterator[soc
 
 
 def next_report(governor: socket.socket) -> ChildReport:
-    return decode_report(governor.recv(1 << 16))
+    report = decode_report(governor.recv(1 << 16))
+    assert isinstance(report, ChildReport)
+    return report
 
 
 @pytest.mark.browser

@@ -21,13 +21,13 @@ class BareWorker:
 
     def __init__(self, process: "subprocess.Popen[bytes]", runtime_dir: Path) -> None:
         self.process = process
-        self._runtime_dir = runtime_dir
+        self.runtime_dir = runtime_dir
 
-    def ask(self, request: link.Request) -> link.Reply:
-        """Send one request and return its reply."""
+    def ask(self, request: link.Request, seconds: float = 10) -> link.Reply:
+        """Send one request and return its reply; raises OSError where none comes in time."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-            peer.settimeout(10)
-            peer.connect(str(link.worker_socket(self._runtime_dir, "slow")))
+            peer.settimeout(seconds)
+            peer.connect(str(link.worker_socket(self.runtime_dir, "slow")))
             peer.send(link.encode(request))
             return link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
 

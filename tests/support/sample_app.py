@@ -59,6 +59,16 @@ def note(path: str, mark: str, seconds: float) -> None:
 
 
 @app.task
+def run_until(runs: str, gate: str) -> str:
+    """Mark the run in a file, sleep until another is there, and return the marks."""
+    with Path(runs).open("a") as marks:
+        marks.write("x")
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    return Path(runs).read_text()
+
+
+@app.task
 def nap_until(path: str) -> int:
     """Sleep until a file is there, and return the pool child's pid."""
     Path(f"{path}.begun").touch()

@@ -11,6 +11,7 @@ from functools import cache
 from types import CodeType
 
 import celery
+from billiard import pool as billiard_pool
 from celery.concurrency import asynpool
 
 # Read in Celery 5.5.3, 5.6.3 and 5.7.0 with billiard 4.2.4 and 4.3.2.
@@ -39,9 +40,12 @@ POOL_FIELDS = (
     "_putlock",
     "_queues",
     "_state",
+    "on_hard_timeout",
 )
 CHILD_METHODS = ("_do_exit", "after_fork")
 CHILD_FIELDS = ("wait_for_job",)
+JOB_METHODS = ("ready",)
+JOB_FIELDS = ("_accepted", "_time_accepted", "_timeout", "_worker_pid")
 
 
 @cache
@@ -57,11 +61,12 @@ def found_hooks() -> tuple[str, ...]:
 
 def try_hooks() -> Iterator[tuple[str, bool]]:
     """Yield each part's name and whether it is there."""
-    for owner, methods, fields in (
-        ("AsynPool", POOL_METHODS, POOL_FIELDS),
-        ("Worker", CHILD_METHODS, CHILD_FIELDS),
+    for module, owner, methods, fields in (
+        (asynpool, "AsynPool", POOL_METHODS, POOL_FIELDS),
+        (asynpool, "Worker", CHILD_METHODS, CHILD_FIELDS),
+        (billiard_pool, "ApplyResult", JOB_METHODS, JOB_FIELDS),
     ):
-        kind = getattr(asynpool, owner, None)
+        kind = getattr(module, owner, None)
         spoken_of = names_in(kind) if kind is not None else frozenset()
         for name in methods:
             yield f"{owner}.{name}", callable(getattr(kind, name, None))

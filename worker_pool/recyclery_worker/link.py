@@ -1,8 +1,8 @@
 """The messages between worker and governor, one JSON object in each packet.
 
-A pool child sends `ChildReport` datagrams to `governor.sock`. The governor asks a worker's main process on
-its `worker-POOL.sock` (SOCK_SEQPACKET: one request, one reply). Times are seconds of CLOCK_BOOTTIME, the
-clock of /proc/PID/stat's starttime, so that a process can be dated against a task.
+A pool child sends `ChildReport` datagrams to `governor.sock`, a main process its `Pulse`. The governor asks a
+worker's main process on its `worker-POOL.sock` (SOCK_SEQPACKET: one request, one reply). Times are seconds of
+CLOCK_BOOTTIME, the clock of /proc/PID/stat's starttime, so that a process can be dated against a task.
 """
 
 from __future__ import annotations
@@ -39,6 +39,21 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     """Pids of the chromedrivers whose browsers the child keeps for its next tasks."""
     remote: list[str] = []
     """Ids of the sessions that it has open on the Selenium Grid at SELENIUM_REMOTE_URL."""
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
+    """A main process's sign of life, given by a thread of it every other second."""
+
+    version: int = VERSION
+    pool: str
+    pid: int
+    sent: float
+    broker_answers: bool | None = None
+    """None where the broker is not asked."""
+    waiting: dict[str, int] | None = None
+    """Messages by queue; None where that is not known."""
+    stopping: bool = False
+    """Whether it was told to end."""
 
 
 class Stat(msgspec.Struct, frozen=True, tag="stat"):
@@ -88,6 +103,12 @@ class Fell(msgspec.Struct, frozen=True, tag="fell"):
     """Why it is gone, where that is known."""
 
 
+class TimeOut(msgspec.Struct, frozen=True, tag="time_out"):
+    """Ask that a child's task which is past its hard time limit be ended; answered by `Done` or `Refused`."""
+
+    pid: int
+
+
 class ChildStat(msgspec.Struct, frozen=True):
     """One pool child as the worker's main process sees it."""
 
@@ -129,6 +150,14 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """Whether it takes no tasks because it was told so; None where it cannot be told so."""
     consuming: bool = False
     """Whether it takes tasks from all of its queues."""
+    consumes: list[str] = []
+    """The queues it takes tasks from: not those that an operator cancelled."""
+    received: int = 0
+    """Messages that it has taken since its start."""
+    has_room: bool = False
+    """Whether it could take one more."""
+    overdue: dict[int, float] = {}
+    """For how many seconds children's tasks have been past their hard time limits, by the children's pids."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -141,16 +170,17 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim | Fell
+Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim | Fell | TimeOut
 Reply = WorkerStat | Done | Refused
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
-_reports: msgspec.json.Decoder[ChildReport] = msgspec.json.Decoder(ChildReport)
+Report = ChildReport | Pulse
+_reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
 
-def encode(message: Request | Reply | ChildReport) -> bytes:
+def encode(message: Request | Reply | Report) -> bytes:
     """Return the message as one packet."""
     return _encoder.encode(message)
 
@@ -165,8 +195,8 @@ def decode_reply(packet: bytes) -> Reply:
     return _replies.decode(packet)
 
 
-def decode_report(packet: bytes) -> ChildReport:
-    """Return the child's report in a packet; raises msgspec.DecodeError for anything else."""
+def decode_report(packet: bytes) -> Report:
+    """Return what a datagram tells; raises msgspec.DecodeError for anything else."""
     return _reports.decode(packet)
 
 

@@ -9,14 +9,16 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
-from recyclery_worker.broker import BrokerWait
+from recyclery_worker.broker import BrokerReturn, BrokerWait, outlive_refusals
 from recyclery_worker.by_signals import follow_by_signals
 from recyclery_worker.delivery.defaults import set_defaults
 from recyclery_worker.delivery.keeper import LeaseStep, keep_own_keys, keeper
 from recyclery_worker.early import find_browser_early
 from recyclery_worker.fit import read_fit
 from recyclery_worker.hooks import found_hooks
+from recyclery_worker.intake import follow_intake
 from recyclery_worker.parking.plugin import GateStep, describe_lack
+from recyclery_worker.pulse import PulseStep
 from recyclery_worker.server import LinkServer
 
 logger = get_logger(__name__)
@@ -58,7 +60,10 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         note = fit.lack
         follow_by_signals(fit)
     steps: set[type] = sender.app.steps["worker"]
-    steps.update({LinkServer, BrokerWait})
+    steps.update({LinkServer, PulseStep, BrokerWait})
+    sender.app.steps["consumer"].add(BrokerReturn)
+    follow_intake()
+    outlive_refusals(sender.app)
     note_keys = keep_own_keys(sender.app, sender.hostname)
     if keeper() is not None:
         steps.add(LeaseStep)

@@ -16,6 +16,7 @@ from celery.utils.log import get_logger
 from recyclery_worker.delivery.keeper import keeper
 from recyclery_worker.fit import read_fit
 from recyclery_worker.holding import Holding
+from recyclery_worker.intake import consumed_queues, has_room, received
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     ChildStat,
@@ -30,12 +31,14 @@ from recyclery_worker.link import (
     SetConcurrency,
     SetMaxTasks,
     Stat,
+    TimeOut,
     WorkerStat,
     decode_request,
     encode,
     now,
     worker_socket,
 )
+from recyclery_worker.overdue import find_overdue, time_out
 from recyclery_worker.parking.plugin import note_fell
 from recyclery_worker.running import running_tasks
 
@@ -189,12 +192,14 @@ def reclaim_soon(generation: str) -> str:
     return ""
 
 
-def change_pool(worker: Any, request: Retire | SetMaxTasks | SetConcurrency) -> str:
+def change_pool(worker: Any, request: Retire | SetMaxTasks | SetConcurrency | TimeOut) -> str:
     """Change our pool; return why it cannot be done, empty when it is."""
     pool = worker.pool
     if isinstance(request, Retire):
         refusal: str = pool.retire(request.pid)
         return refusal
+    if isinstance(request, TimeOut):
+        return time_out(pool._pool, request.pid)
     if isinstance(request, SetMaxTasks):
         if request.max_tasks < 1:
             return "max_tasks must be at least 1"
@@ -237,6 +242,10 @@ def stat(worker: Any, holding: Holding) -> WorkerStat:
         parked=kept.parked if kept else 0,
         holding=holding.on if worker.use_eventloop else None,
         consuming=is_consuming(worker),
+        consumes=consumed_queues(worker),
+        received=received(),
+        has_room=has_room(worker),
+        overdue=find_overdue(pool._pool) if fit.retires else {},
     )
 
 

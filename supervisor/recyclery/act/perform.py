@@ -20,6 +20,7 @@ from recyclery.decide.actions import (
     EndSession,
     Evict,
     Hold,
+    KillWorker,
     Leave,
     Notice,
     Preempt,
@@ -29,6 +30,7 @@ from recyclery.decide.actions import (
     Retire,
     Scale,
     TellFell,
+    TimeOut,
     Tune,
 )
 from recyclery.observe.snapshot import Process
@@ -44,7 +46,7 @@ async def perform(
 ) -> Outcome:
     """Do one thing, in a bounded time, and look what came of it; `slots` are those of the pools' workers."""
     match action:
-        case Reap() | Preempt() | Evict():
+        case Reap() | Preempt() | KillWorker() | Evict():
             return await kill(action, read_floor)
         case Clean():
             return await clean_up(action)
@@ -80,7 +82,7 @@ async def perform(
 
 
 async def tell_worker(
-    action: Retire | Tune | Scale | Hold, runtime_dir: Path, slots: Mapping[str, str]
+    action: Retire | TimeOut | Tune | Scale | Hold, runtime_dir: Path, slots: Mapping[str, str]
 ) -> Outcome:
     """Do one thing that only a pool's worker can."""
     match action:
@@ -91,6 +93,14 @@ async def tell_worker(
                 link.Retire(pid=action.owner.pid),
                 f"retire {action.owner.pool}/{action.owner.pid}: {action.reason}",
                 "it leaves as soon as it has no task",
+            )
+        case TimeOut():
+            return await ask(
+                runtime_dir,
+                action.owner.pool,
+                link.TimeOut(pid=action.owner.pid),
+                f"time out {action.owner.pool}/{action.owner.pid}: {action.reason}",
+                "it is ended",
             )
         case Tune():
             return await ask(
@@ -136,13 +146,15 @@ def collect(action: Collect) -> Outcome:
     return Outcome(done=told, line=line)
 
 
-async def kill(action: Reap | Preempt | Evict, read_floor: Callable[[], int | None]) -> Outcome:
+async def kill(action: Reap | Preempt | KillWorker | Evict, read_floor: Callable[[], int | None]) -> Outcome:
     """Kill what the action names, and look whether it is gone and what that freed."""
     match action:
         case Reap(kind=kind, owner=owner):
             what = f"reap {kind} of {owner.pool}/{owner.pid}"
         case Preempt(owner=owner):
             what = f"preempt {owner.pool}/{owner.pid}"
+        case KillWorker(pool=pool):
+            what = f"give up on {pool}"
         case Evict():
             what = "reap strangers"
     before = read_floor()

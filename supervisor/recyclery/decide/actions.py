@@ -110,6 +110,23 @@ class Abandon:
 
 
 @dataclass(frozen=True, slots=True)
+class KillWorker:
+    """Kill a worker whose main process hears nothing, with all below it; its tasks are given back (rung 4)."""
+
+    pool: str
+    processes: tuple[Process, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOut:
+    """Have a worker end a child's task that is past its hard time limit."""
+
+    owner: Owner
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Preempt:
     """Kill a child's whole session before the kernel picks a victim; its task is redelivered (rung 5)."""
 
@@ -155,7 +172,7 @@ class Notice:
     text: str
 
 
-Heavy = Retire | Replace | Preempt
+Heavy = Retire | Replace | KillWorker | Preempt
 Action = (
     Reap
     | Evict
@@ -170,6 +187,8 @@ Action = (
     | Replace
     | Leave
     | Abandon
+    | KillWorker
+    | TimeOut
     | Preempt
     | Scale
     | Notice

@@ -12,7 +12,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Abandon, Leave, Replace, Retire
+from recyclery.decide.actions import Abandon, KillWorker, Leave, Replace, Retire
 from recyclery.decide.budget import (
     at_a_time,
     children_of,
@@ -48,8 +48,8 @@ def replace_asked(snapshot: Snapshot, past: Past, settings: Settings) -> Replace
 
 
 def place(
-    action: Retire | Replace | None, snapshot: Snapshot, past: Past, settings: Settings
-) -> Retire | Replace | None:
+    action: Retire | Replace | KillWorker | None, snapshot: Snapshot, past: Past, settings: Settings
+) -> Retire | Replace | KillWorker | None:
     """Return the action with the place for a successor, where it is a replacement; None where it has to wait.
 
     It waits while the pool's former worker still drains, and where the last successor was of no use.

@@ -11,10 +11,12 @@
 | | `replace_grown_main` | memory is short because a worker's main process grew |
 | | `replace_asked` | a person asked for it, or the worker's settings have changed |
 | | `hand_over` | a successor takes tasks: the old worker leaves; or does not come to: it is given up |
+| | `mend_worker` | a worker's main process hangs, or it takes nothing while tasks wait |
 | 5 preempt | `preempt_largest` | the floor is above the hard level |
 | | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
 | | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
 | | `tell_fallen` | a child died with a task in hand: what was seen of it goes into the task's history |
+| | `end_overdue` | a worker forgot to end a task that is past its hard time limit |
 | | `find_notices` | no recycle would help |
 """
 
@@ -34,6 +36,7 @@ from recyclery.decide.reap import clean_remains, collect_defunct, end_sessions, 
 from recyclery.decide.relieve import hold_pools, preempt_largest
 from recyclery.decide.renew import renew_children, replace_grown_main
 from recyclery.decide.scale import scale_pools
+from recyclery.decide.stuck import end_overdue, mend_worker
 from recyclery.decide.tune import tune_limits
 from recyclery.observe.snapshot import Snapshot
 
@@ -45,6 +48,7 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
     left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
         preempt_largest(left, past, settings)
+        or place(mend_worker(left, past, settings), left, past, settings)
         or place(renew_children(left, past, settings), left, past, settings)
         or place(replace_grown_main(left, past, settings), left, past, settings)
         or place(replace_asked(left, past, settings), left, past, settings)
@@ -59,6 +63,7 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
         *collect_defunct(snapshot),
         *reclaim_dead(snapshot, past),
         *tell_fallen(snapshot, past.fallen),
+        *end_overdue(snapshot, past),
         *hold_pools(left, past, settings),
         *tune_limits(left, past, settings),
         *scale_pools(left, past, settings),

@@ -4,11 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from typing import Literal
 
 from recyclery.decide.model import RISK, PoolModel, tail_bytes
 from recyclery.decide.silence import Silence
 from recyclery.observe.snapshot import Owner, ProcessKey
 from recyclery_worker.link import Fell
+
+# If ending a worker did not help, the next time waits twice as long, up to so long.
+MEND_AGAIN_SECONDS = 60.0
+MEND_AGAIN_AT_MOST_SECONDS = 3600.0
+
+Kind = Literal["hangs", "starves"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ailment:
+    """What is wrong with a worker, for how many seconds it was seen to be, and the messages it had taken."""
+
+    kind: Kind
+    pid: int
+    received: int
+    seconds: float
+    at: float
+    """When it was last looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """When a worker was last ended for what is wrong with it, and how often in a row."""
+
+    at: float
+    times: int
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long not to do it again."""
+        return min(MEND_AGAIN_AT_MOST_SECONDS, MEND_AGAIN_SECONDS * 2.0 ** (self.times - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +97,12 @@ class Past:
     """Children that died with a task in hand since the last look."""
     silences: Mapping[Owner, Silence] = field(default_factory=dict)
     """For each child at a task, since when it has done nothing."""
+    ailments: Mapping[str, Ailment] = field(default_factory=dict)
+    """What is wrong with workers as such, by pool."""
+    mended: Mapping[str, Mend] = field(default_factory=dict)
+    """When workers were last ended for that."""
+    timed_out: Mapping[Owner, float] = field(default_factory=dict)
+    """When the end of each child's task was asked for that was past its hard time limit."""
     known_strangers: Set[ProcessKey] = frozenset()
     """Browser processes of strangers that were seen before."""
 

@@ -15,7 +15,7 @@ from recyclery.observe.engine import EngineAway, list_workers
 from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker, read_reports
 from recyclery.observe.snapshot import Owner, PoolView
 from recyclery.observe.workers import Workers
-from recyclery_worker.link import now
+from recyclery_worker.link import Pulse, now
 
 log = logging.getLogger("recyclery")
 
@@ -31,22 +31,30 @@ class Hearsay:
         self.programs: dict[str, PoolView] = {}
         self.states: dict[Owner, ChildState] = {}
         self.workers = Workers(settings.runtime_dir, broker.answers)
-        self._broker = broker
         self._programs_due = 0.0
         self._stats_due = 0.0
-        self._depths: dict[str, int | None] = {}
         self._asking: asyncio.Task[None] | None = None
 
     def views(self) -> dict[str, PoolView]:
         """Return the workers by slot, as all who know of them say."""
+        queues = {pool.name: pool.queues for pool in self.settings.pools}
         return {
-            slot: replace(self.workers.describe(view), queue_depth=self._depths.get(view.name))
+            slot: replace(
+                self.workers.describe(view),
+                queue_depth=self.workers.pulses.depth(view.pid or 0, queues[view.name]),
+            )
             for slot, view in self.programs.items()
         }
 
     def hear(self, reports: socket.socket) -> set[str]:
         """Take in all datagrams that wait; return the pools of which a task has ended."""
-        return {report.pool for report in read_reports(reports) if hear_report(self.states, report)}
+        ended = set()
+        for report in read_reports(reports):
+            if isinstance(report, Pulse):
+                self.workers.pulses.hear(report)
+            elif hear_report(self.states, report):
+                ended.add(report.pool)
+        return ended
 
     def forget(self, living: set[Owner], at: float) -> None:
         """Drop what is known of children that are gone."""
@@ -80,6 +88,3 @@ class Hearsay:
         await self.workers.ask(asked)
         for stat in self.workers.stats.values():
             hear_worker(self.states, owners, stat)
-        ranged = [pool for pool in self.settings.pools if pool.least < pool.most]
-        if ranged:
-            self._depths = await asyncio.to_thread(self._broker.depths, ranged)

@@ -79,8 +79,12 @@ class Observer:
             process.pid: process.anon_bytes
             for process in self._with_memory(process for process in processes if process.pid in ours)
         }
+        main_processes = {process.pid: process for process in processes if process.pid in mains}
         self._files.turn()
-        views = [self._with_main(view, supervision) for view in programs.values()]
+        views = [
+            replace(self._with_main(view, supervision), main=main_processes.get(view.pid or 0))
+            for view in programs.values()
+        ]
         serving, others = split_serving(views)
         return Snapshot(
             at=at,

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.observe.snapshot import Owner
-from recyclery_worker.link import MAX_PACKET_BYTES, VERSION, ChildReport, WorkerStat, decode_report
+from recyclery_worker.link import MAX_PACKET_BYTES, VERSION, ChildReport, Report, WorkerStat, decode_report
 
 log = logging.getLogger("recyclery")
 
@@ -35,7 +35,7 @@ class ChildState:
 
 
 def bind_reports(path: Path) -> socket.socket:
-    """Return the datagram socket that children report to, 0600; raises OSError."""
+    """Return the datagram socket that children and main processes report to, 0600; raises OSError."""
     reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     path.unlink(missing_ok=True)
     reports.bind(str(path))
@@ -43,7 +43,7 @@ def bind_reports(path: Path) -> socket.socket:
     return reports
 
 
-def read_reports(reports: socket.socket) -> Iterator[ChildReport]:
+def read_reports(reports: socket.socket) -> Iterator[Report]:
     """Yield every report that waits; what cannot be read, or is of another version, is dropped and said."""
     while True:
         try:

@@ -141,6 +141,31 @@ class OpenSessions:
 
 
 @dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a worker's main process last said of itself, and when."""
+
+    pid: int
+    answered: float
+    """When its event loop last answered."""
+    pulsed: float | None = None
+    """When a thread of it last gave a sign of life; None where it gives none."""
+    broker_answers: bool | None = None
+    """Whether its broker does, as that thread sees it; None where it is not asked."""
+    stopping: bool = False
+    """Whether it was told to end, by whomever."""
+    consumes: frozenset[str] = frozenset()
+    """The queues it takes tasks from."""
+    received: int = 0
+    """Messages that it has taken since its start."""
+    has_room: bool = False
+    """Whether it could take one more."""
+    waiting: int | None = None
+    """Messages in the queues it takes tasks from; None where that is not known."""
+    overdue: Mapping[int, float] = field(default_factory=dict)
+    """For how many seconds tasks have been past their hard time limits, by their children's pids."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """A pool's worker in one of its slots, as PID 1 and the worker itself describe it."""
 
@@ -172,6 +197,10 @@ class PoolView:
     main_bytes: int = 0
     main_start_bytes: int = 0
     """What its main process holds, and held when it had started."""
+    main: Process | None = None
+    """Its main process as the kernel has it."""
+    vitals: Vitals | None = None
+    """None for a main process that has said nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from recyclery.observe.snapshot import PoolView
+from recyclery.observe.pulses import Pulses
+from recyclery.observe.snapshot import PoolView, Vitals
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
     VERSION,
@@ -56,6 +57,7 @@ class Workers:
 
     def __init__(self, runtime_dir: Path, broker_answers: Callable[[], bool]) -> None:
         self.stats: dict[str, WorkerStat] = {}
+        self.pulses = Pulses()
         self._runtime_dir = runtime_dir
         self._broker_answers = broker_answers
         self._heard: dict[str, tuple[int, float]] = {}
@@ -78,21 +80,51 @@ class Workers:
             if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
                 self._heard[name] = pid, at
         silent = [name for name in running if at - self._heard[name][1] > SILENT_SECONDS]
-        # Celery's loop stands still while it connects again: that is no fault of the worker's.
-        away = bool(silent) and not await asyncio.to_thread(self._broker_answers)
-        was, self._silent = (
-            self._silent,
-            dict.fromkeys(silent, "waiting for broker" if away else "not answering"),
-        )
+        was, self._silent = self._silent, {name: await self._explain(running[name]) for name in silent}
+        self.pulses.forget()
         for name, state in self._silent.items():
             if was.get(name) != state:
                 log.warning("%s has not answered for %g s: %s", name, SILENT_SECONDS, state)
         for name in was.keys() & self.stats.keys():
             log.info("%s answers again", name)
 
+    async def _explain(self, pid: int) -> str:
+        """Say why a main process does not answer.
+
+        Celery's loop stands still while it connects again, which is no fault of the worker's: its other thread
+        says so. Of one that fell wholly silent only the broker itself can tell; one that is starting has not
+        come to its broker yet.
+        """
+        if self.pulses.broker_was_away(pid):
+            return "waiting for broker"
+        pulse = self.pulses.fresh(pid)
+        if pulse is not None or self.pulses.last(pid) is None:
+            answers = pulse.broker_answers if pulse is not None else None
+        else:
+            answers = await asyncio.to_thread(self._broker_answers)
+        return "waiting for broker" if answers is False else "not answering"
+
+    def _vitals(self, view: PoolView) -> Vitals | None:
+        last = self._last.get(view.slot)
+        if last is None or view.pid is None or last.pid != view.pid:
+            return None
+        pulse, fresh = self.pulses.last(view.pid), self.pulses.fresh(view.pid)
+        return Vitals(
+            pid=view.pid,
+            answered=last.sent,
+            pulsed=pulse.sent if pulse is not None else None,
+            broker_answers=fresh.broker_answers if fresh is not None else None,
+            stopping=pulse is not None and pulse.stopping,
+            consumes=frozenset(last.consumes),
+            received=last.received,
+            has_room=last.has_room,
+            waiting=self.pulses.depth(view.pid, last.consumes),
+            overdue=last.overdue,
+        )
+
     def describe(self, view: PoolView) -> PoolView:
         """Return PID 1's view of a worker with what that says, or does not say, laid over it."""
-        last = self._last.get(view.slot)
+        last, vitals = self._last.get(view.slot), self._vitals(view)
         if last is not None and last.pid == view.pid:
             # Also while it stops, and answers no more.
             view = replace(
@@ -106,7 +138,10 @@ class Workers:
                 consuming=last.consuming,
                 # PID 1 waits some seconds before it calls one that it started running.
                 state="running" if view.state == "starting" and last.consuming else view.state,
+                vitals=vitals,
             )
+        if view.state == "running" and vitals is not None and vitals.stopping:
+            return replace(view, state="draining")
         if view.state == "running" and view.slot in self._silent:
             return replace(view, state=self._silent[view.slot])
         return view

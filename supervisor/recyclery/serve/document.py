@@ -36,8 +36,10 @@ def build_status(
     broker: Broker,
 ) -> Status:
     """Return the whole document."""
-    depths = broker.depths(settings.pools)
     views = {view.name: view for view in snapshot.pools}
+    # A worker's own word costs nothing; where it is not up to give it, the broker is asked.
+    silent = [pool for pool in settings.pools if pool.name not in views or views[pool.name].queue_depth is None]
+    asked = broker.depths(silent) if silent else {}
     container = snapshot.container
     held = sum(child.tree_bytes for child in snapshot.children)
     return Status(
@@ -57,7 +59,7 @@ def build_status(
                 stats=stats,
                 snapshot=snapshot,
                 counters=ledger.counters,
-                depth=depths[pool.name],
+                depth=asked[pool.name] if pool.name in asked else views[pool.name].queue_depth,
             )
             for pool in settings.pools
         },

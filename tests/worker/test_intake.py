@@ -1,0 +1,104 @@
+"""What a real worker says of what it takes and of what it should have ended, and its sign of life."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celery.exceptions import TimeLimitExceeded
+
+from recyclery_worker import link
+from support.bare_worker import BareWorker, bare_worker
+from support.redis_server import empty
+from support.sending import sending_to
+from support.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def worker(redis_url: str) -> Iterator[BareWorker]:
+    """A worker, shared: a test leaves it as it found it."""
+    empty(redis_url)
+    with bare_worker(redis_url, app="deaf_app") as running:
+        yield running
+
+
+@pytest.fixture
+def sender(redis_url: str) -> Iterator[Celery]:
+    with sending_to(redis_url) as app:
+        # Its commands are known once it is connected.
+        wait_for(lambda: app.control.ping(timeout=0.5), "the worker")
+        yield app
+
+
+def test_it_counts_what_it_takes(worker: BareWorker, sender: Celery) -> None:
+    before = worker.stat().received
+    sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=10)
+    sender.send_task("sample_app.nobody_knows", queue="low")
+    wait_for(lambda: worker.stat().received == before + 2, "also what it does not know")
+
+
+def test_it_has_room_while_it_has_less_in_hand_than_it_may_run(
+    worker: BareWorker, sender: Celery, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    wait_for(lambda: worker.stat().has_room, "it is idle")
+    result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+    wait_for(lambda: not worker.stat().has_room, "it has all it may run")
+    gate.touch()
+    result.get(timeout=10)
+    wait_for(lambda: worker.stat().has_room, "it is idle again")
+
+
+def test_a_queue_that_an_operator_took_away_is_not_consumed_but_still_counted(
+    worker: BareWorker, sender: Celery
+) -> None:
+    assert worker.stat().consumes == ["low"]
+    sender.control.cancel_consumer("low", reply=True)
+    try:
+        assert worker.stat().consumes == []
+        result = sender.send_task("sample_app.add", (1, 2), queue="low")
+        wait_for(lambda: next_pulse(worker).waiting == {"low": 1}, "it is counted")
+    finally:
+        sender.control.add_consumer("low", reply=True)
+    assert result.get(timeout=10) == 3
+
+
+def test_its_sign_of_life_tells_its_broker_and_what_waits(worker: BareWorker, sender: Celery) -> None:
+    pulse = wait_for(lambda: one_with_broker(worker), "its broker was asked")
+    assert (pulse.pool, pulse.pid, pulse.stopping) == ("slow", worker.process.pid, False)
+    assert pulse.waiting == {"low": 0}
+
+
+def one_with_broker(worker: BareWorker) -> link.Pulse | None:
+    pulse = next_pulse(worker)
+    return pulse if pulse.broker_answers else None
+
+
+def next_pulse(worker: BareWorker) -> link.Pulse:
+    """Stand in for the governor until a sign of life comes."""
+    path = link.governor_socket(worker.runtime_dir)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reports:
+        reports.bind(str(path))
+        try:
+            reports.settimeout(30)
+            while True:
+                report = link.decode_report(reports.recv(link.MAX_PACKET_BYTES))
+                if isinstance(report, link.Pulse):
+                    return report
+        finally:
+            path.unlink()
+
+
+def test_a_task_past_its_hard_limit_is_named_and_ended_when_asked(worker: BareWorker, sender: Celery) -> None:
+    result = sender.send_task("sample_app.nap", (600,), queue="low", time_limit=2)
+    child = wait_for(lambda: next((c.pid for c in worker.stat().children if c.task_id), 0), "it runs")
+    assert worker.ask(link.TimeOut(pid=child)) == link.Refused(
+        reason=f"{child} has no task that is past its hard time limit"
+    )
+    sender.control.broadcast("forget_limits", reply=True)
+    wait_for(lambda: worker.stat().overdue.get(child, 0) > 0, "it is named")
+    assert worker.ask(link.TimeOut(pid=child)) == link.Done()
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=20)
+    wait_for(lambda: worker.stat().overdue == {}, "it is over")
