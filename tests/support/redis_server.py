@@ -63,7 +63,7 @@ def find_redis_server() -> Path:
 def _start(directory: Path) -> tuple["subprocess.Popen[bytes]", str]:
     # Between picking a free port and the server's taking it somebody else may: then try another.
     for _ in range(ATTEMPTS):
-        port = _pick_port()
+        port = pick_port()
         url = f"redis://127.0.0.1:{port}/0"
         address = ["--bind", "127.0.0.1", "--port", str(port)]
         storage = ["--dir", str(directory), "--save", "", "--appendonly", "no"]
@@ -101,7 +101,8 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
         server.wait()
 
 
-def _pick_port() -> int:
+def pick_port() -> int:
+    """Return a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +101,14 @@ class Book:
         ordered: Any = self.client.zrange(self.prefix + keys["unacked_index_key"], 0, -1, desc=True)
         every: Any = self.client.hkeys(self.prefix + keys["unacked_key"])
         return [tag.decode() for tag in dict.fromkeys([*ordered, *every])]
+
+    def drop(self, generation: Generation, tags: Sequence[str]) -> None:
+        """Forget messages that are done with."""
+        keys = generation.keys
+        with self.client.pipeline() as pipe:
+            pipe.zrem(self.prefix + keys["unacked_index_key"], *tags)
+            pipe.hdel(self.prefix + keys["unacked_key"], *tags)
+            pipe.execute()
 
     def strike(self, generation: Generation) -> bool:
         """Remove a generation that holds nothing; tell whether it held nothing.

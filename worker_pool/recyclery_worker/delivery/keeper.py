@@ -24,6 +24,7 @@ from recyclery_worker.delivery.generations import (
     new_generation,
     open_book,
 )
+from recyclery_worker.delivery.in_hand import Hand, hold_on
 from recyclery_worker.delivery.reclaim import reclaim
 from recyclery_worker.link import now
 
@@ -33,12 +34,13 @@ logger = get_logger(__name__)
 class Keeper:
     """The lease of one generation. `valid_until` is in seconds of CLOCK_BOOTTIME, which goes on in a freeze."""
 
-    def __init__(self, app: Any, generation: Generation) -> None:
+    def __init__(self, app: Any, generation: Generation, hand: Hand) -> None:
         self.generation = generation
         self.valid_until = 0.0
         self.lost = False
         self.reclaimed = 0
         self._app = app
+        self._hand = hand
         self._wanted: queue.Queue[str | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._heard_since = 0.0
@@ -62,6 +64,8 @@ class Keeper:
         if self._thread is not None:
             self._thread.join(LEASE_SECONDS)
         try:
+            with connected(self._app) as channel:
+                self._hand.settle(open_book(channel), self.generation)
             given_back = reclaim(self._app, self.generation)
         except Exception as error:  # Redis is away: another worker does it when the lease has run out.
             logger.warning("what this worker holds will be given back when its lease ends: %s", error)
@@ -108,6 +112,7 @@ class Keeper:
         """Renew and reclaim, until told to end; raises when Redis does not answer."""
         while True:
             self._renew(book)
+            self._hand.settle(book, self.generation)
             # After Redis was away all leases look old: their holders get as long to renew them as we had.
             if now() - self._heard_since > LEASE_SECONDS:
                 for dead in book.list_dead():
@@ -194,7 +199,7 @@ def keep_own_keys(app: Any, node: str) -> str:
         **options,
         **generation.keys,
     }
-    _keeper = Keeper(app, generation)
+    _keeper = Keeper(app, generation, hold_on(app, generation))
     # After the pool has ended: nothing of ours runs.
     signals.worker_shutdown.connect(end_keeping, weak=False, dispatch_uid="recyclery.lease")
     return ""
