@@ -39,12 +39,14 @@ def find_lost(record: Record) -> Iterator[str]:
 
 
 def vanished_between(task: int, looks: Sequence[Look]) -> tuple[float, float]:
-    """Return the last look at which a task was there, and the next, from which on it was gone for good."""
-    since = -FOREVER
+    """Return when a task was there for the last time, and when it was first known to be gone for good."""
+    since, until = -FOREVER, FOREVER
     for look in looks:
-        if task not in look.missing:
-            since = look.at
-    return since, min((look.at for look in looks if look.at > since), default=FOREVER)
+        if task not in look.missing | look.on_the_way:
+            since, until = look.began, FOREVER
+        elif task in look.missing:
+            until = min(until, look.ended)
+    return since, until
 
 
 def takes_messages_along(blow: Blow, since: float, until: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -54,6 +55,8 @@ class Player:
         self.looks: list[Look] = []
         self.dealt: Counter[str] = Counter()
         self._started = 0
+        self._read = 0
+        self._done: set[int] = set()
 
     def begin(self) -> None:
         """Start both containers, and wait until tasks run in each."""
@@ -123,10 +126,22 @@ class Player:
 
     def look(self) -> None:
         """See which tasks are nowhere; those on their way from Redis to a worker are among them."""
-        sent = set(self.sender.sent)
+        sent, begun = set(self.sender.sent), set(self.sender.begun)
+        began = now()
         there = self.store.there()
-        done = {run.task for run in self.runs() if run.ended is not None}
-        self.looks.append(Look(now(), frozenset(sent - there - done)))
+        ended = now()
+        # Last, for a task is done before it is acknowledged.
+        self._read_done()
+        missing = frozenset(sent - there - self._done)
+        self.looks.append(Look(began, ended, missing, frozenset(begun - sent - self.sender.doubtful)))
+
+    def _read_done(self) -> None:
+        with self.runs_file.open() as file:
+            file.seek(self._read)
+            *lines, _ = file.read().split("\n")
+        self._read += sum(len(line) + 1 for line in lines)
+        words = map(json.loads, lines)
+        self._done |= {word["task"] for word in words if word["what"] != "begin"}
 
     def _start_box(self) -> None:
         self._started += 1
@@ -135,7 +150,7 @@ class Player:
     def _tick(self) -> None:
         """Do what is due: let go on what stood still long enough, look, and read what containers say."""
         self._thaw(now())
-        if not self.looks or now() - self.looks[-1].at > LOOK_EVERY_SECONDS:
+        if not self.looks or now() - self.looks[-1].ended > LOOK_EVERY_SECONDS:
             self.look()
         for box in [*self.boxes, *(box for box, _ in self.leaving)]:
             for line in box.new_lines():

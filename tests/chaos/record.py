@@ -59,10 +59,14 @@ class Blow:
 
 @dataclass(frozen=True)
 class Look:
-    """A look at Redis: the tasks that were sent and are neither waiting, nor in hand, nor done."""
+    """A look at Redis, which was read at some moment between `began` and `ended`."""
 
-    at: float
+    began: float
+    ended: float
     missing: frozenset[int]
+    """Tasks that had been sent and were neither waiting, nor in hand, nor done."""
+    on_the_way: frozenset[int] = frozenset()
+    """Tasks that were just being sent: they may have been there, or not."""
 
 
 @dataclass(frozen=True)

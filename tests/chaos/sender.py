@@ -23,6 +23,7 @@ class Sender(threading.Thread):
 
     def __init__(self, store: Store, folder: Path, *, with_browser: bool) -> None:
         super().__init__(daemon=True)
+        self.begun: set[int] = set()
         self.sent: set[int] = set()
         self.doubtful: set[int] = set()
         self._store = store
@@ -69,6 +70,7 @@ class Sender(threading.Thread):
             "linger": (task, seconds),
             "burst": (task, BURST_BYTES, str(self._folder / f"burst-{task}")),
         }
+        self.begun.add(task)
         try:
             self._app.send_task(
                 f"chaos_app.{name}",

@@ -7,6 +7,11 @@ import pytest
 from chaos.auditor import audit
 from chaos.record import Blow, Ending, Look, Record, Run, read_runs
 
+
+def look(at: float, missing: frozenset[int]) -> Look:
+    return Look(at, at, missing)
+
+
 RUN = Run(task=1, box="a", main=10, child=11, began=100.0, ended=101.0)
 CUT = replace(RUN, ended=None)
 AGAIN = Run(task=1, box="b", main=20, child=21, began=110.0, ended=111.0)
@@ -15,7 +20,7 @@ SOUND = Record(
     doubtful=frozenset(),
     runs=(RUN,),
     blows=(),
-    looks=(Look(99.0, frozenset()), Look(102.0, frozenset())),
+    looks=(look(99.0, frozenset()), look(102.0, frozenset())),
     ending=Ending(exit_codes={"a": 0}),
 )
 KILL_CHILD = Blow("kill child", "a", 100.5, 100.6, children=frozenset({11}))
@@ -30,13 +35,13 @@ def test_a_task_that_was_done_once_is_well() -> None:
 
 
 def test_a_task_that_was_never_done_is_found() -> None:
-    (finding,) = audit(replace(SOUND, runs=(), looks=(Look(99.0, frozenset()), Look(102.0, frozenset({1})))))
+    (finding,) = audit(replace(SOUND, runs=(), looks=(look(99.0, frozenset()), look(102.0, frozenset({1})))))
     assert finding == "task 1 was never done; last seen 99.00, missed from 102.00"
 
 
 @pytest.mark.parametrize("blow", [KILL_MAIN, KILL_BOX, RESTART])
 def test_a_task_that_vanished_as_its_worker_or_redis_went_is_not_asked_for(blow: Blow) -> None:
-    looks = (Look(100.4, frozenset()), Look(100.7, frozenset({1})))
+    looks = (look(100.4, frozenset()), look(100.7, frozenset({1})))
     assert audit(replace(SOUND, runs=(), looks=looks, blows=(blow,))) == []
 
 
@@ -44,15 +49,22 @@ def test_a_task_that_vanished_as_its_worker_or_redis_went_is_not_asked_for(blow:
     "blow", [KILL_CHILD, FREEZE, replace(KILL_MAIN, began=90, ended=91), replace(RESTART, kind="pause redis")]
 )
 def test_a_task_that_vanished_at_another_time_or_for_another_reason_is(blow: Blow) -> None:
-    looks = (Look(100.4, frozenset()), Look(100.7, frozenset({1})))
+    looks = (look(100.4, frozenset()), look(100.7, frozenset({1})))
     assert len(audit(replace(SOUND, runs=(), looks=looks, blows=(blow,)))) == 1
 
 
 def test_a_task_that_was_missed_only_for_a_moment_did_not_vanish_then() -> None:
-    looks = (Look(100.4, frozenset()), Look(100.7, frozenset({1})), Look(105.0, frozenset()))
-    record = replace(SOUND, runs=(), looks=(*looks, Look(106.0, frozenset({1}))), blows=(KILL_MAIN,))
+    looks = (look(100.4, frozenset()), look(100.7, frozenset({1})), look(105.0, frozenset()))
+    record = replace(SOUND, runs=(), looks=(*looks, look(106.0, frozenset({1}))), blows=(KILL_MAIN,))
     (finding,) = audit(record)
     assert "last seen 105.00, missed from 106.00" in finding
+
+
+def test_a_task_that_was_just_being_sent_may_have_vanished_after_that() -> None:
+    sending = Look(100.0, 100.0, frozenset(), on_the_way=frozenset({1}))
+    looks = (look(99.0, frozenset()), sending, look(100.7, frozenset({1})))
+    assert audit(replace(SOUND, runs=(), looks=looks, blows=(KILL_MAIN,))) == []
+    assert len(audit(replace(SOUND, runs=(), looks=looks))) == 1
 
 
 @pytest.mark.parametrize("blow", [KILL_CHILD, KILL_MAIN, KILL_BOX])

@@ -61,6 +61,23 @@ class Book:
             pipe.zadd(self.prefix + LEASES, {generation.id: until})
             pipe.execute()
 
+    def rehearse(self) -> None:
+        """Do all that is ever done here, with a generation that nobody has.
+
+        Raises redis.NoPermissionError where Redis does not let this user: better now than when a lease is due.
+        """
+        nobody = Generation(f"rehearsal-{secrets.token_hex(4)}", "", "", 0)
+        self.enter(nobody)
+        self.renew(nobody)
+        self.list_dead()
+        self.find(nobody.id)
+        self.fence(nobody)
+        self.was_reclaimed(nobody)
+        self.held_tags(nobody)
+        self.drop(nobody, ["none"])
+        self.strike(nobody)
+        self.client.delete(self._mark(nobody))
+
     def renew(self, generation: Generation) -> bool:
         """Prolong a lease that is there, expired or not; tell whether it was."""
         until = self.now() + LEASE_SECONDS

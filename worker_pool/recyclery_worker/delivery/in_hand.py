@@ -123,19 +123,25 @@ class MoveStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Move what runs to the new connection."""
+        if redis.Channel.QoS is not KeptQoS:
+            return
         self.hand.move(parent.task_consumer.channel, self.generation, frozenset(running_ids(parent.pool)))
 
 
-def hold_on(app: Any, generation: Generation) -> Hand:
-    """Have this worker keep what it has in hand when its connection is lost."""
+def prepare(app: Any, generation: Generation) -> Hand:
+    """Add what moves messages between connections; until `engage` it does nothing."""
     hand = Hand()
-    KeptQoS.hand = hand
-    redis.Channel.QoS = KeptQoS
     MoveStep.hand, MoveStep.generation = hand, generation
     app.steps["consumer"].add(MoveStep)
+    return hand
+
+
+def engage(app: Any, hand: Hand) -> None:
+    """Have this worker keep what it has in hand when its connection is lost; before the first is opened."""
+    KeptQoS.hand = hand
+    redis.Channel.QoS = KeptQoS
     # What runs is counted on the new connection as on the old: it must not be counted twice.
     app.conf.worker_enable_prefetch_count_reduction = False
-    return hand
 
 
 def running_ids(pool: Any) -> Iterable[str]:
