@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,8 +15,8 @@ ACKNOWLEDGE_SECONDS = 5.0
 SHORTEST_LEASE_SECONDS = 5.0
 # A lease that ran out during a fault may be acted upon this much later.
 LATE_SECONDS = 15.0
-# What Celery itself leaves: its own queue of commands to workers.
-ALLOWED_KEYS = "_kombu.binding"
+# What Celery itself leaves: its exchanges, and a killed worker's queue for answers of others.
+CELERYS_KEYS = re.compile(r"_kombu\.binding.*|[0-9a-f-]{36}\.reply\.celery\.pidbox")
 
 
 def audit(record: Record) -> list[str]:
@@ -115,7 +116,7 @@ def find_remains(record: Record) -> Iterator[str]:
             yield f"{count} messages still {name} at the end"
     for key in ending.keys:
         marked = key.startswith("recyclery:") and key.endswith(":reclaimed")
-        if not marked and not key.startswith(ALLOWED_KEYS):
+        if not marked and not CELERYS_KEYS.fullmatch(key):
             yield f"the key {key} is left in Redis"
     for box, code in ending.exit_codes.items():
         if code != 0:
