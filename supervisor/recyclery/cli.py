@@ -79,6 +79,17 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(command=doctor_command)
 
+    reclaim = commands.add_parser(
+        "reclaim", help="give back what dead workers held and nobody has given back; needs no supervisor"
+    )
+    reclaim.add_argument("--list", action="store_true", help="only say what that is")
+    reclaim.add_argument(
+        "--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one"
+    )
+    reclaim.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
+    reclaim.add_argument("--json", action="store_true", help="print one JSON object")
+    reclaim.set_defaults(command=reclaim_command)
+
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
@@ -140,6 +151,15 @@ def doctor_command(args: argparse.Namespace) -> int:
 
     line = CommandLine(config=args.config, app=args.app, single=args.single)
     return print_findings(line, as_json=args.json)
+
+
+def reclaim_command(args: argparse.Namespace) -> int:
+    """`recyclery reclaim`."""
+    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.report.reclaim import reclaim_forgotten  # noqa: PLC0415
+
+    line = CommandLine(config=args.config, app=args.app)
+    return reclaim_forgotten(line, only_list=args.list, as_json=args.json)
 
 
 def set_command(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ by Redis's clock, up to which its worker was known to live. A generation without
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,15 @@ class Book:
             if name.decode() not in alive
         ]
 
+    def list_unwritten(self) -> list[Generation]:
+        """Return the generations that have messages in hand and are not written down: Redis forgot a part."""
+        written: Any = self.client.hkeys(self.prefix + GENERATIONS)
+        known = {name.decode() for name in written}
+        start, end = f"{self.prefix}recyclery:", ":unacked"
+        keys: Any = self.client.scan_iter(match=f"{escape(start)}*{end}")
+        ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
+        return [Generation(name, "an unknown worker", "", 0) for name in sorted(ids - known)]
+
     def find(self, generation_id: str) -> Generation | None:
         """Return a generation that is written down."""
         entry: Any = self.client.hget(self.prefix + GENERATIONS, generation_id)
@@ -150,6 +160,11 @@ class Book:
 
     def _mark(self, generation: Generation) -> str:
         return f"{self.prefix}recyclery:{generation.id}:reclaimed"
+
+
+def escape(text: str) -> str:
+    """Return text as a Redis pattern that matches just that."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
 @contextmanager
