@@ -50,7 +50,7 @@ stderr_logfile=NONE
 PROGRAM = """
 [program:{name}]
 command={command}
-environment=RECYCLERY_POOL="{name}",RECYCLERY_SLOT="{name}"
+environment=RECYCLERY_POOL="{name}",RECYCLERY_SLOT="{name}",CELERY_CUSTOM_WORKER_POOL="{worker_pool}"
 priority=10
 startsecs=5
 startretries={start_retries}
@@ -79,6 +79,7 @@ def write_configuration(settings: Settings) -> Path:
     for pool in settings.pools:
         text += PROGRAM.format(
             name=pool.name,
+            worker_pool=custom_pool(pool),
             command=escape(shlex.join(worker_command(settings, pool))),
             grace_seconds=max(1, round(settings.grace_seconds)),
             start_retries=settings.max_deaths - 1,
@@ -96,7 +97,9 @@ def worker_command(settings: Settings, pool: Pool) -> list[str]:
         *("-m", "celery"),
         *("-A", settings.app),
         "worker",
-        *("-P", "custom" if pool.forks else pool.implementation),
+        # The last one counts; by the first Celery knows that it is to patch for gevent or eventlet.
+        *(() if pool.forks else ("-P", pool.implementation)),
+        *("-P", "custom"),
         *("-I", "recyclery_worker"),
         *("-n", f"{pool.name}@%h"),
         *("-Q", ",".join(pool.queues)),
@@ -105,6 +108,11 @@ def worker_command(settings: Settings, pool: Pool) -> list[str]:
         *("-l", settings.log_level),
         *pool.celery_options,
     ]
+
+
+def custom_pool(pool: Pool) -> str:
+    """Return what `celery worker -P custom` is to take: a module, and a name in it."""
+    return "recyclery_worker.pool:TaskPool" if pool.forks else f"recyclery_worker.stock:{pool.implementation}"
 
 
 def supervisor_socket(runtime_dir: Path) -> Path:
