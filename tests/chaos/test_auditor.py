@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.auditor import audit
+from chaos.auditor import audit, find_failed
 from chaos.record import Blow, Ending, Look, Record, Run, read_runs
 
 
@@ -46,11 +46,23 @@ def test_a_task_that_vanished_as_its_worker_or_redis_went_is_not_asked_for(blow:
 
 
 @pytest.mark.parametrize(
-    "blow", [KILL_CHILD, FREEZE, replace(KILL_MAIN, began=90, ended=91), replace(RESTART, kind="pause redis")]
+    "blow",
+    [
+        KILL_CHILD,
+        FREEZE,
+        replace(KILL_MAIN, began=90, ended=91),
+        replace(KILL_MAIN, began=103, ended=104),
+        replace(RESTART, kind="pause redis"),
+    ],
 )
 def test_a_task_that_vanished_at_another_time_or_for_another_reason_is(blow: Blow) -> None:
     looks = (look(100.4, frozenset()), look(100.7, frozenset({1})))
     assert len(audit(replace(SOUND, runs=(), looks=looks, blows=(blow,)))) == 1
+
+
+def test_what_was_on_its_way_to_a_worker_that_was_then_killed_is_not_asked_for() -> None:
+    looks = (look(100.0, frozenset()), look(100.4, frozenset({1})))
+    assert audit(replace(SOUND, runs=(), looks=looks, blows=(KILL_MAIN,))) == []
 
 
 def test_a_task_that_was_missed_only_for_a_moment_did_not_vanish_then() -> None:
@@ -105,11 +117,12 @@ def test_a_run_that_broke_off_with_nobody_to_blame_is_found() -> None:
     assert finding == "task 1 broke off: a/10/11 100.00 to no end, and nothing killed it"
 
 
-def test_a_run_that_failed_where_nothing_was_done_is_found() -> None:
-    failed = replace(RUN, failed=True)
-    assert len(audit(replace(SOUND, runs=(failed,)))) == 1
+def test_a_run_that_failed_where_nothing_was_done_is_told_apart() -> None:
+    failed = replace(SOUND, runs=(replace(RUN, failed=True),))
+    assert audit(failed) == []
+    assert len(list(find_failed(failed))) == 1
     browser = Blow("kill browser", "a", 100.2, 100.3, children=frozenset({99}))
-    assert audit(replace(SOUND, runs=(failed,), blows=(browser,))) == []
+    assert list(find_failed(replace(failed, blows=(browser,)))) == []
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from chaos.auditor import audit
+from chaos.auditor import audit, find_failed
 from chaos.faults import WEIGHTS, plan_faults
 from chaos.player import Player, say
 from recyclery.demo.cage import make_cage_cgroup
@@ -41,6 +42,9 @@ def test_under_faults_of_every_kind_each_task_is_done_and_nothing_is_left(tmp_pa
             record = player.finish()
         finally:
             player.close()
+    (tmp_path / "record.json").write_bytes(msgspec.json.encode(record))
+    for line in find_failed(record):
+        say(f"note: {line}")
     findings = audit(record)
     say(f"{len(record.sent)} tasks, {len(record.runs)} runs, {dict(player.dealt)}")
     assert findings == [], "\n".join(findings)
