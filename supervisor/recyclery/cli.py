@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TypeAlias
 
 from recyclery import __version__, demo
 from recyclery.report import parked
+
+# argparse names it nowhere in public.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,10 +27,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"recyclery {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_run(commands)
+    add_asking(commands)
+    add_changing(commands)
+    add_checking(commands)
+    parked_parser = commands.add_parser(
+        "parked", help="tasks that kept killing their process: what to do with them"
+    )
+    parked.add_arguments(parked_parser)
+    parked_parser.set_defaults(command=parked.main)
+    demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
+    demo.add_arguments(demo_parser)
+    demo_parser.set_defaults(command=demo.main)
+    return parser
 
+
+def add_run(commands: Commands) -> None:
+    """Add `run`."""
     run = commands.add_parser("run", help="supervise the pools: the container's entry point")
-    run.add_argument("--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one")
-    run.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
+    add_app(run)
     which = run.add_mutually_exclusive_group()
     which.add_argument("--single", action="store_true", help="one worker on high,default,low")
     which.add_argument(
@@ -39,10 +58,19 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--http", metavar="ADDRESS", help="serve /livez and /readyz, such as 127.0.0.1:8080 (off)")
     run.set_defaults(command=run_command)
 
+
+def add_asking(commands: Commands) -> None:
+    """Add what asks the running supervisor how things are."""
     status = commands.add_parser("status", help="what the supervisor sees now")
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     status.set_defaults(command=status_command)
 
+    health = commands.add_parser("health", help="exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
+    health.set_defaults(command=health_command)
+
+
+def add_changing(commands: Commands) -> None:
+    """Add what has the running supervisor do something."""
     reap = commands.add_parser("reap", help="kill browsers that no task owns, now")
     reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
     reap.set_defaults(command=reap_command)
@@ -50,9 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
     recycle = commands.add_parser("recycle", help="give a pool a new worker; its queues wait for nobody")
     recycle.add_argument("pool", metavar="POOL")
     recycle.set_defaults(command=recycle_command)
-
-    health = commands.add_parser("health", help="exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
-    health.set_defaults(command=health_command)
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
     change.add_argument("table", metavar="POOL", help="a pool's name, `memory` or `browsers`")
@@ -65,36 +90,35 @@ def build_parser() -> argparse.ArgumentParser:
     )
     change.set_defaults(command=set_command)
 
+
+def add_checking(commands: Commands) -> None:
+    """Add what looks at the app and its broker, with or without a supervisor."""
     routes = commands.add_parser(
         "routes", help="each task, its queue, and the pool that serves it; needs no broker"
     )
-    routes.add_argument(
-        "--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one"
-    )
-    routes.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
     routes.add_argument("--single", action="store_true", help="for one worker on high,default,low")
-    routes.add_argument("--json", action="store_true", help="print one JSON object")
     routes.set_defaults(command=routes_command)
 
     doctor = commands.add_parser("doctor", help="look at all that a deployment rests on; exit 1 on a failure")
-    doctor.add_argument(
-        "--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one"
-    )
-    doctor.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
     doctor.add_argument("--single", action="store_true", help="for one worker on high,default,low")
-    doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(command=doctor_command)
 
-    parked_parser = commands.add_parser(
-        "parked", help="tasks that kept killing their process: what to do with them"
+    reclaim = commands.add_parser(
+        "reclaim", help="give back what dead workers held and nobody has given back; needs no supervisor"
     )
-    parked.add_arguments(parked_parser)
-    parked_parser.set_defaults(command=parked.main)
+    reclaim.add_argument("--list", action="store_true", help="only say what that is")
+    reclaim.set_defaults(command=reclaim_command)
+    for parser in (routes, doctor, reclaim):
+        add_app(parser)
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
 
-    demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
-    demo.add_arguments(demo_parser)
-    demo_parser.set_defaults(command=demo.main)
-    return parser
+
+def add_app(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which an app and its settings are found."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="default: /etc/recyclery/recyclery.toml if there is one"
+    )
+    parser.add_argument("-A", "--app", help="the Celery app, as celery -A takes it (CELERY_APP)")
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -160,6 +184,15 @@ def doctor_command(args: argparse.Namespace) -> int:
 
     line = CommandLine(config=args.config, app=args.app, single=args.single)
     return print_findings(line, as_json=args.json)
+
+
+def reclaim_command(args: argparse.Namespace) -> int:
+    """`recyclery reclaim`."""
+    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.report.reclaim import reclaim_forgotten  # noqa: PLC0415
+
+    line = CommandLine(config=args.config, app=args.app)
+    return reclaim_forgotten(line, only_list=args.list, as_json=args.json)
 
 
 def set_command(args: argparse.Namespace) -> int:

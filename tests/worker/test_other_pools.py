@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 
 from recyclery_worker import link
+from support.redis_server import count_held
 from support.sending import sending_to
 from support.supervised import SUPPORT, ask, supervised
 from support.waiting import is_alive, wait_for
@@ -105,6 +107,14 @@ def test_another_pool_runs_tasks_and_says_what_cannot_be_done(
         assert isinstance(told, link.WorkerStat)
         assert (told.pid, told.retires, told.children) == (main, False, [])
         assert isinstance(ask(running, link.SetMaxTasks(max_tasks=5)), link.Refused)
+        # Celery has taken over what we have set for safety: what runs is not acknowledged before it is done.
+        gate = tmp_path / "gate"
+        napping = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
+        wait_for(Path(f"{gate}.begun").exists, "it runs")
+        with redis.Redis.from_url(apart) as client:
+            assert count_held(client) == 1
+        gate.touch()
+        napping.get(timeout=20)
         # That much the governor can tell: what the main process started is the pool's.
         children = wait_for(lambda: running.status()["pools"]["slow"]["children"], "its one process")
         assert [child["pid"] for child in children] == [main]

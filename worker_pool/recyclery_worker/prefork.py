@@ -248,15 +248,27 @@ class Pool(asynpool.AsynPool):
         self.resize(self._processes - n)
 
     def flush(self) -> None:
-        """Before a warm stop: give back what no child has been given.
+        """Before a warm stop, and when the broker is lost: give back what no child has been given.
 
         A task that was written to a child will run there, though the child's word is not here yet. Upstream
-        gives that one back to the broker too, and it runs twice.
+        gives that one back to the broker too, and it runs twice. When the broker is lost it also forgets which
+        children are busy, and up to Celery 5.5 what they run, which then is never acknowledged.
         """
-        for job in self._cache.values():
-            if job._write_to is not None and job._write_to.inqW_fd not in self._active_writes:
-                job._accepted = True
+        written = {
+            number: job
+            for number, job in self._cache.items()
+            if job._write_to is not None and job._write_to.inqW_fd not in self._active_writes
+        }
+        for job in written.values():
+            job._accepted = True
         super().flush()
+        if self._state != asynpool.RUN:
+            return
+        for number, job in written.items():
+            if not job.ready() and job._write_to in self._pool:
+                self._cache[number] = job
+                if not job._write_to._recyclery.leaving:
+                    self._busy_workers.add(job._write_to.inqW_fd)
 
     def _maintain_pool(self) -> None:
         """Replace children that have gone.

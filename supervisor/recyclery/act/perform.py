@@ -97,7 +97,7 @@ async def tell_worker(
         case TimeOut():
             return await ask(
                 runtime_dir,
-                action.owner.pool,
+                slots[action.owner.pool],
                 link.TimeOut(pid=action.owner.pid),
                 f"time out {action.owner.pool}/{action.owner.pid}: {action.reason}",
                 "it is ended",

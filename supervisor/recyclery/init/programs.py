@@ -54,7 +54,7 @@ stderr_logfile=NONE
 PROGRAM = """
 [program:{slot}]
 command={command}
-environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}"
+environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}",CELERY_CUSTOM_WORKER_POOL="{worker_pool}"
 autostart={autostart}
 priority=10
 startsecs=5
@@ -86,6 +86,7 @@ def write_configuration(settings: Settings) -> Path:
             text += PROGRAM.format(
                 pool=pool.name,
                 slot=slot,
+                worker_pool=custom_pool(pool),
                 command=escape(worker_words(settings, pool, slot)),
                 autostart=str(slot == pool.name).lower(),
                 grace_seconds=whole_seconds(settings.grace_seconds),
@@ -109,7 +110,9 @@ def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
         *("-m", "celery"),
         *("-A", settings.app),
         "worker",
-        *("-P", "custom" if pool.forks else pool.implementation),
+        # The last one counts; by the first Celery knows that it is to patch for gevent or eventlet.
+        *(() if pool.forks else ("-P", pool.implementation)),
+        *("-P", "custom"),
         *("-I", "recyclery_worker"),
         *("-n", f"{slot}@%h"),
         *("-Q", ",".join(pool.queues)),
@@ -123,6 +126,11 @@ def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
 def whole_seconds(seconds: float) -> int:
     """Return a time as supervisord takes it."""
     return max(1, round(seconds))
+
+
+def custom_pool(pool: Pool) -> str:
+    """Return what `celery worker -P custom` is to take: a module, and a name in it."""
+    return "recyclery_worker.pool:TaskPool" if pool.forks else f"recyclery_worker.stock:{pool.implementation}"
 
 
 def supervisor_socket(runtime_dir: Path) -> Path:

@@ -19,6 +19,8 @@ VISIBILITY_SECONDS = 30 * 24 * 3600
 
 def set_defaults(app: Any) -> list[str]:
     """Set on an app what its user has not; return the names of those set."""
+    # Until it is first read, an app's configuration is not there, and the user's part cannot be told.
+    app.conf.get("task_acks_late")
     missing = [name for name in SAFE if not is_set(app.conf, name)]
     for name in missing:
         app.conf[name] = SAFE[name]

@@ -7,8 +7,9 @@ by Redis's clock, up to which its worker was known to live. A generation without
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,23 @@ class Book:
             pipe.zadd(self.prefix + LEASES, {generation.id: until})
             pipe.execute()
 
+    def rehearse(self) -> None:
+        """Do all that is ever done here, with a generation that nobody has.
+
+        Raises redis.NoPermissionError where Redis does not let this user: better now than when a lease is due.
+        """
+        nobody = Generation(f"rehearsal-{secrets.token_hex(4)}", "", "", 0)
+        self.enter(nobody)
+        self.renew(nobody)
+        self.list_dead()
+        self.find(nobody.id)
+        self.fence(nobody)
+        self.was_reclaimed(nobody)
+        self.held_tags(nobody)
+        self.drop(nobody, ["none"])
+        self.strike(nobody)
+        self.client.delete(self._mark(nobody))
+
     def renew(self, generation: Generation) -> bool:
         """Prolong a lease that is there, expired or not; tell whether it was."""
         until = self.now() + LEASE_SECONDS
@@ -85,6 +103,15 @@ class Book:
             if name.decode() not in alive
         ]
 
+    def list_unwritten(self) -> list[Generation]:
+        """Return the generations that have messages in hand and are not written down: Redis forgot a part."""
+        written: Any = self.client.hkeys(self.prefix + GENERATIONS)
+        known = {name.decode() for name in written}
+        start, end = f"{self.prefix}recyclery:", ":unacked"
+        keys: Any = self.client.scan_iter(match=f"{escape(start)}*{end}")
+        ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
+        return [Generation(name, "an unknown worker", "", 0) for name in sorted(ids - known)]
+
     def find(self, generation_id: str) -> Generation | None:
         """Return a generation that is written down."""
         entry: Any = self.client.hget(self.prefix + GENERATIONS, generation_id)
@@ -103,6 +130,14 @@ class Book:
         ordered: Any = self.client.zrange(self.prefix + keys["unacked_index_key"], 0, -1, desc=True)
         every: Any = self.client.hkeys(self.prefix + keys["unacked_key"])
         return [tag.decode() for tag in dict.fromkeys([*ordered, *every])]
+
+    def drop(self, generation: Generation, tags: Sequence[str]) -> None:
+        """Forget messages that are done with."""
+        keys = generation.keys
+        with self.client.pipeline() as pipe:
+            pipe.zrem(self.prefix + keys["unacked_index_key"], *tags)
+            pipe.hdel(self.prefix + keys["unacked_key"], *tags)
+            pipe.execute()
 
     def strike(self, generation: Generation) -> bool:
         """Remove a generation that holds nothing; tell whether it held nothing.
@@ -127,6 +162,11 @@ class Book:
 
     def _mark(self, generation: Generation) -> str:
         return f"{self.prefix}recyclery:{generation.id}:reclaimed"
+
+
+def escape(text: str) -> str:
+    """Return text as a Redis pattern that matches just that."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -11,8 +12,9 @@ from celery import bootsteps, signals
 from celery.exceptions import TaskRevokedError
 from celery.utils.log import get_logger
 from celery.worker import state
+from redis.exceptions import NoPermissionError, ResponseError
 
-from recyclery_worker.broker import TRY_EVERY_SECONDS, BrokerWait
+from recyclery_worker.broker import SAY_EVERY_SECONDS, TRY_EVERY_SECONDS, BrokerWait
 from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
 from recyclery_worker.delivery.generations import (
     KEY_OPTIONS,
@@ -24,6 +26,7 @@ from recyclery_worker.delivery.generations import (
     new_generation,
     open_book,
 )
+from recyclery_worker.delivery.in_hand import Hand, engage, prepare
 from recyclery_worker.delivery.reclaim import reclaim
 from recyclery_worker.link import now
 from recyclery_worker.parking.lot import Lot
@@ -35,7 +38,7 @@ logger = get_logger(__name__)
 class Keeper:
     """The lease of one generation. `valid_until` is in seconds of CLOCK_BOOTTIME, which goes on in a freeze."""
 
-    def __init__(self, app: Any, generation: Generation) -> None:
+    def __init__(self, app: Any, generation: Generation, hand: Hand) -> None:
         self.generation = generation
         self.valid_until = 0.0
         self.lost = False
@@ -43,16 +46,21 @@ class Keeper:
         self.parked = 0
         self.starts = Starts(generation.id)
         self._app = app
+        self._hand = hand
         self._wanted: queue.Queue[str | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._heard_since = 0.0
+        self._refused = False
 
     def begin(self) -> None:
-        """Write ourselves down before the first message is taken; raises when Redis does not answer."""
+        """Write ourselves down before the first message is taken; raises where Redis is away or refuses."""
         with connected(self._app) as channel:
+            book = open_book(channel)
+            book.rehearse()
             asked = now()
-            open_book(channel).enter(self.generation)
+            book.enter(self.generation)
         self.valid_until = asked + LEASE_SECONDS
+        engage(self._app, self._hand)
         self._thread = threading.Thread(target=self._keep, name="recyclery-lease", daemon=True)
         self._thread.start()
 
@@ -66,6 +74,8 @@ class Keeper:
         if self._thread is not None:
             self._thread.join(LEASE_SECONDS)
         try:
+            with connected(self._app) as channel:
+                self._hand.settle(open_book(channel), self.generation)
             given_back = reclaim(self._app, self.generation)
         except Exception as error:  # Redis is away: another worker does it when the lease has run out.
             logger.warning("what this worker holds will be given back when its lease ends: %s", error)
@@ -94,8 +104,14 @@ class Keeper:
                     self._heard_since = now()
                     if not self._serve(open_book(channel)):
                         return
-            except Exception as error:  # Redis is away, or refuses; the worker itself says so.
-                logger.debug("the lease was not renewed: %s", error)
+            except Exception as error:  # Redis is away, which the worker itself says, or refuses.
+                refused = isinstance(error, ResponseError) and not self._refused
+                logger.log(
+                    logging.ERROR if refused else logging.DEBUG,
+                    "this worker's lease is not renewed, so its tasks may be given to others: %s",
+                    error,
+                )
+                self._refused = self._refused or refused
                 if self._is_told_to_end():
                     return
 
@@ -112,6 +128,8 @@ class Keeper:
         """Renew and reclaim, until told to end; raises when Redis does not answer."""
         while True:
             self._renew(book)
+            self._refused = False
+            self._hand.settle(book, self.generation)
             lot = Lot(book.client, book.prefix)
             self.starts.renew(lot)
             self.parked = lot.count_parked()
@@ -171,15 +189,18 @@ class LeaseStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Return when we are written down, or when the worker is asked to stop."""
         assert _keeper is not None  # noqa: S101  # the step is added only where there is one
-        said = False
+        said: float | None = None
         while True:
             state.maybe_shutdown()
             try:
                 _keeper.begin()
+            except NoPermissionError as error:
+                step_aside(parent.app, error)
+                return
             except Exception as error:  # kombu and redis raise errors of many kinds
-                if not said:
+                if said is None or time.monotonic() - said >= SAY_EVERY_SECONDS:
+                    said = time.monotonic()
                     logger.warning("waiting for a Redis that takes writes: %s", error)
-                said = True
                 time.sleep(TRY_EVERY_SECONDS)
             else:
                 return
@@ -203,10 +224,32 @@ def keep_own_keys(app: Any, node: str) -> str:
         **options,
         **generation.keys,
     }
-    _keeper = Keeper(app, generation)
+    _keeper = Keeper(app, generation, prepare(app, generation))
     # After the pool has ended: nothing of ours runs.
     signals.worker_shutdown.connect(end_keeping, weak=False, dispatch_uid="recyclery.lease")
     return ""
+
+
+def step_aside(app: Any, error: Exception) -> None:
+    """Go on as Celery does by itself, where Redis does not let us write; nothing has been received yet."""
+    global _keeper
+    assert _keeper is not None  # noqa: S101  # the step is added only where there is one
+    options = dict(app.conf.broker_transport_options)
+    prefix = options.get("global_keyprefix", "")
+    for option in _keeper.generation.keys:
+        del options[option]
+    if options.get("visibility_timeout") == VISIBILITY_SECONDS:
+        # Without a lease the broker's timeout is all there is.
+        del options["visibility_timeout"]
+    app.conf.broker_transport_options = options
+    _keeper = None
+    logger.error(
+        "this worker keeps no lease, so what it holds when it dies waits for the broker's visibility timeout: "
+        "its Redis user may not use the keys %srecyclery:* (%s). ACL SETUSER ... ~%srecyclery:* +@all would do",
+        prefix,
+        error,
+        prefix,
+    )
 
 
 def end_keeping(**_: Any) -> None:

@@ -1,0 +1,74 @@
+"""`recyclery reclaim`: what dead workers held and nobody has given back, and giving it back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from recyclery.config.keys import BadConfiguration
+from recyclery.config.load import CommandLine, load
+from recyclery.init import exit_codes
+from recyclery.report.routes import ONE_CONTAINERS
+from recyclery_worker.delivery.forgotten import NOT_REDIS, Forgotten
+
+# Importing the app, and a lease's time.
+WAIT_SECONDS = 120.0
+
+
+class CannotTell(Exception):
+    """What is forgotten cannot be told; the message says why."""
+
+
+def find_forgotten(app: str) -> tuple[Forgotten, ...]:
+    """Return what is forgotten in the Redis of an app, named as `celery -A` takes it; raises CannotTell."""
+    return ask(app)
+
+
+def give_back(app: str) -> tuple[Forgotten, ...]:
+    """Give it back and return what it was; raises CannotTell."""
+    return ask(app, "--give-back")
+
+
+def ask(app: str, *options: str) -> tuple[Forgotten, ...]:
+    """Have a process of its own look, which may import Celery and the app."""
+    command = [sys.executable, "-m", "recyclery_worker.delivery.forgotten", app, *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise CannotTell(f"no answer within {WAIT_SECONDS:g} s") from None
+    if done.returncode == NOT_REDIS:
+        return ()
+    if done.returncode != 0:
+        raise CannotTell(done.stderr.strip() or f"it ended with {done.returncode}")
+    return msgspec.json.decode(done.stdout, type=tuple[Forgotten, ...])
+
+
+def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> int:
+    """Give back what is forgotten, or only list it; return 1 when that cannot be told."""
+    try:
+        settings = load(line, {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS})
+    except BadConfiguration as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return exit_codes.BAD_CONFIGURATION
+    try:
+        found = find_forgotten(settings.app) if only_list else give_back(settings.app)
+    except CannotTell as error:
+        print(f"recyclery: what dead workers of {settings.app!r} hold cannot be told: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(msgspec.json.encode({"forgotten": found, "given_back": not only_list}).decode())
+    else:
+        print("\n".join(describe(found, only_list=only_list)))
+    return 0
+
+
+def describe(found: Sequence[Forgotten], *, only_list: bool) -> list[str]:
+    """Return a line for each dead worker, or one that there is none."""
+    if not found:
+        return ["nothing is forgotten"]
+    verb = "held" if only_list else "gave back"
+    return [f"{verb} {each.messages} of {each.node} (pid {each.pid}), which is dead" for each in found]

@@ -1,0 +1,323 @@
+"""Plays a plan of faults against two containers and one Redis while tasks go through, and writes down all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chaos.boxes import Box, Process
+from chaos.faults import Fault, pick
+from chaos.record import Blow, Ending, Look, Record, Run, read_runs
+from chaos.sender import Sender
+from chaos.store import Store
+from recyclery_worker.link import now
+from support.waiting import wait_for
+
+TICK_SECONDS = 0.05
+LOOK_EVERY_SECONDS = 1.0
+READY_SECONDS = 120.0
+SETTLE_SECONDS = 300.0
+END_SECONDS = 90.0
+PREEMPTED = re.compile(r"preempt (\w+)/(\d+): killed")
+
+
+@dataclass
+class Frozen:
+    """Processes that stand still, and until when."""
+
+    blow: Blow
+    pids: list[int]
+    until: float
+
+
+class Player:
+    """The two containers, whoever they are at the moment, and what has happened so far."""
+
+    def __init__(self, folder: Path, logs: Path, *, with_browser: bool) -> None:
+        self.folder = folder
+        self.logs = logs
+        self.runs_file = logs / "runs"
+        self.runs_file.touch()
+        self.store = Store(folder)
+        self.sender = Sender(self.store, folder, with_browser=with_browser)
+        self.boxes: list[Box] = []
+        self.leaving: list[tuple[Box, float]] = []
+        self.frozen: list[Frozen] = []
+        self.blows: list[Blow] = []
+        self.looks: list[Look] = []
+        self.dealt: Counter[str] = Counter()
+        self._started = 0
+        self._read = 0
+        self._done: set[int] = set()
+
+    def begin(self) -> None:
+        """Start both containers, and wait until tasks run in each."""
+        for _ in range(2):
+            self._start_box()
+        self.sender.start()
+        wait_for(
+            lambda: len({run.box for run in self.runs()}) == 2, "tasks run in both containers", READY_SECONDS
+        )
+
+    def play(self, plan: Iterable[Fault]) -> None:
+        """Deal the faults when they are due."""
+        began = now()
+        for fault in plan:
+            while now() < began + fault.at:
+                self._tick()
+                time.sleep(TICK_SECONDS)
+            say(f"{now() - began:6.1f} s  {fault.kind} {fault.seconds:.1f}")
+            self._deal(fault)
+
+    def settle(self) -> None:
+        """Let all go on, and wait until nothing waits and nothing is in hand."""
+        self.sender.end()
+        for one in self.frozen:
+            one.until = 0.0
+        wait_for(self._is_quiet, "all tasks to be done", SETTLE_SECONDS)
+        wait_for(self._all_have_left, "the containers that stop", END_SECONDS)
+
+    def finish(self) -> Record:
+        """Stop both containers and return what was seen."""
+        with suppress(AssertionError):
+            wait_for(lambda: not self._leftovers(), "nothing to be left", 30)
+        defunct, browsers = self._leftovers() or ((), ())
+        for box in self.boxes:
+            box.terminate()
+        codes = {box.name: box.wait(END_SECONDS) for box in self.boxes}
+        self._tick()
+        ending = Ending(
+            keys=self.store.keys(),
+            waiting=sum(map(self.store.waiting, ("high", "default", "low"))),
+            held=len(self.store.there()),
+            exit_codes=codes,
+            defunct=defunct,
+            browsers=browsers,
+        )
+        return Record(
+            sent=frozenset(self.sender.sent),
+            doubtful=frozenset(self.sender.doubtful),
+            runs=self.runs(),
+            blows=tuple(self.blows),
+            looks=tuple(self.looks),
+            ending=ending,
+        )
+
+    def close(self) -> None:
+        """End everything, however it is."""
+        self.sender.end()
+        self._thaw(now() + 3600)
+        for box in [*self.boxes, *(box for box, _ in self.leaving)]:
+            box.close()
+        self.store.end()
+
+    def runs(self) -> tuple[Run, ...]:
+        """Return the runs so far."""
+        *lines, _ = self.runs_file.read_text().split("\n")
+        return read_runs(lines)
+
+    def look(self) -> None:
+        """See which tasks are nowhere; those on their way from Redis to a worker are among them."""
+        sent, begun = set(self.sender.sent), set(self.sender.begun)
+        began = now()
+        there = self.store.there()
+        ended = now()
+        # Last, for a task is done before it is acknowledged.
+        self._read_done()
+        missing = frozenset(sent - there - self._done)
+        self.looks.append(Look(began, ended, missing, frozenset(begun - sent - self.sender.doubtful)))
+
+    def _read_done(self) -> None:
+        with self.runs_file.open() as file:
+            file.seek(self._read)
+            *lines, _ = file.read().split("\n")
+        self._read += sum(len(line) + 1 for line in lines)
+        words = map(json.loads, lines)
+        self._done |= {word["task"] for word in words if word["what"] != "begin"}
+
+    def _start_box(self) -> None:
+        self._started += 1
+        self.boxes.append(Box(f"box-{self._started}", self.folder, self.logs, self.store.url))
+
+    def _tick(self) -> None:
+        """Do what is due: let go on what stood still long enough, look, and read what containers say."""
+        self._thaw(now())
+        if not self.looks or now() - self.looks[-1].ended > LOOK_EVERY_SECONDS:
+            self.look()
+        for box in [*self.boxes, *(box for box, _ in self.leaving)]:
+            for line in box.new_lines():
+                if found := PREEMPTED.search(line):
+                    child = frozenset({int(found[2])})
+                    self.blows.append(Blow("preempt", box.name, now() - 10, now(), children=child))
+        for box, since in list(self.leaving):
+            code = box.wait(0)
+            if code is not None:
+                self.leaving.remove((box, since))
+                # In order nothing is cut short.
+                kind = "stop container" if code == 0 else "kill container"
+                self.blows.append(Blow(kind, box.name, since, now()))
+
+    def _thaw(self, at: float) -> None:
+        for one in [one for one in self.frozen if one.until <= at]:
+            self.frozen.remove(one)
+            for pid in one.pids:
+                signal_process(pid, signal.SIGCONT)
+            self.blows.append(replace(one.blow, ended=now()))
+
+    def _deal(self, fault: Fault) -> None:
+        verb, _, whom = fault.kind.partition(" ")
+        deal: Callable[[Fault, str], bool] = {
+            "kill": self._kill,
+            "stop": self._stop_container,
+            "freeze": self._freeze,
+            "restart": self._restart_redis,
+            "pause": self._pause_redis,
+            "burst": self._burst,
+            "replace": self._replace,
+        }[verb]
+        if deal(fault, whom):
+            self.dealt[fault.kind] += 1
+
+    def _choose(self, role: str, chance: float) -> tuple[Box, Process] | None:
+        """Return the process that a fault hits, of either container."""
+        found: dict[int, tuple[Box, Process]] = {}
+        for box in self.boxes:
+            found |= {process.pid: (box, process) for process in box.of_role(role)}
+        chosen = pick(list(found), chance)
+        return None if chosen is None else found[chosen]
+
+    def _kill(self, fault: Fault, whom: str) -> bool:
+        if whom == "container":
+            return self._kill_container(fault)
+        chosen = self._choose(whom, fault.chance)
+        if chosen is None:
+            return False
+        box, process = chosen
+        # So that what is lost with a main process shows as lost between two looks.
+        if whom == "main":
+            self.look()
+        began = now()
+        signal_process(process.pid, signal.SIGKILL)
+        wait_for(lambda: not is_there(process), "its death")
+        self.blows.append(hit(fault.kind, box, process, self._still_since(box, process, began)))
+        if whom == "main":
+            self.look()
+        return True
+
+    def _still_since(self, box: Box, process: Process | None, at: float) -> float:
+        """Return when what is killed began to stand still: what Redis sent it since then, nobody saw."""
+        return min(
+            (
+                one.blow.began
+                for one in self.frozen
+                if one.blow.box == box.name and (process is None or process.pid in one.pids)
+            ),
+            default=at,
+        )
+
+    def _kill_container(self, fault: Fault) -> bool:
+        box = self.boxes.pop(int(fault.chance * len(self.boxes)))
+        self.look()
+        began = now()
+        box.kill()
+        self.blows.append(Blow("kill container", box.name, self._still_since(box, None, began), now()))
+        self.look()
+        self._start_box()
+        return True
+
+    def _stop_container(self, fault: Fault, _: str) -> bool:
+        box = self.boxes.pop(int(fault.chance * len(self.boxes)))
+        self.leaving.append((box, now()))
+        box.terminate()
+        self._start_box()
+        return True
+
+    def _freeze(self, fault: Fault, whom: str) -> bool:
+        chosen = self._choose("main" if whom == "worker" else whom, fault.chance)
+        if chosen is None:
+            return False
+        box, process = chosen
+        family = box.below(process.pid) if whom == "worker" else [process]
+        blow = hit(fault.kind, box, process, now())
+        for one in family:
+            signal_process(one.pid, signal.SIGSTOP)
+        self.frozen.append(Frozen(blow, [one.pid for one in family], now() + fault.seconds))
+        return True
+
+    def _restart_redis(self, _fault: Fault, _whom: str) -> bool:
+        self.look()
+        began = now()
+        self.store.restart()
+        self.blows.append(Blow("restart redis", "", began, now()))
+        self.look()
+        return True
+
+    def _pause_redis(self, fault: Fault, _: str) -> bool:
+        began = now()
+        self.store.pause(fault.seconds)
+        self.blows.append(Blow("pause redis", "", began, now()))
+        return True
+
+    def _burst(self, fault: Fault, _: str) -> bool:
+        self.sender.want_burst("low" if fault.chance < 0.5 else "high")
+        return True
+
+    def _replace(self, fault: Fault, _: str) -> bool:
+        chosen = self._choose("main", fault.chance)
+        if chosen is not None:
+            signal_process(chosen[1].pid, signal.SIGTERM)
+        return chosen is not None
+
+    def _all_have_left(self) -> bool:
+        self._tick()
+        return not self.leaving
+
+    def _is_quiet(self) -> bool:
+        self._tick()
+        return not self.store.there() and all(len(box.of_role("main")) == 2 for box in self.boxes)
+
+    def _leftovers(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        defunct, browsers = [], []
+        for box in self.boxes:
+            for process in box.processes():
+                if process.state == "Z":
+                    defunct.append(f"{box.name}/{process.inner} {process.name}")
+                elif process.role in ("chromedriver", "browser"):
+                    browsers.append(f"{box.name}/{process.inner} {process.name}")
+        return (tuple(defunct), tuple(browsers)) if defunct or browsers else None
+
+
+def hit(kind: str, box: Box, process: Process, began: float) -> Blow:
+    """Return the blow that a fault of that kind is to a process."""
+    only = frozenset({process.inner})
+    if kind in ("kill main", "freeze main", "freeze worker"):
+        return Blow(kind, box.name, began, now(), mains=only)
+    return Blow(kind, box.name, began, now(), children=only)
+
+
+def signal_process(pid: int, signum: int) -> None:
+    """Signal a process that may have ended meanwhile."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def is_there(process: Process) -> bool:
+    """Tell whether a process lives."""
+    try:
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def say(text: str) -> None:
+    """Print a line that is seen when the test fails, and at once with -s."""
+    print(text, flush=True)

@@ -1,0 +1,108 @@
+"""What was seen of a run under faults: values that the player writes down and the auditor judges.
+
+Times are seconds of CLOCK_BOOTTIME, pids those inside the container.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+FOREVER = float("inf")
+DEADLY = ("kill child", "kill main", "kill container", "preempt")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a task, written down by the task itself; `ended` is None where it never came to that."""
+
+    task: int
+    box: str
+    main: int
+    child: int
+    began: float
+    ended: float | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Blow:
+    """A fault that was dealt, and whom it hit; without mains and children the whole container."""
+
+    kind: str
+    box: str
+    began: float
+    ended: float
+    mains: frozenset[int] = frozenset()
+    children: frozenset[int] = frozenset()
+
+    @property
+    def is_deadly(self) -> bool:
+        """Whether those that it hit are dead afterwards."""
+        return self.kind in DEADLY
+
+    @property
+    def hits_redis(self) -> bool:
+        """Whether it hit what all share."""
+        return self.kind.endswith("redis")
+
+    def hits(self, run: Run) -> bool:
+        """Tell whether the processes of a run are among those hit."""
+        if self.hits_redis:
+            return True
+        if self.box != run.box:
+            return False
+        everything = not self.mains and not self.children
+        return everything or run.main in self.mains or run.child in self.children
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at Redis, which was read at some moment between `began` and `ended`."""
+
+    began: float
+    ended: float
+    missing: frozenset[int]
+    """Tasks that had been sent and were neither waiting, nor in hand, nor done."""
+    on_the_way: frozenset[int] = frozenset()
+    """Tasks that were just being sent: they may have been there, or not."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What there was when all had become quiet and was stopped."""
+
+    keys: tuple[str, ...] = ()
+    waiting: int = 0
+    held: int = 0
+    exit_codes: dict[str, int | None] = field(default_factory=dict)
+    defunct: tuple[str, ...] = ()
+    browsers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that was seen."""
+
+    sent: frozenset[int]
+    """Tasks that the broker has accepted for certain."""
+    doubtful: frozenset[int]
+    """Tasks whose sending failed: they may be there, or not."""
+    runs: tuple[Run, ...]
+    blows: tuple[Blow, ...]
+    looks: tuple[Look, ...]
+    ending: Ending
+
+
+def read_runs(lines: Iterable[str]) -> tuple[Run, ...]:
+    """Return the runs that tasks have written down, in the order of their beginnings."""
+    begun: dict[str, Run] = {}
+    for line in lines:
+        word = json.loads(line)
+        if word["what"] == "begin":
+            begun[word["run"]] = Run(word["task"], word["box"], word["main"], word["child"], word["at"])
+        else:
+            run = begun[word["run"]]
+            begun[word["run"]] = replace(run, ended=word["at"], failed=word["what"] == "fail")
+    return tuple(sorted(begun.values(), key=lambda run: run.began))

@@ -1,0 +1,156 @@
+"""The auditor of runs under faults: what it lets pass, and what it does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from chaos.auditor import audit, find_failed
+from chaos.record import Blow, Ending, Look, Record, Run, read_runs
+
+
+def look(at: float, missing: frozenset[int]) -> Look:
+    return Look(at, at, missing)
+
+
+RUN = Run(task=1, box="a", main=10, child=11, began=100.0, ended=101.0)
+CUT = replace(RUN, ended=None)
+AGAIN = Run(task=1, box="b", main=20, child=21, began=110.0, ended=111.0)
+SOUND = Record(
+    sent=frozenset({1}),
+    doubtful=frozenset(),
+    runs=(RUN,),
+    blows=(),
+    looks=(look(99.0, frozenset()), look(102.0, frozenset())),
+    ending=Ending(exit_codes={"a": 0}),
+)
+KILL_CHILD = Blow("kill child", "a", 100.5, 100.6, children=frozenset({11}))
+KILL_MAIN = Blow("kill main", "a", 100.5, 100.6, mains=frozenset({10}))
+KILL_BOX = Blow("kill container", "a", 100.5, 100.6)
+FREEZE = Blow("freeze main", "a", 100.5, 112.0, mains=frozenset({10}))
+RESTART = Blow("restart redis", "", 100.5, 100.9)
+
+
+def test_a_task_that_was_done_once_is_well() -> None:
+    assert audit(SOUND) == []
+
+
+def test_a_task_that_was_never_done_is_found() -> None:
+    (finding,) = audit(replace(SOUND, runs=(), looks=(look(99.0, frozenset()), look(102.0, frozenset({1})))))
+    assert finding == "task 1 was never done; last seen 99.00, missed from 102.00"
+
+
+@pytest.mark.parametrize("blow", [KILL_MAIN, KILL_BOX, RESTART])
+def test_a_task_that_vanished_as_its_worker_or_redis_went_is_not_asked_for(blow: Blow) -> None:
+    looks = (look(100.4, frozenset()), look(100.7, frozenset({1})))
+    assert audit(replace(SOUND, runs=(), looks=looks, blows=(blow,))) == []
+
+
+@pytest.mark.parametrize(
+    "blow",
+    [
+        KILL_CHILD,
+        FREEZE,
+        replace(KILL_MAIN, began=90, ended=91),
+        replace(KILL_MAIN, began=103, ended=104),
+        replace(RESTART, kind="pause redis"),
+    ],
+)
+def test_a_task_that_vanished_at_another_time_or_for_another_reason_is(blow: Blow) -> None:
+    looks = (look(100.4, frozenset()), look(100.7, frozenset({1})))
+    assert len(audit(replace(SOUND, runs=(), looks=looks, blows=(blow,)))) == 1
+
+
+def test_what_was_on_its_way_to_a_worker_that_was_then_killed_is_not_asked_for() -> None:
+    looks = (look(100.0, frozenset()), look(100.4, frozenset({1})))
+    assert audit(replace(SOUND, runs=(), looks=looks, blows=(KILL_MAIN,))) == []
+
+
+def test_a_task_that_was_missed_only_for_a_moment_did_not_vanish_then() -> None:
+    looks = (look(100.4, frozenset()), look(100.7, frozenset({1})), look(105.0, frozenset()))
+    record = replace(SOUND, runs=(), looks=(*looks, look(106.0, frozenset({1}))), blows=(KILL_MAIN,))
+    (finding,) = audit(record)
+    assert "last seen 105.00, missed from 106.00" in finding
+
+
+def test_a_task_that_was_just_being_sent_may_have_vanished_after_that() -> None:
+    sending = Look(100.0, 100.0, frozenset(), on_the_way=frozenset({1}))
+    looks = (look(99.0, frozenset()), sending, look(100.7, frozenset({1})))
+    assert audit(replace(SOUND, runs=(), looks=looks, blows=(KILL_MAIN,))) == []
+    assert len(audit(replace(SOUND, runs=(), looks=looks))) == 1
+
+
+@pytest.mark.parametrize("blow", [KILL_CHILD, KILL_MAIN, KILL_BOX])
+def test_a_task_whose_process_was_killed_may_run_again(blow: Blow) -> None:
+    assert audit(replace(SOUND, runs=(CUT, AGAIN), blows=(blow,))) == []
+
+
+def test_a_task_whose_worker_died_between_its_end_and_its_acknowledgement_may_run_again() -> None:
+    died = replace(KILL_MAIN, began=101.1, ended=101.2)
+    assert audit(replace(SOUND, runs=(RUN, AGAIN), blows=(died,))) == []
+
+
+@pytest.mark.parametrize(
+    "blow",
+    [
+        replace(KILL_CHILD, children=frozenset({12})),
+        replace(KILL_CHILD, box="b"),
+        replace(KILL_MAIN, began=107.0, ended=107.1),
+        replace(KILL_MAIN, began=110.5, ended=110.6),
+        replace(FREEZE, ended=103.0),
+        replace(RESTART, kind="pause redis"),
+        replace(FREEZE, kind="freeze child"),
+    ],
+)
+def test_a_task_that_ran_again_without_a_reason_is_found(blow: Blow) -> None:
+    (finding,) = audit(replace(SOUND, runs=(RUN, AGAIN), blows=(blow,)))
+    assert finding.startswith("task 1 ran again without a reason: a/10/11 100.00 to 101.00, then b/20/21")
+
+
+def test_a_task_runs_twice_at_a_time_only_where_its_worker_stood_still_for_long() -> None:
+    long = replace(RUN, ended=115.0)
+    assert audit(replace(SOUND, runs=(long, AGAIN), blows=(FREEZE,))) == []
+    assert len(audit(replace(SOUND, runs=(long, AGAIN), blows=(KILL_MAIN,)))) == 1
+
+
+def test_a_run_that_broke_off_with_nobody_to_blame_is_found() -> None:
+    (finding,) = audit(replace(SOUND, sent=frozenset(), runs=(CUT,)))
+    assert finding == "task 1 broke off: a/10/11 100.00 to no end, and nothing killed it"
+
+
+def test_a_run_that_failed_where_nothing_was_done_is_told_apart() -> None:
+    failed = replace(SOUND, runs=(replace(RUN, failed=True),))
+    assert audit(failed) == []
+    assert len(list(find_failed(failed))) == 1
+    browser = Blow("kill browser", "a", 100.2, 100.3, children=frozenset({99}))
+    assert list(find_failed(replace(failed, blows=(browser,)))) == []
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Ending(keys=("recyclery:leases",)),
+        Ending(keys=("recyclery:ab:unacked",)),
+        Ending(waiting=1),
+        Ending(held=1),
+        Ending(exit_codes={"a": 1}),
+        Ending(exit_codes={"a": None}),
+        Ending(defunct=("a/5 chromium",)),
+        Ending(browsers=("a/5 chromium",)),
+    ],
+)
+def test_what_is_left_behind_is_found(ending: Ending) -> None:
+    assert len(audit(replace(SOUND, ending=ending))) == 1
+
+
+def test_a_mark_for_a_day_and_the_queues_of_celerys_own_are_no_remains() -> None:
+    keys = ("recyclery:ab:reclaimed", "_kombu.binding.high")
+    assert audit(replace(SOUND, ending=Ending(keys=keys))) == []
+
+
+def test_what_tasks_write_down_is_read_as_runs() -> None:
+    lines = [
+        '{"what": "begin", "task": 1, "run": "x", "box": "a", "main": 10, "child": 11, "at": 100.0}',
+        '{"what": "begin", "task": 2, "run": "y", "box": "a", "main": 10, "child": 12, "at": 100.5}',
+        '{"what": "end", "task": 1, "run": "x", "box": "a", "main": 10, "child": 11, "at": 101.0}',
+    ]
+    assert read_runs(lines) == (RUN, Run(2, "a", 10, 12, 100.5))

@@ -1,0 +1,115 @@
+"""What a dead worker held comes back on Redis as people have it, and nothing is left there."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from recyclery_worker import link
+from recyclery_worker.delivery.generations import connected, new_generation, open_book
+from recyclery_worker.delivery.keeper import keep_own_keys, keeper
+from recyclery_worker.delivery.reclaim import reclaim
+from support.bare_worker import BareWorker, bare_worker
+from support.redis_kinds import (
+    Kind,
+    behind_sentinel,
+    behind_tls,
+    with_prefix,
+    with_priorities,
+    with_user,
+)
+from support.waiting import wait_for
+
+CELERYS_KEYS = ("~low*", "~high*", "~unacked*", "~_kombu*", "~*pidbox*", "&*", "+@all")
+
+
+def with_our_keys() -> AbstractContextManager[Kind]:
+    """A user who may just use Celery's keys and ours."""
+    return with_user(*CELERYS_KEYS, "~recyclery:*")
+
+
+KINDS = [behind_tls, behind_sentinel, with_prefix, with_priorities, with_our_keys]
+
+
+@pytest.mark.parametrize("run", KINDS)
+def test_what_a_dead_worker_held_comes_back(run: Callable[[], AbstractContextManager[Kind]]) -> None:
+    with run() as kind, redis.Redis.from_url(kind.plain_url) as client, kind.app() as app:
+        dead = new_generation("dead@here")
+        # Of two queues, and of a higher priority than the rest.
+        for queue, priority in (("low", 0), ("low", 9), ("high", 5)):
+            app.send_task("any", queue=queue, priority=priority)
+        before = lists_in(client)
+        with connected(app, **dead.keys) as channel:
+            open_book(channel).rehearse()
+            open_book(channel).enter(dead)
+            taken = [channel.basic_get(queue) for queue in ("low", "low", "high")]
+            assert all(taken)
+            assert lists_in(client) == {}
+            # As one that is killed: it gives nothing back.
+            channel.qos._delivered.clear()
+        assert reclaim(app, dead) == 3
+        assert lists_in(client) == before
+        prefix = kind.options.get("global_keyprefix", "")
+        assert client.keys("*recyclery:*") == [f"{prefix}recyclery:{dead.id}:reclaimed".encode()]
+
+
+def lists_in(client: redis.Redis) -> dict[bytes, int]:
+    """Return how many messages wait in each list."""
+    names: Any = client.keys("*")
+    return {name: int(client.llen(name)) for name in names if client.type(name) == b"list"}
+
+
+@contextmanager
+def worker_on(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> Iterator[BareWorker]:
+    """Run a worker whose broker is of that kind."""
+    monkeypatch.setenv("BROKER_URL", kind.url)
+    monkeypatch.setenv("TRANSPORT_OPTIONS", json.dumps(kind.options))
+    with bare_worker(kind.plain_url, app="options_app") as worker:
+        yield worker
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("run", [behind_tls, behind_sentinel])
+def test_a_workers_task_runs_again_elsewhere(
+    run: Callable[[], AbstractContextManager[Kind]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs"
+    with run() as kind, kind.app() as app:
+        with worker_on(kind, monkeypatch) as first:
+            app.send_task("sample_app.note", (str(path), "a", 60), queue="low")
+            wait_for(path.exists, "it runs")
+            generation = first.stat().generation
+            os.kill(first.process.pid, signal.SIGKILL)
+            first.process.wait()
+        with worker_on(kind, monkeypatch) as second:
+            assert second.ask(link.Reclaim(generation=generation)) == link.Done()
+            wait_for(lambda: path.read_text().split() == ["a", "a"], "it runs again")
+            os.kill(second.pids()[0], signal.SIGKILL)
+
+
+def test_a_worker_whose_user_may_not_use_our_keys_says_so_and_works_as_celery_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs"
+    with with_user(*CELERYS_KEYS) as kind, worker_on(kind, monkeypatch) as worker, kind.app() as app:
+        app.send_task("sample_app.note", (str(path), "a", 0), queue="low")
+        wait_for(path.exists, "it runs")
+        assert worker.stat().generation == ""
+        with redis.Redis.from_url(kind.plain_url) as client:
+            wait_for(lambda: client.hlen("unacked") == 0, "it is done with")
+            assert client.keys("recyclery:*") == []
+    assert "~recyclery:* +@all would do" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["memory://", "filesystem://", "amqp://"])
+def test_a_broker_that_gives_back_by_itself_is_left_alone(url: str) -> None:
+    app = Kind(url, "").app()
+    assert keep_own_keys(app, "worker@here") == ""
+    assert keeper() is None
+    assert app.conf.broker_transport_options == {}
