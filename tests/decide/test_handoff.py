@@ -138,3 +138,11 @@ def test_children_of_a_worker_that_drains_count_with_their_tasks_and_take_no_pla
     assert children_of(look, "slow") == [fresh]
     # The running task may yet take 290, and the new worker's child 300.
     assert height_bytes(look, LEARNED, SETTINGS) == (400 + 290 + 300) * MIB
+
+
+def test_a_pool_that_has_no_free_slot_does_not_keep_another_from_its_turn() -> None:
+    fast = PoolView(name="fast", slot="fast", state="running", pid=9)
+    former = PoolView(name="fast", slot="fast-b", state="draining", pid=8)
+    look = snapshot(floor_mib=200, pools=(fast, old()), others=(former,))
+    past = replace(LEARNED, asked={"fast": "asked to", "slow": "asked to"})
+    assert [action.pool for action in decided(look, past) if isinstance(action, Replace)] == ["slow"]

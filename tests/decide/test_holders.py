@@ -65,3 +65,15 @@ def test_not_before_there_is_a_worker_to_do_it() -> None:
     assert reclaimed(seen(11, state="stopping"), WITH_NEXT) == []
     # One that runs and has not said yet under which generation it holds messages is not up yet.
     assert reclaimed(seen(11), HELD) == []
+
+
+def test_children_of_two_workers_of_a_pool_are_each_ones_own() -> None:
+    young = Owner("slow", 30, 3000)
+    former = replace(slow_view(), state="draining")
+    serving = replace(slow_view(), slot="slow-b", pid=11)
+    look = snapshot(child(owner=OLD), child(owner=young, slot="slow-b"), pools=(serving,), others=(former,))
+    followed = follow_holders({}, look, [WORD, NEXT])
+    assert {name: holder.children for name, holder in followed.items()} == {"g1": {20}, "g2": {30}}
+    # The former one is dead, and its tasks do not wait for the other's children.
+    gone = snapshot(child(owner=young, slot="slow-b"), pools=(serving,))
+    assert reclaimed(gone, dict(followed)) == [("g1", "slow-b")]
