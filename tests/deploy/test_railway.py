@@ -67,7 +67,9 @@ def test_a_supervisor_that_ends_badly_is_started_again(document: dict[str, Any])
     assert document["deploy"]["restartPolicyType"] == "ALWAYS"
 
 
-def test_railway_probes_a_path_that_answers_on_the_port_it_names(document: dict[str, Any], tmp_path: Path) -> None:
+def test_railway_probes_a_path_that_answers_on_the_port_it_names(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
     assert document["deploy"]["healthcheckPath"] in list_probes(Heart(tmp_path))
     settings = load(CommandLine(), {"CELERY_APP": "app", "PORT": "8080"})
     assert settings.http is not None
