@@ -1,5 +1,6 @@
-"""Images and a Redis in a container, for tests that want a Docker engine."""
+"""Images and a Redis in a container, for tests that want a Docker engine; the storm is the benchmark's."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from deploy.engine import (
 )
 from support.sending import sending_to
 from support.waiting import wait_for
+
+sys.path.append(str(ROOT))  # however pytest was started
 
 YOUR_DOCKERFILE = """\
 FROM {base}

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.images_storm import blow
 from deploy.conftest import Stage
 from deploy.engine import HARDENED, container, docker
 from support.redis_server import count_held
+from support.terminal import Terminal, become_terminals_session
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
@@ -103,8 +105,63 @@ def test_an_image_says_how_it_is_stopped_and_whether_it_is_well(
     assert config["Labels"]["org.opencontainers.image.licenses"] == "MIT"
 
 
-def test_a_container_turns_healthy(sample_image: str, stage: Stage) -> None:
-    quick = ("--health-interval", "1s")
-    with container(sample_image, stage.network, *HARDENED, *quick, *stage.options()) as worker:
-        health = ("inspect", "--format", "{{.State.Health.Status}}", worker.name)
-        wait_for(lambda: docker(*health) == "healthy", "the container to be healthy", seconds=90)
+def test_a_container_turns_unhealthy_while_a_workers_main_process_is_stopped(
+    sample_image: str, stage: Stage
+) -> None:
+    quick = ("--health-interval", "1s", "--health-retries", "2")
+    options = (*HARDENED, *quick, *stage.options(CELERY_WORKER_NAME="slow", PORT="8080"))
+    with container(sample_image, stage.network, *options) as worker:
+
+        def wait_for_health(wanted: str) -> None:
+            health = ("inspect", "--format", "{{.State.Health.Status}}", worker.name)
+            wait_for(lambda: docker(*health) == wanted, f"the container to be {wanted}", seconds=120)
+
+        def ready() -> str:
+            code = (
+                "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/readyz').read().decode())"
+            )
+            return worker.run("python", "-c", code)
+
+        wait_for_health("healthy")
+        assert ready() == "ready"
+        main = str(worker.status()["pools"]["slow"]["pid"])
+        worker.run("sh", "-c", f"kill -STOP {main}")
+        wait_for_health("unhealthy")
+        worker.run("sh", "-c", f"kill -CONT {main}")
+        wait_for_health("healthy")
+
+
+def test_ctrl_c_on_docker_runs_terminal_drains_and_ends_with_0(sample_image: str, stage: Stage) -> None:
+    terminal = Terminal()
+    command = ["docker", "run", "-it", "--rm", "--network", stage.network, *HARDENED]
+    worker = [*stage.options(CELERY_WORKER_NAME="fast"), sample_image]
+    with subprocess.Popen(
+        [*command, *worker],
+        stdin=terminal.theirs,
+        stdout=terminal.theirs,
+        stderr=terminal.theirs,
+        preexec_fn=become_terminals_session,  # noqa: PLW1509  # the child of a test
+    ) as process:
+        try:
+            wait_for(lambda: terminal.shows(b"ready."), f"it is ready\n{terminal.screen}", seconds=60)
+            nap = stage.sender.send_task("sample_app.nap", (5,), queue="default")
+            wait_for(lambda: terminal.shows(b"sample_app.nap["), "the task runs", seconds=60)
+            terminal.type(b"\x03")
+            # Read on, as a terminal does: what nobody reads holds the client up.
+            wait_for(lambda: terminal.shows(b"\0") or process.poll() is not None, "its end", seconds=60)
+            assert process.returncode == 0, terminal.screen
+        finally:
+            process.kill()
+    assert b"SIGINT: stopping" in terminal.screen.encode()
+    assert nap.get(timeout=5) > 0
+    assert count_held(stage.redis) == 0
+
+
+def test_the_slow_image_survives_the_leak_storm_in_1_gib(slow_image: str) -> None:
+    storm = blow(slow_image, tasks=16)
+    assert (storm.succeeded, storm.lost, storm.duplicates) == (16, 0, 0)
+    assert (storm.oom_kills, storm.had_oom_kill) == (0, False)
+    assert storm.peak_bytes < 1 << 30
+    # 30 % of them left their browser; one may go with its child before the governor sees it.
+    assert storm.reaped in {4, 5}
+    assert storm.exit == 0

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import termios
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from support.stood_in import DRAINING, READY, Start
+from support.terminal import Terminal, become_terminals_session
 from support.waiting import wait_for
 
 FLOOD = f"yes {'x' * 200} | head -c 4000000; touch $GATE; {READY}"
@@ -100,31 +100,6 @@ def test_when_the_pipe_moves_again_it_is_told_how_much_was_dropped(start: Start,
         assert b"slow | bye" in seen
         assert running.wait() == 0
     os.close(reader)
-
-
-def become_terminals_session() -> None:
-    """Lead a session whose terminal is standard input, as `docker run -it` has it."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Terminal:
-    """The other end of a terminal."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = os.openpty()
-        self._seen = bytearray()
-        os.set_blocking(self.ours, False)
-
-    def type(self, keys: bytes) -> None:
-        """Press keys."""
-        os.write(self.ours, keys)
-
-    def shows(self, text: bytes) -> bool:
-        """Tell whether a text was printed so far."""
-        with suppress(OSError):
-            self._seen += os.read(self.ours, 1 << 16)
-        return text in self._seen
 
 
 def test_ctrl_c_on_its_terminal_stops_it_in_order(wrapper: tuple[str, ...], tmp_path: Path) -> None:

@@ -19,6 +19,12 @@ def test_only_an_end_that_nobody_asked_for_and_that_failed_counts(
     assert is_death(status, asked=asked) is counts
 
 
+def test_every_exit_status_but_0_and_every_signal_count_and_are_told_apart() -> None:
+    ends = [*(status << 8 for status in range(1, 256)), *signal.valid_signals()]
+    assert all(is_death(end, asked=False) for end in ends)
+    assert len({describe_end(end) for end in ends}) == len(ends)
+
+
 def test_deaths_older_than_the_window_are_forgotten() -> None:
     assert recent([0.0, 50.0, 99.0], now=100.0, window_seconds=60.0) == [50.0, 99.0]
 
