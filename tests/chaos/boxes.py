@@ -14,6 +14,20 @@ from recyclery.demo.home import find_own_home
 
 LIMIT_BYTES = 1 << 30
 GRACE_SECONDS = 10
+# The guide's pools. Here a task is killed by chance, and so often: none is to be set aside for it.
+CONFIGURATION = """
+[pools.fast]
+queues = ["high", "default"]
+concurrency = 3
+max_tasks_per_child = 100
+max_task_deaths = 1000
+
+[pools.slow]
+queues = ["low"]
+concurrency = 1
+max_tasks_per_child = 10
+max_task_deaths = 1000
+"""
 HERE = Path(__file__).parent
 
 
@@ -54,7 +68,7 @@ class Box:
         self._cage = Cage(
             [
                 *("nice", "-n", "5", "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name),
-                *(sys.executable, "-m", "recyclery", "run"),
+                *(sys.executable, "-m", "recyclery", "run", "--config", str(self._configure())),
             ],
             environment=environment_of(name, self.runtime_dir, redis_url, logs / "runs"),
             folder=HERE,
@@ -62,6 +76,11 @@ class Box:
             cgroup=MemoryCgroup.create(find_own_home(), f"chaos-{os.getpid()}-{name}", LIMIT_BYTES),
         )
         self._namespace = namespace_of(self._cage.pid)
+
+    def _configure(self) -> Path:
+        path = self.runtime_dir / "recyclery.toml"
+        path.write_text(CONFIGURATION)
+        return path
 
     @property
     def pid(self) -> int:

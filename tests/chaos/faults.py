@@ -23,6 +23,7 @@ WEIGHTS = {
     "pause redis": 1,
     "burst": 2,
     "replace": 2,
+    "recycle": 2,
 }
 LONGEST_FREEZE_SECONDS = 15.0
 """Longer than a lease: some of the frozen are taken for dead."""

@@ -18,6 +18,7 @@ from chaos.faults import Fault, pick
 from chaos.record import Blow, Ending, Look, Record, Run, read_runs
 from chaos.sender import Sender
 from chaos.store import Store
+from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery_worker.link import now
 from support.waiting import wait_for
 
@@ -182,6 +183,7 @@ class Player:
             "pause": self._pause_redis,
             "burst": self._burst,
             "replace": self._replace,
+            "recycle": self._recycle,
         }[verb]
         if deal(fault, whom):
             self.dealt[fault.kind] += 1
@@ -275,6 +277,13 @@ class Player:
         if chosen is not None:
             signal_process(chosen[1].pid, signal.SIGTERM)
         return chosen is not None
+
+    def _recycle(self, fault: Fault, _: str) -> bool:
+        box = self.boxes[int(fault.chance * len(self.boxes))]
+        # A governor that was just killed does not answer, and one that is replacing a worker already declines.
+        with suppress(NoSupervisor, Declined):
+            ask_governor(box.runtime_dir, "recycle", table="slow" if fault.chance * 4 % 2 < 1 else "fast")
+        return True
 
     def _all_have_left(self) -> bool:
         self._tick()

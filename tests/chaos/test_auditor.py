@@ -142,8 +142,8 @@ def test_what_is_left_behind_is_found(ending: Ending) -> None:
     assert len(audit(replace(SOUND, ending=ending))) == 1
 
 
-def test_a_mark_for_a_day_and_the_queues_of_celerys_own_are_no_remains() -> None:
-    keys = ("recyclery:ab:reclaimed", "_kombu.binding.high")
+def test_marks_for_some_days_and_the_queues_of_celerys_own_are_no_remains() -> None:
+    keys = ("recyclery:ab:reclaimed", "recyclery:deaths:12", "_kombu.binding.high")
     assert audit(replace(SOUND, ending=Ending(keys=keys))) == []
 
 
