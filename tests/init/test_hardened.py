@@ -24,7 +24,7 @@ HARDENED = (
 RUNTIME_DIR = "/run/recyclery"
 
 
-BOTH_RUN = [["governor", "RUNNING"], ["slow", "RUNNING"]]
+BOTH_RUN = [["governor", "RUNNING"], ["slow", "RUNNING"], ["slow-b", "STOPPED"]]
 
 
 def states(table: str) -> list[list[str]]:

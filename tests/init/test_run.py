@@ -299,6 +299,7 @@ def test_supervisorctl_works(fresh_redis: str) -> None:
         assert [line.split()[:2] for line in done.stdout.splitlines()] == [
             ["governor", "RUNNING"],
             ["slow", "RUNNING"],
+            ["slow-b", "STOPPED"],
         ]
         subprocess.run(
             [Path(sys.executable).with_name("supervisorctl"), "-c", configuration, "reload"], check=True
