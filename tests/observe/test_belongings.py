@@ -139,16 +139,45 @@ def test_a_profile_tells_which_chromedriver_would_have_removed_it(profile: Path)
 
 def test_a_browser_that_chromedriver_started_is_driverless_once_init_has_it(temp: Path) -> None:
     belongings = Belongings({INIT})
-    with running_as("chromium", DRIVEN) as browser, running_as("chromium", DRIVEN, "--type=zygote") as zygote:
-        driven = replace(browser, parent=50)
-        belongings.look([driven, zygote], (), 100.0)
+    with (
+        running_as("chromedriver") as driver,
+        running_as("chromium", DRIVEN) as browser,
+        running_as("chromium", DRIVEN, "--type=zygote") as zygote,
+    ):
+        start = browser.started
+        driven = replace(browser, parent=driver.pid)
+        belongings.look([driver, driven, zygote], (), start)
         assert belongings.driverless == {}
         alone = replace(browser, parent=INIT)
-        belongings.look([alone, replace(zygote, parent=INIT)], (), 101.0)
-        belongings.look([alone, replace(zygote, parent=INIT)], (), 102.0)
-        assert belongings.driverless == {browser.key: 101.0}
-        belongings.look([], (), 103.0)
+        belongings.look([alone, replace(zygote, parent=INIT)], (), start + 1)
+        belongings.look([alone, replace(zygote, parent=INIT)], (), start + 2)
+        assert belongings.driverless == {browser.key: start + 1}
+        belongings.look([], (), start + 3)
         assert belongings.driverless == {}
+
+
+def test_a_handler_that_looks_like_its_browser_until_its_exec_is_not_driverless(
+    temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = [f"chromium\0{DRIVEN}".encode(), b"chrome_crashpad_handler\0--monitor-self"]
+    monkeypatch.setattr("recyclery.observe.belongings.read_file", lambda _: commands.pop(0))
+    belongings = Belongings({INIT})
+    with running_as("chromium") as handler:
+        forked = replace(handler, parent=INIT)
+        belongings.look([forked], (), handler.started)
+        assert belongings.driverless == {}
+        belongings.look([forked], (), handler.started + 3)
+    assert belongings.driverless == {}
+
+
+def test_one_that_was_never_seen_under_its_chromedriver_is_driverless_when_it_has_settled(temp: Path) -> None:
+    belongings = Belongings({INIT})
+    with running_as("chromium", DRIVEN) as browser:
+        alone = replace(browser, parent=INIT)
+        belongings.look([alone], (), browser.started + 1)
+        assert belongings.driverless == {}
+        belongings.look([alone], (), browser.started + 3)
+    assert belongings.driverless == {browser.key: browser.started + 3}
 
 
 def test_a_browser_that_a_person_started_apart_is_not_driverless(temp: Path) -> None:

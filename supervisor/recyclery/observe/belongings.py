@@ -46,6 +46,7 @@ class Belongings:
         self._inits = inits
         self._read: set[ProcessKey] = set()
         self._driven: set[ProcessKey] = set()
+        self._had_driver: set[ProcessKey] = set()
         self._driverless: dict[ProcessKey, float] = {}
         self._unsettled: set[ProcessKey] = set()
         self._folders: dict[Path, Folder] = {}
@@ -75,8 +76,14 @@ class Belongings:
                 self._read.add(key)
         self._read &= browsers.keys()
         self._driven &= browsers.keys()
+        drivers = {key.pid for key, process in browsers.items() if process.is_driver}
+        self._had_driver |= {key for key in self._driven if browsers[key].parent in drivers}
+        self._had_driver &= browsers.keys()
         self._driverless = {
-            key: self._driverless.get(key, at) for key in self._driven if browsers[key].parent in self._inits
+            key: self._driverless.get(key, at)
+            for key in self._driven
+            # A crashpad handler leaves its browser before its exec, and until then looks like it.
+            if browsers[key].parent in self._inits and (key in self._had_driver or key in self._read)
         }
         return tuple(self._remains(browsers.keys(), at))
 
@@ -95,6 +102,7 @@ class Belongings:
         }
         named = {folder for folder in named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
         guessed: set[Path] = set()
+        self._driven.discard(process.key)
         if DRIVEN in command and not any(word.startswith(HELPER) for word in command):
             self._driven.add(process.key)
             if process.pid in owned and named and named <= profiles:
