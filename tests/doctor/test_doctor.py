@@ -78,6 +78,7 @@ def test_beside_a_supervisor_it_is_asked_and_tasks_that_nobody_takes_are_found(
         found = levels(done)
         assert found["supervisor"] == ["ok"]
         assert found["broker"] == ["ok"]
+        assert found["forgotten tasks"] == ["ok"]
         assert "failure" in found["tasks not processed"]
         assert done.returncode == 1
         assert "1 wait in celery, and no worker takes from it" in done.stdout

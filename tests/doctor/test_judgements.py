@@ -12,6 +12,7 @@ from recyclery.doctor.broker import BrokerFacts, judge_broker
 from recyclery.doctor.browsers import BrowserFacts, judge_browser
 from recyclery.doctor.container import MIB, ContainerFacts, judge_container
 from recyclery.doctor.findings import Finding, Level
+from recyclery.doctor.leases import judge_leases
 from recyclery.doctor.supervision import (
     HIGH_NOT_PRIORITISED,
     KEEPS_RESTARTING,
@@ -19,6 +20,7 @@ from recyclery.doctor.supervision import (
     SupervisionFacts,
     judge_supervision,
 )
+from recyclery_worker.delivery.forgotten import Forgotten
 
 SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"))
 APP = AppFacts(
@@ -153,6 +155,12 @@ def test_tasks_that_wait_where_no_worker_takes_them_are_named_with_their_queue()
 def test_a_pool_in_trouble(pool: dict[str, object], names: list[str]) -> None:
     facts = replace(SUPERVISION, status={**STATUS, "pools": {"fast": POOL, "slow": pool}})
     assert [name for name, _ in worst(judge_supervision(facts, SETTINGS, "priority"))] == names
+
+
+def test_what_a_dead_worker_holds_is_told() -> None:
+    held = Forgotten(generation="a", node="slow@a", pid=7, messages=2)
+    assert worst(judge_leases([held])) == [("forgotten tasks", Level.WARNING)]
+    assert worst(judge_leases([])) == []
 
 
 def test_processes_killed_by_the_kernel_are_told() -> None:

@@ -1,0 +1,34 @@
+"""What dead workers left in Redis that nobody has given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from recyclery.doctor.findings import Finding, ok, skipped, warning
+from recyclery.report.reclaim import CannotTell, find_forgotten
+from recyclery_worker.delivery.forgotten import Forgotten
+
+NAME = "forgotten tasks"
+
+
+def look_at_leases(app: str) -> Sequence[Forgotten] | str:
+    """Return the dead workers that hold something, or why that cannot be told."""
+    try:
+        return find_forgotten(app)
+    except CannotTell as error:
+        return str(error)
+
+
+def judge_leases(found: Sequence[Forgotten] | str) -> Iterator[Finding]:
+    """Say whether tasks wait in the hands of the dead."""
+    if isinstance(found, str):
+        yield skipped(NAME, found)
+        return
+    for worker in found:
+        yield warning(
+            NAME,
+            f"{worker.messages} are held by {worker.node} (pid {worker.pid}), which is dead",
+            "a living worker gives them back within 20 s; where there is none: recyclery reclaim",
+        )
+    if not found:
+        yield ok(NAME, "nothing is held by dead workers")
