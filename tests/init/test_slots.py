@@ -92,15 +92,29 @@ def test_a_drain_that_outlasts_the_grace_of_a_stop_is_killed_and_it_ends_with_1(
         assert running.stop(seconds=15) == 1
 
 
-def test_a_successor_that_does_not_stay_up_is_not_tried_again_and_is_no_death(start: Start) -> None:
-    command = f'if [ "$RECYCLERY_SLOT" = slow-b ]; then echo bad; sleep 0.3; exit 3; fi; {READY}'
-    with start(commands={"slow": command}, environment={"RECYCLERY_MAX_DEATHS": "1"}) as running:
-        running.wait_for_line("slow | up")
-        for count in (1, 2):
+def test_a_successor_that_does_not_stay_up_is_not_tried_again_and_is_no_death(
+    start: Start, tmp_path: Path
+) -> None:
+    # Not even when the worker dies later: what ended after 5 s supervisord would start again.
+    command = (
+        'echo "up in $RECYCLERY_SLOT"; '
+        'if [ "$RECYCLERY_SLOT" = slow-b ]; then sleep $(cat $SECONDS_UP); exit 3; fi; '
+        f"if [ -e {tmp_path}/die ]; then {READY}; fi; until [ -e {tmp_path}/die ]; do sleep 0.1; done; exit 3"
+    )
+    seconds_up = tmp_path / "seconds"
+    environment = {"RECYCLERY_MAX_DEATHS": "2", "SECONDS_UP": str(seconds_up)}
+    with start(commands={"slow": command}, environment=environment) as running:
+        running.wait_for_line("slow entered RUNNING")
+        for count, seconds in enumerate(("0.3", "6"), 1):
+            seconds_up.write_text(seconds)
             begin(running, "slow-b")
-            running.wait_for_line("slow | bad", count=count)
+            running.wait_for_line("slow | up in slow-b", count=count)
             wait_for(lambda: state_of(running, "slow-b") == "stopped", "it is left alone")
+        (tmp_path / "die").touch()
+        running.wait_for_line("slow | up in slow", count=4)
+        assert state_of(running, "slow-b") == "stopped"
         assert running.stop() == 0
+        assert sum(line == "slow | up in slow" for line in running.lines) == 2
 
 
 def test_deaths_in_both_slots_are_the_pools_and_a_worker_with_a_successor_is_not_started_again(
@@ -114,7 +128,7 @@ def test_deaths_in_both_slots_are_the_pools_and_a_worker_with_a_successor_is_not
         begin(running, "slow-b")
         running.wait_for_line("slow | up in slow-b")
         (tmp_path / "slow").touch()
-        wait_for(lambda: state_of(running, "slow") == "exited", "it died")
+        wait_for(lambda: state_of(running, "slow") == "stopped", "it died")
         (tmp_path / "slow-b").touch()
         assert running.wait() == 70
         assert "slow does not stay up (2 deaths in 300 s): giving up" in running.output

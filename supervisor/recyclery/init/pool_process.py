@@ -82,13 +82,11 @@ class PoolProcess(OurProcess):
             self.delay = min(self.delay, options.clock.time() + self.config.stopwaitsecs)
 
     def transition(self) -> None:
-        """Start it again where it ended by itself or is to start anew, and the pool has no other worker."""
-        if self.config.options.mood > SupervisorStates.RESTARTING:
-            if self._starts_anew and self.state == ProcessStates.STOPPED:
-                self.spawn()
-                return
-            if self.state == ProcessStates.EXITED and self._other_serves():
-                return
+        """Start it again where it ended by itself, or is to start anew."""
+        stays_up = self.config.options.mood > SupervisorStates.RESTARTING
+        if stays_up and self._starts_anew and self.state == ProcessStates.STOPPED:
+            self.spawn()
+            return
         self._is_again = self.state in ENDED_BY_ITSELF
         try:
             super().transition()
@@ -102,7 +100,8 @@ class PoolProcess(OurProcess):
             self._deaths.append(self.config.options.clock.time())
         super().finish(pid, sts)
         self.draining = False
-        if self.state == ProcessStates.BACKOFF and self._other_serves():
+        if self.state in ENDED_BY_ITSELF and self._other_serves():
+            # The pool has its worker. Left as it is, this one would be tried again as soon as that ended.
             self.change_state(ProcessStates.STOPPED)
             self.backoff = 0
 
