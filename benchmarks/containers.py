@@ -68,7 +68,7 @@ class Container:
 
     def peak_bytes(self) -> int:
         """Return the most memory it ever had, page cache included."""
-        return int(docker("exec", self.name, "sh", "-c", f"cat {PEAK_FILES} 2>/dev/null"))
+        return int(docker("exec", self.name, "sh", "-c", f"cat {PEAK_FILES} 2>/dev/null || true"))
 
     def address(self, port: int) -> str:
         """Return where this machine reaches a port that was published."""

@@ -45,7 +45,7 @@ from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.ladder import decide
 from recyclery.decide.reap import evict_strangers, find_reaps
-from recyclery.heartbeat import Heart
+from recyclery.heartbeat import Heart, tell_state
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
@@ -175,7 +175,7 @@ class Governor:
         return snapshot
 
     def _beat(self) -> None:
-        states = {view.name: view.state for view in self.snapshot.pools} if self.snapshot else {}
+        states = {view.name: tell_state(view) for view in self.snapshot.pools} if self.snapshot else {}
         self._heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in self.settings.pools})
 
     def _begin_dump(self) -> None:

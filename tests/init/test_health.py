@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from recyclery.health import STALE_SECONDS, find_fault
+from recyclery.heartbeat import tell_state
+from recyclery.observe.snapshot import Vitals
+from support.snapshots import slow_view
 
 
 def written(folder: Path, at: float, **pools: str) -> Path:
@@ -25,6 +28,13 @@ def test_pools_that_run_under_a_governor_that_lives_are_healthy(tmp_path: Path) 
 @pytest.mark.parametrize("state", ["not answering", "starting", "backoff", "fatal", "not known yet", "exited"])
 def test_a_pool_in_any_other_state_is_named(tmp_path: Path, state: str) -> None:
     assert find_fault(written(tmp_path, 100.0, fast="running", slow=state), 101.0) == f"slow is {state}"
+
+
+def test_a_worker_that_runs_but_has_not_answered_yet_is_starting() -> None:
+    answered = Vitals(pid=1, answered=1.0)
+    assert tell_state(slow_view(state="running", pid=1)) == "starting"
+    assert tell_state(slow_view(state="running", pid=1, vitals=answered)) == "running"
+    assert tell_state(slow_view(state="not answering", pid=1)) == "not answering"
 
 
 def test_a_governor_that_was_silent_for_long_is_a_fault(tmp_path: Path) -> None:
