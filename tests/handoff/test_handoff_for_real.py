@@ -155,7 +155,7 @@ def test_a_successor_that_cannot_start_leaves_the_worker_that_there_is(
     slow: Supervised, sender: Celery, config: Path
 ) -> None:
     before = slow.status()["pools"]["slow"]
-    config.write_text(f'{FILE}queues = ["low", "bulk"]\ncelery_options = ["--no-such-option"]\n')
+    config.write_text(f'{FILE}celery_options = ["--no-such-option"]\n')
     slow.process.send_signal(signal.SIGHUP)
     slow.wait_for_line(
         "was to take over slow and did not stay up: it ended with status 2; the old one goes on", seconds=90
@@ -169,7 +169,7 @@ def test_a_successor_that_cannot_start_leaves_the_worker_that_there_is(
     os.kill(before["pid"], signal.SIGKILL)
     # Redis may still give a message to one that is just being killed.
     wait_for(lambda: not is_alive(before["pid"]), "it is dead")
-    assert sender.send_task("sample_app.add", (1, 2), queue="bulk").get(timeout=90) == 3
+    assert sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=90) == 3
 
 
 def test_a_worker_that_drains_for_too_long_is_killed_and_its_task_runs_elsewhere(
