@@ -8,7 +8,7 @@ from recyclery.decide.attention import ALERT_SECONDS, next_look_seconds
 from recyclery.decide.ladder import decide
 from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
-from recyclery.decide.reap import LINGER_SECONDS, evict_strangers, find_reaps
+from recyclery.decide.reap import LINGER_SECONDS, STRANDED_SECONDS, evict_strangers, find_reaps
 from recyclery.observe.snapshot import OpenSessions, Process, Remains, Snapshot
 from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, process, slow_view, snapshot
 
@@ -46,8 +46,10 @@ def test_a_browser_that_no_chromedriver_started_is_left_to_its_task() -> None:
 
 
 def test_a_chromedriver_whose_browser_left_its_profile_behind_is_killed() -> None:
-    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
+    left = Remains(PROFILE, AT - STRANDED_SECONDS, frozenset({DRIVER.key}))
     assert reaped(seen(DRIVER, remains=(left,))) == [("strays", {40})]
+    removing = Remains(PROFILE, AT - STRANDED_SECONDS + 0.1, frozenset({DRIVER.key}))
+    assert reaped(seen(DRIVER, remains=(removing,))) == []
     assert reaped(seen(DRIVER, remains=(replace(left, since=AGO + 0.1),))) == []
 
 

@@ -14,6 +14,8 @@ from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
 
 # A clean quit takes its time: the browser is gone first, then its folders, then chromedriver.
 LINGER_SECONDS = 0.6
+# At a quit chromedriver removes the profile after its browser, which takes seconds on a busy machine.
+STRANDED_SECONDS = 5.0
 
 
 def find_reaps(snapshot: Snapshot, past: Past, settings: Settings) -> list[Reap]:
@@ -89,7 +91,7 @@ def find_stranded(snapshot: Snapshot) -> AbstractSet[ProcessKey]:
     return {
         driver
         for remains in snapshot.remains
-        if snapshot.at - remains.since >= LINGER_SECONDS
+        if snapshot.at - remains.since >= STRANDED_SECONDS
         for driver in remains.drivers
     }
 
