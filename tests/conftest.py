@@ -3,11 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from celery import Celery
 
 from support.redis_server import empty, redis_server
 from support.sending import sending_to
+
+# A busy machine makes no example wrong.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
