@@ -167,8 +167,8 @@ def test_a_successor_that_cannot_start_leaves_the_worker_that_there_is(
     assert (after["pid"], after["state"]) == (before["pid"], "running")
     # A worker that only died starts as it was, not as a file says that none can start with.
     os.kill(before["pid"], signal.SIGKILL)
-    # Redis may still give a message to one that is just being killed.
-    wait_for(lambda: not is_alive(before["pid"]), "it is dead")
+    # Not before: Redis may still give a message to one that is just being killed.
+    wait_for(lambda: slow.status()["pools"]["slow"]["pid"] != before["pid"] and is_settled(slow), "it is back")
     assert sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=90) == 3
 
 
