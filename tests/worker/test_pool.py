@@ -29,7 +29,8 @@ def run(sender: Celery, count: int, task: str = "nap", *args: object) -> list[in
 def test_a_child_leaves_after_exactly_its_number_of_tasks(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, max_tasks=3) as worker:
         assert list(Counter(run(sender, 9)).values()) == [3, 3, 3]
-        assert [left.reason for left in worker.stat().departures] == ["max_tasks"] * 3
+        three = ["max_tasks"] * 3
+        wait_for(lambda: [left.reason for left in worker.stat().departures] == three, "three departures")
 
 
 def test_a_limit_of_one_gives_every_task_a_child_of_its_own(sender: Celery, fresh_redis: str) -> None:
