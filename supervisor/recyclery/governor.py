@@ -235,9 +235,9 @@ class Governor:
 
     async def status(self) -> Status:
         """Return the status document; the dear readings are made in a thread."""
-        if self.snapshot is None:
-            await self.tick()
-        assert self.snapshot is not None  # noqa: S101  # a tick makes one
+        while self.snapshot is None:
+            # The first look is under way.
+            await asyncio.sleep(LEAST_GAP_SECONDS)
         return await asyncio.to_thread(
             build_status,
             self.settings,

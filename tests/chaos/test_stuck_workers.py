@@ -50,7 +50,7 @@ def test_a_worker_that_takes_nothing_is_replaced_and_its_queue_is_worked_off(
         sent = [sender.send_task("sample_app.add", (1, number), queue="low") for number in range(3)]
         running.wait_for_line("replace slow: it could take a task and took none for", seconds=NOTICED_SECONDS)
         assert sum(each.get(timeout=30) for each in sent) == 6
-        assert main_of(running) != main
+        wait_for(lambda: main_of(running) != main, "another worker takes tasks")
 
 
 def test_a_worker_whose_queue_an_operator_took_away_is_left_alone(sender: Celery, fresh_redis: str) -> None:
