@@ -33,6 +33,8 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     for variable in ("CHROME_BINARY", "CHROMEDRIVER"):
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "bin").mkdir()
+    # webdriver-manager has a cache of its own for each of xdist's workers.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RECYCLERY_DRIVER_CACHE", str(tmp_path / "cache"))
