@@ -96,16 +96,26 @@ def test_under_two_supervisors_a_frozen_worker_is_stood_in_for_and_comes_back_as
         holder.wait_for_line("this worker was taken for dead", count=taken_for_dead + 1)
         wait_for(lambda: slow(holder)["pid"] not in (None, before["pid"]), "a new worker is up")
         # It takes its part again, and nothing is run once more.
-        ran_in: set[int] = set()
-        wait_for(lambda: len(run_some(sender, ran_in)) == 2, "both take tasks", 60)
+        so_far = received(one), received(other)
+
+        def both_take_tasks() -> bool:
+            run_some(sender)
+            return received(one) > so_far[0] and received(other) > so_far[1]
+
+        wait_for(both_take_tasks, "both take tasks")
         assert not started.exists()
 
 
-def run_some(sender: Celery, ran_in: set[int]) -> set[int]:
-    """Run some tasks at a time, and return the pool children that have run any."""
+def run_some(sender: Celery) -> None:
+    """Run some tasks at a time."""
     results = [sender.send_task("sample_app.nap", (0.2,), queue="low") for _ in range(4)]
-    ran_in.update(result.get(timeout=60) for result in results)
-    return ran_in
+    for result in results:
+        result.get(timeout=60)
+
+
+def received(running: Supervised) -> int:
+    """Count the tasks that its worker has taken."""
+    return running.output.count("] received")
 
 
 def url_of(client: redis.Redis) -> str:
