@@ -7,7 +7,13 @@ from msgspec import structs
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.actions import Abandon, Action, Leave, Replace
 from recyclery.decide.budget import children_of, height_bytes, is_leaving
-from recyclery.decide.handoff import FAILED_AGAIN_SECONDS, SUCCESSOR_SECONDS, find_shortage, hand_over
+from recyclery.decide.handoff import (
+    FAILED_AGAIN_SECONDS,
+    SUCCESSOR_SECONDS,
+    find_shortage,
+    hand_over,
+    place,
+)
 from recyclery.decide.ladder import decide
 from recyclery.decide.past import Past
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
@@ -146,3 +152,12 @@ def test_a_pool_that_has_no_free_slot_does_not_keep_another_from_its_turn() -> N
     look = snapshot(floor_mib=200, pools=(fast, old()), others=(former,))
     past = replace(LEARNED, asked={"fast": "asked to", "slow": "asked to"})
     assert [action.pool for action in decided(look, past) if isinstance(action, Replace)] == ["slow"]
+
+
+def test_a_replacement_waits_while_the_former_worker_drains_and_where_the_last_successor_was_no_use() -> None:
+    wanted = Replace("slow", "its main process grew")
+    former = successor(state="draining")
+    assert place(wanted, seen(former), LEARNED, SETTINGS) is None
+    failed = replace(LEARNED, abandoned={"slow": AT - FAILED_AGAIN_SECONDS + 1})
+    assert place(wanted, seen(), failed, SETTINGS) is None
+    assert place(wanted, seen(), LEARNED, SETTINGS) is not None

@@ -142,3 +142,18 @@ def test_a_task_far_past_its_hard_limit_is_ended_and_not_asked_for_twice_at_once
 
 def test_one_just_past_its_hard_limit_is_left_to_its_pool() -> None:
     assert list(end_overdue(seen(replace(LIVELY, overdue={CHILD.pid: 3.0})), Past())) == []
+
+
+@pytest.mark.parametrize(
+    ("main_state", "vitals", "words"),
+    [
+        ("T", SILENT, "and is stopped (SIGSTOP)"),
+        ("S", replace(SILENT, pulsed=AT, broker_answers=True), "stands still, and its broker answers"),
+        ("S", replace(SILENT, pulsed=AT), "another thread of it lives: its event loop stands still;"),
+    ],
+)
+def test_it_is_said_how_far_a_main_process_hangs(main_state: str, vitals: Vitals, words: str) -> None:
+    main = replace(MAIN, state=main_state)
+    found = mended(seen(vitals, state="not answering", main=main))
+    assert isinstance(found, KillWorker)
+    assert words in found.reason
