@@ -84,7 +84,7 @@ def measure_starts(image: str, runs: int) -> Iterator[tuple[float, float]]:
         for run in range(runs):
             print(f"{image}: start {run + 1} of {runs}", file=sys.stderr, flush=True)
             with container(image, net, *HARDENED, "--memory", "1g", *variables) as worker:
-                while not worker.has_printed("ready."):
+                while "ready." not in worker.printed():
                     if time.monotonic() > worker.asked_at + READY_SECONDS:
                         raise SystemExit(f"{image} is not ready after {READY_SECONDS:g} s")
                     time.sleep(0.05)
@@ -107,7 +107,7 @@ def print_storm(storm: Blown) -> None:
     """Print how the storm went."""
     print(
         f"\nstorm in a container: {storm.succeeded} of {storm.tasks} done in {storm.seconds:g} s, "
-        f"{storm.duplicates} twice, {storm.lost} lost, {storm.oom_kills} OOM kills, "
+        f"{storm.failed} failed, {storm.duplicates} twice, {storm.lost} lost, {storm.oom_kills} OOM kills, "
         f"{storm.peak_bytes / (1 << 20):.0f} MiB at most, {storm.reaped} browsers reaped; "
         f"stopped in {storm.stop_seconds:g} s with {storm.exit}"
     )

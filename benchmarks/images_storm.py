@@ -12,6 +12,8 @@ from recyclery.demo.plan import MIXES, plan_storm
 from recyclery.demo.storm import Storm
 
 MIX = "browsers"
+# Celery's words for a task that raised.
+FAILED = "raised unexpected"
 POOLS = {"fast", "slow"}
 SECONDS_PER_TASK, LEAST_SECONDS = 20.0, 300.0
 
@@ -22,6 +24,7 @@ class Blown:
 
     tasks: int
     succeeded: int
+    failed: int
     lost: int
     duplicates: int
     oom_kills: int
@@ -32,6 +35,8 @@ class Blown:
     seconds: float
     stop_seconds: float
     exit: int
+    errors: tuple[str, ...]
+    """What the log says of tasks that raised."""
 
 
 def blow(image: str, tasks: int, memory: str = "1g") -> Blown:
@@ -64,6 +69,7 @@ def blow(image: str, tasks: int, memory: str = "1g") -> Blown:
         return Blown(
             tasks=tasks,
             succeeded=tally.succeeded,
+            failed=tally.failed,
             lost=tally.lost,
             duplicates=tally.duplicates,
             oom_kills=status["container"]["oom_kills"],
@@ -74,6 +80,7 @@ def blow(image: str, tasks: int, memory: str = "1g") -> Blown:
             seconds=round(seconds, 1),
             stop_seconds=round(stop_seconds, 1),
             exit=code,
+            errors=tuple(line for line in workers.printed().splitlines() if FAILED in line),
         )
 
 
