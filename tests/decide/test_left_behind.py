@@ -78,7 +78,7 @@ def test_folders_of_browsers_that_are_gone_are_removed() -> None:
 
 
 def test_a_profile_is_given_the_time_that_a_clean_quit_takes() -> None:
-    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
+    left = Remains(PROFILE, AT - STRANDED_SECONDS, frozenset({DRIVER.key}))
     assert cleaned(seen(remains=(left,))) == [PROFILE]
     assert cleaned(seen(remains=(replace(left, since=AGO + 0.1),))) == []
 

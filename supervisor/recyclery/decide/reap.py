@@ -128,7 +128,7 @@ def clean_remains(snapshot: Snapshot) -> Iterator[Clean]:
     left = tuple(
         remains
         for remains in snapshot.remains
-        if not remains.drivers or snapshot.at - remains.since >= LINGER_SECONDS
+        if not remains.drivers or snapshot.at - remains.since >= STRANDED_SECONDS
     )
     if left:
         yield Clean(remains=left)
