@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from deploy.engine import BASE_IMAGE, BUILD_SECONDS, REDIS_IMAGE, ROOT, skip_without_engine
+from deploy.engine import BASE_IMAGE, BUILD_SECONDS, REDIS_IMAGE, ROOT, docker, skip_without_engine
 from support.ports import free_port
 from support.waiting import wait_for
 
@@ -72,7 +72,10 @@ class Compose:
 
     def workers(self) -> set[str]:
         """Name the workers' services that run."""
-        return {name for name in self.run("ps", "--services").split() if name.startswith("celery-worker")}
+        # Compose 1 lists services that do not run, too.
+        ours = ("--filter", f"label=com.docker.compose.project={self.name}")
+        running = docker("ps", *ours, "--format", '{{.Label "com.docker.compose.service"}}').split()
+        return {name for name in running if name.startswith("celery-worker")}
 
     def python(self, code: str) -> str:
         """Run Python in the backend, as the guide does."""
