@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import termios
 from contextlib import suppress
 
@@ -9,6 +10,8 @@ from contextlib import suppress
 def become_terminals_session() -> None:
     """Lead a session whose terminal is standard input, as `docker run -it` has it."""
     os.setsid()
+    # A shell has the commands that it runs in the background ignore Ctrl-C, and these tests may be of them.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
