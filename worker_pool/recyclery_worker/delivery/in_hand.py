@@ -16,6 +16,8 @@ from celery.worker import state
 from kombu.transport import redis, virtual
 
 from recyclery_worker.delivery.generations import Book, Generation, open_book
+from recyclery_worker.delivery.receipt import receive_in_one_step
+from recyclery_worker.delivery.wake import WakeStep
 
 logger = get_logger(__name__)
 
@@ -32,6 +34,27 @@ class Hand:
         # Written by the worker's loop, settled by the lease's thread.
         self._owed: set[str] = set()
         self._lock = threading.Lock()
+        # Channels that Redis owes an answer, and how often one was asked for.
+        self._expecting: set[Any] = set()
+        self._asked = 0
+
+    def expect(self, channel: Any) -> None:
+        """Note that Redis may write a message under our name that we have not seen yet."""
+        self._asked += 1
+        self._expecting.add(channel)
+
+    def expect_no_more(self, channel: Any) -> None:
+        """Note that its answer was seen."""
+        self._expecting.discard(channel)
+
+    def find_strays(self, book: Book, generation: Generation) -> list[str]:
+        """Return the tags under our name that we never saw: their answer was lost with its connection."""
+        asked = self._asked
+        held = book.held_tags(generation)
+        with self._lock:
+            strays = [tag for tag in held if tag not in self.messages and tag not in self._owed]
+        # Else they may just be on their way.
+        return [] if self._expecting or self._asked != asked else strays
 
     def take(self, tag: str, message: Any) -> None:
         """Note that a message came; Redis does not say yet that it is ours."""
@@ -49,9 +72,10 @@ class Hand:
 
     def owe(self, tag: str) -> None:
         """Note that a message is done with, which Redis could not be told."""
-        self.lay_down(tag)
+        # In this order: what is neither owed nor in hand is a stray.
         with self._lock:
             self._owed.add(tag)
+        self.lay_down(tag)
 
     def settle(self, book: Book, generation: Generation) -> None:
         """Tell Redis what is done with; raises redis.RedisError when it does not answer."""
@@ -82,6 +106,7 @@ class Hand:
             # Among those that count for the prefetch limit; Redis has it already.
             virtual.QoS.append(channel.qos, message, tag)
         self.messages, self._unwritten = kept, set()
+        self._expecting.clear()
 
 
 class KeptQoS(redis.QoS):
@@ -92,7 +117,12 @@ class KeptQoS(redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         """Receive a message."""
         self.hand.take(delivery_tag, message)
-        super().append(message, delivery_tag)
+        channel: Any = self.channel
+        if delivery_tag == getattr(channel, "written_tag", ""):
+            channel.written_tag = ""
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
         self.hand.note_written(delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -133,13 +163,15 @@ def prepare(app: Any, generation: Generation) -> Hand:
     hand = Hand()
     MoveStep.hand, MoveStep.generation = hand, generation
     app.steps["consumer"].add(MoveStep)
+    app.steps["consumer"].add(WakeStep)
     return hand
 
 
-def engage(app: Any, hand: Hand) -> None:
+def engage(app: Any, hand: Hand, generation: Generation) -> None:
     """Have this worker keep what it has in hand when its connection is lost; before the first is opened."""
     KeptQoS.hand = hand
     redis.Channel.QoS = KeptQoS
+    receive_in_one_step(generation)
     # What runs is counted on the new connection as on the old: it must not be counted twice.
     app.conf.worker_enable_prefetch_count_reduction = False
 

@@ -60,7 +60,7 @@ class Keeper:
             asked = now()
             book.enter(self.generation)
         self.valid_until = asked + LEASE_SECONDS
-        engage(self._app, self._hand)
+        engage(self._app, self._hand, self.generation)
         self._thread = threading.Thread(target=self._keep, name="recyclery-lease", daemon=True)
         self._thread.start()
 
@@ -102,7 +102,7 @@ class Keeper:
             try:
                 with connected(self._app) as channel:
                     self._heard_since = now()
-                    if not self._serve(open_book(channel)):
+                    if not self._serve(channel, open_book(channel)):
                         return
             except Exception as error:  # Redis is away, which the worker itself says, or refuses.
                 refused = isinstance(error, ResponseError) and not self._refused
@@ -124,12 +124,14 @@ class Keeper:
             self._wanted.put(wanted)
         return wanted is None
 
-    def _serve(self, book: Book) -> bool:
+    def _serve(self, channel: Any, book: Book) -> bool:
         """Renew and reclaim, until told to end; raises when Redis does not answer."""
         while True:
             self._renew(book)
             self._refused = False
             self._hand.settle(book, self.generation)
+            for tag in self._hand.find_strays(book, self.generation):
+                channel.qos.restore_by_tag(tag, leftmost=False)
             lot = Lot(book.client, book.prefix)
             self.starts.renew(lot)
             self.parked = lot.count_parked()
