@@ -11,8 +11,6 @@ from chaos.record import FOREVER, Blow, Look, Record, Run
 
 # A result reaches the worker's main process and its acknowledgement Redis within this, on a busy machine.
 ACKNOWLEDGE_SECONDS = 5.0
-# What Redis has sent to a worker on a busy machine is written down as in its hand within this.
-RECEIPT_SECONDS = 2.0
 # A worker that stood still for less than this had its lease all the time: 10 s, renewed every 2 s.
 SHORTEST_LEASE_SECONDS = 5.0
 # A lease that ran out during a fault may be acted upon this much later.
@@ -35,12 +33,11 @@ def audit(record: Record) -> list[str]:
 
 
 def find_lost(record: Record) -> Iterator[str]:
-    """Tasks that were never done, but for those that vanished in the moment of receipt."""
+    """Tasks that were never done."""
     done = {run.task for run in record.runs if run.ended is not None}
     for task in sorted(record.sent - done):
         since, until = vanished_between(task, record.looks)
-        if not any(takes_messages_along(blow, since, until) for blow in record.blows):
-            yield f"task {task} was never done; last seen {since:.2f}, missed from {until:.2f}"
+        yield f"task {task} was never done; last seen {since:.2f}, missed from {until:.2f}"
 
 
 def vanished_between(task: int, looks: Sequence[Look]) -> tuple[float, float]:
@@ -52,16 +49,6 @@ def vanished_between(task: int, looks: Sequence[Look]) -> tuple[float, float]:
         elif task in look.missing:
             until = min(until, look.ended)
     return since, until
-
-
-def takes_messages_along(blow: Blow, since: float, until: float) -> bool:
-    """Tell whether a blow ended a worker, or Redis, between two looks: with it goes what it was taking."""
-    deadly = blow.is_deadly and not blow.children
-    return (
-        (deadly or blow.kind == "restart redis")
-        and since <= blow.ended
-        and blow.began <= until + RECEIPT_SECONDS
-    )
 
 
 def find_repeats(record: Record) -> Iterator[str]:

@@ -203,19 +203,14 @@ class Player:
         if chosen is None:
             return False
         box, process = chosen
-        # So that what is lost with a main process shows as lost between two looks.
-        if whom == "main":
-            self.look()
         began = now()
         signal_process(process.pid, signal.SIGKILL)
         wait_for(lambda: not is_there(process), "its death")
         self.blows.append(hit(fault.kind, box, process, self._still_since(box, process, began)))
-        if whom == "main":
-            self.look()
         return True
 
     def _still_since(self, box: Box, process: Process | None, at: float) -> float:
-        """Return when what is killed began to stand still: what Redis sent it since then, nobody saw."""
+        """Return when what is killed began to stand still: what it did since then, nobody was told."""
         return min(
             (
                 one.blow.began
@@ -227,11 +222,9 @@ class Player:
 
     def _kill_container(self, fault: Fault) -> bool:
         box = self.boxes.pop(int(fault.chance * len(self.boxes)))
-        self.look()
         began = now()
         box.kill()
         self.blows.append(Blow("kill container", box.name, self._still_since(box, None, began), now()))
-        self.look()
         self._start_box()
         return True
 
@@ -255,11 +248,9 @@ class Player:
         return True
 
     def _restart_redis(self, _fault: Fault, _whom: str) -> bool:
-        self.look()
         began = now()
         self.store.restart()
         self.blows.append(Blow("restart redis", "", began, now()))
-        self.look()
         return True
 
     def _pause_redis(self, fault: Fault, _: str) -> bool:
