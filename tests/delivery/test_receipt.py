@@ -204,11 +204,12 @@ def test_what_is_no_message_is_handed_on_as_kombu_does(
 
 
 def test_a_redis_that_forgot_the_script_is_given_it_again(worker: Worker, client: redis.Redis) -> None:
-    worker.receive()
-    client.script_flush()
     worker.send("a")
     worker.receive()
+    client.script_flush()
+    worker.send("b")
     assert worker.receive() == ["a"]
+    assert worker.receive() == ["a", "b"]
 
 
 def test_a_redis_that_takes_no_writes_keeps_the_message(
