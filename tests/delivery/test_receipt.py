@@ -240,6 +240,16 @@ def test_where_scripts_are_not_allowed_messages_come_as_kombu_takes_them(
     assert caplog.text.count("runs no script") == 1
 
 
+def test_a_kombu_without_the_parts_for_it_receives_as_it_does(
+    monkeypatch: pytest.MonkeyPatch, generation: Generation, hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(transport.Transport, "Channel", transport.Channel)
+    monkeypatch.delattr(transport.Channel, "_brpop_read")
+    receive_in_one_step(generation)
+    assert transport.Transport.Channel is transport.Channel
+    assert "has no _brpop_read" in caplog.text
+
+
 def test_an_empty_queue_is_waited_at_as_kombu_does_where_nothing_wakes_the_worker(worker: Worker) -> None:
     worker.receive()
     worker.ask()

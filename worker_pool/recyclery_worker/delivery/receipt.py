@@ -59,7 +59,7 @@ TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
 # How Redis 6 and 7 say that this user may not, and others that they cannot; BRPOP meets the rest too.
 REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
 # kombu's private parts that are used below; in 5.5.4 and 5.7.0.
-PARTS = ("_brpop_start", "_brpop_read", "_q_for_pri", "_in_poll", "priority_steps", "unacked_key", "sep")
+PARTS = ("_brpop_start", "_brpop_read", "_update_queue_cycle", "_q_for_pri", "_in_poll")
 
 
 class OneStep:
@@ -187,9 +187,15 @@ class OneStep:
 
 def receive_in_one_step(generation: Generation) -> None:
     """Have channels that are made from now on do so, where kombu has the parts for it."""
+    missing = [part for part in PARTS if not hasattr(redis.Channel, part)]
+    if missing:
+        logger.warning(
+            "this kombu's Redis channel has no %s, so messages are received as it does by itself",
+            ", ".join(missing),
+        )
+        return
     for transport, channel in (
         (redis.Transport, redis.Channel),
         (redis.SentinelTransport, redis.SentinelChannel),
     ):
-        if all(hasattr(channel, part) for part in PARTS):
-            transport.Channel = type("Channel", (OneStep, channel), {"generation": generation})
+        transport.Channel = type("Channel", (OneStep, channel), {"generation": generation})
