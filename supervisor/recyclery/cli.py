@@ -80,7 +80,7 @@ def add_changing(commands: Commands) -> None:
     recycle.set_defaults(command=recycle_command)
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
-    change.add_argument("table", metavar="POOL", help="a pool's name, `memory` or `browsers`")
+    change.add_argument("table", metavar="POOL", help="a pool's name, `memory`, `browsers` or `alerts`")
     change.add_argument(
         "values",
         metavar="KEY=VALUE",

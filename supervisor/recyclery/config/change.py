@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from recyclery.config.keys import (
+    ALERTS_KEYS,
     BROWSERS_KEYS,
     MEMORY_KEYS,
     POOL_KEYS,
@@ -23,6 +24,9 @@ LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers"
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
 MEMORY = "memory"
 BROWSERS = "browsers"
+ALERTS = "alerts"
+# The form goes with the address, which is read at the start.
+LIVE_ALERTS_KEYS = tuple(key for key in ALERTS_KEYS if key != "format")
 LIVE_KEYS = ("drain_seconds",)
 START_KEYS = (
     *("app", "log_level", "grace_seconds", "log_format"),
@@ -31,9 +35,9 @@ START_KEYS = (
 
 
 def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
-    """Return the settings with values of one pool, `memory` or `browsers` changed; texts are as in the file.
+    """Return the settings with values of one pool, `memory`, `browsers` or `alerts` changed.
 
-    Raises BadConfiguration.
+    Texts are as in the file. Raises BadConfiguration.
     """
     if table == MEMORY:
         values = check_texts(table, MEMORY_KEYS, tuple(MEMORY_KEYS), texts)
@@ -41,9 +45,14 @@ def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) ->
     if table == BROWSERS:
         values = check_texts(table, BROWSERS_KEYS, tuple(BROWSERS_KEYS), texts)
         return replace(settings, browsers=replace(settings.browsers, **values))
+    if table == ALERTS:
+        if "format" in texts:
+            raise BadConfiguration("alerts format goes with the address, and takes effect at the next start")
+        values = check_texts(table, ALERTS_KEYS, LIVE_ALERTS_KEYS, texts)
+        return replace(settings, alerts=replace(settings.alerts, **values))
     found = next((pool for pool in settings.pools if pool.name == table), None)
     if found is None:
-        known = ", ".join([pool.name for pool in settings.pools] + [MEMORY, BROWSERS])
+        known = ", ".join([pool.name for pool in settings.pools] + [MEMORY, BROWSERS, ALERTS])
         raise BadConfiguration(f"{table!r} is no pool: there are {known}")
     changed = with_values(found, check_texts(table, POOL_KEYS, LIVE_POOL_KEYS, texts))
     return replace(settings, pools=tuple(changed if pool is found else pool for pool in settings.pools))
@@ -92,6 +101,9 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
     waiting += [f"{name} is new" for name in by_name]
     changes += differences(MEMORY, running.memory, fresh.memory)
     changes += differences(BROWSERS, running.browsers, fresh.browsers)
+    alerts = replace(fresh.alerts, format=running.alerts.format)
+    changes += differences(ALERTS, running.alerts, alerts)
+    waiting += differences(ALERTS, alerts, fresh.alerts)
     live = {key: getattr(fresh, key) for key in LIVE_KEYS}
     for key, value in live.items():
         if getattr(running, key) != value:
@@ -99,7 +111,9 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
     for key in START_KEYS:
         if getattr(running, key) != getattr(fresh, key):
             waiting.append(f"{key} is {getattr(fresh, key)}")
-    followed = replace(running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers, **live)
+    followed = replace(
+        running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers, alerts=alerts, **live
+    )
     return followed, changes, waiting
 
 

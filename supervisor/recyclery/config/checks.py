@@ -11,6 +11,7 @@ from recyclery.config.settings import Address
 from recyclery.sizes import parse_size
 
 LOG_FORMATS = ("text", "json")
+ALERT_FORMATS = ("json", "slack", "pagerduty")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
 # Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
@@ -124,6 +125,24 @@ def log_format(value: Any) -> str:
     return str(value)
 
 
+def alert_format(value: Any) -> str:
+    """Return the name of a form for alerts."""
+    if value not in ALERT_FORMATS:
+        raise Refused(f"one of {', '.join(ALERT_FORMATS)}")
+    return str(value)
+
+
+def seconds_by_queue(value: Any) -> dict[str, float]:
+    """Return seconds by queue, from a table."""
+    allowed = "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
+    if not isinstance(value, dict) or not all(map(QUEUE_NAME.fullmatch, value)):
+        raise Refused(allowed)
+    try:
+        return {queue: task_seconds(seconds) for queue, seconds in value.items()}
+    except Refused:
+        raise Refused(allowed) from None
+
+
 def http_address(value: Any) -> Address | None:
     """Return where to serve HTTP, None for `off`: a port (of every interface), or ADDRESS:PORT."""
     refused = Refused("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, or off")
@@ -206,6 +225,12 @@ def concurrency_range(value: Any) -> tuple[int, int | None]:
 max_tasks_per_child = whole_number(1, 1_000_000)
 max_task_deaths = whole_number(0, 1000)
 percent = whole_number(10, 100)
+alert_queue_depth = whole_number(0, 1_000_000)
+alert_percent = whole_number(0, 100)
+alert_restarts = whole_number(0, 1000)
+task_seconds = number_of("seconds", "s", 0, 86_400)
+lasting_seconds = number_of("seconds", "s", 0, 3600)
+window_seconds = number_of("seconds", "s", 10, 3600)
 risk_percent = number_of("percent", "%", 0.01, 50)
 grace_seconds = number_of("seconds", "s", 1, 3600)
 silent_seconds = number_of("seconds", "s", 0, 86_400)

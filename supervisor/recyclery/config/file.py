@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from recyclery.config import checks
 from recyclery.config.keys import (
+    ALERTS_KEYS,
     BROWSERS_KEYS,
     MEMORY_KEYS,
     POOL_KEYS,
@@ -25,7 +26,7 @@ from recyclery.config.settings import BUILT_IN, SINGLE, Pool
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 
-TABLES = ("memory", "browsers", "pools")
+TABLES = ("memory", "browsers", "alerts", "pools")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class File:
     top: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     browsers: dict[str, Any] = field(default_factory=dict)
+    alerts: dict[str, Any] = field(default_factory=dict)
     pools: tuple[Pool, ...] | None = None
 
 
@@ -58,6 +60,7 @@ def check_file(name: str, document: dict[str, Any]) -> File:
     """Return the file with every value checked; raises BadConfiguration."""
     memory = table(name, document, "memory")
     browsers = table(name, document, "browsers")
+    alerts = table(name, document, "alerts")
     pools = table(name, document, "pools")
     top = {key: value for key, value in document.items() if key not in TABLES}
     return File(
@@ -65,6 +68,7 @@ def check_file(name: str, document: dict[str, Any]) -> File:
         top=check_keys(name, "", TOP_KEYS, top),
         memory=check_keys(name, "[memory] ", MEMORY_KEYS, memory or {}),
         browsers=check_keys(name, "[browsers] ", BROWSERS_KEYS, browsers or {}),
+        alerts=check_keys(name, "[alerts] ", ALERTS_KEYS, alerts or {}),
         pools=None if pools is None else tuple(check_pool(name, key, pools[key]) for key in pools),
     )
 
