@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.act.sweep import Sweeper
+from recyclery.alarm import Alarm
 from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
@@ -40,6 +41,7 @@ from recyclery.serve.document import build_status
 from recyclery.serve.http import serve_http
 from recyclery.serve.probes import list_probes
 from recyclery.serve.status import Status
+from recyclery.tallies import Tallies
 from recyclery_worker.link import governor_socket, now
 
 log = logging.getLogger("recyclery")
@@ -59,6 +61,8 @@ class Governor:
         self.settings = settings
         self.snapshot: Snapshot | None = None
         self.ledger = Ledger()
+        self.tallies = Tallies(since=now())
+        self.alarm = Alarm(settings)
         self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
         self.hearsay = Hearsay(settings, self.broker)
         self.learning = Learning(settings.state_dir / "models.json")
@@ -91,6 +95,7 @@ class Governor:
         server = await serve_control(control_socket(directory), list_commands(self))
         events = asyncio.create_task(self._follow_events())
         http = asyncio.create_task(serve_http(self.settings.http, list_probes(self._heart)))
+        alarm = asyncio.create_task(self.alarm.watch(self))
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:
             while not self._stopping:
@@ -99,10 +104,12 @@ class Governor:
                 await self._pause()
             await self.tick()
             await self.deeds.finish()
+            await self.alarm.finish()
         finally:
             self._deaths.close()
             events.cancel()
             http.cancel()
+            alarm.cancel()
             server.close()
             loop.remove_reader(reports)
             reports.close()
@@ -124,6 +131,7 @@ class Governor:
         self._sweeper.begin(snapshot.at)
         for line in self.ledger.begin(snapshot, self.hearsay.workers.stats, self.settings):
             log.info("%s", line)
+        self.tallies.take_in(snapshot, self.hearsay.workers.stats.values(), self.ledger.counters.recycles)
         self.learning.take_in(snapshot)
         self.hearsay.forget(self._children, snapshot.at)
         past = self.ledger.past(self.learning.models, self.settings.memory.risk_percent / 100)
