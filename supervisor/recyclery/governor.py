@@ -20,6 +20,7 @@ import msgspec
 from recyclery.act.sweep import Sweeper
 from recyclery.alarm import Alarm
 from recyclery.commands import list_commands
+from recyclery.config.secrets import read_token
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
 from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
@@ -39,8 +40,10 @@ from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import build_status
 from recyclery.serve.http import serve_http
+from recyclery.serve.metrics import list_metrics_page
 from recyclery.serve.probes import list_probes
 from recyclery.serve.status import Status
+from recyclery.serve.token import guard
 from recyclery.tallies import Tallies
 from recyclery_worker.link import governor_socket, now
 
@@ -94,7 +97,8 @@ class Governor:
         loop.add_signal_handler(signal.SIGUSR1, self._begin_dump)
         server = await serve_control(control_socket(directory), list_commands(self))
         events = asyncio.create_task(self._follow_events())
-        http = asyncio.create_task(serve_http(self.settings.http, list_probes(self._heart)))
+        pages = guard(list_metrics_page(self), self.settings.http, read_token(os.environ))
+        http = asyncio.create_task(serve_http(self.settings.http, {**list_probes(self._heart), **pages}))
         alarm = asyncio.create_task(self.alarm.watch(self))
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:

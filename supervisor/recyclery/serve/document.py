@@ -157,5 +157,10 @@ def build_browsers(snapshot: Snapshot, ledger: Ledger, settings: Browsers) -> Br
 
 def read_governor() -> GovernorStatus:
     """Return what this very process costs."""
+    return GovernorStatus(pss_bytes=read_pss(os.getpid()), cpu_seconds=read_cpu_seconds())
+
+
+def read_cpu_seconds() -> float:
+    """Return the CPU time that this very process has used."""
     times = psutil.Process().cpu_times()
-    return GovernorStatus(pss_bytes=read_pss(os.getpid()), cpu_seconds=round(times.user + times.system, 2))
+    return round(times.user + times.system, 2)
