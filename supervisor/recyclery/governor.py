@@ -20,7 +20,6 @@ import msgspec
 from recyclery.act.sweep import Sweeper
 from recyclery.alarm import Alarm
 from recyclery.commands import list_commands
-from recyclery.config.secrets import read_token
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
 from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
@@ -39,11 +38,7 @@ from recyclery.observe.reports import bind_reports
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import build_status
-from recyclery.serve.http import serve_http
-from recyclery.serve.metrics import list_metrics_page
-from recyclery.serve.probes import list_probes
 from recyclery.serve.status import Status
-from recyclery.serve.token import guard
 from recyclery.tallies import Tallies
 from recyclery_worker.link import governor_socket, now
 
@@ -82,7 +77,7 @@ class Governor:
         self.deeds = Deeds(settings.runtime_dir, self.ledger, self.hearsay, self._observer, self.wake)
         # An operator's command must not come between a tick's look and what it does.
         self.acting = asyncio.Lock()
-        self._heart = Heart(settings.runtime_dir)
+        self.heart = Heart(settings.runtime_dir)
         self._dumping: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -97,8 +92,7 @@ class Governor:
         loop.add_signal_handler(signal.SIGUSR1, self._begin_dump)
         server = await serve_control(control_socket(directory), list_commands(self))
         events = asyncio.create_task(self._follow_events())
-        pages = guard(list_metrics_page(self), self.settings.http, read_token(os.environ))
-        http = asyncio.create_task(serve_http(self.settings.http, {**list_probes(self._heart), **pages}))
+        http = asyncio.create_task(self._serve_http())
         alarm = asyncio.create_task(self.alarm.watch(self))
         log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
         try:
@@ -164,7 +158,7 @@ class Governor:
 
     def _beat(self) -> None:
         states = {view.name: tell_state(view) for view in self.snapshot.pools} if self.snapshot else {}
-        self._heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in self.settings.pools})
+        self.heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in self.settings.pools})
 
     def _begin_dump(self) -> None:
         self._dumping = asyncio.create_task(self._dump())
@@ -226,6 +220,13 @@ class Governor:
         """Take in what children say; a browser's pool gets a look as soon as a task of it ends."""
         if self.hearsay.hear(reports) & self._browsing_pools:
             self.wake()
+
+    async def _serve_http(self) -> None:
+        if self.settings.http is not None:
+            # What it takes costs memory, and few ask for it.
+            from recyclery.serve.pages import serve_pages  # noqa: PLC0415
+
+            await serve_pages(self, self.settings.http)
 
     async def _follow_events(self) -> None:
         async for _ in read_events():

@@ -7,6 +7,7 @@ import h11
 import pytest
 
 from recyclery.config.checks import http_address
+from recyclery.config.settings import Address
 from recyclery.serve.http import Answer, Handler
 from recyclery.serve.token import guard
 
@@ -17,9 +18,15 @@ async def page(_: h11.Request) -> Answer:
     return Answer(HTTPStatus.OK, "figures\n")
 
 
+def parsed(text: str) -> Address:
+    address = http_address(text)
+    assert address is not None
+    return address
+
+
 def ask(address: str, token: str, *headers: tuple[str, str], target: str = "/metrics") -> Answer:
     request = h11.Request(method="GET", target=target, headers=[("Host", "x"), *headers])
-    handler = guard({"/metrics": page}, http_address(address), token)["/metrics"]
+    handler = guard({"/metrics": page}, parsed(address), token)["/metrics"]
     return answered(handler, request)
 
 
@@ -63,7 +70,7 @@ def test_a_token_in_the_url_opens_nothing() -> None:
 
 
 def test_a_token_beyond_ascii_is_compared_by_its_bytes() -> None:
-    handler = guard({"/metrics": page}, http_address("80"), "grüß")["/metrics"]
+    handler = guard({"/metrics": page}, parsed("80"), "grüß")["/metrics"]
     request = h11.Request(
         method="GET", target="/metrics", headers=[(b"Host", b"x"), (b"Authorization", "Bearer grüß".encode())]
     )

@@ -25,9 +25,9 @@ UNSET = (
 WRONG = f"send the header `Authorization: Bearer` with what {TOKEN} is\n"
 
 
-def guard(handlers: Mapping[str, Handler], address: Address | None, token: str) -> Mapping[str, Handler]:
+def guard(handlers: Mapping[str, Handler], address: Address, token: str) -> Mapping[str, Handler]:
     """Return the handlers, each of which answers only who may read it at this address."""
-    if address is None or is_loopback(address):
+    if is_loopback(address):
         return handlers
     return {path: guarded(handler, token) for path, handler in handlers.items()}
 
