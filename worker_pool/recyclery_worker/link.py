@@ -36,7 +36,11 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     last_task_ended: float | None
     sent: float
     idle_bytes: int = 0
-    """Anonymous memory of the child itself as the last task ended; 0 where not known."""
+    """Anonymous memory of the child itself as its last task ended, or its first one began; 0: not known."""
+    idle_shared_bytes: int = 0
+    """What the child had mapped of shared memory then."""
+    ended: dict[str, int] = {}
+    """The names of the tasks that ended since the report before, and how many of each."""
     kept: list[int] = []
     """Pids of the chromedrivers whose browsers the child keeps for its next tasks."""
     remote: list[str] = []
