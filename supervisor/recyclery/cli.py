@@ -80,13 +80,16 @@ def add_changing(commands: Commands) -> None:
     recycle.set_defaults(command=recycle_command)
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
-    change.add_argument("table", metavar="POOL", help="a pool's name, `memory`, `browsers` or `alerts`")
+    change.add_argument(
+        "table", metavar="POOL", help="a pool's name, `memory`, `browsers`, `alerts` or `history`"
+    )
     change.add_argument(
         "values",
         metavar="KEY=VALUE",
         nargs="+",
         help="a pool's concurrency, max_tasks_per_child, reap_leftover_browsers or max_task_deaths; "
-        "of memory its limit and levels; of browsers when they are runaways; values as in recyclery.toml",
+        "of memory its limit and levels; of browsers when they are runaways; of history how much is kept; "
+        "values as in recyclery.toml",
     )
     change.set_defaults(command=set_command)
 

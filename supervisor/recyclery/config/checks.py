@@ -87,16 +87,24 @@ def number_of(unit: str, sign: str, least: float, most: float) -> Check:
     return check
 
 
-def size_bytes(value: Any) -> int:
-    """Return a size in bytes: a whole number, or text as `768MiB`, `1G`; units are powers of 1024."""
-    allowed = "a size of at least 64MiB, such as 768MiB or 1GiB"
-    try:
-        number = parse_size(str(value))
-    except ValueError:
-        raise Refused(allowed) from None
-    if number < 64 << 20:
-        raise Refused(allowed)
-    return number
+def size_of_at_least(least_mib: int, such_as: str) -> Callable[[Any], int]:
+    """Return a check for a size in bytes: a number, or text as `768MiB`, `1G`; units are powers of 1024."""
+
+    def check(value: Any) -> int:
+        allowed = f"a size of at least {least_mib}MiB, such as {such_as}"
+        try:
+            number = parse_size(str(value))
+        except ValueError:
+            raise Refused(allowed) from None
+        if number < least_mib << 20:
+            raise Refused(allowed)
+        return number
+
+    return check
+
+
+size_bytes = size_of_at_least(64, "768MiB or 1GiB")
+history_bytes = size_of_at_least(8, "100MiB or 1GiB")
 
 
 def size_or_auto(value: Any) -> int | None:
@@ -238,4 +246,6 @@ max_age_seconds = number_of("seconds", "s", 1, 604_800)
 max_deaths = whole_number(1, 1000)
 death_window_seconds = number_of("seconds", "s", 1, 86_400)
 watchdog_seconds = number_of("seconds", "s", 5, 3600)
+seconds_hours = number_of("hours", "h", 0.1, 720)
+kept_days = number_of("days", "d", 0.1, 3650)
 drain_seconds = number_of("seconds", "s", 1, 86_400)

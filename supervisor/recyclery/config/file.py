@@ -14,6 +14,7 @@ from recyclery.config import checks
 from recyclery.config.keys import (
     ALERTS_KEYS,
     BROWSERS_KEYS,
+    HISTORY_KEYS,
     MEMORY_KEYS,
     POOL_KEYS,
     TOP_KEYS,
@@ -26,7 +27,7 @@ from recyclery.config.settings import BUILT_IN, SINGLE, Pool
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 
-TABLES = ("memory", "browsers", "alerts", "pools")
+TABLES = ("memory", "browsers", "alerts", "history", "pools")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class File:
     memory: dict[str, Any] = field(default_factory=dict)
     browsers: dict[str, Any] = field(default_factory=dict)
     alerts: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
     pools: tuple[Pool, ...] | None = None
 
 
@@ -61,6 +63,7 @@ def check_file(name: str, document: dict[str, Any]) -> File:
     memory = table(name, document, "memory")
     browsers = table(name, document, "browsers")
     alerts = table(name, document, "alerts")
+    history = table(name, document, "history")
     pools = table(name, document, "pools")
     top = {key: value for key, value in document.items() if key not in TABLES}
     return File(
@@ -69,6 +72,7 @@ def check_file(name: str, document: dict[str, Any]) -> File:
         memory=check_keys(name, "[memory] ", MEMORY_KEYS, memory or {}),
         browsers=check_keys(name, "[browsers] ", BROWSERS_KEYS, browsers or {}),
         alerts=check_keys(name, "[alerts] ", ALERTS_KEYS, alerts or {}),
+        history=check_keys(name, "[history] ", HISTORY_KEYS, history or {}),
         pools=None if pools is None else tuple(check_pool(name, key, pools[key]) for key in pools),
     )
 

@@ -43,6 +43,12 @@ ALERTS_KEYS: dict[str, Callable[[Any], Any]] = {
     "lasting_seconds": checks.lasting_seconds,
     "window_seconds": checks.window_seconds,
 }
+HISTORY_KEYS: dict[str, Callable[[Any], Any]] = {
+    "max_bytes": checks.history_bytes,
+    "seconds_hours": checks.seconds_hours,
+    "minutes_days": checks.kept_days,
+    "totals_days": checks.kept_days,
+}
 POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "queues": checks.queues,
     "concurrency": checks.concurrency_range,

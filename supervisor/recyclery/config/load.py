@@ -13,7 +13,17 @@ from recyclery.config.file import File, load_file
 from recyclery.config.keys import POOL_KEYS, BadConfiguration, checked, with_levels, with_values
 from recyclery.config.paths import find_runtime_dir, find_state_dir
 from recyclery.config.secrets import read_webhook
-from recyclery.config.settings import BUILT_IN, SINGLE, Address, Alerts, Browsers, Memory, Pool, Settings
+from recyclery.config.settings import (
+    BUILT_IN,
+    SINGLE,
+    Address,
+    Alerts,
+    Browsers,
+    History,
+    Memory,
+    Pool,
+    Settings,
+)
 from recyclery.slots import slots_of
 
 POOL_VARIABLES = {
@@ -73,6 +83,7 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         memory=replace(memory, limit_bytes=limit),
         browsers=Browsers(**file.browsers),
         alerts=choose_alerts(given, file),
+        history=History(**file.history),
         log_level=choose(
             checks.log_level,
             ("--log-level", line.log_level),

@@ -74,6 +74,15 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
     window_seconds: float = 600.0
 
 
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the past is kept: the file's size, and how old each kind of record may get."""
+
+    max_bytes: int = 100 * MIB
+    seconds_hours: float = 24.0
+    minutes_days: float = 14.0
+    totals_days: float = 90.0
+
+
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """Where HTTP is served: an IP address or `localhost` ("": every interface), and how that was said."""
 
@@ -96,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory = Memory()
     browsers: Browsers = Browsers()
     alerts: Alerts = Alerts()
+    history: History = History()
     log_level: str = "info"
     grace_seconds: float = 25.0
     log_format: str = "text"
