@@ -1,4 +1,4 @@
-"""Has what was decided done, and tells everybody who goes by it: the ledger, the log, the next look."""
+"""Has what was decided done, and tells all who go by it: the ledger, the history, the log, the next look."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from recyclery.decide.actions import (
     Scale,
     Tune,
 )
+from recyclery.history.recorder import Recorder
 from recyclery.ledger import Ledger
 from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
@@ -44,13 +45,16 @@ class Deeds:
     def __init__(
         self,
         runtime_dir: Path,
+        *,
         ledger: Ledger,
+        recorder: Recorder,
         hearsay: Hearsay,
         observer: Observer,
         wake: Callable[[], None],
     ) -> None:
         self._runtime_dir = runtime_dir
         self._ledger = ledger
+        self._recorder = recorder
         self._hearsay = hearsay
         self._observer = observer
         self._wake = wake
@@ -79,6 +83,7 @@ class Deeds:
         worth = self._ledger.is_news(action, snapshot.at) and not isinstance(action, Collect | Clean)
         log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
         self._ledger.note(action, outcome, snapshot.at)
+        self._recorder.note(action, outcome, snapshot)
         if outcome.done:
             self._foresee(action, slots)
         if isinstance(action, Reap | Preempt | KillWorker | Evict):

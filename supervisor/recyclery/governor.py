@@ -26,6 +26,7 @@ from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.ladder import decide
 from recyclery.deeds import Deeds
 from recyclery.heartbeat import Heart, tell_state
+from recyclery.history.recorder import Recorder
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
@@ -62,7 +63,8 @@ class Governor:
         self.tallies = Tallies(since=now())
         self.alarm = Alarm(settings)
         self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
-        self.hearsay = Hearsay(settings, self.broker)
+        self.recorder = Recorder(settings)
+        self.hearsay = Hearsay(settings, self.broker, self.recorder.hear)
         self.learning = Learning(settings.state_dir / "models.json")
         self._observer = Observer(settings=settings, markers=Markers(run))
         self._browsing_pools: set[str] = set()
@@ -74,7 +76,14 @@ class Governor:
         self._stopping = False
         self._sweeper = Sweeper()
         self._deaths = Deaths(self.wake)
-        self.deeds = Deeds(settings.runtime_dir, self.ledger, self.hearsay, self._observer, self.wake)
+        self.deeds = Deeds(
+            settings.runtime_dir,
+            ledger=self.ledger,
+            recorder=self.recorder,
+            hearsay=self.hearsay,
+            observer=self._observer,
+            wake=self.wake,
+        )
         # An operator's command must not come between a tick's look and what it does.
         self.acting = asyncio.Lock()
         self.heart = Heart(settings.runtime_dir)
@@ -104,6 +113,7 @@ class Governor:
             await self.deeds.finish()
             await self.alarm.finish()
         finally:
+            self.recorder.close()
             self._deaths.close()
             events.cancel()
             http.cancel()
@@ -134,6 +144,7 @@ class Governor:
         self.hearsay.forget(self._children, snapshot.at)
         past = self.ledger.past(self.learning.models, self.settings.memory.risk_percent / 100)
         self._before, self.snapshot = self.snapshot, snapshot
+        self.recorder.look(snapshot, past, self.settings)
         for action in decide(snapshot, past, self.settings):
             await self.deeds.do(action, snapshot)
         self.ledger.end(snapshot, past)
@@ -196,6 +207,7 @@ class Governor:
             pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)
         }
         self.settings = self._observer.settings = self.hearsay.settings = settings
+        self.recorder.follow(settings)
         self.wake()
 
     def wake(self) -> None:
