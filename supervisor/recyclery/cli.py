@@ -7,7 +7,7 @@ import sys
 from typing import TypeAlias
 
 from recyclery import __version__, demo
-from recyclery.report import parked
+from recyclery.report import leaks, parked
 
 # argparse names it nowhere in public.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -36,6 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parked.add_arguments(parked_parser)
     parked_parser.set_defaults(command=parked.main)
+    leaks_parser = commands.add_parser("leaks", help="which task leaves how much memory where")
+    leaks.add_arguments(leaks_parser)
+    leaks_parser.set_defaults(command=leaks.main)
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
