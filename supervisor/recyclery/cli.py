@@ -58,7 +58,9 @@ def add_run(commands: Commands) -> None:
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
     run.add_argument("--log-format", metavar="FORMAT", help="text or json (text)")
     run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
-    run.add_argument("--http", metavar="ADDRESS", help="serve /livez and /readyz, such as 127.0.0.1:8080 (off)")
+    run.add_argument(
+        "--http", metavar="ADDRESS", help="serve /livez, /readyz and /metrics, such as on 127.0.0.1:8080 (off)"
+    )
     run.set_defaults(command=run_command)
 
 
