@@ -7,7 +7,7 @@ import sys
 from typing import TypeAlias
 
 from recyclery import __version__, demo
-from recyclery.report import parked
+from recyclery.report import leaks, parked
 
 # argparse names it nowhere in public.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -36,6 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parked.add_arguments(parked_parser)
     parked_parser.set_defaults(command=parked.main)
+    leaks_parser = commands.add_parser("leaks", help="which task leaves how much memory where")
+    leaks.add_arguments(leaks_parser)
+    leaks_parser.set_defaults(command=leaks.main)
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
@@ -55,7 +58,9 @@ def add_run(commands: Commands) -> None:
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
     run.add_argument("--log-format", metavar="FORMAT", help="text or json (text)")
     run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
-    run.add_argument("--http", metavar="ADDRESS", help="serve /livez and /readyz, such as 127.0.0.1:8080 (off)")
+    run.add_argument(
+        "--http", metavar="ADDRESS", help="serve /livez, /readyz and /metrics, such as on 127.0.0.1:8080 (off)"
+    )
     run.set_defaults(command=run_command)
 
 
@@ -80,13 +85,16 @@ def add_changing(commands: Commands) -> None:
     recycle.set_defaults(command=recycle_command)
 
     change = commands.add_parser("set", help="change settings of the running supervisor")
-    change.add_argument("table", metavar="POOL", help="a pool's name, `memory` or `browsers`")
+    change.add_argument(
+        "table", metavar="POOL", help="a pool's name, `memory`, `browsers`, `alerts` or `history`"
+    )
     change.add_argument(
         "values",
         metavar="KEY=VALUE",
         nargs="+",
         help="a pool's concurrency, max_tasks_per_child, reap_leftover_browsers or max_task_deaths; "
-        "of memory its limit and levels; of browsers when they are runaways; values as in recyclery.toml",
+        "of memory its limit and levels; of browsers when they are runaways; of history how much is kept; "
+        "values as in recyclery.toml",
     )
     change.set_defaults(command=set_command)
 

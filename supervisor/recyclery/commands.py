@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 from recyclery.config.change import change_settings
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.stored import write_settings
+from recyclery.decide.browsers import count_kinds
+from recyclery.decide.reap import evict_strangers, find_reaps
 from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
-from recyclery.serve.recycle import Recycling
+from recyclery.serve.recycle import Recycling, tell_recycling, why_not
 from recyclery.serve.status import Status
 
 if TYPE_CHECKING:
@@ -29,13 +32,13 @@ def list_commands(governor: Governor) -> Mapping[str, Handler]:
         return change_values(governor, command)
 
     async def reap(command: Command) -> Reaped:
-        return await governor.reap(strangers=command.strangers)
+        return await reap_now(governor, strangers=command.strangers)
 
     async def recycle(command: Command) -> Recycling | Problem:
-        return await governor.recycle(command.table)
+        return await begin_recycling(governor, command.table)
 
     async def recycling(command: Command) -> Recycling | Problem:
-        return governor.recycling(command.table)
+        return follow_recycling(governor, command.table)
 
     return {"status": status, "set": change, "reap": reap, "recycle": recycle, "recycling": recycling}
 
@@ -55,3 +58,44 @@ def change_values(governor: Governor, command: Command) -> Done | Problem:
     governor.follow(changed)
     log.info("set %s: %s", command.table, what)
     return Done(done=f"{command.table}: {what}, until the supervisor's next start")
+
+
+async def reap_now(governor: Governor, *, strangers: bool) -> Reaped:
+    """Look now and kill what a tick would; browsers that no pool started only where that is asked for."""
+    async with governor.acting:
+        snapshot, settings = governor.observe(), governor.settings
+        past = governor.ledger.past(governor.learning.models)
+        evictions = evict_strangers(snapshot) if strangers else ()
+        outcomes = await asyncio.gather(
+            *(
+                governor.deeds.carry_out(action, snapshot)
+                for action in (*find_reaps(snapshot, past, settings), *evictions)
+            )
+        )
+    census = count_kinds(snapshot, past.silences, settings.browsers)
+    return Reaped(
+        killed=[outcome.line for outcome in outcomes],
+        in_use=census.in_use,
+        strangers=0 if strangers else census.strangers,
+    )
+
+
+async def begin_recycling(governor: Governor, pool: str) -> Recycling | Problem:
+    """Have a pool's worker replaced as soon as it can be; tell of the one that is to go."""
+    await governor.hearsay.ask_programs()
+    async with governor.acting:
+        snapshot = governor.observe()
+    handoffs = governor.ledger.handoffs
+    refusal = why_not(pool, snapshot, handoffs)
+    if refusal is not None:
+        return Problem(error=refusal)
+    handoffs.ask(pool)
+    governor.wake()
+    return tell_recycling(pool, snapshot, handoffs) or Problem(error=f"{pool} is gone")
+
+
+def follow_recycling(governor: Governor, pool: str) -> Recycling | Problem:
+    """Tell how far a pool's replacement is."""
+    snapshot = governor.snapshot
+    found = tell_recycling(pool, snapshot, governor.ledger.handoffs) if snapshot is not None else None
+    return found or Problem(error=f"{pool!r} is not known yet")

@@ -50,7 +50,7 @@ def test_what_makes_a_browser_a_runaway_is_changed() -> None:
         ("slow", "concurrency", "{ min = 3, max = 1 }", ["min not above the max"]),
         ("slow", "queues", "low", ["slow queues is taken from the file, by a HUP", "max_tasks_per_child"]),
         ("slow", "speed", "1", ["is not a setting"]),
-        ("slim", "concurrency", "1", ["'slim' is no pool", "fast, slow, memory, browsers"]),
+        ("slim", "concurrency", "1", ["'slim' is no pool", "fast, slow, memory, browsers, alerts, history"]),
         ("memory", "hard_percent", "85", ["each must be above the one before"]),
         ("memory", "retire_percent", "much", ["'much'", "whole number"]),
         ("browsers", "silent_seconds", "-1", ["browsers silent_seconds is -1 (by set)", "from 0 to 86400"]),

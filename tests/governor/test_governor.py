@@ -283,7 +283,11 @@ def test_set_changes_the_running_worker(slow: Supervised) -> None:
     [
         (("slow", "concurrency=0"), 78, "slow concurrency is 0 (by set): it must be a whole number"),
         (("slow", "queues=low"), 78, "slow queues is taken from the file, by a HUP"),
-        (("nobody", "concurrency=1"), 78, "'nobody' is no pool: there are slow, memory, browsers"),
+        (
+            ("nobody", "concurrency=1"),
+            78,
+            "'nobody' is no pool: there are slow, memory, browsers, alerts, history",
+        ),
         (("slow", "concurrency"), 2, "'concurrency' is not of the form key=value"),
     ],
 )

@@ -16,6 +16,7 @@ from recyclery.observe.snapshot import (
     PoolView,
     Process,
     Snapshot,
+    Vitals,
 )
 
 MIB = 1 << 20
@@ -24,6 +25,8 @@ SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"
 CHILD = Owner("slow", 20, 2000)
 LEARNED = Past(models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(300 * MIB,) * 20)})
 AT = 100.0
+# What a worker says of itself once it is up.
+ANSWERED = Vitals(pid=10, answered=1.0)
 
 
 def process(

@@ -20,8 +20,6 @@ MARKER = "RECYCLERY_CHILD"
 ASKED_SECONDS = 1.0
 
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
 # Tasks shorter than this are told of now and then, not each: what a task costs must not be its report.
 SHORT_SECONDS = 0.02
 
@@ -42,6 +40,8 @@ class Reporter:
         self._last_task_ended: float | None = None
         self._last_was_short = False
         self._idle_bytes = 0
+        self._idle_shared_bytes = 0
+        self._ended: dict[str, int] = {}
         self._sent = 0.0
         self._kept: set[int] = set()
         self._remote: set[str] = set()
@@ -70,6 +70,7 @@ class Reporter:
         self._task_started = now()
         if self._first_task_started is None:
             self._first_task_started = self._task_started
+            self._idle_bytes, self._idle_shared_bytes = read_own_memory()
         if not self._last_was_short:
             self._send()
 
@@ -77,13 +78,15 @@ class Reporter:
         """Note the end of the task started last; nothing if there is none. `tell` of a short one too."""
         if self._running is None:
             return
+        _, task_name = self._running
+        self._ended[task_name] = self._ended.get(task_name, 0) + 1
         self._running = None
         self._tasks_done += 1
         self._last_task_ended = now()
         self._last_was_short = self._last_task_ended - self._task_started < SHORT_SECONDS
         if tell or not self._last_was_short or self._last_task_ended - self._sent > SHORT_SECONDS:
             # With work waiting the next task begins within a millisecond: nobody else sees this moment.
-            self._idle_bytes = read_anon_bytes()
+            self._idle_bytes, self._idle_shared_bytes = read_own_memory()
             self._send()
 
     def _send(self) -> None:
@@ -100,6 +103,8 @@ class Reporter:
             last_task_ended=self._last_task_ended,
             sent=sent,
             idle_bytes=self._idle_bytes,
+            idle_shared_bytes=self._idle_shared_bytes,
+            ended=self._ended,
             kept=sorted(self._kept),
             remote=sorted(self._remote),
         )
@@ -108,6 +113,7 @@ class Reporter:
         except OSError:
             # No governor, or its queue is full: the next report says it all again.
             return
+        self._ended = {}
 
 
 _reporter: Reporter | None = None
@@ -211,10 +217,16 @@ def read_start_ticks() -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def read_anon_bytes() -> int:
-    """Return this process's anonymous memory: resident less shared pages of /proc/self/statm (proc(5))."""
-    fields = Path("/proc/self/statm").read_bytes().split()
-    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
+def read_own_memory() -> tuple[int, int]:
+    """Return this process's anonymous memory, and what it has mapped of shared memory (proc(5), status)."""
+    status = Path("/proc/self/status").read_bytes()
+    return read_size(status, b"\nRssAnon:"), read_size(status, b"\nRssShmem:")
+
+
+def read_size(status: bytes, key: bytes) -> int:
+    """Return a line's size in bytes; 0 where the kernel has no such line."""
+    start = status.find(key)
+    return int(status[start + len(key) :].split(None, 1)[0]) << 10 if start >= 0 else 0
 
 
 def reporter() -> Reporter | None:

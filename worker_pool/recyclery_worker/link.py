@@ -18,6 +18,8 @@ MAX_PACKET_BYTES = 128 * 1024
 # The governor's word to a child to collect ended browsers. Ignored by default: a child whose code took the
 # signal for something else comes to no harm.
 COLLECT_SIGNAL = signal.SIGURG
+# By which running times are sorted: the last place is for what took longer than all of them.
+SECONDS_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
 class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
@@ -34,7 +36,11 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     last_task_ended: float | None
     sent: float
     idle_bytes: int = 0
-    """Anonymous memory of the child itself as the last task ended; 0 where not known."""
+    """Anonymous memory of the child itself as its last task ended, or its first one began; 0: not known."""
+    idle_shared_bytes: int = 0
+    """What the child had mapped of shared memory then."""
+    ended: dict[str, int] = {}
+    """The names of the tasks that ended since the report before, and how many of each."""
     kept: list[int] = []
     """Pids of the chromedrivers whose browsers the child keeps for its next tasks."""
     remote: list[str] = []
@@ -125,6 +131,23 @@ class Departure(msgspec.Struct, frozen=True):
     reason: str
 
 
+class QueueTally(msgspec.Struct, frozen=True):
+    """How many tasks of one queue ran how long, by SECONDS_BOUNDS, and all their seconds together."""
+
+    counts: list[int]
+    seconds: float
+
+
+class TaskTally(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a worker's tasks since it began to count; queues by routing key, "" for all others."""
+
+    since: float
+    succeeded: int
+    failed: int
+    retried: int
+    queues: dict[str, QueueTally]
+
+
 class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """A worker's main process, its limits and its children at the time `sent`."""
 
@@ -158,6 +181,8 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """Whether it could take one more."""
     overdue: dict[int, float] = {}
     """For how many seconds children's tasks have been past their hard time limits, by the children's pids."""
+    tasks: TaskTally | None = None
+    """What came of its tasks; None where it does not see that."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -17,6 +17,7 @@ from recyclery_worker.early import find_browser_early
 from recyclery_worker.fit import read_fit
 from recyclery_worker.hooks import found_hooks
 from recyclery_worker.intake import follow_intake
+from recyclery_worker.outcomes import follow_lost
 from recyclery_worker.parking.plugin import GateStep, describe_lack
 from recyclery_worker.pulse import PulseStep
 from recyclery_worker.server import LinkServer
@@ -56,6 +57,7 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     fit = read_fit(sender)
     if fit.retires:
         note = take_over_autoscale(sender)
+        follow_lost()
     else:
         note = fit.lack
         follow_by_signals(fit)

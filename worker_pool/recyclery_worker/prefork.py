@@ -23,6 +23,7 @@ from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
 from recyclery_worker.link import Departure
+from recyclery_worker.outcomes import OUTCOMES
 from recyclery_worker.pool_child import Worker
 
 logger = get_logger(__name__)
@@ -106,6 +107,9 @@ class Pool(asynpool.AsynPool):
     def on_job_ready(self, job: int, i: int, obj: Any, inqW_fd: int) -> None:
         """Count a child's task; the last but one starts its successor, the last lets it go."""
         super().on_job_ready(job, i, obj, inqW_fd)
+        # One that is in the cache no more was given up before, and counted then.
+        if (result := self._cache.get(job)) is not None:
+            OUTCOMES.note_result(result, obj)
         process = self._process_by_inbox(inqW_fd)
         if process is None:
             return

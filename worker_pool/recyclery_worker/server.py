@@ -38,6 +38,7 @@ from recyclery_worker.link import (
     now,
     worker_socket,
 )
+from recyclery_worker.outcomes import OUTCOMES
 from recyclery_worker.overdue import find_overdue, time_out
 from recyclery_worker.parking.plugin import note_fell
 from recyclery_worker.running import running_tasks
@@ -246,6 +247,7 @@ def stat(worker: Any, holding: Holding) -> WorkerStat:
         received=received(),
         has_room=has_room(worker),
         overdue=find_overdue(pool._pool) if fit.retires else {},
+        tasks=OUTCOMES.tally() if fit.retires else None,
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from recyclery.config.keys import (
+    ALERTS_KEYS,
     BROWSERS_KEYS,
+    HISTORY_KEYS,
     MEMORY_KEYS,
     POOL_KEYS,
     BadConfiguration,
@@ -21,8 +23,12 @@ from recyclery.config.settings import Pool, Settings
 
 LIVE_POOL_KEYS = ("concurrency", "max_tasks_per_child", "reap_leftover_browsers", "max_task_deaths")
 LIVE_POOL_FIELDS = (*LIVE_POOL_KEYS, "concurrency_most")
-MEMORY = "memory"
-BROWSERS = "browsers"
+TABLES: Mapping[str, Mapping[str, Any]] = {
+    "memory": MEMORY_KEYS,
+    "browsers": BROWSERS_KEYS,
+    "alerts": ALERTS_KEYS,
+    "history": HISTORY_KEYS,
+}
 LIVE_KEYS = ("drain_seconds",)
 START_KEYS = (
     *("app", "log_level", "grace_seconds", "log_format"),
@@ -31,22 +37,28 @@ START_KEYS = (
 
 
 def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
-    """Return the settings with values of one pool, `memory` or `browsers` changed; texts are as in the file.
+    """Return the settings with values of one pool or of another table changed; texts are as in the file.
 
     Raises BadConfiguration.
     """
-    if table == MEMORY:
-        values = check_texts(table, MEMORY_KEYS, tuple(MEMORY_KEYS), texts)
-        return replace(settings, memory=with_levels(replace(settings.memory, **values), "set"))
-    if table == BROWSERS:
-        values = check_texts(table, BROWSERS_KEYS, tuple(BROWSERS_KEYS), texts)
-        return replace(settings, browsers=replace(settings.browsers, **values))
+    if table in TABLES:
+        return change_table(settings, table, texts)
     found = next((pool for pool in settings.pools if pool.name == table), None)
     if found is None:
-        known = ", ".join([pool.name for pool in settings.pools] + [MEMORY, BROWSERS])
+        known = ", ".join([*(pool.name for pool in settings.pools), *TABLES])
         raise BadConfiguration(f"{table!r} is no pool: there are {known}")
     changed = with_values(found, check_texts(table, POOL_KEYS, LIVE_POOL_KEYS, texts))
     return replace(settings, pools=tuple(changed if pool is found else pool for pool in settings.pools))
+
+
+def change_table(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
+    """Return the settings with values of a table changed that is no pool's; raises BadConfiguration."""
+    if table == "alerts" and "format" in texts:
+        raise BadConfiguration("alerts format goes with the address, and takes effect at the next start")
+    values = check_texts(table, TABLES[table], tuple(TABLES[table]), texts)
+    if table == "memory":
+        return replace(settings, memory=with_levels(replace(settings.memory, **values), "set"))
+    return replace(settings, **{table: replace(getattr(settings, table), **values)})
 
 
 def check_texts(
@@ -90,8 +102,12 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
             changes += differences(pool.name, pool, wanted)
             changes += [] if starts_alike(pool, wanted) else [f"{pool.name} gets a new worker for it"]
     waiting += [f"{name} is new" for name in by_name]
-    changes += differences(MEMORY, running.memory, fresh.memory)
-    changes += differences(BROWSERS, running.browsers, fresh.browsers)
+    # The form of alerts goes with the address, which is read at the start.
+    alerts = replace(fresh.alerts, format=running.alerts.format)
+    waiting += differences("alerts", alerts, fresh.alerts)
+    tables = {name: alerts if name == "alerts" else getattr(fresh, name) for name in TABLES}
+    for name, wanted_table in tables.items():
+        changes += differences(name, getattr(running, name), wanted_table)
     live = {key: getattr(fresh, key) for key in LIVE_KEYS}
     for key, value in live.items():
         if getattr(running, key) != value:
@@ -99,7 +115,7 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
     for key in START_KEYS:
         if getattr(running, key) != getattr(fresh, key):
             waiting.append(f"{key} is {getattr(fresh, key)}")
-    followed = replace(running, pools=tuple(pools), memory=fresh.memory, browsers=fresh.browsers, **live)
+    followed = replace(running, pools=tuple(pools), **tables, **live)
     return followed, changes, waiting
 
 

@@ -11,6 +11,7 @@ from recyclery.config.settings import Address
 from recyclery.sizes import parse_size
 
 LOG_FORMATS = ("text", "json")
+ALERT_FORMATS = ("json", "slack", "pagerduty")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
 # Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
@@ -86,16 +87,24 @@ def number_of(unit: str, sign: str, least: float, most: float) -> Check:
     return check
 
 
-def size_bytes(value: Any) -> int:
-    """Return a size in bytes: a whole number, or text as `768MiB`, `1G`; units are powers of 1024."""
-    allowed = "a size of at least 64MiB, such as 768MiB or 1GiB"
-    try:
-        number = parse_size(str(value))
-    except ValueError:
-        raise Refused(allowed) from None
-    if number < 64 << 20:
-        raise Refused(allowed)
-    return number
+def size_of_at_least(least_mib: int, such_as: str) -> Callable[[Any], int]:
+    """Return a check for a size in bytes: a number, or text as `768MiB`, `1G`; units are powers of 1024."""
+
+    def check(value: Any) -> int:
+        allowed = f"a size of at least {least_mib}MiB, such as {such_as}"
+        try:
+            number = parse_size(str(value))
+        except ValueError:
+            raise Refused(allowed) from None
+        if number < least_mib << 20:
+            raise Refused(allowed)
+        return number
+
+    return check
+
+
+size_bytes = size_of_at_least(64, "768MiB or 1GiB")
+history_bytes = size_of_at_least(8, "100MiB or 1GiB")
 
 
 def size_or_auto(value: Any) -> int | None:
@@ -122,6 +131,24 @@ def log_format(value: Any) -> str:
     if value not in LOG_FORMATS:
         raise Refused(f"one of {', '.join(LOG_FORMATS)}")
     return str(value)
+
+
+def alert_format(value: Any) -> str:
+    """Return the name of a form for alerts."""
+    if value not in ALERT_FORMATS:
+        raise Refused(f"one of {', '.join(ALERT_FORMATS)}")
+    return str(value)
+
+
+def seconds_by_queue(value: Any) -> dict[str, float]:
+    """Return seconds by queue, from a table."""
+    allowed = "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
+    if not isinstance(value, dict) or not all(map(QUEUE_NAME.fullmatch, value)):
+        raise Refused(allowed)
+    try:
+        return {queue: task_seconds(seconds) for queue, seconds in value.items()}
+    except Refused:
+        raise Refused(allowed) from None
 
 
 def http_address(value: Any) -> Address | None:
@@ -206,6 +233,12 @@ def concurrency_range(value: Any) -> tuple[int, int | None]:
 max_tasks_per_child = whole_number(1, 1_000_000)
 max_task_deaths = whole_number(0, 1000)
 percent = whole_number(10, 100)
+alert_queue_depth = whole_number(0, 1_000_000)
+alert_percent = whole_number(0, 100)
+alert_restarts = whole_number(0, 1000)
+task_seconds = number_of("seconds", "s", 0, 86_400)
+lasting_seconds = number_of("seconds", "s", 0, 3600)
+window_seconds = number_of("seconds", "s", 10, 3600)
 risk_percent = number_of("percent", "%", 0.01, 50)
 grace_seconds = number_of("seconds", "s", 1, 3600)
 silent_seconds = number_of("seconds", "s", 0, 86_400)
@@ -213,4 +246,6 @@ max_age_seconds = number_of("seconds", "s", 1, 604_800)
 max_deaths = whole_number(1, 1000)
 death_window_seconds = number_of("seconds", "s", 1, 86_400)
 watchdog_seconds = number_of("seconds", "s", 5, 3600)
+seconds_hours = number_of("hours", "h", 0.1, 720)
+kept_days = number_of("days", "d", 0.1, 3650)
 drain_seconds = number_of("seconds", "s", 1, 86_400)

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from recyclery.config import checks
 from recyclery.config.keys import (
+    ALERTS_KEYS,
     BROWSERS_KEYS,
+    HISTORY_KEYS,
     MEMORY_KEYS,
     POOL_KEYS,
     TOP_KEYS,
@@ -25,7 +27,7 @@ from recyclery.config.settings import BUILT_IN, SINGLE, Pool
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 
-TABLES = ("memory", "browsers", "pools")
+TABLES = ("memory", "browsers", "alerts", "history", "pools")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class File:
     top: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     browsers: dict[str, Any] = field(default_factory=dict)
+    alerts: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
     pools: tuple[Pool, ...] | None = None
 
 
@@ -58,6 +62,8 @@ def check_file(name: str, document: dict[str, Any]) -> File:
     """Return the file with every value checked; raises BadConfiguration."""
     memory = table(name, document, "memory")
     browsers = table(name, document, "browsers")
+    alerts = table(name, document, "alerts")
+    history = table(name, document, "history")
     pools = table(name, document, "pools")
     top = {key: value for key, value in document.items() if key not in TABLES}
     return File(
@@ -65,6 +71,8 @@ def check_file(name: str, document: dict[str, Any]) -> File:
         top=check_keys(name, "", TOP_KEYS, top),
         memory=check_keys(name, "[memory] ", MEMORY_KEYS, memory or {}),
         browsers=check_keys(name, "[browsers] ", BROWSERS_KEYS, browsers or {}),
+        alerts=check_keys(name, "[alerts] ", ALERTS_KEYS, alerts or {}),
+        history=check_keys(name, "[history] ", HISTORY_KEYS, history or {}),
         pools=None if pools is None else tuple(check_pool(name, key, pools[key]) for key in pools),
     )
 

@@ -33,6 +33,22 @@ BROWSERS_KEYS: dict[str, Callable[[Any], Any]] = {
     "max_percent": checks.percent,
     "max_age_seconds": checks.max_age_seconds,
 }
+ALERTS_KEYS: dict[str, Callable[[Any], Any]] = {
+    "format": checks.alert_format,
+    "queue_depth": checks.alert_queue_depth,
+    "success_percent": checks.alert_percent,
+    "task_seconds": checks.seconds_by_queue,
+    "memory_percent": checks.alert_percent,
+    "restarts": checks.alert_restarts,
+    "lasting_seconds": checks.lasting_seconds,
+    "window_seconds": checks.window_seconds,
+}
+HISTORY_KEYS: dict[str, Callable[[Any], Any]] = {
+    "max_bytes": checks.history_bytes,
+    "seconds_hours": checks.seconds_hours,
+    "minutes_days": checks.kept_days,
+    "totals_days": checks.kept_days,
+}
 POOL_KEYS: dict[str, Callable[[Any], Any]] = {
     "queues": checks.queues,
     "concurrency": checks.concurrency_range,

@@ -12,7 +12,18 @@ from recyclery.config import checks
 from recyclery.config.file import File, load_file
 from recyclery.config.keys import POOL_KEYS, BadConfiguration, checked, with_levels, with_values
 from recyclery.config.paths import find_runtime_dir, find_state_dir
-from recyclery.config.settings import BUILT_IN, SINGLE, Address, Browsers, Memory, Pool, Settings
+from recyclery.config.secrets import read_webhook
+from recyclery.config.settings import (
+    BUILT_IN,
+    SINGLE,
+    Address,
+    Alerts,
+    Browsers,
+    History,
+    Memory,
+    Pool,
+    Settings,
+)
 from recyclery.slots import slots_of
 
 POOL_VARIABLES = {
@@ -71,6 +82,8 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         state_dir=find_state_dir(given),
         memory=replace(memory, limit_bytes=limit),
         browsers=Browsers(**file.browsers),
+        alerts=choose_alerts(given, file),
+        history=History(**file.history),
         log_level=choose(
             checks.log_level,
             ("--log-level", line.log_level),
@@ -119,6 +132,18 @@ def choose(check: Callable[[Any], T], *sources: tuple[str, Any], default: T) -> 
         if value is not None:
             return checked(check, name, value, source_of(name))
     return default
+
+
+def choose_alerts(given: Mapping[str, str], file: File) -> Alerts:
+    """Return what is told by webhook, if the environment's words on where to go fit its form."""
+    alerts = Alerts(**file.alerts)
+    form = choose(
+        checks.alert_format,
+        ("RECYCLERY_ALERT_FORMAT", given.get("RECYCLERY_ALERT_FORMAT")),
+        default=alerts.format,
+    )
+    read_webhook(given, form)
+    return replace(alerts, format=form)
 
 
 def choose_http(line: CommandLine, given: Mapping[str, str], file: File) -> Address | None:

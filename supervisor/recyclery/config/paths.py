@@ -44,6 +44,11 @@ def heartbeat_file(runtime_dir: Path) -> Path:
     return runtime_dir / "heartbeat.json"
 
 
+def history_file(state_dir: Path) -> Path:
+    """Where the history is kept."""
+    return state_dir / "history.db"
+
+
 def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
     """Make the runtime folder, ours alone, with room for the pools' sockets; raises UnusableDirectory."""
     slots = (slot for name in pool_names for slot in slots_of(name))

@@ -61,6 +61,28 @@ class Browsers(msgspec.Struct, frozen=True, kw_only=True):
     max_age_seconds: float = 21600.0
 
 
+class Alerts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told by webhook, and in whose form; 0 turns a thing off. Times in `task_seconds` are by queue."""
+
+    format: str = "json"
+    queue_depth: int = 10
+    success_percent: int = 95
+    task_seconds: dict[str, float] = msgspec.field(default_factory=lambda: {"high": 10.0, "default": 300.0})
+    memory_percent: int = 92
+    restarts: int = 3
+    lasting_seconds: float = 60.0
+    window_seconds: float = 600.0
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the past is kept: the file's size, and how old each kind of record may get."""
+
+    max_bytes: int = 100 * MIB
+    seconds_hours: float = 24.0
+    minutes_days: float = 14.0
+    totals_days: float = 90.0
+
+
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """Where HTTP is served: an IP address or `localhost` ("": every interface), and how that was said."""
 
@@ -82,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path = Path("/var/lib/recyclery")
     memory: Memory = Memory()
     browsers: Browsers = Browsers()
+    alerts: Alerts = Alerts()
+    history: History = History()
     log_level: str = "info"
     grace_seconds: float = 25.0
     log_format: str = "text"

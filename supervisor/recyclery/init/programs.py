@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from recyclery.config import secrets
 from recyclery.config.settings import Pool, Settings
 from recyclery.slots import slots_of
 
@@ -51,10 +52,13 @@ stdout_logfile=NONE
 stderr_logfile=NONE
 """
 
+# The governor's alone: tasks and their browsers inherit what a worker has in its environment.
+NO_SECRETS = ",".join(f'{name}=""' for name in secrets.ALL)
+
 PROGRAM = """
 [program:{slot}]
 command={command}
-environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}",CELERY_CUSTOM_WORKER_POOL="{worker_pool}"
+environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}",CELERY_CUSTOM_WORKER_POOL="{worker_pool}",{no_secrets}
 autostart={autostart}
 priority=10
 startsecs=5
@@ -86,6 +90,7 @@ def write_configuration(settings: Settings) -> Path:
             text += PROGRAM.format(
                 pool=pool.name,
                 slot=slot,
+                no_secrets=NO_SECRETS,
                 worker_pool=custom_pool(pool),
                 command=escape(worker_words(settings, pool, slot)),
                 autostart=str(slot == pool.name).lower(),

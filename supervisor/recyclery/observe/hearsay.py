@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
@@ -15,7 +15,7 @@ from recyclery.observe.engine import EngineAway, list_workers
 from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker, read_reports
 from recyclery.observe.snapshot import Owner, PoolView
 from recyclery.observe.workers import Workers
-from recyclery_worker.link import Pulse, now
+from recyclery_worker.link import ChildReport, Pulse, now
 
 log = logging.getLogger("recyclery")
 
@@ -26,11 +26,14 @@ PROGRAMS_EVERY_SECONDS = 10.0
 class Hearsay:
     """The last word of each, asked for beside the tick: whoever is busy with the broker must not hold it up."""
 
-    def __init__(self, settings: Settings, broker: Broker) -> None:
+    def __init__(
+        self, settings: Settings, broker: Broker, told: Callable[[ChildReport], None] = lambda report: None
+    ) -> None:
         self.settings = settings
         self.programs: dict[str, PoolView] = {}
         self.states: dict[Owner, ChildState] = {}
         self.workers = Workers(settings.runtime_dir, broker.answers)
+        self._told = told
         self._programs_due = 0.0
         self._stats_due = 0.0
         self._asking: asyncio.Task[None] | None = None
@@ -52,7 +55,9 @@ class Hearsay:
         for report in read_reports(reports):
             if isinstance(report, Pulse):
                 self.workers.pulses.hear(report)
-            elif hear_report(self.states, report):
+                continue
+            self._told(report)
+            if hear_report(self.states, report):
                 ended.add(report.pool)
         return ended
 

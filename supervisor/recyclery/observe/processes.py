@@ -103,11 +103,7 @@ def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process 
 def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> Process:
     """Return the process with its RssAnon + RssShmem: near the cgroup's charge at 1/70 of PSS's price."""
     status = read(f"/proc/{process.pid}/status")
-    kib = 0
-    for key in (b"\nRssAnon:", b"\nRssShmem:"):
-        start = status.find(key)
-        if start >= 0:
-            kib += int(status[start + len(key) : status.index(b"\n", start + 1)].split()[0])
+    anon, shared = read_kib(status, b"\nRssAnon:"), read_kib(status, b"\nRssShmem:")
     # Field by field: `replace` costs three times as much.
     return Process(
         process.pid,
@@ -116,9 +112,16 @@ def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> P
         process.session,
         process.state,
         process.name,
-        kib * 1024,
+        (anon + shared) * 1024,
         process.cpu_ticks,
+        shared * 1024,
     )
+
+
+def read_kib(status: bytes, key: bytes) -> int:
+    """Return the figure of one line of a process's `status`; 0 where it has none."""
+    start = status.find(key)
+    return int(status[start + len(key) : status.index(b"\n", start + 1)].split()[0]) if start >= 0 else 0
 
 
 class Markers:

@@ -54,6 +54,8 @@ class Process:
     anon_bytes: int = 0
     cpu_ticks: int = 0
     """CPU time it has used, in user and kernel mode together."""
+    shmem_bytes: int = 0
+    """RssShmem, the part of `anon_bytes` that other processes may see."""
 
     @property
     def key(self) -> ProcessKey:

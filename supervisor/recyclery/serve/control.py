@@ -14,7 +14,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """What an operator asks for, and of what: `table` a pool, `memory` or `browsers`, `values` as texts.
+    """What an operator asks for, and of what: `table` as `recyclery set` names it, `values` as texts.
 
     `strangers`: whether browsers that no pool started are meant too.
     """

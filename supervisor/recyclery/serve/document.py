@@ -13,6 +13,7 @@ from recyclery.decide.browsers import count_kinds
 from recyclery.decide.handoff import find_successor
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
+from recyclery.observe.depths import read_depths
 from recyclery.observe.processes import read_pss
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.serve.status import (
@@ -37,9 +38,7 @@ def build_status(
 ) -> Status:
     """Return the whole document."""
     views = {view.name: view for view in snapshot.pools}
-    # A worker's own word costs nothing; where it is not up to give it, the broker is asked.
-    silent = [pool for pool in settings.pools if pool.name not in views or views[pool.name].queue_depth is None]
-    asked = broker.depths(silent) if silent else {}
+    depths = read_depths(settings.pools, snapshot, broker)
     container = snapshot.container
     held = sum(child.tree_bytes for child in snapshot.children)
     return Status(
@@ -59,7 +58,7 @@ def build_status(
                 stats=stats,
                 snapshot=snapshot,
                 counters=ledger.counters,
-                depth=asked[pool.name] if pool.name in asked else views[pool.name].queue_depth,
+                depth=depths.get(pool.name),
             )
             for pool in settings.pools
         },
@@ -158,5 +157,10 @@ def build_browsers(snapshot: Snapshot, ledger: Ledger, settings: Browsers) -> Br
 
 def read_governor() -> GovernorStatus:
     """Return what this very process costs."""
+    return GovernorStatus(pss_bytes=read_pss(os.getpid()), cpu_seconds=read_cpu_seconds())
+
+
+def read_cpu_seconds() -> float:
+    """Return the CPU time that this very process has used."""
     times = psutil.Process().cpu_times()
-    return GovernorStatus(pss_bytes=read_pss(os.getpid()), cpu_seconds=round(times.user + times.system, 2))
+    return round(times.user + times.system, 2)

@@ -44,10 +44,8 @@ class Answer:
 Handler = Callable[[h11.Request], Awaitable[Answer]]
 
 
-async def serve_http(address: Address | None, handlers: Mapping[str, Handler]) -> None:
-    """Serve the paths until cancelled; where the port is taken, go on trying. None: do nothing."""
-    if address is None:
-        return
+async def serve_http(address: Address, handlers: Mapping[str, Handler]) -> None:
+    """Serve the paths until cancelled; where the port is taken, go on trying."""
     told = False
     while True:
         try:

@@ -1,0 +1,155 @@
+"""Sends alerts to a webhook from a thread of its own, one after the other, again where it was not taken.
+
+Nobody waits for it: what finds no room in the queue is dropped, counted and said.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+from recyclery.config.secrets import Webhook
+from recyclery.decide.alerts import Alert
+
+POST_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+TRIES = 10
+ROOM = 100
+# Not the message's fault: too slow, too many, or the other side's own trouble.
+TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+SUMMARY_CHARACTERS = 1024
+
+log = logging.getLogger("recyclery")
+
+
+class NotTaken(Exception):
+    """The message was not taken; whether another try may help is in `hopeless`."""
+
+    def __init__(self, why: str, *, hopeless: bool) -> None:
+        super().__init__(why)
+        self.hopeless = hopeless
+
+
+class Messenger:
+    """The queue and its thread, which is begun with the first message."""
+
+    def __init__(self, webhook: Webhook, form: str, host: str) -> None:
+        self.dropped = 0
+        self._webhook = webhook
+        self._form = form
+        self._host = host
+        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(ROOM)
+        self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+
+    def send(self, alert: Alert) -> None:
+        """Put an alert on its way, at once and without waiting."""
+        message = build_message(alert, self._form, self._host, self._webhook.key, datetime.now(UTC))
+        try:
+            self._waiting.put_nowait(message)
+        except queue.Full:
+            self._drop("too many wait")
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._deliver_all, name="alerts", daemon=True)
+            self._thread.start()
+
+    def finish(self, seconds: float) -> None:
+        """Give what waits one more try, for so long at most."""
+        self._hurry.set()
+        if self._thread is not None:
+            try:
+                self._waiting.put_nowait({})
+            except queue.Full:
+                return
+            self._thread.join(seconds)
+
+    def _deliver_all(self) -> None:
+        # An empty message is the end.
+        while message := self._waiting.get():
+            self._deliver(message)
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        for tries_left in reversed(range(TRIES)):
+            try:
+                post(self._webhook.url, message)
+            except NotTaken as error:
+                if error.hopeless or not tries_left or self._hurry.is_set():
+                    self._drop(str(error))
+                    return
+                log.debug("an alert was not taken: %s; trying again", error)
+            else:
+                return
+            self._hurry.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _drop(self, why: str) -> None:
+        self.dropped += 1
+        log.error("an alert was not sent: %s", why)
+
+
+def post(url: str, message: dict[str, Any]) -> None:
+    """Send one message; raises NotTaken, which never names the address."""
+    # Imported late: most governors never send one.
+    from http.client import HTTPException  # noqa: PLC0415
+    from urllib.error import HTTPError  # noqa: PLC0415
+    from urllib.request import Request, urlopen  # noqa: PLC0415
+
+    headers = {"Content-Type": "application/json", "User-Agent": "recyclery"}
+    # Only http and https come so far: config/secrets.py.
+    request = Request(url, json.dumps(message).encode(), headers)  # noqa: S310
+    try:
+        with urlopen(request, timeout=POST_SECONDS):  # noqa: S310
+            return
+    except HTTPError as error:
+        error.close()
+        raise NotTaken(f"the webhook answered {error.code}", hopeless=error.code not in TRY_AGAIN) from None
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise NotTaken(f"the webhook cannot be reached: {type(reason).__name__}", hopeless=False) from None
+    except (HTTPException, ValueError) as error:
+        raise NotTaken(f"the webhook cannot be spoken to: {type(error).__name__}", hopeless=False) from None
+
+
+def build_message(alert: Alert, form: str, host: str, key: str, at: datetime) -> dict[str, Any]:
+    """Return an alert in the form that the other side reads."""
+    kind, subject = alert.topic
+    about = f"{kind} {subject}".strip()
+    state = "firing" if alert.firing else "resolved"
+    text = f"[{host}] {about}: {alert.text}"
+    if form == "slack":
+        return {"text": f"{':rotating_light:' if alert.firing else ':white_check_mark:'} {state}: {text}"}
+    name = "/".join(filter(None, ("recyclery", host, kind, subject)))
+    severity = "critical" if alert.is_urgent else "warning"
+    if form == "pagerduty":
+        event: dict[str, Any] = {
+            "routing_key": key,
+            "event_action": "trigger" if alert.firing else "resolve",
+            "dedup_key": name,
+        }
+        if alert.firing:
+            event["payload"] = {
+                "summary": text[:SUMMARY_CHARACTERS],
+                "source": host,
+                "severity": severity,
+                "timestamp": at.isoformat(),
+                "component": subject or "container",
+                "class": kind,
+            }
+        return event
+    return {
+        "id": name,
+        "state": state,
+        "alert": kind,
+        "subject": subject,
+        "severity": severity,
+        "host": host,
+        "text": alert.text,
+        "at": at.isoformat(),
+    }

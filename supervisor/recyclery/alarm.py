@@ -1,0 +1,178 @@
+"""Looks at how things are every few seconds, beside the tick, and has people told of what changed.
+
+What stands is kept in the runtime folder: a governor that is started again neither tells it anew nor forgets to
+tell that it is well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from recyclery.act.webhook import Messenger
+from recyclery.config.secrets import read_webhook
+from recyclery.config.settings import Settings
+from recyclery.decide.alerts import (
+    KINDS,
+    PoolVitals,
+    Standing,
+    Topic,
+    Vitals,
+    find_conditions,
+    follow_alerts,
+)
+from recyclery.heartbeat import tell_state
+from recyclery.observe.depths import read_depths
+from recyclery.observe.snapshot import Snapshot
+from recyclery.tallies import NO_TASKS, minus
+from recyclery_worker.link import TaskTally
+
+if TYPE_CHECKING:
+    from recyclery.governor import Governor
+
+EVERY_SECONDS = 5.0
+# PID 1 gives the governor three seconds to leave, two of which may be needed for sessions on a Grid.
+LAST_WORDS_SECONDS = 0.8
+
+log = logging.getLogger("recyclery")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What has been counted until one moment."""
+
+    at: float
+    tasks: Mapping[str, TaskTally]
+    restarts: Mapping[str, int]
+    oom_kills: int
+    parked: int
+
+
+class Alarm:
+    """What stands now, and what was counted within the window. Without an address nothing is looked at."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+        webhook = read_webhook(environment, settings.alerts.format)
+        self._messenger = (
+            None if webhook is None else Messenger(webhook, settings.alerts.format, os.uname().nodename)
+        )
+        self._path = settings.runtime_dir / "alerts.json"
+        self._standing = load_standing(self._path)
+        self._window: deque[Counts] = deque()
+
+    @property
+    def dropped(self) -> int:
+        """Messages that nobody took."""
+        return 0 if self._messenger is None else self._messenger.dropped
+
+    def count_firing(self) -> dict[str, int]:
+        """Return how many alerts of each kind stand; nothing where none is sent."""
+        if self._messenger is None:
+            return {}
+        firing = [topic.kind for topic, stands in self._standing.items() if stands.firing]
+        return {kind: firing.count(kind) for kind in KINDS}
+
+    async def watch(self, governor: Governor) -> None:
+        """Look again and again, until cancelled."""
+        if self._messenger is None:
+            return
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            if governor.snapshot is None:
+                continue
+            try:
+                settings, snapshot = governor.settings, governor.snapshot
+                depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, governor.broker)
+                self.look(settings, snapshot, count(governor, snapshot), depths)
+            except Exception:  # whatever is wrong with the alerts, the governor goes on
+                log.exception("alerts")
+
+    def look(
+        self, settings: Settings, snapshot: Snapshot, counts: Counts, depths: Mapping[str, int | None]
+    ) -> None:
+        """Look once; what is to be told is on its way then."""
+        if not self._window:
+            # All but the kernel's count began with this governor.
+            self._window.append(replace(counts, tasks={}, restarts={}))
+        self._window.append(counts)
+        while counts.at - self._window[0].at > settings.alerts.window_seconds:
+            self._window.popleft()
+        vitals = describe(settings, snapshot, depths, oldest=self._window[0], newest=counts)
+        before = self._standing
+        self._standing, alerts = follow_alerts(before, find_conditions(vitals, settings.alerts), vitals.at)
+        for alert in alerts:
+            state = "alert" if alert.firing else "well again"
+            log.info("%s: %s: %s", state, " ".join(filter(None, alert.topic)), alert.text)
+            if self._messenger is not None:
+                self._messenger.send(alert)
+        if alerts:
+            self._store()
+
+    async def finish(self) -> None:
+        """Let what is on its way arrive, for a moment."""
+        if self._messenger is not None:
+            await asyncio.to_thread(self._messenger.finish, LAST_WORDS_SECONDS)
+
+    def _store(self) -> None:
+        firing = [topic for topic, stands in self._standing.items() if stands.firing]
+        try:
+            self._path.write_bytes(msgspec.json.encode(firing))
+        except OSError as error:
+            log.warning("%s: %s; a restart would tell of these alerts anew", self._path, error.strerror)
+
+
+def load_standing(path: Path) -> dict[Topic, Standing]:
+    """Return what a governor before this one left standing; nothing where that cannot be read."""
+    try:
+        topics = msgspec.json.decode(path.read_bytes(), type=list[Topic])
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return {topic: Standing(firing=True, turning=None) for topic in topics}
+
+
+def count(governor: Governor, snapshot: Snapshot) -> Counts:
+    """Return what was counted until this snapshot."""
+    return Counts(
+        at=snapshot.at,
+        tasks=dict(governor.tallies.tasks),
+        restarts=dict(governor.tallies.restarts),
+        oom_kills=snapshot.container.oom_kills,
+        parked=governor.ledger.counters.parked,
+    )
+
+
+def describe(
+    settings: Settings,
+    snapshot: Snapshot,
+    depths: Mapping[str, int | None],
+    *,
+    oldest: Counts,
+    newest: Counts,
+) -> Vitals:
+    """Return how all is, with what was counted between the two."""
+    states = {view.name: tell_state(view) for view in snapshot.pools}
+    return Vitals(
+        at=newest.at,
+        floor_bytes=snapshot.container.floor_bytes,
+        limit_bytes=snapshot.container.limit_bytes,
+        recent_oom_kills=newest.oom_kills - oldest.oom_kills,
+        parked=newest.parked,
+        pools=tuple(
+            PoolVitals(
+                name=pool.name,
+                state=states.get(pool.name, "stopped"),
+                queue_depth=depths.get(pool.name),
+                recent=minus(newest.tasks.get(pool.name, NO_TASKS), oldest.tasks.get(pool.name, NO_TASKS)),
+                recent_restarts=newest.restarts.get(pool.name, 0) - oldest.restarts.get(pool.name, 0),
+            )
+            for pool in settings.pools
+        ),
+    )

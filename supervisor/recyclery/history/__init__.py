@@ -1,0 +1,1 @@
+"""What was measured and done, kept in `history.db`: written beside the tick, read while it is written."""

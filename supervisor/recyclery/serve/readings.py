@@ -1,0 +1,64 @@
+"""Everything that the metrics tell, at one moment, gathered from the governor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recyclery.config.settings import Settings
+from recyclery.counters import Counters
+from recyclery.decide.browsers import Census, count_kinds
+from recyclery.observe.depths import read_depths
+from recyclery.observe.processes import read_pss
+from recyclery.observe.snapshot import Snapshot
+from recyclery.serve.document import read_cpu_seconds
+from recyclery.tallies import Tallies
+from recyclery_worker.link import now
+
+if TYPE_CHECKING:
+    from recyclery.governor import Governor
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One moment. `at` is the boot's clock, as the snapshot's."""
+
+    at: float
+    settings: Settings
+    snapshot: Snapshot
+    census: Census
+    counters: Counters
+    tallies: Tallies
+    depths: Mapping[str, int | None]
+    """Tasks that wait for each pool; None where that is not known."""
+    governor_bytes: int
+    governor_cpu_seconds: float
+    alerts_firing: Mapping[str, int]
+    """How many alerts of each kind stand."""
+    alerts_dropped: int
+    """Messages that nobody took."""
+
+
+async def read_now(governor: Governor) -> Readings:
+    """Gather; what asks others is done in a thread. Raises LookupError before the first look."""
+    snapshot, settings = governor.snapshot, governor.settings
+    if snapshot is None:
+        raise LookupError("the governor has not looked yet")
+    depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, governor.broker)
+    governor_bytes = await asyncio.to_thread(read_pss, os.getpid())
+    return Readings(
+        at=now(),
+        settings=settings,
+        snapshot=snapshot,
+        census=count_kinds(snapshot, governor.ledger.silences, settings.browsers),
+        counters=governor.ledger.counters,
+        tallies=governor.tallies,
+        depths=depths,
+        governor_bytes=governor_bytes,
+        governor_cpu_seconds=read_cpu_seconds(),
+        alerts_firing=governor.alarm.count_firing(),
+        alerts_dropped=governor.alarm.dropped,
+    )
