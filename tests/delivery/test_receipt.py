@@ -271,7 +271,12 @@ def test_a_worker_at_an_empty_queue_asks_for_nothing_and_is_woken(
     worker: Worker, client: redis.Redis, generation: Generation, hub: Any
 ) -> None:
     looks = threading.Event()
-    wake = worker.channel.wake = Wake(worker.channel.pool, hub, looks.set)
+    # Asked while the worker was starting.
+    worker.receive()
+    worker.send("first")
+    worker.receive()
+    wake = Wake(worker.channel.pool, hub, looks.set)
+    worker.channel.be_woken_by(wake)
     try:
         worker.receive()
         worker.ask()
@@ -282,13 +287,14 @@ def test_a_worker_at_an_empty_queue_asks_for_nothing_and_is_woken(
         wake._on_readable()
         assert looks.is_set()
         worker.channel.look_again()
-        assert worker.receive() == ["a"]
+        assert worker.receive() == ["first", "a"]
     finally:
         wake.close()
 
 
 def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, hub: Any) -> None:
-    wake = worker.channel.wake = Wake(worker.channel.pool, hub, worker.channel.look_again)
+    wake = Wake(worker.channel.pool, hub, worker.channel.look_again)
+    worker.channel.be_woken_by(wake)
     try:
         worker.ask()
         assert select([worker.channel.client.connection._sock], [], [], 10)[0]
@@ -302,7 +308,8 @@ def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, hu
 
 
 def test_a_queue_that_is_added_is_asked_for_at_once(worker: Worker, hub: Any) -> None:
-    wake = worker.channel.wake = Wake(worker.channel.pool, hub, worker.channel.look_again)
+    wake = Wake(worker.channel.pool, hub, worker.channel.look_again)
+    worker.channel.be_woken_by(wake)
     try:
         worker.receive()
         more: Any = Consumer(

@@ -164,6 +164,12 @@ class OneStep:
             # As long as this is set kombu asks for nothing; no answer is due that could be late.
             self._asks, self._in_poll, self._brpop_sent_at = "", self.client.connection, None
 
+    def be_woken_by(self: Any, wake: Wake | None) -> None:
+        """Wait for another's word from now on, or for none."""
+        self.wake = wake
+        # It is to follow the connection that there may be already.
+        self._script_on = None
+
     def look_again(self: Any) -> None:
         """Ask once more: a queue has changed."""
         self._woken = True

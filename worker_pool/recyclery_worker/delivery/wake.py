@@ -82,10 +82,10 @@ class WakeStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Have the channel that tasks come by be woken, where the worker's loop can be."""
         channel = parent.task_consumer.channel
-        if parent.hub is None or not hasattr(channel, "look_again"):
+        if parent.hub is None or not hasattr(channel, "be_woken_by"):
             return
         try:
-            channel.wake = Wake(channel.pool, parent.hub, channel.look_again)
+            channel.be_woken_by(Wake(channel.pool, parent.hub, channel.look_again))
         except ResponseError as error:
             say_waits_plainly(error)
 
@@ -94,7 +94,7 @@ class WakeStep(bootsteps.StartStopStep):
         channel: Any = getattr(parent.task_consumer, "channel", None)
         wake = getattr(channel, "wake", None)
         if wake is not None:
-            channel.wake = None
+            channel.be_woken_by(None)
             wake.close()
 
 
