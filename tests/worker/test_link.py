@@ -5,9 +5,11 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
+from celery.result import AsyncResult
 
 from recyclery_worker import link
 from support.redis_server import empty
@@ -124,21 +126,21 @@ def test_children_to_come_get_the_new_limit(slow: Supervised, sender: Celery) ->
     assert ask(slow, link.SetMaxTasks(max_tasks=10)) == link.Done()
 
 
-def begun(sender: Celery, gate: Path) -> bool:
-    """Send a task that opens its gate by itself, and tell whether it begins within half a second."""
+def send_nap(sender: Celery, gate: Path) -> AsyncResult[Any]:
+    """Send a task that ends at once."""
     gate.touch()
-    result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
-    time.sleep(0.5)  # Nothing must happen: there is no state to wait for.
-    return result.ready()
+    return sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
 
 
 def test_a_worker_on_hold_takes_no_task_until_it_is_let_go(
     slow: Supervised, sender: Celery, tmp_path: Path
 ) -> None:
-    assert begun(sender, tmp_path / "before")
+    wait_for(send_nap(sender, tmp_path / "before").ready, "a task is done")
     assert ask(slow, link.Hold(seconds=30)) == link.Done()
     assert stat(slow).holding
-    assert not begun(sender, tmp_path / "during")
+    during = send_nap(sender, tmp_path / "during")
+    time.sleep(0.5)  # Nothing must happen: there is no state to wait for.
+    assert not during.ready()
     assert ask(slow, link.Hold(seconds=0)) == link.Done()
     assert not stat(slow).holding
     wait_for(Path(f"{tmp_path / 'during'}.begun").exists, "it is taken")
