@@ -143,7 +143,7 @@ def settle(stage: Stage, cgroup: MemoryCgroup, before: State) -> State:
         gather(stage, f"end{attempt}")
         after = observe(stage, cgroup, before.entries)
         say_state("after", after)
-        if after.own <= before.own:
+        if len(after.own) <= len(before.own):
             break
     return after
 
@@ -221,7 +221,9 @@ def finish(plan: list[Session], seed: int, ended: Ended) -> int:
         "wrong": ended.wrong,
         "left": count_kinds(left),
         "processes left": Counter(ended.after.foreign),
-        "processes of ours": [ended.before.own, ended.after.own],
+        "processes of ours, MiB": [
+            [round(pss / MIB) for pss in state.own] for state in (ended.before, ended.after)
+        ],
         "floor bytes": [ended.before.floor_bytes, ended.after.floor_bytes],
         "peak bytes": ended.peak_bytes,
     }

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.browsers_meters import list_entries
+from benchmarks.browsers_meters import list_entries, pss_bytes
 from benchmarks.browsers_stage import Stage
 from recyclery.demo.cgroups import MemoryCgroup
 from recyclery.demo.processes import descendants
@@ -21,11 +21,15 @@ STATIC_NAMES = ("python", "recyclery", "celery")
 
 @dataclass(frozen=True)
 class State:
-    """What is in the cage between two sessions: `own` are the supervisor's and the workers' processes."""
+    """What is in the cage between two sessions: `own` are the supervisor's and the workers' processes.
+
+    By pid that is the governor, the worker's main process, its children; PID 1 is not among them.
+    """
 
     floor_bytes: int
     entries: frozenset[Path]
-    own: int
+    own: tuple[int, ...]
+    """The PSS of each in bytes."""
     foreign: tuple[str, ...]
     defunct: int
 
@@ -52,12 +56,13 @@ def reclaim(cgroup: MemoryCgroup) -> None:
 def look(stage: Stage, cgroup: MemoryCgroup) -> State:
     """Look once."""
     inside = descendants(stage.cage.pid)
-    alive = [process.name for process in inside if not process.is_defunct]
-    foreign = sorted(name for name in alive if not name.startswith(STATIC_NAMES))
+    alive = [process for process in inside if not process.is_defunct]
+    foreign = sorted(process.name for process in alive if not process.name.startswith(STATIC_NAMES))
+    own = sorted(process.pid for process in alive if process.name.startswith(STATIC_NAMES))
     return State(
         floor_bytes=cgroup.floor_bytes(),
         entries=frozenset(list_entries([stage.temporary, stage.shared_memory])),
-        own=len(alive) - len(foreign),
+        own=tuple(pss_bytes([pid]) for pid in own),
         foreign=tuple(foreign),
         defunct=sum(process.is_defunct for process in inside),
     )
@@ -66,7 +71,7 @@ def look(stage: Stage, cgroup: MemoryCgroup) -> State:
 def say_state(when: str, state: State) -> None:
     """Tell what was seen."""
     print(
-        f"{when}: floor {format_bytes(state.floor_bytes)}, {state.own} processes of ours, "
+        f"{when}: floor {format_bytes(state.floor_bytes)}, {len(state.own)} processes of ours, "
         f"{len(state.foreign)} of sessions, "
         f"{state.defunct} defunct, {len(state.entries)} files",
         flush=True,
