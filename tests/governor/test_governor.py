@@ -132,7 +132,7 @@ def test_status_tells_pools_children_queues_and_what_the_governor_costs(
 ) -> None:
     wait_for(lambda: slow.status()["pools"]["slow"]["state"] == "running", "the governor has heard of it")
     status = slow.status()
-    assert set(status) == {"container", "pools", "browsers", "tasks", "governor"}
+    assert set(status) == {"container", "pools", "browsers", "tasks", "governor", "recent"}
     pool = status["pools"]["slow"]
     assert (pool["state"], pool["node"], pool["queue_depth"]) == ("running", f"slow@{os.uname().nodename}", 0)
     (child,) = pool["children"]
