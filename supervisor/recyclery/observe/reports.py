@@ -92,8 +92,20 @@ def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat:
     """Mend what no datagram told: the worker has the result of a task, or knows of one that was begun."""
     for child in stat.children:
         owner = owners.get(child.pid)
-        before = states.get(owner) if owner is not None else None
-        if owner is None or before is None or stat.sent - before.heard < SETTLED_SECONDS:
+        if owner is None:
+            continue
+        before = states.get(owner)
+        if before is None:
+            # A governor that comes anew has heard nothing of a task that runs, nor when it began.
+            if child.task_id is not None:
+                states[owner] = ChildState(
+                    tasks_done=child.tasks_done,
+                    task_id=child.task_id,
+                    task_name=child.task_name,
+                    heard=stat.sent,
+                )
+            continue
+        if stat.sent - before.heard < SETTLED_SECONDS:
             continue
         if child.task_id is not None and before.task_id is None:
             states[owner] = replace(
