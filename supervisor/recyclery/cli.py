@@ -70,6 +70,10 @@ def add_asking(commands: Commands) -> None:
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     status.set_defaults(command=status_command)
 
+    top = commands.add_parser("top", help="the same live in a terminal, with keys to recycle and to reap")
+    top.add_argument("--once", action="store_true", help="print one plain frame, as without a terminal")
+    top.set_defaults(command=top_command)
+
     health = commands.add_parser("health", help="exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
     health.set_defaults(command=health_command)
 
@@ -153,6 +157,13 @@ def status_command(args: argparse.Namespace) -> int:
     from recyclery.report.status import print_status  # noqa: PLC0415
 
     return print_status(as_json=args.json)
+
+
+def top_command(args: argparse.Namespace) -> int:
+    """`recyclery top`."""
+    from recyclery.top.command import show  # noqa: PLC0415
+
+    return show(once=args.once)
 
 
 def reap_command(args: argparse.Namespace) -> int:

@@ -28,6 +28,9 @@ def list_commands(governor: Governor) -> Mapping[str, Handler]:
     async def status(_: Command) -> Status:
         return await governor.status()
 
+    async def glance(_: Command) -> Status:
+        return await governor.glance()
+
     async def change(command: Command) -> Done | Problem:
         return change_values(governor, command)
 
@@ -40,7 +43,14 @@ def list_commands(governor: Governor) -> Mapping[str, Handler]:
     async def recycling(command: Command) -> Recycling | Problem:
         return follow_recycling(governor, command.table)
 
-    return {"status": status, "set": change, "reap": reap, "recycle": recycle, "recycling": recycling}
+    return {
+        "status": status,
+        "glance": glance,
+        "set": change,
+        "reap": reap,
+        "recycle": recycle,
+        "recycling": recycling,
+    }
 
 
 def change_values(governor: Governor, command: Command) -> Done | Problem:

@@ -32,6 +32,7 @@ from recyclery.ledger import Ledger
 from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Snapshot
+from recyclery.recent import Recent
 
 log = logging.getLogger("recyclery")
 
@@ -48,6 +49,7 @@ class Deeds:
         *,
         ledger: Ledger,
         recorder: Recorder,
+        recent: Recent,
         hearsay: Hearsay,
         observer: Observer,
         wake: Callable[[], None],
@@ -55,6 +57,7 @@ class Deeds:
         self._runtime_dir = runtime_dir
         self._ledger = ledger
         self._recorder = recorder
+        self._recent = recent
         self._hearsay = hearsay
         self._observer = observer
         self._wake = wake
@@ -82,6 +85,8 @@ class Deeds:
         # What goes well of itself, and often, is of no interest to a person.
         worth = self._ledger.is_news(action, snapshot.at) and not isinstance(action, Collect | Clean)
         log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
+        if worth or not outcome.done:
+            self._recent.note(snapshot.at, outcome.line, done=outcome.done)
         self._ledger.note(action, outcome, snapshot.at)
         self._recorder.note(action, outcome, snapshot)
         if outcome.done:

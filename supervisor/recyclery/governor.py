@@ -34,11 +34,12 @@ from recyclery.observe.deaths import Deaths, worth_watching
 from recyclery.observe.engine import read_events
 from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
-from recyclery.observe.processes import Markers
+from recyclery.observe.processes import Markers, read_pss
 from recyclery.observe.reports import bind_reports
 from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.recent import Recent
 from recyclery.serve.control import control_socket, serve_control
-from recyclery.serve.document import build_status
+from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Status
 from recyclery.tallies import Tallies
 from recyclery_worker.link import governor_socket, now
@@ -60,6 +61,7 @@ class Governor:
         self.settings = settings
         self.snapshot: Snapshot | None = None
         self.ledger = Ledger()
+        self.recent = Recent()
         self.tallies = Tallies(since=now())
         self.alarm = Alarm(settings)
         self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
@@ -80,6 +82,7 @@ class Governor:
             settings.runtime_dir,
             ledger=self.ledger,
             recorder=self.recorder,
+            recent=self.recent,
             hearsay=self.hearsay,
             observer=self._observer,
             wake=self.wake,
@@ -139,6 +142,7 @@ class Governor:
         self._sweeper.begin(snapshot.at)
         for line in self.ledger.begin(snapshot, self.hearsay.workers.stats, self.settings):
             log.info("%s", line)
+            self.recent.note(snapshot.at, line)
         self.tallies.take_in(snapshot, self.hearsay.workers.stats.values(), self.ledger.counters.recycles)
         self.learning.take_in(snapshot)
         self.hearsay.forget(self._children, snapshot.at)
@@ -183,6 +187,13 @@ class Governor:
 
     async def status(self) -> Status:
         """Return the status document; the dear readings are made in a thread."""
+        return await self._describe(read_pss)
+
+    async def glance(self) -> Status:
+        """Return the status document without what is too dear for every second."""
+        return await self._describe(leave_unread)
+
+    async def _describe(self, pss_of: ReadPss) -> Status:
         while self.snapshot is None:
             # The first look is under way.
             await asyncio.sleep(LEAST_GAP_SECONDS)
@@ -192,7 +203,9 @@ class Governor:
             self.snapshot,
             dict(self.hearsay.workers.stats),
             self.ledger,
-            self.broker,
+            recent=self.recent,
+            broker=self.broker,
+            pss_of=pss_of,
         )
 
     def _reread(self) -> None:

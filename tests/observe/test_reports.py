@@ -53,6 +53,25 @@ def test_a_start_that_was_not_told_is_learned_from_the_worker() -> None:
     assert (states[CHILD].task_id, states[CHILD].last_task_ended) == ("b", 1)
 
 
+def test_a_task_that_began_before_this_governor_is_learned_from_the_worker_but_not_for_how_long_it_runs() -> (
+    None
+):
+    states: dict[Owner, ChildState] = {}
+    hear_worker(states, {20: CHILD}, worker(sent=5, done=3, task="a"))
+    assert states[CHILD] == ChildState(tasks_done=3, task_id="a", task_name="a", heard=5)
+
+
+def test_a_task_began_when_it_was_first_told_of() -> None:
+    states: dict[Owner, ChildState] = {}
+    hear_report(states, report(sent=1, task="a"))
+    hear_report(states, report(sent=2, task="a"))
+    assert states[CHILD].task_started == 1
+    hear_report(states, report(sent=3, done=1, task="b"))
+    assert states[CHILD].task_started == 3
+    hear_report(states, report(sent=4, done=2, ended=4))
+    assert states[CHILD].task_started is None
+
+
 def test_a_task_that_the_worker_still_sees_running_is_left_alone() -> None:
     states: dict[Owner, ChildState] = {}
     hear_report(states, report(sent=1, done=1, task="b", ended=0.5))

@@ -154,6 +154,7 @@ def make_child(owner: Owner, processes: tuple[Process, ...], slot: str, state: C
         tasks_done=state.tasks_done,
         task_id=state.task_id,
         task_name=state.task_name,
+        task_started=state.task_started,
         first_task_started=state.first_task_started,
         last_task_ended=state.last_task_ended,
         idle_bytes=state.idle_bytes,

@@ -26,6 +26,7 @@ class ChildState:
     tasks_done: int = 0
     task_id: str | None = None
     task_name: str | None = None
+    task_started: float | None = None
     first_task_started: float | None = None
     last_task_ended: float | None = None
     heard: float = 0.0
@@ -69,6 +70,7 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         tasks_done=report.tasks_done,
         task_id=report.task_id,
         task_name=report.task_name,
+        task_started=find_task_start(before, report.task_id, report.sent),
         first_task_started=report.first_task_started,
         last_task_ended=report.last_task_ended,
         heard=report.sent,
@@ -79,21 +81,47 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
     return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
 
 
+def find_task_start(before: ChildState, task_id: str | None, told: float) -> float | None:
+    """Return when a child's task started: as it was first told of; None without a task."""
+    if task_id is None:
+        return None
+    return before.task_started if task_id == before.task_id else told
+
+
 def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
     """Mend what no datagram told: the worker has the result of a task, or knows of one that was begun."""
     for child in stat.children:
         owner = owners.get(child.pid)
-        before = states.get(owner) if owner is not None else None
-        if owner is None or before is None or stat.sent - before.heard < SETTLED_SECONDS:
+        if owner is None:
+            continue
+        before = states.get(owner)
+        if before is None:
+            # A governor that comes anew has heard nothing of a task that runs, nor when it began.
+            if child.task_id is not None:
+                states[owner] = ChildState(
+                    tasks_done=child.tasks_done,
+                    task_id=child.task_id,
+                    task_name=child.task_name,
+                    heard=stat.sent,
+                )
+            continue
+        if stat.sent - before.heard < SETTLED_SECONDS:
             continue
         if child.task_id is not None and before.task_id is None:
-            states[owner] = replace(before, task_id=child.task_id, task_name=child.task_name, heard=stat.sent)
+            states[owner] = replace(
+                before,
+                task_id=child.task_id,
+                task_name=child.task_name,
+                task_started=stat.sent,
+                heard=stat.sent,
+            )
         elif child.task_id is None and before.task_id is not None and child.tasks_done > before.tasks_done:
             states[owner] = replace(
                 before,
                 tasks_done=child.tasks_done,
                 task_id=None,
                 task_name=None,
+                task_started=None,
                 last_task_ended=stat.sent - SETTLED_SECONDS,
                 heard=stat.sent,
             )

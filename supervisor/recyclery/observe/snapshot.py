@@ -97,6 +97,8 @@ class Child:
     tasks_done: int = 0
     task_id: str | None = None
     task_name: str | None = None
+    task_started: float | None = None
+    """When its task began, or was first heard of; None for one that began before this governor."""
     first_task_started: float | None = None
     last_task_ended: float | None = None
     slot: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,40 @@ LOOK_EVERY_SECONDS = 0.3
 GOVERNOR_AWAY_SECONDS = 60.0
 
 
+class NotReplaced(Exception):
+    """The old worker goes on; the message says why."""
+
+
 def recycle(pool: str) -> int:
     """Replace a pool's worker, saying what happens; return 0 once the new one takes tasks, else 1."""
-    directory = find_runtime_dir(os.environ)
     try:
-        before = ask_governor(directory, "recycle", table=pool)
-    except (NoSupervisor, Declined) as error:
+        for line in replace_worker(find_runtime_dir(os.environ), pool):
+            print(line, flush=True)
+    except (NoSupervisor, Declined, NotReplaced) as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return 1
-    print(f"{pool}: replacing {before['slot']} (pid {before['pid']})", flush=True)
+    return 0
+
+
+def replace_worker(directory: Path, pool: str) -> Iterator[str]:
+    """Replace a pool's worker, yielding in words what happens until the new one takes tasks.
+
+    Raises NoSupervisor, Declined or NotReplaced.
+    """
+    before = ask_governor(directory, "recycle", table=pool)
+    yield f"{pool}: replacing {before['slot']} (pid {before['pid']})"
     said = ""
     while True:
         time.sleep(LOOK_EVERY_SECONDS)
-        try:
-            now = ask_patiently(directory, pool)
-        except (NoSupervisor, Declined) as error:
-            print(f"recyclery: {error}", file=sys.stderr)
-            return 1
+        now = ask_patiently(directory, pool)
         if now["waits_for"] != said:
             said = now["waits_for"]
-            print(f"{pool}: {said}", flush=True)
+            yield f"{pool}: {said}"
         if now["state"] == "running" and now["pid"] != before["pid"]:
-            return 0
+            return
         if not now["going_on"]:
             reason = now["failure"] or f"{now['slot']} is {now['state']}; the supervisor's log says more"
-            print(f"recyclery: {pool} was not replaced: {reason}", file=sys.stderr)
-            return 1
+            raise NotReplaced(f"{pool} was not replaced: {reason}")
 
 
 def ask_patiently(directory: Path, pool: str) -> dict[str, Any]:

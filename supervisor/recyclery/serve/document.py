@@ -1,25 +1,30 @@
-"""Builds the status document from the last snapshot; reads PSS and queue depths, so not on the loop."""
+"""Builds the status document from the last snapshot; reads PSS and queue depths, so not on the loop.
+
+PSS takes the kernel 2 ms for each process of a browser. Who looks every second gets a glance, without it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import psutil
 
 from recyclery.config.settings import Browsers, Pool, Settings
 from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
+from recyclery.decide.budget import level_bytes
 from recyclery.decide.handoff import find_successor
 from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
 from recyclery.observe.depths import read_depths
-from recyclery.observe.processes import read_pss
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
+from recyclery.recent import Recent
 from recyclery.serve.status import (
     BrowserStatus,
     ChildStatus,
     ContainerStatus,
+    Event,
     GovernorStatus,
     PoolStatus,
     Status,
@@ -28,15 +33,26 @@ from recyclery.serve.status import (
 )
 from recyclery_worker.link import WorkerStat
 
+# Returns a process's PSS by its pid.
+ReadPss = Callable[[int], int]
+
+
+def leave_unread(_: int) -> int:
+    """Return 0 for a process's PSS, which nobody asked for."""
+    return 0
+
 
 def build_status(
     settings: Settings,
     snapshot: Snapshot,
     stats: Mapping[str, WorkerStat],
     ledger: Ledger,
+    *,
+    recent: Recent,
     broker: Broker,
+    pss_of: ReadPss,
 ) -> Status:
-    """Return the whole document."""
+    """Return the whole document; with `leave_unread` for `pss_of`, a glance."""
     views = {view.name: view for view in snapshot.pools}
     depths = read_depths(settings.pools, snapshot, broker)
     container = snapshot.container
@@ -50,6 +66,9 @@ def build_status(
             unattributed_bytes=max(0, container.floor_bytes - held),
             oom_kills=container.oom_kills,
             source=container.source,
+            retire_bytes=level_bytes(snapshot, settings.memory.retire_percent),
+            high_bytes=level_bytes(snapshot, settings.memory.high_percent),
+            hard_bytes=level_bytes(snapshot, settings.memory.hard_percent),
         ),
         pools={
             pool.name: build_pool(
@@ -59,12 +78,17 @@ def build_status(
                 snapshot=snapshot,
                 counters=ledger.counters,
                 depth=depths.get(pool.name),
+                pss_of=pss_of,
             )
             for pool in settings.pools
         },
         browsers=build_browsers(snapshot, ledger, settings.browsers),
         tasks=TaskStatus(reclaimed=ledger.counters.reclaimed, parked=ledger.counters.parked),
-        governor=read_governor(),
+        governor=read_governor(pss_of),
+        recent=[
+            Event(round(max(0.0, snapshot.at - happening.at), 1), happening.text, happening.done)
+            for happening in recent.newest_first()
+        ],
     )
 
 
@@ -76,6 +100,7 @@ def build_pool(
     snapshot: Snapshot,
     counters: Counters,
     depth: int | None,
+    pss_of: ReadPss,
 ) -> PoolStatus:
     """Return one pool's part."""
     stat = stats.get(view.slot) if view is not None else None
@@ -89,13 +114,16 @@ def build_pool(
         concurrency=stat.concurrency if stat else pool.concurrency,
         max_tasks_per_child=(stat.max_tasks_per_child if stat else None) or pool.max_tasks_per_child,
         children=[
-            build_child(child, snapshot.at) for child in snapshot.children if child.owner.pool == pool.name
+            build_child(child, snapshot.at, pss_of)
+            for child in snapshot.children
+            if child.owner.pool == pool.name
         ],
         recycles=dict(counters.recycles.get(pool.name, {})),
         queue_depth=depth,
         slot=view.slot if view else pool.name,
         successor=build_worker(successor, snapshot) if successor is not None else None,
         draining=[build_worker(other, snapshot) for other in beside],
+        holding=bool(view and view.holding),
     )
 
 
@@ -114,12 +142,12 @@ def build_worker(view: PoolView, snapshot: Snapshot) -> WorkerStatus:
     )
 
 
-def build_child(child: Child, at: float) -> ChildStatus:
+def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
     """Return one child's part."""
     started = next(process.started for process in child.processes if process.pid == child.owner.pid)
     python = browser = other = 0
     for process in child.processes:
-        pss = read_pss(process.pid)
+        pss = pss_of(process.pid)
         if process.pid == child.owner.pid:
             python += pss
         elif process.is_browser:
@@ -135,6 +163,9 @@ def build_child(child: Child, at: float) -> ChildStatus:
         python_bytes=python,
         browser_bytes=browser,
         other_bytes=other,
+        tree_bytes=child.tree_bytes,
+        tree_browser_bytes=sum(process.anon_bytes for process in child.processes if process.is_browser),
+        task_seconds=round(max(0.0, at - child.task_started), 1) if child.task_started is not None else None,
     )
 
 
@@ -155,9 +186,9 @@ def build_browsers(snapshot: Snapshot, ledger: Ledger, settings: Browsers) -> Br
     )
 
 
-def read_governor() -> GovernorStatus:
+def read_governor(pss_of: ReadPss) -> GovernorStatus:
     """Return what this very process costs."""
-    return GovernorStatus(pss_bytes=read_pss(os.getpid()), cpu_seconds=read_cpu_seconds())
+    return GovernorStatus(pss_bytes=pss_of(os.getpid()), cpu_seconds=read_cpu_seconds())
 
 
 def read_cpu_seconds() -> float:

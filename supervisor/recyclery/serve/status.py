@@ -6,7 +6,10 @@ import msgspec
 
 
 class ContainerStatus(msgspec.Struct):
-    """Memory of the container in bytes; `source` says where it was read."""
+    """Memory of the container in bytes; `source` says where it was read.
+
+    Above `retire_bytes`, `high_bytes` and `hard_bytes` the floor must not come: the levels of the settings.
+    """
 
     limit_bytes: int
     usage_bytes: int
@@ -15,10 +18,17 @@ class ContainerStatus(msgspec.Struct):
     unattributed_bytes: int
     oom_kills: int
     source: str
+    retire_bytes: int
+    high_bytes: int
+    hard_bytes: int
 
 
 class ChildStatus(msgspec.Struct):
-    """One pool child; `pss_bytes` is of its whole tree, and the sum of the three after `task`."""
+    """One pool child; `pss_bytes` is of its whole tree, and the sum of the three after `task`.
+
+    PSS is dear to read: all four are 0 in a glance. `tree_bytes` is what is decided on, RssAnon + RssShmem, and
+    `tree_browser_bytes` the browsers' part of it. `task_seconds` is how long the task has run, where known.
+    """
 
     pid: int
     tasks_done: int
@@ -28,6 +38,9 @@ class ChildStatus(msgspec.Struct):
     python_bytes: int
     browser_bytes: int
     other_bytes: int
+    tree_bytes: int
+    tree_browser_bytes: int
+    task_seconds: float | None
 
 
 class WorkerStatus(msgspec.Struct):
@@ -43,7 +56,8 @@ class PoolStatus(msgspec.Struct):
     """One pool; `queue_depth` is null where it is not known.
 
     `node`, `pid` and `slot` are those of the worker that takes its tasks. Its `children` are also those of
-    `successor`, which starts to take over, and of former workers, which are `draining`.
+    `successor`, which starts to take over, and of former workers, which are `draining`. One that is `holding`
+    was told to take no tasks for now.
     """
 
     state: str
@@ -58,6 +72,7 @@ class PoolStatus(msgspec.Struct):
     slot: str
     successor: WorkerStatus | None
     draining: list[WorkerStatus]
+    holding: bool
 
 
 class BrowserStatus(msgspec.Struct):
@@ -88,17 +103,26 @@ class TaskStatus(msgspec.Struct):
 
 
 class GovernorStatus(msgspec.Struct):
-    """What the governor itself costs."""
+    """What the governor itself costs; `pss_bytes` is 0 in a glance."""
 
     pss_bytes: int
     cpu_seconds: float
 
 
+class Event(msgspec.Struct):
+    """What was done, or has happened, with its reason, as the log has it; whether it did what it was for."""
+
+    age_seconds: float
+    text: str
+    done: bool
+
+
 class Status(msgspec.Struct):
-    """Everything the governor knows now."""
+    """Everything the governor knows now; `recent` begins with the latest."""
 
     container: ContainerStatus
     pools: dict[str, PoolStatus]
     browsers: BrowserStatus
     tasks: TaskStatus
     governor: GovernorStatus
+    recent: list[Event]

@@ -1,0 +1,100 @@
+"""What keys and news do."""
+
+import pytest
+
+from recyclery.top.keys import Key, read_keys
+from recyclery.top.text import format_age
+from recyclery.top.view import Quit, Reap, Recycle, Seen, Suspend, View, hear, press, press_all
+from support.statuses import pool, status
+
+VIEW = hear(View(), Seen(status()), 1)
+
+
+def after(*typed: bytes, view: View = VIEW) -> View:
+    for keys in typed:
+        view, _ = press_all(view, read_keys(keys))
+    return view
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        (b"q", [Key.QUIT]),
+        (b"\x03", [Key.INTERRUPT]),
+        (b"\x1b[A\x1b[B", [Key.UP, Key.DOWN]),
+        (b"\x1bOA\x1bOB", [Key.UP, Key.DOWN]),
+        (b"kjrby?", [Key.UP, Key.DOWN, Key.RECYCLE, Key.REAP, Key.YES, Key.HELP]),
+        (b"\x1b[1;5q\x1b[5~\x1b", [Key.OTHER, Key.OTHER, Key.OTHER]),
+        (b"x\xff", [Key.OTHER, Key.OTHER]),
+    ],
+)
+def test_keys_are_told_from_the_sequences_that_terminals_send(typed: bytes, keys: list[Key]) -> None:
+    assert read_keys(typed) == keys
+
+
+def test_the_first_pool_is_chosen_until_another_is_and_no_further_than_the_last() -> None:
+    assert [after(*keys).chosen for keys in ((), (b"j",), (b"j", b"j"), (b"j", b"k"), (b"k",))] == [
+        "fast", "slow", "slow", "fast", "fast",
+    ]  # fmt: skip
+
+
+def test_the_choice_stays_as_long_as_its_pool_does() -> None:
+    chosen = after(b"j")
+    assert hear(chosen, Seen(status()), 2).chosen == "slow"
+    assert hear(chosen, Seen(status(pools={"fast": pool("fast")})), 2).chosen == "fast"
+
+
+@pytest.mark.parametrize(("key", "order"), [(b"r", Recycle("fast")), (b"b", Reap())])
+def test_an_order_is_given_only_after_a_yes(key: bytes, order: object) -> None:
+    asked, intents = press_all(VIEW, read_keys(key))
+    assert (asked.question, intents) == (order, [])
+    answered, intents = press_all(asked, read_keys(b"y"))
+    assert (answered.question, intents) == (None, [order])
+
+
+@pytest.mark.parametrize("key", [b"n", b"r", b"j", b"\r", b"\x1b", b"\x1b[A"])
+def test_whatever_is_not_a_yes_is_a_no(key: bytes) -> None:
+    view, intents = press_all(after(b"r"), read_keys(key))
+    assert (view, intents) == (VIEW, [])
+
+
+def test_a_yes_that_was_typed_before_the_question_could_be_read_is_none() -> None:
+    view, intents = press_all(VIEW, read_keys(b"ry"))
+    assert (view.question, intents) == (Recycle("fast"), [])
+
+
+def test_a_question_is_of_the_pool_that_was_chosen_then() -> None:
+    asked = hear(after(b"r"), Seen(status(pools={"slow": pool("slow")})), 2)
+    assert press(asked, Key.YES)[1] == Recycle("fast")
+
+
+def test_without_a_pool_nothing_can_be_recycled() -> None:
+    assert press(View(), Key.RECYCLE) == (View(), None)
+
+
+def test_one_can_leave_and_suspend_at_any_time() -> None:
+    for view in (View(), after(b"r")):
+        assert [press(view, key)[1] for key in (Key.QUIT, Key.INTERRUPT, Key.SUSPEND)] == [
+            Quit(), Quit(), Suspend(),
+        ]  # fmt: skip
+
+
+def test_oom_kills_are_news_only_since_somebody_looks() -> None:
+    view = hear(hear(View(), Seen(status(oom_kills=2)), 1), Seen(status(oom_kills=5)), 2)
+    assert view.oom_kills_before == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.9, "0s"),
+        (99, "99s"),
+        (100, "1m40s"),
+        (5999, "99m59s"),
+        (6000, "1h40m"),
+        (172799, "47h59m"),
+        (5e5, "5d18h"),
+    ],
+)
+def test_ages_are_short_and_readable(seconds: float, text: str) -> None:
+    assert format_age(seconds) == text
