@@ -1,6 +1,6 @@
 """handoff: a worker replaced again and again under a steady stream of tasks, beside a stop and a start.
 
-A worker counts as a consumer from its connection's first BRPOP on the queue to its last, by Redis's MONITOR.
+A worker is a consumer from its connection's first question for a message to its last, by Redis's MONITOR.
 Quiet windows as long as the replacements lie between those, in the same stream.
 """
 

@@ -13,13 +13,14 @@ from celery import Celery
 from benchmarks.handoff_app import app as stamp_app
 
 QUEUE = "high"
+ASKING = (b' "BRPOP" ', b' "EVALSHA" ')
 
 
 class Consumers:
-    """What Redis's MONITOR tells of BRPOP on the queue: for each connection its first and its last.
+    """What Redis's MONITOR tells of questions for messages: for each connection its first and its last.
 
-    A worker consumes from its connection's first BRPOP to its last; what of that last one is still waited for
-    is not counted. Times are Redis's.
+    A worker consumes from its first question, by our script or by BRPOP, to its last; what of that last one is
+    still waited for is not counted. Times are Redis's.
     """
 
     def __init__(self, port: int) -> None:
@@ -38,7 +39,7 @@ class Consumers:
         with self._link.makefile("rb") as lines:
             for line in lines:
                 # +1700000000.123456 [0 127.0.0.1:40000] "BRPOP" "high" ...
-                if b' "BRPOP" ' in line and queue in line:
+                if any(command in line for command in ASKING) and queue in line:
                     when, _, address = line[1:].split(b" ", 3)[:3]
                     first, _ = self.spans.get(address, (float(when), 0.0))
                     self.spans[address] = first, float(when)
