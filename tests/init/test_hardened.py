@@ -1,6 +1,7 @@
 """`recyclery run` as PID 1 on a read-only root, as nobody, without capabilities."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,9 +112,13 @@ def hardened(tmp_path: Path) -> Iterator[Hardened]:
             stderr=subprocess.STDOUT,
         ) as process,
     ):
+        running = Hardened(process, log)
         try:
-            yield Hardened(process, log)
+            yield running
         finally:
+            # By itself: it does not die with its parent any more, having become nobody.
+            if process.poll() is None:
+                os.kill(running.pid, signal.SIGKILL)
             process.kill()
 
 
