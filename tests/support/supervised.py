@@ -105,7 +105,8 @@ def supervised(
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))
     }
-    with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
+    # What runs in a namespace dies, and writes to the folder, until a moment after its wrapper has ended.
+    with tempfile.TemporaryDirectory(prefix="rcy-", ignore_cleanup_errors=bool(wrapper)) as runtime_dir:
         process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "recyclery", "run", *arguments],
             env={

@@ -126,7 +126,7 @@ def test_children_to_come_get_the_new_limit(slow: Supervised, sender: Celery) ->
     assert ask(slow, link.SetMaxTasks(max_tasks=10)) == link.Done()
 
 
-def send_nap(sender: Celery, gate: Path) -> AsyncResult[Any]:
+def send_nap(sender: Celery, gate: Path) -> "AsyncResult[Any]":
     """Send a task that ends at once."""
     gate.touch()
     return sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
