@@ -46,7 +46,7 @@ ASKED = 3
 
 def simulate(begin: int, end: int, every: int) -> Iterator[list[Record]]:
     """Yield what each minute brings, with readings every so many seconds."""
-    chance = random.Random(begin)  # noqa: S311
+    chance = random.Random(begin)  # noqa: S311 - repeatable on purpose
     owners = [Owner("slow" if child == 0 else "fast", 100 + child, begin) for child in range(4)]
     held = [60 * MIB] * 4
     places = [0] * 4

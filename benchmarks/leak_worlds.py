@@ -79,7 +79,7 @@ def live(
     browsers: bool = False,
 ) -> tuple[list[Run], dict[str, float]]:
     """Let a pool run each task so often, in random order; return the runs, and what each leaked per run."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
     order = [task for task in tasks for _ in range(runs_each)]
     chance.shuffle(order)
     left = dict.fromkeys((task.name for task in tasks), 0.0)

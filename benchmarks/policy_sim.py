@@ -101,7 +101,7 @@ def simulate(world: World, policy: Policy, pools: int, seed: int) -> Tally:
     """Run so many pools, each from nothing."""
     tally = Tally()
     for pool in range(pools):
-        chance = random.Random(f"{seed} {world.name} {pool}")  # noqa: S311
+        chance = random.Random(f"{seed} {world.name} {pool}")  # noqa: S311 - repeatable on purpose
         model = PoolModel()
         for number in range(POOL_LIFETIMES):
             script = [world.task(chance, place, number / POOL_LIFETIMES) for place in range(MOST_TASKS)]

@@ -159,7 +159,7 @@ class History:
             pool: (budget, most)
             for table in ("pool_minutes", "pool_samples")
             for pool, budget, most, _ in self._rows(
-                f"SELECT pool, budget_bytes, max_tasks, max(at) FROM {table} GROUP BY pool"  # noqa: S608
+                f"SELECT pool, budget_bytes, max_tasks, max(at) FROM {table} GROUP BY pool"  # noqa: S608  # our names
             )
         }
 

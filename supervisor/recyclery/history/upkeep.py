@@ -116,12 +116,12 @@ def drop_before(connection: sqlite3.Connection, table: str, time: str, before_ms
     while True:
         # The oldest rows are the first ones; a piece ends at the time of its last row.
         found = connection.execute(
-            f"SELECT max({time}) FROM (SELECT {time} FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT ?)",  # noqa: S608
+            f"SELECT max({time}) FROM (SELECT {time} FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT ?)",  # noqa: S608  # our names
             (before_ms, PIECE_ROWS),
         ).fetchone()[0]
         if found is None:
             return
-        connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (found,))  # noqa: S608
+        connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (found,))  # noqa: S608  # our names
 
 
 def shrink(connection: sqlite3.Connection, most_bytes: int) -> None:
@@ -129,12 +129,12 @@ def shrink(connection: sqlite3.Connection, most_bytes: int) -> None:
     for table, (time, _) in DATED.items():
         while used_bytes(connection) > most_bytes:
             found = connection.execute(
-                f"SELECT max({time}) FROM (SELECT {time} FROM {table} ORDER BY {time} LIMIT ?)",  # noqa: S608
+                f"SELECT max({time}) FROM (SELECT {time} FROM {table} ORDER BY {time} LIMIT ?)",  # noqa: S608  # our names
                 (PIECE_ROWS,),
             ).fetchone()[0]
             if found is None:
                 break
-            connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (found,))  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (found,))  # noqa: S608  # our names
 
 
 def drop_unnamed(connection: sqlite3.Connection, now_ms: int) -> None:
@@ -143,9 +143,9 @@ def drop_unnamed(connection: sqlite3.Connection, now_ms: int) -> None:
     if found is not None and now_ms - found[0] < HOUR_MS:
         return
     tables = ("runs", "child_minutes", "child_samples", "actions")
-    named = " UNION ".join(f"SELECT child FROM {table} WHERE child IS NOT NULL" for table in tables)  # noqa: S608
+    named = " UNION ".join(f"SELECT child FROM {table} WHERE child IS NOT NULL" for table in tables)  # noqa: S608  # our names
     connection.execute(
-        f"DELETE FROM children WHERE seen < ? AND id NOT IN ({named})",  # noqa: S608
+        f"DELETE FROM children WHERE seen < ? AND id NOT IN ({named})",  # noqa: S608  # our names
         (now_ms - HOUR_MS,),
     )
     connection.execute("INSERT OR REPLACE INTO progress VALUES ('children', ?)", (now_ms,))

@@ -41,6 +41,7 @@ class NoPlotly(Exception):
 def write_page(path: Path, history: History, report: LeakReport) -> None:
     """Write the page; raises NoPlotly, OSError."""
     try:
+        # Of an extra, and slow to import.
         from plotly.offline import get_plotlyjs  # noqa: PLC0415
     except ImportError:
         raise NoPlotly("the page needs plotly: pip install 'recyclery[report]'") from None
