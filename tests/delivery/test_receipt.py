@@ -267,6 +267,15 @@ def hub() -> Iterator[Any]:
     set_event_loop(None)
 
 
+@pytest.fixture
+def wake(worker: Worker, hub: Any) -> Iterator[Wake]:
+    """What wakes the worker."""
+    one = Wake(worker.channel.pool, hub, worker.channel.look_again)
+    worker.channel.be_woken_by(one)
+    yield one
+    one.close()
+
+
 def test_a_worker_at_an_empty_queue_asks_for_nothing_and_is_woken(
     worker: Worker, client: redis.Redis, generation: Generation, hub: Any
 ) -> None:
@@ -292,34 +301,23 @@ def test_a_worker_at_an_empty_queue_asks_for_nothing_and_is_woken(
         wake.close()
 
 
-def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, hub: Any) -> None:
-    wake = Wake(worker.channel.pool, hub, worker.channel.look_again)
-    worker.channel.be_woken_by(wake)
-    try:
-        worker.ask()
-        assert select([worker.channel.client.connection._sock], [], [], 10)[0]
-        worker.send("a")
-        assert select([wake._socket], [], [], 10)[0]
-        wake._on_readable()
-        worker.hear()
-        assert worker.receive() == ["a"]
-    finally:
-        wake.close()
+def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, wake: Wake) -> None:
+    worker.ask()
+    assert select([worker.channel.client.connection._sock], [], [], 10)[0]
+    worker.send("a")
+    assert select([wake._socket], [], [], 10)[0]
+    wake._on_readable()
+    worker.hear()
+    assert worker.receive() == ["a"]
 
 
-def test_a_queue_that_is_added_is_asked_for_at_once(worker: Worker, hub: Any) -> None:
-    wake = Wake(worker.channel.pool, hub, worker.channel.look_again)
-    worker.channel.be_woken_by(wake)
-    try:
-        worker.receive()
-        more: Any = Consumer(
-            worker.channel, [Queue("more", routing_key="more")], on_message=worker.received.append
-        )
-        more.consume()
-        worker.send("a", "more")
-        assert worker.receive() == ["a"]
-    finally:
-        wake.close()
+@pytest.mark.usefixtures("wake")
+def test_a_queue_that_is_added_is_asked_for_at_once(worker: Worker) -> None:
+    worker.receive()
+    more: Any = Consumer(worker.channel, [Queue("more", routing_key="more")], on_message=worker.received.append)
+    more.consume()
+    worker.send("a", "more")
+    assert worker.receive() == ["a"]
 
 
 def test_a_message_whose_answer_was_lost_is_found(
