@@ -13,8 +13,6 @@ from chaos.record import FOREVER, Blow, Look, Record, Run
 ACKNOWLEDGE_SECONDS = 5.0
 # A worker that stood still for less than this had its lease all the time: 10 s, renewed every 2 s.
 SHORTEST_LEASE_SECONDS = 5.0
-# A process that was handed a task just before it was frozen begins with it within this after it is let go.
-LET_GO_SECONDS = 1.0
 # A lease that ran out during a fault may be acted upon this much later.
 LATE_SECONDS = 15.0
 # What Celery itself leaves: its exchanges, and a killed worker's queue for answers of others.
@@ -70,8 +68,6 @@ def find_repeats(record: Record) -> Iterator[str]:
 
 def explains_repeat(blow: Blow, before: Run, after: Run) -> bool:
     """Tell whether a blow is why a task was given to somebody again."""
-    if was_in_its_hands(blow, after):
-        return True
     if not blow.hits(before) or blow.began > after.began:
         return False
     if blow.is_deadly:
@@ -85,16 +81,6 @@ def explains_repeat(blow: Blow, before: Run, after: Run) -> bool:
         return during
     stands_still = blow.kind in ("freeze main", "freeze worker")
     return stands_still and during and blow.ended - blow.began > SHORTEST_LEASE_SECONDS
-
-
-def was_in_its_hands(blow: Blow, run: Run) -> bool:
-    """Tell whether a run's process had its task when it was frozen with its worker, for longer than a lease."""
-    return (
-        blow.kind == "freeze worker"
-        and blow.hits(run)
-        and blow.ended - blow.began > SHORTEST_LEASE_SECONDS
-        and 0.0 <= run.began - blow.ended <= LET_GO_SECONDS
-    )
 
 
 def find_unfinished(record: Record) -> Iterator[str]:

@@ -131,16 +131,6 @@ def test_what_tasks_write_down_is_read_as_runs() -> None:
     assert read_runs(lines) == (RUN, Run(2, "a", 10, 12, 100.5))
 
 
-@pytest.mark.parametrize(
-    ("blow", "findings"),
-    [
-        (Blow("freeze worker", "b", 98.0, 109.9, mains=frozenset({20}), children=frozenset({21})), 0),
-        (Blow("freeze worker", "b", 98.0, 108.0, mains=frozenset({20}), children=frozenset({21})), 1),
-        (Blow("freeze worker", "b", 108.0, 109.9, mains=frozenset({20}), children=frozenset({21})), 1),
-        (Blow("freeze main", "b", 98.0, 109.9, mains=frozenset({20})), 1),
-    ],
-)
-def test_a_process_that_was_frozen_with_its_task_may_begin_it_when_it_is_let_go(
-    blow: Blow, findings: int
-) -> None:
-    assert len(audit(replace(SOUND, runs=(RUN, AGAIN), blows=(blow,)))) == findings
+def test_a_process_that_was_frozen_with_its_task_may_not_begin_it_when_it_is_let_go() -> None:
+    blow = Blow("freeze worker", "b", 98.0, 109.9, mains=frozenset({20}), children=frozenset({21}))
+    assert len(audit(replace(SOUND, runs=(RUN, AGAIN), blows=(blow,)))) == 1

@@ -1,7 +1,10 @@
 """Workers that stand still for longer than their lease: what had begun goes on, and nothing else does."""
 
+import fcntl
 import os
 import signal
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +55,38 @@ def test_a_worker_frozen_with_all_its_children_finishes_what_had_begun_and_ends(
         assert first.process.wait(40) == 0
         assert sorted(begun(path)) == again
         assert (count_held(client), client.llen("low")) == (0, 0)
+
+
+def waiting_in_pipes(pid: int) -> int:
+    """Count the bytes that wait in the pipes that a process reads from."""
+    total = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        flags = int(Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().split("flags:")[1].split()[0], 8)
+        if entry.readlink().name.startswith("pipe:") and flags & os.O_ACCMODE == os.O_RDONLY:
+            with entry.open("rb", buffering=0) as pipe:
+                total += int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+    return total
+
+
+@pytest.mark.chaos
+def test_a_child_begins_nothing_that_was_handed_to_it_and_then_given_to_others(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs"
+    with redis.Redis.from_url(fresh_redis) as client, bare_worker(fresh_redis) as first:
+        (child,) = first.pids()
+        with frozen(first.process.pid):
+            with frozen(child):
+                os.kill(first.process.pid, signal.SIGCONT)
+                sender.send_task("sample_app.note", (str(path), "a", 0), queue="low")
+                wait_for(lambda: waiting_in_pipes(child) > 0, "it is in the child's hands")
+                os.kill(first.process.pid, signal.SIGSTOP)
+                with bare_worker(fresh_redis):
+                    wait_for(lambda: begun(path) == ["a"], "another runs it", 4 * LEASE_SECONDS)
+                    wait_for(lambda: count_held(client) == 0, "it is done with")
+            wait_for(lambda: waiting_in_pipes(child) == 0, "the child has read it")
+        assert first.process.wait(40) == 0
+        assert begun(path) == ["a"]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from typing import Any
 from celery.concurrency import asynpool
 
 from recyclery_worker.child import Reporter, become_session_leader, end_session, reporter
+from recyclery_worker.delivery.keeper import keeper
+from recyclery_worker.delivery.standing import ask_before_each
 
 
 class Worker(asynpool.Worker):
@@ -30,6 +32,10 @@ class Worker(asynpool.Worker):
         told = reporter()
         if told is not None:
             self.wait_for_job = report_tasks(told, self.wait_for_job)
+        kept = keeper()
+        if kept is not None:
+            # Outermost: the less lies between this and the task's first line, the better.
+            self.wait_for_job = ask_before_each(kept.standing, self.wait_for_job)
 
     def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
         """On every way out that comes by here, stop what the tasks have left running.

@@ -28,6 +28,7 @@ from recyclery_worker.delivery.generations import (
 )
 from recyclery_worker.delivery.in_hand import Hand, engage, prepare
 from recyclery_worker.delivery.reclaim import reclaim
+from recyclery_worker.delivery.standing import Standing
 from recyclery_worker.link import now
 from recyclery_worker.parking.lot import Lot
 from recyclery_worker.parking.starts import Starts
@@ -36,12 +37,11 @@ logger = get_logger(__name__)
 
 
 class Keeper:
-    """The lease of one generation. `valid_until` is in seconds of CLOCK_BOOTTIME, which goes on in a freeze."""
+    """The lease of one generation."""
 
     def __init__(self, app: Any, generation: Generation, hand: Hand) -> None:
         self.generation = generation
-        self.valid_until = 0.0
-        self.lost = False
+        self.standing = Standing()
         self.reclaimed = 0
         self.parked = 0
         self.starts = Starts(generation.id)
@@ -59,7 +59,7 @@ class Keeper:
             book.rehearse()
             asked = now()
             book.enter(self.generation)
-        self.valid_until = asked + LEASE_SECONDS
+        self.standing.note_renewed(asked + LEASE_SECONDS)
         engage(self._app, self._hand, self.generation)
         self._thread = threading.Thread(target=self._keep, name="recyclery-lease", daemon=True)
         self._thread.start()
@@ -88,17 +88,20 @@ class Keeper:
 
         Asked before each start. Without Redis nobody else has them either.
         """
-        if now() > self.valid_until and not self.lost:
+        if not self.standing.is_valid and not self.standing.is_lost:
+            asked = now()
             try:
                 with connected(self._app) as channel:
                     self._renew(open_book(channel))
             except Exception as error:
                 logger.debug("the lease cannot be looked at: %s", error)
-        if self.lost:
+                self.standing.note_unanswered(asked)
+        if self.standing.is_lost:
             raise TaskRevokedError("another worker has it")
 
     def _keep(self) -> None:
         while True:
+            asked = now()
             try:
                 with connected(self._app) as channel:
                     self._heard_since = now()
@@ -112,6 +115,7 @@ class Keeper:
                     error,
                 )
                 self._refused = self._refused or refused
+                self.standing.note_unanswered(asked)
                 if self._is_told_to_end():
                     return
 
@@ -154,8 +158,8 @@ class Keeper:
     def _renew(self, book: Book) -> None:
         asked = now()
         if not book.renew(self.generation):
-            if book.was_reclaimed(self.generation) and not self.lost:
-                self.lost = True
+            if book.was_reclaimed(self.generation) and not self.standing.is_lost:
+                self.standing.note_lost()
                 logger.critical(
                     "this worker was taken for dead: its tasks were given to others. It starts no more, "
                     "finishes what runs, and ends"
@@ -164,7 +168,7 @@ class Keeper:
                 stop.should_stop = 0
             # Lost with Redis's data, or to be given back once more when we have ended.
             book.enter(self.generation)
-        self.valid_until = asked + LEASE_SECONDS
+        self.standing.note_renewed(asked + LEASE_SECONDS)
 
     def _give_back(self, dead: Generation, why: str) -> None:
         if dead.id == self.generation.id:
