@@ -20,10 +20,13 @@ from support.redis_kinds import (
     Kind,
     behind_sentinel,
     behind_tls,
+    port_of,
     with_prefix,
     with_priorities,
+    with_replica,
     with_user,
 )
+from support.redis_server import count_held
 from support.waiting import wait_for
 
 CELERYS_KEYS = ("~low*", "~high*", "~unacked*", "~_kombu*", "~*pidbox*", "&*", "+@all")
@@ -91,6 +94,37 @@ def test_a_workers_task_runs_again_elsewhere(
             assert second.ask(link.Reclaim(generation=generation)) == link.Done()
             wait_for(lambda: path.read_text().split() == ["a", "a"], "it runs again")
             os.kill(second.pids()[0], signal.SIGKILL)
+
+
+def found_by(kind: Kind) -> str:
+    """Return the URL of the Redis that a Sentinel names."""
+    with redis.Redis(port=int(port_of(kind.url)), decode_responses=True) as sentinel:
+        host, port = sentinel.sentinel_get_master_addr_by_name("main")
+    return f"redis://{host}:{port}/0"
+
+
+@pytest.mark.chaos
+def test_a_worker_goes_on_with_the_replica_when_its_redis_dies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, gate = tmp_path / "runs", tmp_path / "gate"
+    with with_replica() as (first, second), worker_on(first, monkeypatch) as worker, first.app() as app:
+        app.send_task("sample_app.nap_until", (str(gate),), queue="low")
+        wait_for(Path(f"{gate}.begun").exists, "it runs")
+        Path(f"{gate}.begun").unlink()
+        for mark in ("a", "b"):
+            app.send_task("sample_app.note", (str(path), mark, 0), queue="low")
+        with redis.Redis.from_url(first.plain_url) as dying, redis.Redis.from_url(second.plain_url) as client:
+            wait_for(lambda: (client.llen("low"), count_held(client)) == (2, 1), "the replica has it all")
+            os.kill(dying.info("server")["process_id"], signal.SIGKILL)
+            wait_for(lambda: found_by(first) == second.plain_url, "the replica takes its place")
+            with first.app() as another:
+                another.send_task("sample_app.note", (str(path), "c", 0), queue="low")
+            gate.touch()
+            wait_for(lambda: path.exists() and path.read_text().split() == ["a", "b", "c"], "all run", 60)
+            wait_for(lambda: (client.llen("low"), count_held(client)) == (0, 0), "all are done with")
+        assert not Path(f"{gate}.begun").exists()
+        assert worker.process.poll() is None
 
 
 def test_a_worker_whose_user_may_not_use_our_keys_says_so_and_works_as_celery_does(

@@ -58,19 +58,48 @@ def behind_tls() -> Iterator[Kind]:
 @contextmanager
 def behind_sentinel() -> Iterator[Kind]:
     """Run one that is found by asking a Sentinel."""
-    with TemporaryDirectory(prefix="sentinel-") as folder, redis_server() as plain:
-        port, master = free_port(), plain.rpartition(":")[2].removesuffix("/0")
+    with redis_server() as plain, sentinel_of(plain) as port:
+        yield Kind(f"sentinel://127.0.0.1:{port}/0", plain, {"master_name": "main"})
+
+
+@contextmanager
+def with_replica() -> Iterator[tuple[Kind, Kind]]:
+    """Run one behind a Sentinel, and a second that takes its place when it is gone."""
+    with (
+        redis_server() as plain,
+        sentinel_of(plain) as port,
+        redis_server("--replicaof", "127.0.0.1", port_of(plain)) as second,
+    ):
+        with redis.Redis(port=port) as sentinel:
+            wait_for(lambda: sentinel.execute_command("SENTINEL", "REPLICAS", "main"), "it is known of")
+        url, options = f"sentinel://127.0.0.1:{port}/0", {"master_name": "main"}
+        yield Kind(url, plain, options), Kind(url, second, options)
+
+
+@contextmanager
+def sentinel_of(plain: str) -> Iterator[int]:
+    """Run a Sentinel that watches a Redis, and soon gives its place to another; give its port."""
+    with TemporaryDirectory(prefix="sentinel-") as folder:
+        port = free_port()
         configuration = Path(folder, "sentinel.conf")
-        configuration.write_text(f"port {port}\nsentinel monitor main 127.0.0.1 {master} 1\n")
+        configuration.write_text(
+            f"port {port}\nsentinel monitor main 127.0.0.1 {port_of(plain)} 1\n"
+            "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
+        )
         sentinel = subprocess.Popen(
             [str(find_redis_server()), str(configuration), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder
         )
         try:
             wait_for(lambda: answers(port), "the Sentinel")
-            yield Kind(f"sentinel://127.0.0.1:{port}/0", plain, {"master_name": "main"})
+            yield port
         finally:
             sentinel.terminate()
             sentinel.wait()
+
+
+def port_of(plain: str) -> str:
+    """Return the port in a server's URL."""
+    return plain.rpartition(":")[2].removesuffix("/0")
 
 
 @contextmanager
