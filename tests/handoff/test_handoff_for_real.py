@@ -172,6 +172,27 @@ def test_a_successor_that_cannot_start_leaves_the_worker_that_there_is(
     assert sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=90) == 3
 
 
+def has_stayed_up(running: Supervised, slot: str) -> bool:
+    """Whether the slot's worker counts as up since its last start."""
+    marks = [line for line in running.lines if f"spawned: '{slot}'" in line or f"success: {slot} ent" in line]
+    return "success: " in marks[-1]
+
+
+def test_a_worker_that_dies_while_a_successor_that_cannot_start_is_starting_comes_back(
+    slow: Supervised, sender: Celery, config: Path
+) -> None:
+    before = slow.status()["pools"]["slow"]
+    wait_for(lambda: has_stayed_up(slow, before["slot"]), "it has proven to work")
+    spawned = sum("spawned: 'slow" in line for line in slow.lines)
+    config.write_text(f'{FILE}celery_options = ["--nor-this-option"]\n')
+    slow.process.send_signal(signal.SIGHUP)
+    slow.wait_for_line("spawned: 'slow", count=spawned + 1, seconds=90)
+    os.kill(before["pid"], signal.SIGKILL)
+    slow.wait_for_line("did not stay up, and the worker that it was to follow has died")
+    assert sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=90) == 3
+    wait_for(lambda: is_settled(slow), "it is back")
+
+
 def test_a_worker_that_drains_for_too_long_is_killed_and_its_task_runs_elsewhere(
     apart: str, sender_apart: Celery, tmp_path: Path
 ) -> None:

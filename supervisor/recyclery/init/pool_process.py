@@ -42,13 +42,14 @@ class PoolProcess(OurProcess):
         self._is_again = False
         self.pool: Pool = config.options.pool_of(config.name)
         """With what it was started last."""
+        self._proven: Pool | None = None
+        """With what it last stayed up."""
 
     def spawn(self) -> int | None:
         """Print the pool's banner, then start it: as the settings are now, or as before where it only died."""
         self._told_to_end = self.draining = self._starts_anew = False
         options = self.config.options
-        if not self._is_again:
-            self.pool = options.pool_of(self.config.name)
+        self.pool = self._former_settings() if self._is_again else options.pool_of(self.config.name)
         self.config.command = worker_words(options.settings, self.pool, self.config.name)
         self.config.stopwaitsecs = whole_seconds(options.settings.grace_seconds)
         for line in BANNER.format(queues=",".join(self.pool.queues), name=self.pool.name).splitlines():
@@ -57,6 +58,17 @@ class PoolProcess(OurProcess):
         if pid is None and self.spawnerr:
             self.end = f"could not be started: {self.spawnerr}"
         return pid
+
+    def _former_settings(self) -> Pool:
+        """Its own; or, where it never stayed up with them, those of the worker that it was to follow."""
+        former = self._other._proven
+        if former is None or self._proven is self.pool or starts_alike(self.pool, former):
+            return self.pool
+        self.config.options.logger.warn(
+            f"{self.config.name} did not stay up, and the worker that it was to follow has died: "
+            "it starts with the settings of that one"
+        )
+        return former
 
     def leave(self) -> None:
         """Have it end after its tasks, for another worker has taken over; killed after `drain_seconds`."""
@@ -99,6 +111,8 @@ class PoolProcess(OurProcess):
         if died and not (self._other_serves() and self._is_younger()):
             self._deaths.append(self.config.options.clock.time())
         super().finish(pid, sts)
+        if self.laststop - self.laststart >= self.config.startsecs:
+            self._proven = self.pool
         self.draining = False
         if self.state in ENDED_BY_ITSELF and self._other_serves():
             # The pool has its worker. Left as it is, this one would be tried again as soon as that ended.
