@@ -1,6 +1,7 @@
 """handoff: a worker replaced again and again under a steady stream of tasks, beside a stop and a start.
 
-A worker is a consumer from its connection's first question for a message to its last, by Redis's MONITOR.
+A worker is a consumer from its connection's first question for a message, by Redis's MONITOR, until it is told
+to leave, or to its last question, whichever is later.
 Quiet windows as long as the replacements lie between those, in the same stream.
 """
 
@@ -24,8 +25,8 @@ from typing import Any
 import redis
 
 from benchmarks.contract import Bound, close
-from benchmarks.handoff_app import STAMP, STAMPS
-from benchmarks.handoff_meters import QUEUE, Consumers, Stream, streaming, uncovered
+from benchmarks.handoff_app import LEAVES, STAMP, STAMPS
+from benchmarks.handoff_meters import QUEUE, Consumers, Stream, streaming, uncovered, until_told_to_leave
 from benchmarks.recycle_gap import percentile
 from benchmarks.workers import FOLDER, answers, find_redis_server, wait_until
 from recyclery.serve.client import ask_governor
@@ -79,12 +80,14 @@ def main() -> int:
             wait_for_the_last(client, stream.sent)
         consumers.close()
         stamps = read_stamps(client)
+        told: Any = client.lrange(LEAVES, 0, -1)
+    spans = until_told_to_leave(list(consumers.spans.values()), list(map(float, told)))
     if waiting > TOO_MANY_WAIT:
         print(
             f"{waiting} tasks waited at the end: the stream outran the worker, and the latencies tell of that"
         )
     figures = {"tasks": stream.sent, "waiting at the end": waiting}
-    return report(windows, stream, stamps, list(consumers.spans.values()), figures)
+    return report(windows, stream, stamps, spans, figures)
 
 
 def wait_for_the_last(client: redis.Redis, sent: int) -> None:

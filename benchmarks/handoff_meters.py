@@ -17,10 +17,8 @@ ASKING = (b' "BRPOP" ', b' "EVALSHA" ')
 
 
 class Consumers:
-    """What Redis's MONITOR tells of questions for messages: for each connection its first and its last.
-
-    A worker consumes from its first question, by our script or by BRPOP, to its last; what of that last one is
-    still waited for is not counted. Times are Redis's.
+    """What Redis's MONITOR tells of questions for messages, by our script or by BRPOP: for each connection its
+    first and its last. Times are Redis's.
     """
 
     def __init__(self, port: int) -> None:
@@ -43,6 +41,17 @@ class Consumers:
                     when, _, address = line[1:].split(b" ", 3)[:3]
                     first, _ = self.spans.get(address, (float(when), 0.0))
                     self.spans[address] = first, float(when)
+
+
+def until_told_to_leave(asking: list[tuple[float, float]], leaves: list[float]) -> list[tuple[float, float]]:
+    """Return from when to when each worker consumed: from its first question until it was told to leave.
+
+    A worker that waits to be woken, or has its hands full, asks nothing for a while and consumes. Workers leave
+    in the order in which they came. Raises ValueError where not each that came has left.
+    """
+    return [
+        (first, max(last, leave)) for (first, last), leave in zip(sorted(asking), sorted(leaves), strict=True)
+    ]
 
 
 def uncovered(spans: list[tuple[float, float]], begin: float, end: float) -> tuple[float, float]:
