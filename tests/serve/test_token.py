@@ -24,8 +24,10 @@ def parsed(text: str) -> Address:
     return address
 
 
-def ask(address: str, token: str, *headers: tuple[str, str], target: str = "/metrics") -> Answer:
-    request = h11.Request(method="GET", target=target, headers=[("Host", "x"), *headers])
+def ask(
+    address: str, token: str, *headers: tuple[str, str], target: str = "/metrics", host: str = "localhost:80"
+) -> Answer:
+    request = h11.Request(method="GET", target=target, headers=[("Host", host), *headers])
     handler = guard({"/metrics": page}, parsed(address), token)["/metrics"]
     return answered(handler, request)
 
@@ -40,6 +42,24 @@ def answered(handler: Handler, request: h11.Request) -> Answer:
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "127.8.8.8:80", "localhost:80", "[::1]:80"])
 def test_on_loopback_it_is_open(address: str) -> None:
     assert ask(address, "").status == ask(address, SECRET).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1:80", "127.8.8.8", "[::1]:80", "[::1]"]
+)
+def test_on_loopback_this_machines_own_names_are_answered(host: str) -> None:
+    assert ask("127.0.0.1:80", "", host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["rebound.example", "localhost.rebound.example:80", "10.0.0.1:80", "80", "[::2]:80"]
+)
+def test_a_name_that_points_to_loopback_is_not_enough_without_the_token(host: str) -> None:
+    answer = ask("127.0.0.1:80", "", host=host)
+    assert answer.status == 403
+    assert "localhost, 127.0.0.1 and [::1]" in answer.text
+    assert ask("127.0.0.1:80", SECRET, host=host).status == 401
+    assert ask("127.0.0.1:80", SECRET, ("Authorization", f"Bearer {SECRET}"), host=host).status == 200
 
 
 @pytest.mark.parametrize("address", ["80", ":80", "0.0.0.0:80", "[::]:80", "10.0.0.1:80"])

@@ -64,6 +64,13 @@ class Course:
 @contextmanager
 def open_history(path: Path) -> Iterator[History]:
     """Open a history for reading alone, and close it; raises NoHistory."""
+    with open_rows(path) as connection:
+        yield History(connection)
+
+
+@contextmanager
+def open_rows(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the tables of a history for reading alone, and close them; raises NoHistory."""
     if not path.exists():
         raise NoHistory(
             f"{path}: there is no history; `recyclery run` writes it in RECYCLERY_STATE_DIR, or name "
@@ -76,7 +83,7 @@ def open_history(path: Path) -> Iterator[History]:
             raise NoHistory(f"{path}: written by a later version of Recyclery; read it with that one")
         if version < VERSION:
             raise NoHistory(f"{path}: of an older version; a governor of this one brings it up to date")
-        yield History(connection)
+        yield connection
     except sqlite3.Error as error:
         raise NoHistory(f"{path}: {error}; the governor sets such a file aside and begins anew") from None
     finally:

@@ -25,6 +25,7 @@ ANSWER_SECONDS = 10.0
 # For the client to close first: with something of it unread, closing would take the answer away from it.
 LINGER_SECONDS = 1.0
 MAX_REQUEST_BYTES = 8 << 10
+MAX_BODY_BYTES = 4 << 10
 MAX_CONNECTIONS = 64
 RETRY_SECONDS = 5.0
 METHODS = (b"GET", b"HEAD")
@@ -42,9 +43,17 @@ class Answer:
 
 
 Handler = Callable[[h11.Request], Awaitable[Answer]]
+# Answers a POST, whose body it gets as well.
+Taker = Callable[[h11.Request, bytes], Awaitable[Answer]]
 
 
-async def serve_http(address: Address, handlers: Mapping[str, Handler]) -> None:
+class BodyTooLarge(Exception):
+    """A request brings more than anything asked for would need."""
+
+
+async def serve_http(
+    address: Address, handlers: Mapping[str, Handler], takers: Mapping[str, Taker] = {}
+) -> None:
     """Serve the paths until cancelled; where the port is taken, go on trying."""
     told = False
     while True:
@@ -56,7 +65,7 @@ async def serve_http(address: Address, handlers: Mapping[str, Handler]) -> None:
             told = True
             await asyncio.sleep(RETRY_SECONDS)
         else:
-            server = await asyncio.start_server(Desk(handlers).receive, sock=listener)
+            server = await asyncio.start_server(Desk(handlers, takers).receive, sock=listener)
             log.info("HTTP on %s", address)
             await server.serve_forever()
 
@@ -64,8 +73,9 @@ async def serve_http(address: Address, handlers: Mapping[str, Handler]) -> None:
 class Desk:
     """Receives clients, each to be answered once, and only so many at a time."""
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], takers: Mapping[str, Taker]) -> None:
         self._handlers = handlers
+        self._takers = takers
         self._open = 0
 
     async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,11 +97,15 @@ class Desk:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 request = await read_request(reader, connection)
-            if request is None:
-                return
-            answer = await self._answer(request)
+                if request is None:
+                    return
+                taken = request.method == b"POST" and path_of(request) in self._takers
+                body = await read_body(reader, connection) if taken else b""
+            answer = await self._answer(request, body)
         except TimeoutError:
             answer = tell_status(HTTPStatus.REQUEST_TIMEOUT)
+        except BodyTooLarge:
+            answer = tell_status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         except h11.RemoteProtocolError as error:
             answer = tell_status(HTTPStatus(error.error_status_hint))
         # `drain` is then done when the kernel has all of it.
@@ -105,17 +119,25 @@ class Desk:
                 while await reader.read(MAX_REQUEST_BYTES):
                     pass
 
-    async def _answer(self, request: h11.Request) -> Answer:
-        if request.method not in METHODS:
-            return tell_status(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
-        handler = self._handlers.get(request.target.partition(b"?")[0].decode("latin-1"))
-        if handler is None:
-            return tell_status(HTTPStatus.NOT_FOUND)
+    async def _answer(self, request: h11.Request, body: bytes) -> Answer:
+        path = path_of(request)
+        handler, taker = self._handlers.get(path), self._takers.get(path)
         try:
-            return await handler(request)
+            if request.method == b"POST" and taker is not None:
+                return await taker(request, body)
+            if request.method not in METHODS or (handler is None and taker is not None):
+                allowed = [*(["POST"] if taker else ()), *(["GET", "HEAD"] if handler or not taker else ())]
+                return tell_status(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(allowed)})
+            return await handler(request) if handler is not None else tell_status(HTTPStatus.NOT_FOUND)
         except Exception:  # a page that fails must not take the connection's task with it unanswered
-            log.exception("HTTP %s", request.target.decode("latin-1"))
+            # Without what follows the path: people put secrets there.
+            log.exception("HTTP %s", path)
             return tell_status(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def path_of(request: h11.Request) -> str:
+    """Return what is asked for, without what follows a question mark."""
+    return request.target.partition(b"?")[0].decode("latin-1")
 
 
 async def read_request(reader: asyncio.StreamReader, connection: h11.Connection) -> h11.Request | None:
@@ -123,6 +145,24 @@ async def read_request(reader: asyncio.StreamReader, connection: h11.Connection)
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data(await reader.read(MAX_REQUEST_BYTES))
     return event if isinstance(event, h11.Request) else None
+
+
+async def read_body(reader: asyncio.StreamReader, connection: h11.Connection) -> bytes:
+    """Read what follows a request's head. Raises BodyTooLarge, h11.RemoteProtocolError."""
+    body = b""
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(MAX_REQUEST_BYTES))
+        elif isinstance(event, h11.Data):
+            body += event.data
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge
+    return body
+
+
+def find_header(request: h11.Request, name: bytes) -> str | None:
+    """Return the first header of that name, which is in small letters; None where there is none."""
+    return next((value.decode("latin-1") for key, value in request.headers if key == name), None)
 
 
 def tell_status(status: HTTPStatus, headers: Mapping[str, str] = {}) -> Answer:

@@ -1,0 +1,87 @@
+"""The leaks report for the page, made by `recyclery leaks` in a process that ends with it.
+
+Judging thousands of runs takes seconds and more memory than the governor is to have. So it is done beside it,
+at low priority, only where there is room, and the kernel is told to take that process before any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from recyclery.config import secrets
+from recyclery.serve.status import ContainerStatus
+
+DEADLINE_SECONDS = 60.0
+# What it takes at most, as measured with room to spare.
+NEEDED_BYTES = 96 << 20
+MOST_REPORT_BYTES = 1 << 20
+NICE = 10
+FIRST_TO_GO = "1000"
+
+
+class Leaks(msgspec.Struct):
+    """The report as `recyclery leaks --json` has it, and when it was made; or why there is none."""
+
+    at: float
+    report: msgspec.Raw | None = None
+    problem: str = ""
+
+
+def find_no_room(container: ContainerStatus) -> str | None:
+    """Say why the report is not made now; None where there is memory for it."""
+    if container.floor_bytes + NEEDED_BYTES <= container.high_bytes:
+        return None
+    return "Memory is too short to make this report now; it is tried again."
+
+
+async def make_report(history: Path) -> Leaks:
+    """Make the report."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "recyclery", "leaks", "--json", "--history", str(history)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={name: value for name, value in os.environ.items() if name not in secrets.ALL},
+        limit=MOST_REPORT_BYTES,
+    )
+    try:
+        stand_back(process.pid)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            printed = await read_all(process)
+            code = await process.wait()
+    except TimeoutError:
+        return Leaks(time.time(), problem=f"The report took longer than {DEADLINE_SECONDS:g} s.")
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+    if printed is None:
+        return Leaks(time.time(), problem="The report is too long for a page: see `recyclery leaks`.")
+    if code != 0:
+        return Leaks(time.time(), problem=printed.decode(errors="replace").strip()[-500:])
+    return Leaks(time.time(), report=msgspec.Raw(printed))
+
+
+async def read_all(process: asyncio.subprocess.Process) -> bytes | None:
+    """Return what a process prints until it ends; None where that is too much."""
+    assert process.stdout is not None  # noqa: S101  # as it was started
+    printed = b""
+    while piece := await process.stdout.read(1 << 16):
+        printed += piece
+        if len(printed) > MOST_REPORT_BYTES:
+            return None
+    return printed
+
+
+def stand_back(pid: int) -> None:
+    """Have a process run after all others, and be the first to be killed for want of memory."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+        Path(f"/proc/{pid}/oom_score_adj").write_text(FIRST_TO_GO)

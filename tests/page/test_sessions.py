@@ -1,0 +1,86 @@
+"""What a browser shows instead of the token, and how often a wrong token may be tried."""
+
+import h11
+import pytest
+
+from recyclery.serve.page.attempts import AT_ONCE, EVERY_SECONDS, Attempts
+from recyclery.serve.page.sign_in import is_cross_site
+from recyclery.serve.session import COOKIE, SESSION_SECONDS, is_signed_in, is_valid, make_session, set_cookie
+
+TOKEN = "correct horse"
+NOW = 1_800_000_000.5
+
+
+def request(**headers: str) -> h11.Request:
+    """A request with these headers."""
+    named = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    return h11.Request(method="POST", target="/sign-in", headers=[("Host", "page.example:9100"), *named])
+
+
+def test_a_session_is_valid_until_it_ends() -> None:
+    session = make_session(TOKEN, NOW)
+    assert is_valid(session, TOKEN, NOW)
+    assert is_valid(session, TOKEN, NOW + SESSION_SECONDS - 1)
+    assert not is_valid(session, TOKEN, NOW + SESSION_SECONDS + 1)
+
+
+def test_a_session_from_a_clock_that_went_wrong_is_none() -> None:
+    assert not is_valid(make_session(TOKEN, NOW + 3600), TOKEN, NOW)
+
+
+def test_a_session_does_not_hold_the_token_and_ends_with_it() -> None:
+    session = make_session(TOKEN, NOW)
+    assert TOKEN not in session
+    assert not is_valid(session, "another", NOW)
+
+
+@pytest.mark.parametrize("forged", ["", ".", "1", "x.y", "9999999999.", "9999999999.\xff", TOKEN])
+def test_what_the_token_did_not_sign_is_no_session(forged: str) -> None:
+    assert not is_valid(forged, TOKEN, NOW)
+
+
+def test_a_session_whose_end_was_changed_is_none() -> None:
+    until, mark = make_session(TOKEN, NOW).split(".")
+    assert not is_valid(f"{int(until) + 1}.{mark}", TOKEN, NOW)
+
+
+def test_a_session_is_found_among_other_cookies() -> None:
+    session = make_session(TOKEN, NOW)
+    assert is_signed_in(request(cookie=f"a=b; {COOKIE}={session}; c"), TOKEN, NOW)
+    assert not is_signed_in(request(cookie=f"x{COOKIE}={session}"), TOKEN, NOW)
+    assert not is_signed_in(request(), TOKEN, NOW)
+
+
+def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_secure_where_the_way_is() -> None:
+    cookie = set_cookie("s", request())
+    assert {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={SESSION_SECONDS}"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert set_cookie("s", request(x_forwarded_proto="https")).endswith("; Secure")
+
+
+def test_some_wrong_tokens_may_be_tried_at_once_then_one_every_few_seconds() -> None:
+    attempts = Attempts()
+    for _ in range(AT_ONCE):
+        assert attempts.wait_seconds(100.0) == 0
+        attempts.note_wrong(100.0)
+    assert attempts.wait_seconds(100.0) == EVERY_SECONDS
+    assert attempts.wait_seconds(100.0 + EVERY_SECONDS) == 0
+    attempts.note_wrong(100.0 + EVERY_SECONDS)
+    assert attempts.wait_seconds(100.0 + EVERY_SECONDS) == EVERY_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("headers", "cross"),
+    [
+        ({}, False),
+        ({"sec_fetch_site": "same-origin"}, False),
+        ({"sec_fetch_site": "same-site"}, True),
+        ({"sec_fetch_site": "cross-site", "origin": "http://page.example:9100"}, True),
+        ({"sec_fetch_site": "none"}, True),
+        ({"origin": "http://page.example:9100"}, False),
+        ({"origin": "http://page.example"}, True),
+        ({"origin": "null"}, True),
+    ],
+)
+def test_a_form_of_another_site_is_told_from_the_pages_own(headers: dict[str, str], cross: bool) -> None:
+    assert is_cross_site(request(**headers)) == cross

@@ -1,0 +1,130 @@
+"""What is read of a history for the page's chart."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record
+from recyclery.history.store import Store, stamp
+from recyclery.history.timeline import MOST_ACTIONS, SPANS, read_timeline
+from recyclery.history.upkeep import Keeping, tidy
+from recyclery.serve.page.leaks import NEEDED_BYTES, find_no_room
+from recyclery.serve.page.shared import Shared
+from support.statuses import MIB, status
+
+NOW = 1_800_000_000
+
+
+def write(path: Path, *records: Record) -> Path:
+    """Write a history of these."""
+    store = Store(path)
+    store.write(records)
+    store.close()
+    return path
+
+
+def container(at: float, floor: int, usage: int = 500) -> ContainerSample:
+    """The container at one moment, in MiB."""
+    return ContainerSample(at, 1000 * MIB, usage * MIB, floor * MIB, 0, 0)
+
+
+def pool(at: float, name: str, tree: int) -> PoolSample:
+    """A pool at one moment, in MiB."""
+    return PoolSample(at, name, tree * MIB, 0, 1, 0, None)
+
+
+def test_a_step_has_the_highest_floor_and_the_mean_usage(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.db", container(NOW - 20, 100, 400), container(NOW - 19, 300, 500))
+    line = read_timeline(path, SPANS["1h"], NOW)
+    assert line.at == [NOW - 20]
+    assert (line.floor_bytes, line.usage_bytes) == ([300 * MIB], [450 * MIB])
+    assert line.limit_bytes == [1000 * MIB]
+    assert line.kept_since == NOW - 20
+
+
+def test_a_pool_that_was_not_there_in_a_step_has_none(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "h.db",
+        *(container(NOW - 30 + 10 * step, 100) for step in range(3)),
+        pool(NOW - 30, "fast", 50),
+        pool(NOW - 10, "fast", 60),
+        pool(NOW - 10, "slow", 70),
+    )
+    line = read_timeline(path, SPANS["1h"], NOW)
+    assert line.pools == {"fast": [50 * MIB, None, 60 * MIB], "slow": [None, None, 70 * MIB]}
+
+
+def test_what_is_older_than_the_span_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.db", container(NOW - 7200, 1), container(NOW - 60, 2))
+    assert read_timeline(path, SPANS["1h"], NOW).floor_bytes == [2 * MIB]
+    assert read_timeline(path, SPANS["6h"], NOW).floor_bytes == [1 * MIB, 2 * MIB]
+
+
+def test_a_long_span_is_read_from_minutes_and_ends_with_the_seconds_not_summed_up_yet(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.db", *(container(NOW - 600 + at, at) for at in range(0, 540, 10)))
+    store = Store(path)
+    tidy(store.connection, Keeping(), stamp(NOW - 60))
+    store.write([container(NOW - 5, 999)])
+    # Only the minutes have it now.
+    store.connection.execute("DELETE FROM container_samples WHERE at < ?", (stamp(NOW - 120),))
+    store.close()
+    line = read_timeline(path, SPANS["6h"], NOW)
+    assert line.floor_bytes[0] == 50 * MIB
+    assert line.floor_bytes[-1] == 999 * MIB
+    assert len(line.at) == len(set(line.at)) == 10
+
+
+@pytest.mark.parametrize("name", list(SPANS))
+def test_no_span_has_more_steps_than_can_be_seen_apart(recorded: Path, name: str) -> None:
+    line = read_timeline(recorded, SPANS[name], time.time())
+    assert 50 <= len(line.at) <= 400
+    assert [len(tree) for tree in line.pools.values()] == [len(line.at)] * 2
+
+
+def test_of_actions_the_newest_are_told_and_all_are_counted(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "h.db",
+        *(
+            ActionRecord(NOW - at, "retire", "slow", None, "t", "why", f"line {at}", at > 1, 0, 0)
+            for at in range(1, MOST_ACTIONS + 11)
+        ),
+    )
+    line = read_timeline(path, SPANS["1h"], NOW)
+    assert (len(line.actions), line.actions_in_all) == (MOST_ACTIONS, MOST_ACTIONS + 10)
+    assert (line.actions[0].line, line.actions[0].done, line.actions[1].done) == ("line 1", False, True)
+    assert line.actions[0].at == NOW - 1
+
+
+def test_an_empty_history_has_no_steps(tmp_path: Path) -> None:
+    line = read_timeline(write(tmp_path / "h.db"), SPANS["1h"], NOW)
+    assert (line.at, line.kept_since) == ([], None)
+
+
+# What is dear is made once for all who look on, and only where there is room.
+
+
+def test_the_leaks_are_not_looked_for_where_that_would_take_memory_above_the_high_level() -> None:
+    room = status(floor_mib=900 - (NEEDED_BYTES >> 20)).container
+    assert find_no_room(room) is None
+    assert "too short" in (find_no_room(status(floor_mib=901 - (NEEDED_BYTES >> 20)).container) or "")
+
+
+def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
+    async def count() -> tuple[list[int], int]:
+        made = 0
+
+        async def make() -> int:
+            nonlocal made
+            made += 1
+            await asyncio.sleep(0)
+            return made
+
+        lasting, passing = Shared(make, 3600), Shared(make, 0)
+        first = await asyncio.gather(*(lasting.get() for _ in range(10)))
+        assert await lasting.get() == 1
+        await passing.get()
+        return first, await passing.get()
+
+    assert asyncio.run(count()) == ([1] * 10, 3)
