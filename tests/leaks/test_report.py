@@ -17,6 +17,7 @@ from recyclery.observe.snapshot import Owner
 from recyclery.report.leaks.gather import gather
 from recyclery.report.leaks.page import build_page
 from recyclery_worker.browser import browser
+from support.layout import FAINT_TEXTS, OVERLAPS, complaints, dress, watched_options
 
 NOW = int(time.time())
 HOUR = 3600
@@ -183,3 +184,29 @@ def test_the_page_draws_all_its_plots_and_loads_nothing(history: Path, tmp_path:
         )
     # Floor, pool and retirements; two children; two tasks.
     assert (drawn, loaded) == ([3, 2, 2], [])
+
+
+@pytest.mark.browser
+def test_the_page_can_be_read_on_any_screen_by_day_and_night(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    odd = (Planted("shop.tasks.</script><b>.a_name_as_long_as_they_come", "leak", mib=4), TASKS[1])
+    path = record(tmp_path / "history.db", odd)
+    assert main(["leaks", "--html", str(page), "--history", str(path)]) == 0
+    with browser(options=watched_options()) as driver:
+        for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+            dress(driver, width, scheme)
+            driver.get(page.as_uri())
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            assert driver.execute_script(OVERLAPS) == []
+            assert driver.execute_script(FAINT_TEXTS) == []
+            assert complaints(driver) == []
+            titles = driver.execute_script(
+                "return [...document.querySelectorAll('.ytitle, .xtitle')].map((title) => title.textContent)"
+            )
+            assert titles.count("MiB") == 1
+            assert {"MiB above its beginning", "MiB left by one run"} <= set(titles)
+            ticks = driver.execute_script(
+                "return document.querySelector('#spread .yaxislayer-above').textContent"
+            )
+            assert "as_they_come (slow)" in ticks
+            assert "lt;" not in ticks

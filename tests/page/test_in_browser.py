@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from recyclery_worker.browser import browser
-from support.layout import FAINT_TEXTS, OVERLAPS, dress
+from support.layout import FAINT_TEXTS, OVERLAPS, complaints, dress, watched_options
 from support.pages import ODD_TASK, Served, serving_page
 from support.waiting import wait_for
 
@@ -27,10 +25,7 @@ STEPS = {"15 min": "3 s", "6 h": "1 min", "24 h": "5 min", "7 d": "30 min"}
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
     """One browser for all."""
-    options = Options()
-    options.add_argument(f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with browser(options=options) as driver:
+    with browser(options=watched_options(f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1")) as driver:
         yield driver
 
 
@@ -56,11 +51,6 @@ def said(driver: webdriver.Chrome, selector: str) -> str:
 def shows(driver: webdriver.Chrome, step: str) -> bool:
     """Tell whether the chart is drawn in steps of that length."""
     return said(driver, "#legend").endswith(f"steps of {step}")
-
-
-def complaints(driver: webdriver.Chrome) -> list[Any]:
-    """Return what stands in the console since the last time."""
-    return list(driver.get_log("browser"))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("width", [1280, 390])

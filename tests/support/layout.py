@@ -1,6 +1,9 @@
-"""What a browser says of a page's layout, as scripts for it."""
+"""What a browser says of a page: its layout, by scripts for it, and what stands in its console."""
+
+from typing import Any
 
 from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
 
 # Every two texts that are drawn one over the other.
 OVERLAPS = """
@@ -66,3 +69,17 @@ def dress(driver: webdriver.Chrome, width: int, scheme: str) -> None:
     )
     taste = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": taste})
+
+
+def watched_options(*arguments: str) -> Options:
+    """Return the options of a browser that keeps all that its console says."""
+    options = Options()
+    for argument in arguments:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return options
+
+
+def complaints(driver: webdriver.Chrome) -> list[Any]:
+    """Return what stands in the console since the last time."""
+    return list(driver.get_log("browser"))  # type: ignore[no-untyped-call]

@@ -86,16 +86,20 @@ def row_of(task: TaskReport) -> str:
     if "files" in task.places:
         shared += task.places["files"].bytes_per_run
     sizes = (task.places["python"].bytes_per_run, task.places["browser"].bytes_per_run, shared)
+    figures = (
+        str(task.runs),
+        growth_text(task),
+        f"{task.share_of_growth:.0%}",
+        *(figure(size / MIB) for size in sizes),
+        str(number) if number is not None else "–",
+        f"{task.recycles}+{task.oom_kills}",
+        moment(task.first_seen),
+    )
     cells = [
         f"<td class=name>{html.escape(task.task)}",
-        f"<td><b class={task.shape}>{task.shape}</b>",
-        f"<td class=number>{task.runs}",
-        f"<td class=number>{growth_text(task)}",
-        f"<td class=number>{task.share_of_growth:.0%}",
-        *(f"<td class=number>{figure(size / MIB)}" for size in sizes),
-        f"<td class=number>{number if number is not None else '–'}",
-        f"<td class=number>{task.recycles}+{task.oom_kills}",
-        f"<td class=number>{moment(task.first_seen)}",
+        f'<td data-name="shape"><b class={task.shape}>{task.shape}</b>',
+        # On a narrow screen a row is a block, and each figure has its column's name before it.
+        *(f'<td class=number data-name="{name}">{text}' for name, text in zip(NUMBERS, figures, strict=True)),
         f"<td class=note>{html.escape(task.note)}",
     ]
     return f"<tr>{''.join(cells)}"
@@ -178,6 +182,6 @@ def draw_spread(runs: Sequence[Run], shown: set[tuple[str, str]]) -> list[dict[s
         if not others and (run.pool, task) in shown and places[0] is not None:
             left[run.pool, task].append(round(sum(filter(None, places)) / MIB, 3))
     return [
-        {"name": f"{html.escape(task)} ({pool})", "mib": values[-MOST_VALUES:]}
+        {"name": f"{task} ({pool})", "mib": values[-MOST_VALUES:]}
         for (pool, task), values in sorted(left.items())
     ]
