@@ -55,7 +55,8 @@ def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_secure_where_the_
     cookie = set_cookie("s", request())
     assert {"HttpOnly", "SameSite=Strict", "Path=/", f"Max-Age={SESSION_SECONDS}"} <= set(cookie.split("; "))
     assert "Secure" not in cookie
-    assert set_cookie("s", request(x_forwarded_proto="https")).endswith("; Secure")
+    for way in ("https", "HTTPS, http"):
+        assert set_cookie("s", request(x_forwarded_proto=way)).endswith("; Secure")
 
 
 def test_some_wrong_tokens_may_be_tried_at_once_then_one_every_few_seconds() -> None:

@@ -60,6 +60,14 @@ for (const element of document.body.querySelectorAll("*")) {
 return found;
 """
 
+# Everything of which a part can only be seen by scrolling sideways.
+SIDEWAYS = """
+return [document.documentElement, ...document.body.querySelectorAll("*")]
+  .filter((element) => element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1)
+  .filter((each) => each === document.documentElement || getComputedStyle(each).overflowX !== "visible")
+  .map((element) => `${element.tagName} ${element.className} ${element.scrollWidth}`);
+"""
+
 
 def dress(driver: webdriver.Chrome, width: int, scheme: str) -> None:
     """Give a browser's window a width, and its user a taste: light or dark."""

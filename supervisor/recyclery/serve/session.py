@@ -55,5 +55,7 @@ def drop_cookie(request: h11.Request) -> str:
 
 def attributes(request: h11.Request) -> str:
     """Say where a browser may show it; never in the open where the way here is not."""
-    secure = "; Secure" if find_header(request, b"x-forwarded-proto") == "https" else ""
+    # Of several proxies the first is the one that the browser speaks to.
+    ways = (find_header(request, b"x-forwarded-proto") or "").split(",")
+    secure = "; Secure" if ways[0].strip().lower() == "https" else ""
     return f"Path=/; HttpOnly; SameSite=Strict{secure}"
