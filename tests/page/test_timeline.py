@@ -1,6 +1,5 @@
 """What is read of a history for the page's chart."""
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from recyclery.history.records import ActionRecord, ContainerSample, PoolSample,
 from recyclery.history.store import Store, stamp
 from recyclery.history.timeline import MOST_ACTIONS, SPANS, read_timeline
 from recyclery.history.upkeep import Keeping, tidy
-from recyclery.serve.page.leaks import NEEDED_BYTES, find_no_room
-from recyclery.serve.page.shared import Shared
-from support.statuses import MIB, status
+from support.statuses import MIB
 
 NOW = 1_800_000_000
 
@@ -100,31 +97,3 @@ def test_of_actions_the_newest_are_told_and_all_are_counted(tmp_path: Path) -> N
 def test_an_empty_history_has_no_steps(tmp_path: Path) -> None:
     line = read_timeline(write(tmp_path / "h.db"), SPANS["1h"], NOW)
     assert (line.at, line.kept_since) == ([], None)
-
-
-# What is dear is made once for all who look on, and only where there is room.
-
-
-def test_the_leaks_are_not_looked_for_where_that_would_take_memory_above_the_high_level() -> None:
-    room = status(floor_mib=900 - (NEEDED_BYTES >> 20)).container
-    assert find_no_room(room) is None
-    assert "too short" in (find_no_room(status(floor_mib=901 - (NEEDED_BYTES >> 20)).container) or "")
-
-
-def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
-    async def count() -> tuple[list[int], int]:
-        made = 0
-
-        async def make() -> int:
-            nonlocal made
-            made += 1
-            await asyncio.sleep(0)
-            return made
-
-        lasting, passing = Shared(make, 3600), Shared(make, 0)
-        first = await asyncio.gather(*(lasting.get() for _ in range(10)))
-        assert await lasting.get() == 1
-        await passing.get()
-        return first, await passing.get()
-
-    assert asyncio.run(count()) == ([1] * 10, 3)

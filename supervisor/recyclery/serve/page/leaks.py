@@ -22,6 +22,7 @@ DEADLINE_SECONDS = 60.0
 # What it takes at most, as measured with room to spare.
 NEEDED_BYTES = 96 << 20
 MOST_REPORT_BYTES = 1 << 20
+MOST_COMPLAINT_BYTES = 1 << 10
 NICE = 10
 FIRST_TO_GO = "1000"
 
@@ -47,7 +48,7 @@ async def make_report(history: Path) -> Leaks:
         *(sys.executable, "-m", "recyclery", "leaks", "--json", "--history", str(history)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE,
         env={name: value for name, value in os.environ.items() if name not in secrets.ALL},
         limit=MOST_REPORT_BYTES,
     )
@@ -55,17 +56,16 @@ async def make_report(history: Path) -> Leaks:
         stand_back(process.pid)
         async with asyncio.timeout(DEADLINE_SECONDS):
             printed = await read_all(process)
+            if printed is None:
+                return Leaks(time.time(), problem="The report is too long for a page: see `recyclery leaks`.")
+            complaint = await process.stderr.read(MOST_COMPLAINT_BYTES) if process.stderr else b""
             code = await process.wait()
     except TimeoutError:
         return Leaks(time.time(), problem=f"The report took longer than {DEADLINE_SECONDS:g} s.")
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-    if printed is None:
-        return Leaks(time.time(), problem="The report is too long for a page: see `recyclery leaks`.")
+        await end(process)
     if code != 0:
-        return Leaks(time.time(), problem=printed.decode(errors="replace").strip()[-500:])
+        return Leaks(time.time(), problem=complaint.decode(errors="replace").strip())
     return Leaks(time.time(), report=msgspec.Raw(printed))
 
 
@@ -78,6 +78,14 @@ async def read_all(process: asyncio.subprocess.Process) -> bytes | None:
         if len(printed) > MOST_REPORT_BYTES:
             return None
     return printed
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """See to it that a process is gone, and collected."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def stand_back(pid: int) -> None:
