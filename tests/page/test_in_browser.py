@@ -100,6 +100,8 @@ def test_every_action_can_be_read_from_the_chart_by_keys_and_in_the_table(
     look(driver, served)
     chart = driver.find_element(By.CSS_SELECTOR, "#chart svg")
     driver.execute_script("arguments[0].focus()", chart)
+    chart.send_keys(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    assert chart.get_attribute("aria-valuenow") == "1"
     chart.send_keys(Keys.END)
     chart.send_keys(Keys.SHIFT, Keys.ARROW_LEFT)
     why = "would pass its budget of 420 MiB"
