@@ -5,7 +5,7 @@ import { clock, day, drawn, element, moment, size, zone } from "./words.js";
 const MIB = 1 << 20;
 const HEIGHT = 320, NARROW_HEIGHT = 260, NARROW = 560;
 const ROOM = { left: 62, right: 10, top: 8, bottom: 70 };
-const MARK_ROW = 25, MARK_APART = 12, MARK_REACH = 9, DEEDS_TOLD = 5;
+const MARK_ROW = 25, MARK_APART = 12, MARK_REACH = 9, DEEDS_TOLD = 5, TIP_WIDTH = 400;
 const STEPS = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800];
 // A limit so far above all else would press the lines to the ground.
 const FAR = 2.5;
@@ -180,7 +180,7 @@ export class Chart {
     const left = x < this.#place.clientWidth / 2;
     this.#tip.style.left = left ? `${x + 12}px` : "auto";
     this.#tip.style.right = left ? "auto" : `${this.#place.clientWidth - x + 12}px`;
-    this.#tip.style.maxWidth = `${Math.max(x, this.#place.clientWidth - x) - 20}px`;
+    this.#tip.style.maxWidth = `${Math.min(TIP_WIDTH, Math.max(x, this.#place.clientWidth - x) - 20)}px`;
   }
 
   #tell(place, group) {

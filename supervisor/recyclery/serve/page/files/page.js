@@ -147,7 +147,7 @@ function showRecent(at, recent) {
     [`${age(event.age_seconds)} ago`, element("span", { class: event.done ? "" : "worry" },
       `${event.done ? "" : "in vain: "}${event.text}`)]);
   const found = [table("Since the governor’s start, the newest first",
-    [{ name: "when", kind: "fixed" }, { name: "what, and why", kind: "wide" }], rows)];
+    [{ name: "when", kind: "moment" }, { name: "what, and why", kind: "wide" }], rows)];
   if (recent.length > FIRST_EVENTS) {
     const button = element("button", {}, allRecent ? "Show fewer" : `Show all ${recent.length}`);
     button.addEventListener("click", () => { allRecent = !allRecent; showRecent(at, recent); });
@@ -199,7 +199,7 @@ function showDeeds({ actions, actions_in_all }) {
     element("span", { class: deed.tone }, `${NAMES[deed.kind] ?? deed.kind}${deed.done ? "" : ", in vain"}`),
     deed.pool || "–", deed.line]);
   place("deeds-table").replaceChildren(...(rows.length ? [table("The newest first",
-    [{ name: "when", kind: "fixed" }, { name: "what" }, { name: "pool" }, { name: "why", kind: "wide" }], rows)] : []));
+    [{ name: "when", kind: "moment" }, { name: "what" }, { name: "pool" }, { name: "why", kind: "wide" }], rows)] : []));
 }
 
 async function lookForLeaks() {

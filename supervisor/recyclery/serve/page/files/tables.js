@@ -2,7 +2,7 @@
 
 import { element } from "./words.js";
 
-// A column is {name, kind}: title, number, fixed, wide or plain. A row is an array of texts or elements.
+// A column is {name, kind}: title, number, fixed, moment, wide or none. A row is an array of texts or elements.
 export function table(caption, columns, rows) {
   const head = columns.map(({ name, kind }) =>
     element("th", { scope: "col", role: "columnheader", class: kind === "number" ? "number" : "" }, name));
