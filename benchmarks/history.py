@@ -141,6 +141,8 @@ def time_queries(path: Path) -> dict[str, float]:
     return {
         "24 h read, s": round(asked, 3),
         "leaks, best s": round(min(answered), 3),
+        # The largest of what this process has started, in KiB on Linux (getrusage(2)).
+        "leaks, largest MiB": round(after.ru_maxrss / 1024, 1),
         "leaks, CPU s": round(cpu / ASKED, 3),
     }
 
