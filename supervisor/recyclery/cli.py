@@ -7,6 +7,7 @@ import sys
 from typing import TypeAlias
 
 from recyclery import __version__, demo
+from recyclery.cut_off import end_where_cut_off
 from recyclery.report import leaks, parked
 
 # argparse names it nowhere in public.
@@ -14,10 +15,14 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code (2 for wrong usage)."""
-    args = build_parser().parse_args(arguments)
-    code: int = args.command(args)
-    return code
+    """Run one command; return its exit code (2 for wrong usage, 1 where nobody reads what it says)."""
+
+    def command() -> int:
+        args = build_parser().parse_args(arguments)
+        code: int = args.command(args)
+        return code
+
+    return end_where_cut_off(command)
 
 
 def build_parser() -> argparse.ArgumentParser:
