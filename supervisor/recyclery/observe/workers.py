@@ -63,18 +63,31 @@ class Workers:
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: dict[str, str] = {}
         self._last: dict[str, WorkerStat] = {}
+        self._told: dict[str, dict[str, tuple[float, Any]]] = {}
 
     def note_change(self, slot: str, **changes: Any) -> None:
         """Take down what the worker was just told, which its last word does not hold yet."""
-        last = self._last.get(slot)
-        if last is not None:
-            self._last[slot] = msgspec.structs.replace(last, **changes)
+        at = now()
+        self._told.setdefault(slot, {}).update({name: (at, value) for name, value in changes.items()})
+        if slot in self._last:
+            self.take_in({slot: self._last[slot]})
+
+    def take_in(self, stats: Mapping[str, WorkerStat]) -> None:
+        """Keep what workers say of themselves, by slot.
+
+        What was sent before the worker was told something does not know of that: taken as it is, the worker
+        would be told the same again.
+        """
+        for slot, stat in stats.items():
+            told = self._told.get(slot, {})
+            unknown = {name: value for name, (at, value) in told.items() if stat.sent < at}
+            self._last[slot] = msgspec.structs.replace(stat, **unknown)
 
     async def ask(self, running: Mapping[str, int]) -> None:
         """Ask the workers whose main process runs (its pid by the slot), all at once."""
         replies = await asyncio.gather(*(self._ask_stat(slot) for slot in running))
         self.stats = {slot: stat for slot, stat in zip(running, replies, strict=True) if stat is not None}
-        self._last |= self.stats
+        self.take_in(self.stats)
         at = now()
         for name, pid in running.items():
             if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
