@@ -15,6 +15,7 @@ from recyclery.decide.reap import evict_strangers, find_reaps
 from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
 from recyclery.serve.recycle import Recycling, tell_recycling, why_not
 from recyclery.serve.status import Status
+from recyclery.serve.trace import Tracing, ask_to_trace
 
 if TYPE_CHECKING:
     from recyclery.governor import Governor
@@ -43,7 +44,11 @@ def list_commands(governor: Governor) -> Mapping[str, Handler]:
     async def recycling(command: Command) -> Recycling | Problem:
         return follow_recycling(governor, command.table)
 
+    async def trace(command: Command) -> Tracing | Problem:
+        return await begin_tracing(governor, command.table, command.values)
+
     return {
+        "trace": trace,
         "status": status,
         "glance": glance,
         "set": change,
@@ -102,6 +107,18 @@ async def begin_recycling(governor: Governor, pool: str) -> Recycling | Problem:
     handoffs.ask(pool)
     governor.wake()
     return tell_recycling(pool, snapshot, handoffs) or Problem(error=f"{pool} is gone")
+
+
+async def begin_tracing(governor: Governor, pool: str, order: Mapping[str, str]) -> Tracing | Problem:
+    """Have a child of a pool trace the allocations of a task; tell which one."""
+    async with governor.acting:
+        snapshot = governor.observe()
+    answer = await ask_to_trace(governor.settings.runtime_dir, pool, order, snapshot)
+    if isinstance(answer, Tracing):
+        line = f"trace {order['task']} in {pool}/{answer.pid}: asked for; the child leaves when that is over"
+        log.info("%s", line)
+        governor.recent.note(snapshot.at, line)
+    return answer
 
 
 def follow_recycling(governor: Governor, pool: str) -> Recycling | Problem:

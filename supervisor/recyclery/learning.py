@@ -10,7 +10,7 @@ import msgspec
 
 from recyclery.decide.model import PoolModel, learn, learn_idle
 from recyclery.decide.tracks import Track, follow
-from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.observe.snapshot import Child, Owner, Snapshot
 
 log = logging.getLogger("recyclery")
 
@@ -41,7 +41,7 @@ class Learning:
         mains = {view.pid: view.state == "running" for view in snapshot.workers}
         for child in snapshot.children:
             # One that ended as it was read holds nothing; a main process that still starts is no child yet.
-            if child.task_id is None and child.tree_bytes and mains.get(child.owner.pid, True):
+            if is_common(child) and child.tree_bytes and mains.get(child.owner.pid, True):
                 model = self.models.get(child.owner.pool, PoolModel())
                 self.models[child.owner.pool] = learn_idle(model, child.tree_bytes)
         self.tracks, runs = follow(self.tracks, snapshot)
@@ -67,6 +67,11 @@ class Learning:
             if not self._complained:
                 log.warning("what was learned cannot be kept: %s: %s", self._path, error.strerror)
             self._complained = True
+
+
+def is_common(child: Child) -> bool:
+    """Tell whether a child is idle, and holds what any other would: no record of its allocations."""
+    return child.task_id is None and not child.tracing
 
 
 def load_models(path: Path) -> dict[str, PoolModel]:

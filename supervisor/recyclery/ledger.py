@@ -11,6 +11,7 @@ from recyclery.counters import Counters
 from recyclery.decide.actions import (
     Abandon,
     Action,
+    Dismiss,
     EndSession,
     Evict,
     Hold,
@@ -74,6 +75,7 @@ class Ledger:
     ailments: dict[str, Ailment] = field(default_factory=dict)
     mended: dict[str, Mend] = field(default_factory=dict)
     timed_out: dict[Owner, float] = field(default_factory=dict)
+    dismissed: dict[Owner, float] = field(default_factory=dict)
     _busy_since: dict[str, float] = field(default_factory=dict)
     _idle_since: dict[str, float] = field(default_factory=dict)
     _gone: dict[Owner, Gone] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Ledger:
             ailments=self.ailments,
             mended=self.mended,
             timed_out=self.timed_out,
+            dismissed=self.dismissed,
             known_strangers=frozenset(
                 process.key for process in (self._last.strangers if self._last is not None else ())
             ),
@@ -137,6 +140,8 @@ class Ledger:
                 self.scaled[pool] = at
             case TimeOut(owner=owner):
                 self.timed_out[owner] = at
+            case Dismiss(owner=owner):
+                self.dismissed[owner] = at
             case Notice(kind=kind):
                 self.said[kind] = at
             case _:
@@ -194,6 +199,7 @@ class Ledger:
         self.silences = follow_silences(self.silences, snapshot)
         self.ailments = follow_ailments(self.ailments, snapshot, settings)
         self.timed_out = {owner: at for owner, at in self.timed_out.items() if owner in living}
+        self.dismissed = {owner: at for owner, at in self.dismissed.items() if owner in living}
         self._busy_since, self._idle_since = note_work(self.past({}), snapshot, settings)
         return lines
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,13 +55,14 @@ def bare_worker(
     options: tuple[str, ...] = (),
     app: str = "sample_app",
     max_task_deaths: int = 3,
+    environment: Mapping[str, str] = {},
 ) -> Iterator[BareWorker]:
     """Run a worker of an app of the tests on queue `low` until the block ends."""
     with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
         # As PID 1 writes it.
         settings = {"pools": [{"name": "slow", "max_task_deaths": max_task_deaths}]}
         Path(runtime_dir, "settings.json").write_text(json.dumps(settings))
-        environment = {
+        variables = {
             **os.environ,
             "CELERY_CUSTOM_WORKER_POOL": "recyclery_worker.pool:TaskPool",
             "PYTHONPATH": str(SUPPORT),
@@ -69,11 +70,12 @@ def bare_worker(
             "RECYCLERY_POOL": "slow",
             "RECYCLERY_SLOT": "slow",
             "RECYCLERY_RUNTIME_DIR": runtime_dir,
+            **environment,
         }
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", "custom"]
         command += ["-I", "recyclery_worker", "-Q", "low", "-c", str(concurrency), "-l", "warning"]
         command += ["--max-tasks-per-child", str(max_tasks), "--without-mingle", "--without-gossip", *options]
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=variables)
         worker = BareWorker(process, Path(runtime_dir))
         try:
             wait_for(lambda: _has_children(worker, concurrency), "the worker's children")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import tracemalloc
 from pathlib import Path
 
 import redis
@@ -16,6 +17,7 @@ app = Celery("sample", broker=url, backend=url)
 app.conf.broker_connection_retry_on_startup = True
 
 kept: list[object] = []
+latest: list[bytes] = []
 
 
 @app.task
@@ -98,6 +100,30 @@ def leave_memory(size_bytes: int) -> int:
     """Keep touched memory in the pool child, and return the child's pid."""
     kept.append(b"x" * size_bytes)
     return os.getpid()
+
+
+@app.task
+def leave_words(count: int) -> int:
+    """Keep many small objects, put a large one in the last one's place, and return the child's pid."""
+    words = [f"word {number}" for number in range(count)]
+    kept.append(words)
+    latest[:] = [bytes(1_000_000)]
+    return os.getpid()
+
+
+@app.task
+def is_tracing(seconds: float = 0) -> tuple[int, bool]:
+    """Sleep, and return the child's pid and whether it traces Python's allocations."""
+    time.sleep(seconds)
+    return os.getpid(), tracemalloc.is_tracing()
+
+
+@app.task
+def hold_memory(size_bytes: int, path: str) -> None:
+    """Hold touched memory until a file is there."""
+    held = b"x" * size_bytes
+    nap_until(path)
+    del held
 
 
 @app.task

@@ -42,9 +42,11 @@ def test_a_missing_hook_is_named_in_one_line_and_the_worker_runs_on(fresh_redis:
         told = ask(running, link.Stat())
         assert isinstance(told, link.WorkerStat)
         assert not told.retires
-        refused = ask(running, link.Retire(pid=child))
-        assert isinstance(refused, link.Refused)
-        assert HOOK in refused.reason
+        to_trace = link.Trace(task="sample_app.nap", runs=1, warm_up=1, address="/nowhere")
+        for request in (link.Retire(pid=child), to_trace):
+            refused = ask(running, request)
+            assert isinstance(refused, link.Refused)
+            assert HOOK in refused.reason
 
 
 def test_with_a_missing_hook_the_worker_is_replaced_where_a_child_would_have_been_retired(

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from recyclery_worker.link import COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
 
@@ -45,6 +46,7 @@ class Reporter:
         self._sent = 0.0
         self._kept: set[int] = set()
         self._remote: set[str] = set()
+        self._tracing: Literal["", "on", "over"] = ""
 
     def browser_kept(self, chromedriver_pid: int) -> None:
         """Note a browser that is kept for the next task; told of as this one ends."""
@@ -62,6 +64,11 @@ class Reporter:
     def session_closed(self, session_id: str) -> None:
         """Tell that a session on a Grid is closed."""
         self._remote.discard(session_id)
+        self._send()
+
+    def tracing_is(self, state: Literal["on", "over"]) -> None:
+        """Tell that allocations are traced: what this child holds is not the tasks' doing any more."""
+        self._tracing = state
         self._send()
 
     def task_started(self, task_id: str, task_name: str) -> None:
@@ -107,6 +114,7 @@ class Reporter:
             ended=self._ended,
             kept=sorted(self._kept),
             remote=sorted(self._remote),
+            tracing=self._tracing,
         )
         try:
             self._socket.sendto(encode(report), self._address)

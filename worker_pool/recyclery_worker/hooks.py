@@ -43,7 +43,7 @@ POOL_FIELDS = (
     "on_hard_timeout",
 )
 CHILD_METHODS = ("_do_exit", "after_fork")
-CHILD_FIELDS = ("wait_for_job",)
+CHILD_FIELDS = ("inq", "wait_for_job")
 JOB_METHODS = ("ready",)
 JOB_FIELDS = ("_accepted", "_time_accepted", "_timeout", "_worker_pid")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -45,6 +46,8 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     """Pids of the chromedrivers whose browsers the child keeps for its next tasks."""
     remote: list[str] = []
     """Ids of the sessions that it has open on the Selenium Grid at SELENIUM_REMOTE_URL."""
+    tracing: Literal["", "on", "over"] = ""
+    """Whether it traces allocations, or did: then it is to leave."""
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
@@ -113,6 +116,18 @@ class TimeOut(msgspec.Struct, frozen=True, tag="time_out"):
     """Ask that a child's task which is past its hard time limit be ended; answered by `Done` or `Refused`."""
 
     pid: int
+
+
+class Trace(msgspec.Struct, frozen=True, tag="trace"):
+    """Ask that one child traces the allocations of a task's next runs, and tells of them at a unix socket.
+
+    Answered by `Canary` or `Refused`. The first runs, `warm_up`, are not judged.
+    """
+
+    task: str
+    runs: int
+    warm_up: int
+    address: str
 
 
 class ChildStat(msgspec.Struct, frozen=True):
@@ -185,6 +200,12 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """What came of its tasks; None where it does not see that."""
 
 
+class Canary(msgspec.Struct, frozen=True, tag="canary"):
+    """The child that will trace."""
+
+    pid: int
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The request was carried out."""
 
@@ -195,8 +216,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim | Fell | TimeOut
-Reply = WorkerStat | Done | Refused
+Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim | Fell | TimeOut | Trace
+Reply = WorkerStat | Canary | Done | Refused
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -6,18 +6,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.concurrency import asynpool
 
 from recyclery_worker.child import Reporter, become_session_leader, end_session, reporter
 from recyclery_worker.delivery.keeper import keeper
 from recyclery_worker.delivery.standing import ask_before_each
+from recyclery_worker.link import Trace
+
+if TYPE_CHECKING:
+    from recyclery_worker.tracing.canary import Canary
+
+
+class Inbox(Protocol):
+    """What a child reads its work from."""
+
+    def fileno(self) -> int:
+        """Return its number."""
 
 
 class Worker(asynpool.Worker):
     """What runs in a pool child."""
 
+    inq: Any
     wait_for_job: Callable[[], Any]
     on_exit: Callable[..., Any] | None
 
@@ -31,7 +43,7 @@ class Worker(asynpool.Worker):
         super().after_fork()
         told = reporter()
         if told is not None:
-            self.wait_for_job = report_tasks(told, self.wait_for_job)
+            self.wait_for_job = report_tasks(told, self.wait_for_job, self.inq._reader)
         kept = keeper()
         if kept is not None:
             # Outermost: the less lies between this and the task's first line, the better.
@@ -55,20 +67,33 @@ class Worker(asynpool.Worker):
         super()._do_exit(pid, exitcode, exc)
 
 
-def report_tasks(told: Reporter, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
+def report_tasks(told: Reporter, wait_for_job: Callable[[], Any], inbox: Inbox) -> Callable[[], Any]:
     """Return `wait_for_job` with a report on either side: asking for a job means that the last one is done.
 
     Celery's task_prerun and task_postrun signals would do, at several times the price.
     """
+    canary: Canary | None = None
 
     def wait_and_report() -> Any:
+        nonlocal canary
         told.task_ended()
+        if canary is not None:
+            canary.task_ended()
+            canary.wait(inbox.fileno())
         message = wait_for_job()
+        if isinstance(message, Trace):
+            from recyclery_worker.tracing.canary import Canary  # noqa: PLC0415  # few children ever trace
+
+            canary = Canary(message, told)
+            # As if nothing had come: then it is asked again.
+            return None
         if message:
             _, (_, _, _, arguments, _) = message
             # What Celery's tracer is called with begins with the task's name and id.
             if len(arguments) > 1:
                 told.task_started(task_id=arguments[1], task_name=arguments[0])
+                if canary is not None:
+                    canary.task_started(arguments[0])
         return message
 
     return wait_and_report

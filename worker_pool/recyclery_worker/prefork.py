@@ -22,7 +22,7 @@ from celery.concurrency import asynpool
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
-from recyclery_worker.link import Departure
+from recyclery_worker.link import Departure, Trace
 from recyclery_worker.outcomes import OUTCOMES
 from recyclery_worker.pool_child import Worker
 
@@ -47,6 +47,10 @@ class Record:
     leaving: bool = False
     leaves_with_task: bool = False
     """Whether it had a task in hand when it was told to leave, and has not finished that since."""
+    traces: bool = False
+    """Whether it was told to trace allocations: then it has no limit, and leaves when it is told to."""
+    order: Trace | None = None
+    """What it is to trace, where it could not be told so at once."""
 
 
 class Pool(asynpool.AsynPool):
@@ -118,6 +122,7 @@ class Pool(asynpool.AsynPool):
         record.leaves_with_task = False
         if record.leaving:
             return
+        self._hand_over_order(process)
         if record.leave_for:
             self._let_go(process, record.leave_for)
         elif record.limit is not None and record.tasks_done >= record.limit:
@@ -137,6 +142,7 @@ class Pool(asynpool.AsynPool):
         process, _ = self._process_by_pid(pid)
         if process is None:
             return
+        self._hand_over_order(process)
         if process._recyclery.leave_for:
             self._let_go(process, process._recyclery.leave_for)
         elif process._recyclery.stands_by:
@@ -196,21 +202,56 @@ class Pool(asynpool.AsynPool):
         process, _ = self._process_by_pid(pid)
         if process is None:
             return f"{pid} is not a child of this pool"
-        record, inbox = process._recyclery, process.inqW_fd
+        record = process._recyclery
         if record.stands_by:
             return f"{pid} stands by and has had no task"
         if not record.leaving:
             record.leave_for = reason
             # One still starting has no inbox in the scheduler; half a task must not be followed by the end.
-            if inbox in self._all_inqueues and inbox not in self._active_writes:
+            if self._hears(process):
                 self._let_go(process, reason)
         return ""
+
+    def trace(self, order: Trace) -> int | None:
+        """Have a child trace a task's allocations, an idle one if there is one.
+
+        Returns its pid; None where one does so already, or all are about to leave.
+        """
+        staying = [
+            process
+            for process in self._pool
+            if not (process._recyclery.leaving or process._recyclery.leave_for or process._recyclery.stands_by)
+        ]
+        if not staying or any(process._recyclery.traces for process in staying):
+            return None
+        chosen = min(
+            staying,
+            key=lambda process: (process.inqW_fd in self._busy_workers, not self._hears(process)),
+        )
+        record = chosen._recyclery
+        record.traces, record.limit, record.order = True, None, order
+        if self._hears(chosen):
+            self._hand_over_order(chosen)
+        pid: int = chosen.pid
+        return pid
+
+    def _hears(self, process: Any) -> bool:
+        """Whether a child's inbox takes a word: it has started, and is not just being given a task."""
+        return process.inqW_fd in self._all_inqueues and process.inqW_fd not in self._active_writes
+
+    def _hand_over_order(self, process: Any) -> None:
+        """Give a child its order to trace, if it has one: read when it next asks for work."""
+        order, process._recyclery.order = process._recyclery.order, None
+        if order is not None:
+            process.inq.put(order)
 
     def set_max_tasks(self, max_tasks: int) -> None:
         """Set the limit for children present and future; one that has reached it leaves after its task."""
         self._maxtasksperchild = max_tasks
         for process in list(self._pool):
             record = process._recyclery
+            if record.traces:
+                continue
             record.limit = self._draw_limit()
             if record.tasks_done >= (record.limit or 0) and not record.leaving:
                 self.retire(process.pid, "max_tasks")

@@ -19,6 +19,7 @@ from recyclery_worker.holding import Holding
 from recyclery_worker.intake import consumed_queues, has_room, received
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
+    Canary,
     ChildStat,
     Done,
     Fell,
@@ -32,6 +33,7 @@ from recyclery_worker.link import (
     SetMaxTasks,
     Stat,
     TimeOut,
+    Trace,
     WorkerStat,
     decode_request,
     encode,
@@ -162,6 +164,8 @@ def carry_out(worker: Any, holding: Holding, request: Request) -> Reply:
     match request:
         case Stat():
             return stat(worker, holding)
+        case Trace():
+            return trace(worker, request)
         case Reclaim(generation=generation):
             refusal = reclaim_soon(generation)
         case Fell():
@@ -182,6 +186,18 @@ def hold(worker: Any, holding: Holding, seconds: float) -> str:
     else:
         holding.end()
     return ""
+
+
+def trace(worker: Any, order: Trace) -> Canary | Refused:
+    """Have a child trace a task's allocations; say which one, or why none will."""
+    if lack := read_fit(worker).lack:
+        return Refused(reason=lack)
+    if order.task not in worker.app.tasks:
+        return Refused(reason=f"{order.task!r} is no task of this worker's app")
+    pid: int | None = worker.pool.trace(order)
+    if pid is None:
+        return Refused(reason="a child of this pool is traced already, or all of them are about to leave")
+    return Canary(pid=pid)
 
 
 def reclaim_soon(generation: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from celery.concurrency import prefork
 
 from recyclery_worker.delivery.keeper import keeper
-from recyclery_worker.link import Departure
+from recyclery_worker.link import Departure, Trace
 from recyclery_worker.prefork import Pool
 
 
@@ -48,6 +48,11 @@ class TaskPool(prefork.TaskPool):
     def resize(self, processes: int) -> None:
         """See `Pool.resize`."""
         self._pool.resize(processes)
+
+    def trace(self, order: Trace) -> int | None:
+        """See `Pool.trace`."""
+        pid: int | None = self._pool.trace(order)
+        return pid
 
     def retire(self, pid: int) -> str:
         """See `Pool.retire`."""

@@ -17,6 +17,7 @@ from recyclery.decide.actions import (
     Action,
     Clean,
     Collect,
+    Dismiss,
     EndSession,
     Evict,
     Hold,
@@ -74,6 +75,14 @@ async def perform(
                 fell,
                 f"note that {fell.pid} died with {fell.tree_bytes >> 20} MiB amid task {fell.task_id}",
                 f"{through} takes it down",
+            )
+        case Dismiss(owner=owner):
+            return await ask(
+                runtime_dir,
+                action.slot,
+                link.Retire(pid=owner.pid),
+                f"dismiss {owner.pool}/{owner.pid}: {action.reason}",
+                "it leaves as soon as it has no task",
             )
         case Notice():
             return Outcome(done=True, line=action.text)

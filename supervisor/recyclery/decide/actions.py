@@ -78,6 +78,16 @@ class Retire:
 
 
 @dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Let a child leave after its current task that is no common one any more."""
+
+    owner: Owner
+    slot: str
+    """Of its worker."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Replace:
     """Give a pool a new worker (rung 4)."""
 
@@ -183,6 +193,7 @@ Action = (
     | TellFell
     | Tune
     | Retire
+    | Dismiss
     | Hold
     | Replace
     | Leave

@@ -50,7 +50,8 @@ def is_leaving(child: Child, snapshot: Snapshot) -> bool:
         return False
     if view.state == "draining":
         return True
-    at_limit = view.max_tasks_per_child is not None and child.tasks_done >= view.max_tasks_per_child
+    limit = None if child.tracing else view.max_tasks_per_child
+    at_limit = limit is not None and child.tasks_done >= limit
     return at_limit or child.owner.pid in view.leaving
 
 

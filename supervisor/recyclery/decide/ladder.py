@@ -17,6 +17,7 @@
 | | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
 | | `tell_fallen` | a child died with a task in hand: what was seen of it goes into the task's history |
 | | `end_overdue` | a worker forgot to end a task that is past its hard time limit |
+| | `dismiss_traced` | a child has traced allocations for a person |
 | | `find_notices` | no recycle would help |
 """
 
@@ -27,6 +28,7 @@ from dataclasses import replace
 
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
+from recyclery.decide.dismiss import dismiss_traced
 from recyclery.decide.fallen import tell_fallen
 from recyclery.decide.handoff import hand_over, place, replace_asked
 from recyclery.decide.holders import reclaim_dead
@@ -64,6 +66,7 @@ def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
         *reclaim_dead(snapshot, past),
         *tell_fallen(snapshot, past.fallen),
         *end_overdue(snapshot, past),
+        *dismiss_traced(snapshot, past),
         *hold_pools(left, past, settings),
         *tune_limits(left, past, settings),
         *scale_pools(left, past, settings),

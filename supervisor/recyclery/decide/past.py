@@ -103,6 +103,8 @@ class Past:
     """When workers were last ended for that."""
     timed_out: Mapping[Owner, float] = field(default_factory=dict)
     """When the end of each child's task was asked for that was past its hard time limit."""
+    dismissed: Mapping[Owner, float] = field(default_factory=dict)
+    """When each child that had traced allocations was asked to leave."""
     known_strangers: Set[ProcessKey] = frozenset()
     """Browser processes of strangers that were seen before."""
 

@@ -25,7 +25,8 @@ def follow(tracks: Mapping[Owner, Track], snapshot: Snapshot) -> tuple[dict[Owne
     for child in snapshot.children:
         track, run = follow_child(tracks.get(child.owner), child)
         followed[child.owner] = track
-        if run is not None:
+        # One that traces allocations holds its records of them too.
+        if run is not None and not child.tracing:
             runs.append(run)
     return followed, runs
 

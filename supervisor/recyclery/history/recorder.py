@@ -8,7 +8,7 @@ from dataclasses import replace
 from recyclery.act.outcome import Outcome
 from recyclery.config.paths import history_file
 from recyclery.config.settings import History, Settings
-from recyclery.decide.actions import Action, Clean, Collect, Hold, Preempt, Reap, Retire
+from recyclery.decide.actions import Action, Clean, Collect, Dismiss, Hold, Preempt, Reap, Retire
 from recyclery.decide.budget import pool_budget
 from recyclery.decide.past import Past
 from recyclery.history.records import (
@@ -72,7 +72,7 @@ class Recorder:
             return
         if isinstance(action, Preempt):
             self._preempted.add(action.owner)
-        owner = action.owner if isinstance(action, Reap | Retire | Preempt) else None
+        owner = action.owner if isinstance(action, Reap | Retire | Dismiss | Preempt) else None
         kind = f"reap {action.kind}" if isinstance(action, Reap) else type(action).__name__.lower()
         self._writer.put(
             [

@@ -47,7 +47,9 @@ class Runs:
         if life is None:
             life = self._lives[owner] = Life(owner, report.tasks_done)
         if report.tasks_done > life.tasks_done:
-            life.waiting.append(ended_run(life, report))
+            if not report.tracing:
+                # Else it holds records of its allocations too.
+                life.waiting.append(ended_run(life, report))
             before = life.idle or Parts()
             life.idle = before._replace(python=report.idle_bytes, shared=report.idle_shared_bytes)
             life.tasks_done = report.tasks_done

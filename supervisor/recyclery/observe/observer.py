@@ -160,6 +160,7 @@ def make_child(owner: Owner, processes: tuple[Process, ...], slot: str, state: C
         idle_bytes=state.idle_bytes,
         kept=state.kept,
         remote=state.remote,
+        tracing=state.tracing,
     )
 
 

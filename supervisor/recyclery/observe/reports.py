@@ -33,6 +33,7 @@ class ChildState:
     idle_bytes: int = 0
     kept: tuple[int, ...] = ()
     remote: tuple[str, ...] = ()
+    tracing: str = ""
 
 
 def bind_reports(path: Path) -> socket.socket:
@@ -77,6 +78,7 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         idle_bytes=report.idle_bytes,
         kept=tuple(report.kept),
         remote=tuple(report.remote),
+        tracing=report.tracing,
     )
     return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
 

@@ -109,6 +109,8 @@ class Child:
     """Pids of the chromedrivers whose browsers it keeps for its next tasks, by its own word."""
     remote: tuple[str, ...] = ()
     """Ids of the sessions that it has open on a Selenium Grid."""
+    tracing: str = ""
+    """`on` while it traces allocations, then `over`: what it holds is not the tasks' doing alone."""
 
     @property
     def tree_bytes(self) -> int:

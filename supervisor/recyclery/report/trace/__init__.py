@@ -1,0 +1,1 @@
+"""`recyclery leaks --trace`: which lines of a leaking task allocate what it leaves."""

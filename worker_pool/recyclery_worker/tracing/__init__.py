@@ -1,0 +1,1 @@
+"""A pool child that traces allocations for a while: imported only in a child that was told to."""
