@@ -2,14 +2,13 @@
 
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.ports import free_port
 from support.receiver import receiving
+from support.scraping import scrape
 from support.supervised import supervised
 from support.waiting import wait_for
 
@@ -24,19 +23,6 @@ window_seconds = 600
 concurrency = 1
 max_tasks_per_child = 1000
 """
-
-
-def scrape(port: int, token: str) -> tuple[int, str]:
-    """Return the status and the text of /metrics; 0 where nobody answers."""
-    request = Request(f"http://127.0.0.1:{port}/metrics", headers={"Authorization": f"Bearer {token}"})
-    try:
-        with urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
 
 
 def figures(port: int) -> dict[str, float]:
