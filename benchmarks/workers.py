@@ -60,9 +60,11 @@ def count_held(client: redis.Redis) -> int:
 
 
 @contextmanager
-def running_worker(kind: str, url: str, concurrency: int, max_tasks: int | None) -> Iterator[None]:
-    """Run a worker of benchmarks.app: `recyclery` with our pool, `celery` with the stock one."""
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "-l", "error"]
+def running_worker(
+    kind: str, url: str, concurrency: int, max_tasks: int | None, app: str = "benchmarks.app"
+) -> Iterator[Path]:
+    """Run a worker of an app: `recyclery` with our pool, `celery` with the stock one; yield its folder."""
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "error"]
     command += ["-c", str(concurrency), "-Q", "bench", "--without-mingle", "--without-gossip"]
     if max_tasks is not None:
         command += ["--max-tasks-per-child", str(max_tasks)]
@@ -83,7 +85,7 @@ def running_worker(kind: str, url: str, concurrency: int, max_tasks: int | None)
         try:
             sender = make_sender(url)
             wait_until(lambda: bool(sender.control.ping(timeout=0.5)))
-            yield
+            yield Path(runtime_dir)
         finally:
             worker.terminate()
             worker.wait()
