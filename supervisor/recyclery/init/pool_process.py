@@ -24,6 +24,8 @@ ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKIL
 IN_SERVICE = frozenset({ProcessStates.STARTING, ProcessStates.RUNNING, ProcessStates.BACKOFF})
 # supervisord starts these again by itself.
 ENDED_BY_ITSELF = frozenset({ProcessStates.EXITED, ProcessStates.BACKOFF})
+# Between two starts where a worker does not stay up; a second more each time upstream, without an end.
+LONGEST_PAUSE_SECONDS = 3.0
 
 
 class PoolProcess(OurProcess):
@@ -118,6 +120,13 @@ class PoolProcess(OurProcess):
             # The pool has its worker. Left as it is, this one would be tried again as soon as that ended.
             self.change_state(ProcessStates.STOPPED)
             self.backoff = 0
+
+    def change_state(self, new_state: int, expected: bool = True) -> Any:
+        """Keep the pauses between tries bounded; the tries are counted on."""
+        changed = super().change_state(new_state, expected)
+        if new_state == ProcessStates.BACKOFF:
+            self.delay = min(self.delay, self.config.options.clock.time() + LONGEST_PAUSE_SECONDS)
+        return changed
 
     def signal(self, sig: int) -> str | None:
         """Send what an operator or the governor asks for; an end that comes of it is no death."""
