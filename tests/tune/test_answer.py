@@ -9,11 +9,14 @@ import pytest
 from recyclery.config.load import CommandLine, load
 from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.answer import Answer, answer
+from recyclery.tune.estimates import Estimate
+from recyclery.tune.predict import Prediction, find_next
 from recyclery.tune.windows import Level, Window
-from recyclery.tune.wishes import Wishes
+from recyclery.tune.wishes import Objective, Wishes
 from tune.worlds import MIB, World, measure
 
 CONCURRENCIES = (1, 2, 3, 4, 6, 8)
+OBJECTIVES: tuple[Objective, ...] = ("throughput", "latency")
 CPU = World(cpu_seconds=1, noise=0.08)
 SLEEP = World(sleep_seconds=1, noise=0.08)
 LOCK = World(lock_seconds=1, noise=0.08)
@@ -117,10 +120,15 @@ def test_a_slower_level_is_recommended_where_the_objective_asks_for_it() -> None
 
 
 def test_for_latency_tasks_are_not_let_wait_for_a_cpu() -> None:
-    assert recommended(answer(run(replace(CPU, noise=0.02)), Wishes(objective="latency"))) in {
-        Level(1, 20),
-        Level(2, 20),
-    }
+    world = World(sleep_seconds=0.3, cpu_seconds=0.7, noise=0.02)
+    free, quick = (recommended(answer(run(world), Wishes(objective=wanted))) for wanted in OBJECTIVES)
+    assert free is not None
+    assert free.concurrency >= 3
+    assert quick is not None
+    assert quick.concurrency <= 2
+
+
+def test_for_latency_too_tasks_that_do_not_slow_each_other_run_together() -> None:
     assert recommended(answer(run(SLEEP), Wishes(objective="latency"))) == Level(8, 20)
 
 
@@ -185,6 +193,12 @@ def test_a_level_not_run_that_promises_more_is_said_to_be_worth_a_run() -> None:
 def test_no_level_is_worth_a_run_for_which_there_is_no_memory() -> None:
     world = replace(SLEEP, noise=0.03, limit_mib=SLEEP.height_mib(8, 1) / 0.85)
     assert answer(run(world, concurrencies=(1, 2, 4, 8)), Wishes()).next_level is None
+
+
+def test_a_level_that_was_run_is_never_said_to_be_worth_a_run() -> None:
+    more = Estimate(9, 8, 10)
+    run_before, other = (Prediction(Level(places, 20), places == 6, more, None, True) for places in (6, 7))
+    assert find_next([run_before, other], Estimate(5, 4, 6)) == other
 
 
 def test_levels_that_were_run_and_others_are_told_apart_among_the_predictions() -> None:

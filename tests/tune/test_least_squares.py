@@ -20,9 +20,10 @@ def off(rows: Sequence[tuple[float, ...]], right: list[float], coefficients: tup
 
 
 @given(st.tuples(amounts, amounts, amounts))
-def test_coefficients_that_made_the_right_side_are_found_again(planted: tuple[float, ...]) -> None:
+def test_a_right_side_that_some_coefficients_make_is_met(planted: tuple[float, ...]) -> None:
     right = [sum(c * value for c, value in zip(planted, row, strict=True)) for row in ROWS]
-    assert Design(ROWS).fit(right) == pytest.approx(planted, abs=1e-2)
+    # A coefficient that hardly helps may be left at 0.
+    assert off(ROWS, right, Design(ROWS).fit(right)) <= 1e-8 * math.fsum(value**2 for value in right)
 
 
 @given(

@@ -37,7 +37,7 @@ def write_page(path: Path, answer: Answer) -> None:
 def build_page(answer: Answer, script: str) -> str:
     """Return the page's HTML."""
     template = resources.files("recyclery.report.tune").joinpath("page.html").read_text(encoding="utf-8")
-    data = json.dumps(draw(answer), separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(draw(answer), separators=(",", ":"))
     values = {
         "title": f"Concurrency for the pool {html.escape(answer.wishes.pool)}",
         "reason": html.escape(answer.reason),
