@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -109,11 +108,11 @@ class Sending:
         return answer
 
 
-def calls_of(args: Path | None, generate: str | None) -> tuple[str, ...]:
+def calls_of(args: str | None, generate: str | None) -> tuple[str, ...]:
     """Return the words that say with what the task is called."""
     words: tuple[str, ...] = ()
     if args is not None:
-        words += ("--args", str(args))
+        words += ("--args", args)
     if generate is not None:
         words += ("--generate", generate)
     return words

@@ -65,7 +65,6 @@ class Stage:
         self._pool = pool
         self._folder = folder
         self._log = folder / "supervisor.log"
-        self._stop_seconds = STOP_SECONDS
         try:
             self._cage = Cage(
                 [sys.executable, "-m", "recyclery", "run", *options],
@@ -114,14 +113,19 @@ class Stage:
         self._cage.terminate()
         self._cage.wait(grace_seconds + STOP_SECONDS)
 
+    def kill(self) -> None:
+        """End it, and all that it runs, at once."""
+        self._cage.kill()
+
     def child_peaks(self) -> tuple[int, ...]:
-        """Return for each child that ran tasks the most that it and all it started held; once it has ended."""
+        """Return for each child that ran tasks the most that it and all it started held; by the history."""
         peaks: dict[int, int] = {}
         try:
             with open_history(history_file(self._folder / "state")) as history:
                 runs = history.runs(self._pool, 0.0, float(1 << 40), MOST_RUNS)
-        except NoHistory as error:
-            raise StageFailed(f"what the children held is not known: {error}") from None
+        except NoHistory:
+            # Killed before it wrote anything.
+            return ()
         for run in runs:
             held = max(parts.total for parts in (run.before, run.peak, run.after) if parts is not None)
             peaks[run.child] = max(peaks.get(run.child, 0), held)

@@ -38,11 +38,17 @@ def mark_tasks(space: Space, path: Path) -> None:
         if number is not None:
             write("began", number, f"{now():.6f}", os.getpid())
 
-    def ended(task_id: str = "", state: str | None = None, retval: Any = None, **_: Any) -> None:
+    def failed(task_id: str = "", exception: Any = None, **_: Any) -> None:
         number = space.number_of(task_id)
         if number is not None:
-            error = [type(retval).__name__] if isinstance(retval, BaseException) else []
-            write("ended", number, f"{now():.6f}", state or "FAILURE", *error)
+            write("ended", number, f"{now():.6f}", "FAILURE", type(exception).__name__)
+
+    def ended(task_id: str = "", state: str | None = None, **_: Any) -> None:
+        number = space.number_of(task_id)
+        if number is not None:
+            write("ended", number, f"{now():.6f}", state or "FAILURE")
 
     signals.task_prerun.connect(began, weak=False, dispatch_uid="recyclery.tuned.began")
+    # Also of one whose hard time limit passed, by the main process: its child says nothing more.
+    signals.task_failure.connect(failed, weak=False, dispatch_uid="recyclery.tuned.failed")
     signals.task_postrun.connect(ended, weak=False, dispatch_uid="recyclery.tuned.ended")

@@ -1,8 +1,8 @@
 """`python -m recyclery_worker.tuned.serve APP TASK [--args FILE] [--generate MODULE:FUNC]`: sends as ordered.
 
 A process of its own, for it imports the user's app. Takes orders on standard input and answers each on standard
-output; the first answer comes unasked. When its standard input ends, so has the tuning: then it removes all that
-the tuning has in Redis, and ends.
+output; the first answer comes unasked. When its standard input ends, so has the tuning: then all that this has
+in Redis is removed.
 """
 
 from __future__ import annotations
