@@ -18,11 +18,11 @@ from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.init import exit_codes
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
-from recyclery.tune.measure import Bench, Voice
+from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
 from recyclery.tune.options import load_pool, read_request, read_wishes
 from recyclery.tune.progress import Progress
 from recyclery.tune.request import Request
-from recyclery.tune.run import EveryTaskFailed, Run
+from recyclery.tune.run import Run
 from recyclery.tune.run_file import BadRunFile, Recorded, RunFile, mend, read_run_file
 from recyclery.tune.sending import CannotSend, Sending, calls_of
 from recyclery.tune.shown import compare, show

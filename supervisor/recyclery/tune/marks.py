@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,10 @@ class Marks:
         if len(self.ends) > ended:
             # Those of several children come as they were written.
             self.ends.sort()
+
+    def errors(self) -> Counter[str]:
+        """Return how many tasks failed, by the name of their error."""
+        return Counter(task.error for _, number in self.ends if (task := self.tasks[number]).failed)
 
     def ended_between(self, after: float, until: float) -> list[TaskRun]:
         """Return the tasks that ended after one moment, and not after another, in that order."""

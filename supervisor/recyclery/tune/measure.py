@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recyclery.observe.cpu import allowed_cores
-from recyclery.tune.course import Enough, Goal, Going, Span, Stopped, describe_window, judge
+from recyclery.tune.course import FEWEST_TASKS, Enough, Goal, Going, Span, Stopped, describe_window, judge
 from recyclery.tune.looks import Look, tree_cpu_seconds
 from recyclery.tune.marks import Marks, MarksFile
 from recyclery.tune.open_loop import OpenWindow, count_backlog
@@ -29,6 +29,10 @@ CPU_SECONDS = 2.0
 SETTLE_LOOKS = 3
 # How long after the last arrival of an open loop its tasks may still end.
 TAIL_SECONDS = 60.0
+
+
+class EveryTaskFailed(Exception):
+    """There is nothing to measure; the message has the errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ def measure(bench: Bench, level: Level, repeat: int, number: int) -> Window:
         while isinstance(verdict, Going):
             seen.step()
             bench.sending.check()
+            check_failures(seen.marks)
             verdict = judge(seen.marks, seen.looks, goal, began, now())
             if isinstance(verdict, Going):
                 bench.voice.progress(f"{verdict.done} of {goal.least_tasks} tasks")
@@ -148,6 +153,17 @@ def measure(bench: Bench, level: Level, repeat: int, number: int) -> Window:
         child_peaks=peaks,
         stopped=stopped,
     )
+
+
+def check_failures(marks: Marks) -> None:
+    """Raise EveryTaskFailed where the first tasks did, without one that did not."""
+    errors = marks.errors()
+    if len(marks.ends) >= FEWEST_TASKS and errors.total() == len(marks.ends):
+        ((most, _),) = errors.most_common(1)
+        raise EveryTaskFailed(
+            f"the first {len(marks.ends)} tasks all failed, most of them with {most}: try one by hand with the "
+            "same arguments"
+        )
 
 
 def measure_open(bench: Bench, level: Level, load: str, times: list[float], number: int) -> OpenWindow:

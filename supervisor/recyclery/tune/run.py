@@ -15,10 +15,6 @@ from recyclery.tune.run_file import Closed, RunFile
 from recyclery.tune.windows import Level, Window
 
 
-class EveryTaskFailed(Exception):
-    """There is nothing to measure; the message has the errors."""
-
-
 @dataclass
 class Run:
     """A tuning under way."""
@@ -61,8 +57,6 @@ class Run:
             self.progress.note(f"concurrency {step.level.concurrency} is given up: {window.stopped}")
         self.windows.append(window)
         self.file.add(Closed(window))
-        if window.done and window.errors == window.done:
-            raise EveryTaskFailed(f"all {window.done} tasks failed at concurrency {step.level.concurrency}")
 
     def _describe(self, step: Step) -> str:
         most = f", {step.level.max_tasks_per_child} tasks per child" if len(self.request.max_tasks) > 1 else ""

@@ -14,7 +14,7 @@ from recyclery_worker.link import now
 from recyclery_worker.tuned.calls import Call
 from recyclery_worker.tuned.marks import Write, open_marks
 from recyclery_worker.tuned.orders import Answer, Arrive, Fill, Order, Quit, Rest, Sweep
-from recyclery_worker.tuned.registry import RENEW_SECONDS, list_dead, renew, strike
+from recyclery_worker.tuned.registry import RENEW_SECONDS, renew, strike, strike_dead
 from recyclery_worker.tuned.space import Space, remove_keys
 
 STEP_SECONDS = 0.02
@@ -47,10 +47,7 @@ class Sender:
 
     def clean_dead(self) -> list[str]:
         """Remove what dead tunings left; return their names."""
-        dead = list_dead(self.book)
-        for space in dead:
-            strike(self.book, space)
-        return [space.name for space in dead]
+        return [space.name for space in strike_dead(self.book)]
 
     def follow(self, order: Order) -> Answer:
         """Do as told."""
