@@ -17,7 +17,7 @@ def read_load(text: str, capacity_per_second: float) -> float:
     """
     found = RATE.fullmatch(text)
     if found is None or not float(found["number"]):
-        raise ValueError(text)
+        raise ValueError(f"{text!r} is no rate")
     if found["share"]:
         return float(found["number"]) / 100 * capacity_per_second
     return float(found["number"]) / SECONDS[found["unit"]]

@@ -72,6 +72,8 @@ def warm_end(marks: Marks, concurrency: int) -> int | None:
     if first is None:
         return None
     times = [at for at, _ in marks.ends]
+    if not times or times[-1] < first + WARM_UP_SECONDS:
+        return None
     early = bisect_right(times, first + WARM_UP_SECONDS)
     count = max(1, -(-early // concurrency)) * concurrency
     return count if count <= len(times) else None
