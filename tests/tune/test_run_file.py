@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.decide.model import PoolModel
 from recyclery.tune.request import Request
 from recyclery.tune.run_file import BadRunFile, Closed, RunFile, mend, read_run_file
 from support.tune_windows import window
@@ -29,7 +30,7 @@ REQUEST = Request(
 def test_a_run_is_read_as_it_was_written_but_for_a_line_cut_off(tmp_path: Path) -> None:
     file = RunFile(tmp_path / "run")
     file.begin(REQUEST)
-    file.add(Closed(window(1)))
+    file.add(Closed(window(1), PoolModel()))
     whole = file.path.read_bytes()
     file.path.write_bytes(whole + b'{"type": "win')
     read = read_run_file(file.path)

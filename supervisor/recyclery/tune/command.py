@@ -17,6 +17,7 @@ from pathlib import Path
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.init import exit_codes
+from recyclery.report.tune.page import NoPlotly
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
 from recyclery.tune.options import load_pool, read_request, read_wishes
@@ -45,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION
-    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, StageFailed) as error:
+    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, NoPlotly, StageFailed) as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -74,11 +75,15 @@ def tune(args: argparse.Namespace) -> None:
     progress.note(f"the run is kept in {file.path}; seed {request.seed}")
     with ending_in_order(progress, file), set_up(request, settings, file, progress) as run:
         run.windows += recorded.windows
+        run.learned = recorded.learned
         run.measure_all()
         opened = measure_loads(run, wishes, trace, recorded.opened)
     progress.clear()
-    measured = Recorded(request, tuple(run.windows), tuple(opened))
-    show(measured, wishes, as_json=args.json, page=Path(args.html) if args.html else None)
+    measured = Recorded(request, tuple(run.windows), tuple(opened), run.learned)
+    try:
+        show(measured, wishes, as_json=args.json, page=Path(args.html) if args.html else None)
+    except OSError as error:
+        raise BadRunFile(f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume") from None
 
 
 @contextmanager

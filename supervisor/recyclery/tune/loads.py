@@ -53,7 +53,9 @@ def measure_loads(
             if trace is not None
             else draw_arrivals(per_second, seconds, run.request.seed)
         )
-        run.progress.begin(f"{load} at concurrency {level.concurrency}", seconds + AROUND_SECONDS)
+        closed = len(run.windows)
+        total = closed + len(run.request.loads)
+        run.progress.begin(closed + len(opened), total, seconds + AROUND_SECONDS, level)
         window = measure_open(run.bench, level, load, times or [0.0], next(run.numbers))
         run.file.add(Opened(window))
         opened.append(window)

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from recyclery.history.reading import Run
 from recyclery.observe.cpu import allowed_cores
 from recyclery.tune.course import FEWEST_TASKS, Enough, Goal, Going, Span, Stopped, describe_window, judge
+from recyclery.tune.kept import child_peaks
 from recyclery.tune.looks import Look, tree_cpu_seconds
 from recyclery.tune.marks import Marks, MarksFile
 from recyclery.tune.open_loop import OpenWindow, count_backlog
@@ -113,8 +115,11 @@ def watched(bench: Bench, level: Level, number: int) -> Iterator[Watched]:
         file.close()
 
 
-def measure(bench: Bench, level: Level, repeat: int, number: int) -> Window:
-    """Measure a level while tasks always wait. Raises StageFailed or CannotSend."""
+def measure(bench: Bench, level: Level, repeat: int, number: int) -> tuple[Window, list[Run]]:
+    """Measure a level while tasks always wait; return also the history's runs.
+
+    Raises StageFailed, CannotSend or EveryTaskFailed.
+    """
     goal = Goal(level, bench.least_seconds, bench.most_seconds)
     with watched(bench, level, number) as seen:
         marks_path = str(marks_file(bench.folder / str(number)))
@@ -137,11 +142,11 @@ def measure(bench: Bench, level: Level, repeat: int, number: int) -> Window:
             # Its tasks are not waited for: there is no room for them.
             span, stopped = Span(began, now()), verdict.reason
             seen.stage.kill()
-        peaks = seen.stage.child_peaks()
+        runs = seen.stage.runs()
     bench.sending.order(Sweep())
     if rest.sent_by_tasks:
         bench.voice.note(f"the tasks themselves sent {rest.sent_by_tasks} messages: set aside, and removed")
-    return describe_window(
+    window = describe_window(
         goal=goal,
         repeat=repeat,
         span=span,
@@ -150,9 +155,10 @@ def measure(bench: Bench, level: Level, repeat: int, number: int) -> Window:
         cpu=seen.cpu,
         cores=allowed_cores(Path("/sys/fs/cgroup")),
         base=seen.base,
-        child_peaks=peaks,
+        child_peaks=child_peaks(runs),
         stopped=stopped,
     )
+    return window, runs
 
 
 def check_failures(marks: Marks) -> None:
@@ -190,7 +196,7 @@ def measure_open(bench: Bench, level: Level, load: str, times: list[float], numb
         )
         bench.sending.order(Rest())
         seen.stage.stop(bench.grace_seconds)
-        peaks = seen.stage.child_peaks()
+        runs = seen.stage.runs()
     bench.sending.order(Sweep())
     window = describe_window(
         goal=goal,
@@ -201,7 +207,7 @@ def measure_open(bench: Bench, level: Level, load: str, times: list[float], numb
         cpu=seen.cpu,
         cores=allowed_cores(Path("/sys/fs/cgroup")),
         base=seen.base,
-        child_peaks=peaks,
+        child_peaks=child_peaks(runs),
         stopped=stopped,
     )
     return OpenWindow(

@@ -6,6 +6,9 @@ import shutil
 import sys
 import time
 
+from recyclery.report.tune.progress import format_progress
+from recyclery.tune.windows import Level
+
 AGAIN_SECONDS = 0.5
 
 
@@ -15,25 +18,26 @@ class Progress:
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._shown = 0.0
-        self._head = ""
+        self._done = self._total = 0
+        self._level: Level | None = None
         self._left_seconds = 0.0
         self._began = time.monotonic()
 
-    def begin(self, head: str, left_seconds: float) -> None:
-        """Say what begins, and how long it and all after it may take."""
-        self._head, self._left_seconds, self._began = head, left_seconds, time.monotonic()
+    def begin(self, done: int, total: int, left_seconds: float, level: Level) -> None:
+        """Say which window begins, and how long it and all after it may take."""
+        self._done, self._total, self._level = done, max(done + 1, total), level
+        self._left_seconds, self._began = left_seconds, time.monotonic()
         if self._live:
             self.go_on("starting")
         else:
-            self._print(f"{head}; {describe_left(left_seconds)}")
+            self._print(self._line())
 
     def go_on(self, text: str) -> None:
         """Say how far what began is; where lines stay, nothing."""
         at = time.monotonic()
         if self._live and at - self._shown >= AGAIN_SECONDS:
             self._shown = at
-            left = describe_left(self._left_seconds - (at - self._began))
-            line = f"{self._head}: {text}; {left}"
+            line = f"{self._line()}: {text}"
             sys.stderr.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
 
@@ -48,13 +52,9 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
+    def _line(self) -> str:
+        left = max(5.0, self._left_seconds - (time.monotonic() - self._began))
+        return format_progress(self._done, self._total, left, self._level)
+
     def _print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
-
-
-def describe_left(seconds: float) -> str:
-    """Say how long it may still take."""
-    if seconds < 60:
-        return f"about {max(5, 5 * round(seconds / 5))} s left"
-    minutes = round(seconds / 60)
-    return f"about {minutes} min left" if minutes < 90 else f"about {minutes / 60:.1f} h left"

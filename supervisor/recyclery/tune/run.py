@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from recyclery.decide.model import PoolModel
 from recyclery.tune.course import Goal, describe_skipped
+from recyclery.tune.kept import learn_runs
 from recyclery.tune.measure import Bench, measure
 from recyclery.tune.plan import Step, expect_seconds, is_worth_more, order_repeats, why_skip
 from recyclery.tune.progress import Progress
@@ -25,6 +27,8 @@ class Run:
     progress: Progress
     windows: list[Window] = field(default_factory=list)
     """Those of a run that is resumed among them."""
+    learned: PoolModel = field(default_factory=PoolModel)
+    """What the tasks cost in memory."""
     numbers: Iterator[int] = field(default_factory=count)
 
     def measure_all(self) -> None:
@@ -51,16 +55,14 @@ class Run:
             goal = Goal(step.level, self.bench.least_seconds, self.bench.most_seconds)
             window = describe_skipped(goal, step.repeat, self.windows[0] if self.windows else None, why)
         else:
-            self.progress.begin(self._describe(step), self._seconds_left(step))
-            window = measure(self.bench, step.level, step.repeat, next(self.numbers))
+            total = len(self.request.levels) * self.request.repeats
+            self.progress.begin(len(self.windows), total, self._seconds_left(step), step.level)
+            window, runs = measure(self.bench, step.level, step.repeat, next(self.numbers))
+            self.learned = learn_runs(self.learned, runs)
         if window.stopped:
             self.progress.note(f"concurrency {step.level.concurrency} is given up: {window.stopped}")
         self.windows.append(window)
-        self.file.add(Closed(window))
-
-    def _describe(self, step: Step) -> str:
-        most = f", {step.level.max_tasks_per_child} tasks per child" if len(self.request.max_tasks) > 1 else ""
-        return f"concurrency {step.level.concurrency}{most}, window {step.repeat + 1} of {self.request.repeats}"
+        self.file.add(Closed(window, self.learned))
 
     def _seconds_left(self, step: Step) -> float:
         done = {(w.level, w.repeat) for w in self.windows}

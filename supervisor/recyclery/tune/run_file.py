@@ -5,11 +5,12 @@ A tuning that was stopped goes on from there, and two of them can be compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from recyclery.decide.model import PoolModel
 from recyclery.tune.open_loop import OpenWindow
 from recyclery.tune.request import Request
 from recyclery.tune.windows import Window
@@ -28,6 +29,8 @@ class Closed(msgspec.Struct, tag="window"):
     """A window in which tasks always waited."""
 
     window: Window
+    learned: PoolModel
+    """What the tasks had cost in memory up to its end."""
 
 
 class Opened(msgspec.Struct, tag="open"):
@@ -50,6 +53,7 @@ class Recorded:
     request: Request
     windows: tuple[Window, ...]
     opened: tuple[OpenWindow, ...]
+    learned: PoolModel = field(default_factory=PoolModel)
 
 
 class RunFile:
@@ -97,10 +101,12 @@ def read_run_file(path: Path) -> Recorded:
         raise BadRunFile(
             f"{path} is of version {head.version}, and this one reads {VERSION}: use the one that wrote it"
         )
+    closed = [line for line in others if isinstance(line, Closed)]
     return Recorded(
         request=head.request,
-        windows=tuple(line.window for line in others if isinstance(line, Closed)),
+        windows=tuple(line.window for line in closed),
         opened=tuple(line.window for line in others if isinstance(line, Opened)),
+        learned=closed[-1].learned if closed else PoolModel(),
     )
 
 

@@ -21,7 +21,7 @@ from recyclery.tune.wishes import Wishes
 
 def show(recorded: Recorded, wishes: Wishes, *, as_json: bool, page: Path | None) -> None:
     """Print what a run tells, and write its page where one is wanted."""
-    found = answer(recorded.windows, wishes)
+    found = answer(recorded.windows, wishes, recorded.learned if recorded.learned.steps else None)
     if page is not None:
         write_page(page, found)
     if as_json:

@@ -14,7 +14,7 @@ from recyclery.config.paths import history_file
 from recyclery.demo.cage import Cage
 from recyclery.demo.home import CannotCageError
 from recyclery.demo.services import last_lines
-from recyclery.history.reading import NoHistory, open_history
+from recyclery.history.reading import NoHistory, Run, open_history
 from recyclery.serve.client import Declined, NoSupervisor
 from recyclery.tune.looks import Look, look
 from recyclery.tune.windows import Level
@@ -117,16 +117,11 @@ class Stage:
         """End it, and all that it runs, at once."""
         self._cage.kill()
 
-    def child_peaks(self) -> tuple[int, ...]:
-        """Return for each child that ran tasks the most that it and all it started held; by the history."""
-        peaks: dict[int, int] = {}
+    def runs(self) -> list[Run]:
+        """Return what its history has of the tasks."""
         try:
             with open_history(history_file(self._folder / "state")) as history:
-                runs = history.runs(self._pool, 0.0, float(1 << 40), MOST_RUNS)
+                return history.runs(self._pool, 0.0, float(1 << 40), MOST_RUNS)
         except NoHistory:
             # Killed before it wrote anything.
-            return ()
-        for run in runs:
-            held = max(parts.total for parts in (run.before, run.peak, run.after) if parts is not None)
-            peaks[run.child] = max(peaks.get(run.child, 0), held)
-        return tuple(peaks.values())
+            return []
