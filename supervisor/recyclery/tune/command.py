@@ -17,7 +17,7 @@ from pathlib import Path
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.init import exit_codes
-from recyclery.report.tune.page import NoPlotly
+from recyclery.report.leaks.page import NoPlotly
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
 from recyclery.tune.options import load_pool, read_request, read_wishes
