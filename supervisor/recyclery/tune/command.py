@@ -17,6 +17,7 @@ from pathlib import Path
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.init import exit_codes
+from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.report.leaks.page import NoPlotly
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
@@ -73,6 +74,10 @@ def tune(args: argparse.Namespace) -> None:
         file.begin(request)
     progress = Progress()
     progress.note(f"the run is kept in {file.path}; seed {request.seed}")
+    if settings.memory.limit_bytes is None and not has_limit():
+        progress.note(
+            "nothing limits the memory here, so the whole machine's counts: name a limit with --memory"
+        )
     with ending_in_order(progress, file), set_up(request, settings, file, progress) as run:
         run.windows += recorded.windows
         run.learned = recorded.learned
@@ -84,6 +89,12 @@ def tune(args: argparse.Namespace) -> None:
         show(measured, wishes, as_json=args.json, page=Path(args.html) if args.html else None)
     except OSError as error:
         raise BadRunFile(f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume") from None
+
+
+def has_limit() -> bool:
+    """Tell whether the kernel limits our memory."""
+    cgroup = find_memory_cgroup()
+    return cgroup is not None and cgroup.limit_bytes is not None
 
 
 @contextmanager

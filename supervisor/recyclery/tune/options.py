@@ -39,10 +39,10 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
     )
     request = Request(
         app=settings.app,
-        config=args.config,
+        config=absolute(args.config),
         pool=pool.name,
         task=args.task,
-        args=str(Path(args.args).absolute()) if args.args else None,
+        args=absolute(args.args),
         generate=args.generate,
         concurrencies=concurrencies or UNASKED,
         asked_for=bool(concurrencies),
@@ -53,7 +53,7 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
         most_seconds=checked(seconds_check, "--longest", args.longest, ON_THE_LINE),
         memory_bytes=checked(checks.size_bytes, "--memory", args.memory, ON_THE_LINE) if args.memory else None,
         loads=tuple(args.rate) or (TRACE_LOADS if args.trace else ()),
-        trace=str(Path(args.trace).absolute()) if args.trace else None,
+        trace=absolute(args.trace),
         began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     return request, settings
@@ -95,6 +95,11 @@ def read_numbers(option: str, text: str | None, check: Callable[[Any], int]) -> 
     """Return numbers separated by commas, in ascending order, each once; raises BadConfiguration."""
     words = [word.strip() for word in text.split(",")] if text else []
     return tuple(sorted({checked(check, option, word, ON_THE_LINE) for word in words}))
+
+
+def absolute(path: str | None) -> str | None:
+    """Return a file's path for whoever goes on from another folder."""
+    return str(Path(path).absolute()) if path else None
 
 
 def check_load(value: Any) -> str:

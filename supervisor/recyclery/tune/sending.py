@@ -30,6 +30,7 @@ class Sending:
 
     def __init__(self, app: str, task: str, calls: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._answers = b""
+        self._is_ready = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "recyclery_worker.tuned.serve", app, task, *calls],
             stdin=subprocess.PIPE,
@@ -55,7 +56,9 @@ class Sending:
 
     def wait_until_ready(self) -> list[str]:
         """Return once tasks can be sent, with the dead tunings it has cleaned up after; raises CannotSend."""
-        return self._read(START_SECONDS).cleaned
+        cleaned = self._read(START_SECONDS).cleaned
+        self._is_ready = True
+        return cleaned
 
     def order(self, order: Order) -> Answer:
         """Have it do something, and return what came of it; raises CannotSend."""
@@ -73,7 +76,10 @@ class Sending:
 
     def close(self) -> None:
         """Have it remove everything and end."""
-        if self._process.poll() is None:
+        if not self._is_ready:
+            # It has sent nothing, and may import the app for long.
+            self._process.kill()
+        elif self._process.poll() is None:
             # Without an answer it is not in order; it removes everything when its input ends, too.
             with contextlib.suppress(CannotSend):
                 self.order(Quit())
