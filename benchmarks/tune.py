@@ -26,7 +26,7 @@ from recyclery.tune.windows import Level, Window
 ROOT = Path(__file__).parents[1]
 # A law of scaling wants four levels beside the one that is left out.
 LEVELS = (1, 2, 3, 4, 6, 8)
-MAX_TASKS = 10
+MAX_TASKS, SECONDS = 5, 6
 MIB = 1 << 20
 # Of the memory-bound task: four of its children fit below the retire level, six pass the hard one.
 HELD_BYTES, LIMIT_BYTES = 120 * MIB, 1000 * MIB
@@ -82,8 +82,8 @@ def run_tune(kind: str, made: Kind, seed: int, folder: Path, *, quick: bool) -> 
     options = ["--pool", "slow", "--task", f"benchmarks.tune_app.{made.task}", "--args", str(calls), "--json"]
     options += ["--max-tasks-per-child", str(2 if quick else MAX_TASKS), "--seed", str(seed), "--out", str(run)]
     levels = QUICK_LEVELS if quick else LEVELS
-    options += ["--concurrency", ",".join(map(str, levels)), "--repeats", "1" if quick else "2"]
-    options += ["--seconds", "2" if quick else "10"]
+    options += ["--concurrency", ",".join(map(str, levels)), "--repeats", "1"]
+    options += ["--seconds", "2" if quick else str(SECONDS)]
     if made.limit_bytes is not None:
         options += ["--memory", str(made.limit_bytes)]
     with running_redis() as url:
