@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from recyclery.decide.model import PoolModel
 from recyclery.tune.request import Request
-from recyclery.tune.run_file import BadRunFile, Closed, RunFile, mend, read_run_file
+from recyclery.tune.run_file import BadRunFile, Closed, Ended, RunFile, mend, read_run_file
 from support.tune_windows import window
 
 REQUEST = Request(
@@ -37,6 +38,16 @@ def test_a_run_is_read_as_it_was_written_but_for_a_line_cut_off(tmp_path: Path) 
     assert (read.request, read.windows) == (REQUEST, (window(1),))
     mend(file.path)
     assert file.path.read_bytes() == whole
+
+
+def test_a_run_is_whole_when_it_was_ended_with_all_loads_that_are_asked_for(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "run")
+    file.begin(REQUEST)
+    assert not read_run_file(file.path).is_whole(REQUEST)
+    file.add(Ended(()))
+    read = read_run_file(file.path)
+    assert read.is_whole(REQUEST)
+    assert not read.is_whole(msgspec.structs.replace(REQUEST, loads=("2/s",)))
 
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_finished_tuning_leaves_redis_as_it_was_whatever_its_tasks_send(
         fresh_redis,
         tmp_path,
         *QUICK,
-        *("--task", "tune_app.send_others", "--concurrency", "1,2", "--repeats", "1", "--json"),
+        *("--task", "tune_app.send_others", "--concurrency", "2", "--repeats", "1", "--json"),
         *("--out", str(run)),
     ) as process:
         output, errors = process.communicate(timeout=120)

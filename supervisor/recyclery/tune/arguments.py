@@ -31,10 +31,10 @@ def add_levels(parser: argparse.ArgumentParser) -> None:
         "--concurrency", metavar="N,N...", help="levels to try (1,2,4,8,16, as far as each brings more)"
     )
     parser.add_argument("--max-tasks-per-child", metavar="N,N...", help="likewise (what the pool has)")
-    parser.add_argument("--repeats", metavar="N", default="3", help="windows for each level (3)")
-    parser.add_argument("--seconds", metavar="N", default="10", help="a window's least length (10)")
+    parser.add_argument("--repeats", metavar="N", help="windows for each level (3)")
+    parser.add_argument("--seconds", metavar="N", help="a window's least length (10)")
     parser.add_argument(
-        "--longest", metavar="SECONDS", default="300", help="what it may take to recycle each child once (300)"
+        "--longest", metavar="SECONDS", help="what it may take to recycle each child once (300)"
     )
     parser.add_argument("--seed", metavar="N", help="for the order of the windows and the arrivals")
     parser.add_argument(

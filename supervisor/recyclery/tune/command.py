@@ -19,16 +19,18 @@ from recyclery.config.settings import Settings
 from recyclery.init import exit_codes
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.report.leaks.page import NoPlotly
+from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
-from recyclery.tune.options import load_pool, read_request, read_wishes
+from recyclery.tune.options import load_pool, read_request, read_wishes, resume_request
 from recyclery.tune.progress import Progress
 from recyclery.tune.request import Request
 from recyclery.tune.run import Run
-from recyclery.tune.run_file import BadRunFile, Recorded, RunFile, mend, read_run_file
+from recyclery.tune.run_file import BadRunFile, Ended, Recorded, RunFile, mend, read_run_file
 from recyclery.tune.sending import CannotSend, Sending, calls_of
 from recyclery.tune.shown import compare, show
 from recyclery.tune.stage import StageFailed
+from recyclery.tune.wishes import Wishes
 from recyclery_worker.tuned.space import SPACE, Space
 
 FAILED = 1
@@ -40,6 +42,8 @@ def main(args: argparse.Namespace) -> int:
     """Tune, go on with a tuning, or compare two."""
     try:
         if args.compare:
+            if args.html:
+                raise BadConfiguration("--html shows one run: leave it out beside --compare")
             before, after = map(Path, args.compare)
             compare(before, after, as_json=args.json)
         else:
@@ -58,37 +62,61 @@ def main(args: argparse.Namespace) -> int:
 def tune(args: argparse.Namespace) -> None:
     """Measure what is missing, and show what that tells."""
     if args.resume:
-        recorded = read_run_file(Path(args.resume))
-        request = recorded.request
-        settings = load_pool(request, os.environ)
         file = RunFile(Path(args.resume))
+        recorded = read_run_file(file.path)
+        request = resume_request(args, recorded.request)
+        settings = load_pool(request, os.environ)
     else:
         request, settings = read_request(args, os.environ)
         recorded = Recorded(request, (), ())
         file = RunFile(Path(args.out or f"tune-{request.pool}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"))
+        if file.path.exists():
+            raise BadRunFile(
+                f"{file.path} is there already: go on with it by --resume, or name another with --out"
+            )
     wishes = read_wishes(args, request)
+    if not recorded.is_whole(request):
+        recorded = measure_missing(request, settings, recorded, file, wishes)
+    try:
+        show(recorded, wishes, as_json=args.json, page=Path(args.html) if args.html else None)
+    except OSError as error:
+        raise BadRunFile(f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume") from None
+
+
+def measure_missing(
+    request: Request, settings: Settings, recorded: Recorded, file: RunFile, wishes: Wishes
+) -> Recorded:
+    """Measure what a run does not have yet; return all that it has then."""
     trace = read_trace(Path(request.trace)) if request.trace else None
-    if args.resume:
-        mend(file.path)
-    else:
-        file.begin(request)
     progress = Progress()
-    progress.note(f"the run is kept in {file.path}; seed {request.seed}")
+    if is_supervised(settings.runtime_dir):
+        progress.note("a supervisor runs here: its pools use memory and CPU too, which this takes for its own")
     if settings.memory.limit_bytes is None and not has_limit():
         progress.note(
             "nothing limits the memory here, so the whole machine's counts: name a limit with --memory"
         )
     with ending_in_order(progress, file), set_up(request, settings, file, progress) as run:
+        if file.path.exists():
+            mend(file.path)
+        else:
+            file.begin(request)
+        progress.note(f"the run is kept in {file.path}; seed {request.seed}")
         run.windows += recorded.windows
         run.learned = recorded.learned
         run.measure_all()
         opened = measure_loads(run, wishes, trace, recorded.opened)
+        file.add(Ended(request.loads))
     progress.clear()
-    measured = Recorded(request, tuple(run.windows), tuple(opened), run.learned)
+    return Recorded(request, tuple(run.windows), tuple(opened), run.learned)
+
+
+def is_supervised(runtime_dir: Path) -> bool:
+    """Tell whether a supervisor in service answers there."""
     try:
-        show(measured, wishes, as_json=args.json, page=Path(args.html) if args.html else None)
-    except OSError as error:
-        raise BadRunFile(f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume") from None
+        ask_governor(runtime_dir, "glance")
+    except (NoSupervisor, Declined):
+        return False
+    return True
 
 
 def has_limit() -> bool:
@@ -110,7 +138,8 @@ def ending_in_order(progress: Progress, file: RunFile) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        progress.note(f"stopped; to go on: recyclery tune --resume {file.path}")
+        if file.path.exists():
+            progress.note(f"stopped; to go on: recyclery tune --resume {file.path}")
         raise
     finally:
         for signum, handler in before.items():
@@ -124,9 +153,9 @@ def set_up(request: Request, settings: Settings, file: RunFile, progress: Progre
     # Not in $TMPDIR: sockets live in here, and their whole path has but 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # made for us alone
     environment = {**os.environ, SPACE: space.name}
-    calls = calls_of(request.args, request.generate)
+    words = ("--folder", str(folder), *calls_of(request.args, request.generate))
     try:
-        with Sending(request.app, request.task, calls, environment) as sending:
+        with Sending(request.app, request.task, words, environment) as sending:
             for name in sending.wait_until_ready():
                 progress.note(f"removed what a tuning that was killed had left in Redis ({name})")
             bench = Bench(

@@ -81,7 +81,7 @@ def warm_end(marks: Marks, concurrency: int) -> int | None:
 
 def judge(marks: Marks, looks: list[Look], goal: Goal, began: float, at: float) -> Going | Enough | Stopped:
     """Tell how far a level is that began to get tasks at `began`."""
-    why = why_it_does_not_fit(looks) if looks else ""
+    why = why_it_does_not_fit(looks)
     if why:
         return Stopped(why)
     concurrency = goal.level.concurrency

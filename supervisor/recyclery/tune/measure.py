@@ -130,7 +130,7 @@ def measure(bench: Bench, level: Level, repeat: int, number: int) -> tuple[Windo
             seen.step()
             bench.sending.check()
             check_failures(seen.marks)
-            verdict = judge(seen.marks, seen.looks, goal, began, now())
+            verdict = judge(seen.marks, [seen.base, *seen.looks], goal, began, now())
             if isinstance(verdict, Going):
                 bench.voice.progress(f"{verdict.done} of {goal.least_tasks} tasks")
         seen.read_cpu()
@@ -184,7 +184,7 @@ def measure_open(bench: Bench, level: Level, load: str, times: list[float], numb
         while not stopped and now() < end + TAIL_SECONDS:
             seen.step()
             bench.sending.check()
-            verdict = judge(seen.marks, seen.looks, goal, begin, begin)
+            verdict = judge(seen.marks, [seen.base, *seen.looks], goal, begin, begin)
             stopped = verdict.reason if isinstance(verdict, Stopped) else ""
             came = sum(each <= now() for each in due)
             bench.voice.progress(f"{load}: {came} of {len(due)} came, {len(seen.marks.ends)} ended")

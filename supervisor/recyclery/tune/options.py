@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from recyclery.config import checks
 from recyclery.config.keys import BadConfiguration, checked
 from recyclery.config.load import CommandLine, load
@@ -21,6 +23,11 @@ from recyclery.tune.wishes import Wishes
 UNASKED = (1, 2, 4, 8, 16)
 TRACE_LOADS = ("70%", "85%", "95%")
 ON_THE_LINE = "on the command line"
+# What a run begins with, and keeps.
+KEPT = (
+    *("app", "config", "pool", "task", "args", "generate", "concurrency", "max_tasks_per_child"),
+    *("repeats", "seconds", "longest", "seed", "memory", "trace", "out"),
+)
 
 
 def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Request, Settings]:
@@ -32,8 +39,6 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
     pool = settings.pools[0]
     concurrencies = read_numbers("--concurrency", args.concurrency, checks.whole_number(1, 1000))
     max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, checks.max_tasks_per_child)
-    for load_text in args.rate:
-        checked(check_load, "--rate", load_text, ON_THE_LINE)
     seed = (
         checked(checks.whole_number(0, 2**32), "--seed", args.seed, ON_THE_LINE) if args.seed else draw_seed()
     )
@@ -47,16 +52,35 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
         concurrencies=concurrencies or UNASKED,
         asked_for=bool(concurrencies),
         max_tasks=max_tasks or (pool.max_tasks_per_child,),
-        repeats=checked(checks.whole_number(1, 100), "--repeats", args.repeats, ON_THE_LINE),
+        repeats=checked(checks.whole_number(1, 100), "--repeats", args.repeats or 3, ON_THE_LINE),
         seed=seed,
-        least_seconds=checked(seconds_check, "--seconds", args.seconds, ON_THE_LINE),
-        most_seconds=checked(seconds_check, "--longest", args.longest, ON_THE_LINE),
+        least_seconds=checked(seconds_check, "--seconds", args.seconds or 10, ON_THE_LINE),
+        most_seconds=checked(seconds_check, "--longest", args.longest or 300, ON_THE_LINE),
         memory_bytes=checked(checks.size_bytes, "--memory", args.memory, ON_THE_LINE) if args.memory else None,
-        loads=tuple(args.rate) or (TRACE_LOADS if args.trace else ()),
+        loads=read_loads(args) or (TRACE_LOADS if args.trace else ()),
         trace=absolute(args.trace),
         began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     return request, settings
+
+
+def resume_request(args: argparse.Namespace, request: Request) -> Request:
+    """Return what a run that is resumed is to measure: what it began with, and further loads.
+
+    Raises BadConfiguration for what cannot be changed any more.
+    """
+    for name in KEPT:
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise BadConfiguration(
+                f"--{option} has no say beside --resume: a run goes on as it began; leave it out"
+            )
+    return msgspec.structs.replace(request, loads=tuple(dict.fromkeys([*request.loads, *read_loads(args)])))
+
+
+def read_loads(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the loads that were named; raises BadConfiguration."""
+    return tuple(checked(check_load, "--rate", load_text, ON_THE_LINE) for load_text in args.rate)
 
 
 def read_wishes(args: argparse.Namespace, request: Request) -> Wishes:

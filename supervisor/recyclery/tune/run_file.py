@@ -39,7 +39,13 @@ class Opened(msgspec.Struct, tag="open"):
     window: OpenWindow
 
 
-Line = Head | Closed | Opened
+class Ended(msgspec.Struct, tag="end"):
+    """Nothing is missing, with these loads asked for."""
+
+    loads: tuple[str, ...]
+
+
+Line = Head | Closed | Opened | Ended
 
 
 class BadRunFile(Exception):
@@ -54,6 +60,12 @@ class Recorded:
     windows: tuple[Window, ...]
     opened: tuple[OpenWindow, ...]
     learned: PoolModel = field(default_factory=PoolModel)
+    ended: frozenset[str] | None = None
+    """The loads of a run that was measured to its end; None of one that was stopped."""
+
+    def is_whole(self, request: Request) -> bool:
+        """Tell whether nothing of this is missing."""
+        return self.ended is not None and self.ended.issuperset(request.loads)
 
 
 class RunFile:
@@ -70,8 +82,8 @@ class RunFile:
         except OSError as error:
             raise BadRunFile(f"{self.path}: {error.strerror}; name another file with --out") from None
 
-    def add(self, line: Closed | Opened) -> None:
-        """Append a window; raises BadRunFile."""
+    def add(self, line: Closed | Opened | Ended) -> None:
+        """Append a line; raises BadRunFile."""
         try:
             with self.path.open("ab") as file:
                 file.write(encode(line))
@@ -107,6 +119,7 @@ def read_run_file(path: Path) -> Recorded:
         windows=tuple(line.window for line in closed),
         opened=tuple(line.window for line in others if isinstance(line, Opened)),
         learned=closed[-1].learned if closed else PoolModel(),
+        ended=next((frozenset(line.loads) for line in reversed(others) if isinstance(line, Ended)), None),
     )
 
 

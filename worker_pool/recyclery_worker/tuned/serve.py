@@ -1,8 +1,8 @@
-"""`python -m recyclery_worker.tuned.serve APP TASK [--args FILE] [--generate MODULE:FUNC]`: sends as ordered.
+"""`python -m recyclery_worker.tuned.serve APP TASK [--args FILE] [--generate MODULE:FUNC] [--folder PATH]`.
 
-A process of its own, for it imports the user's app. Takes orders on standard input and answers each on standard
-output; the first answer comes unasked. When its standard input ends, so has the tuning: then all that this has
-in Redis is removed.
+Sends as ordered. A process of its own, for it imports the user's app. Takes orders on standard input and
+answers each on standard output; the first answer comes unasked. When its standard input ends, the tuning has:
+then all that this has in Redis, and its folder, are removed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import select
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,7 @@ def main() -> int:
     parser.add_argument("task")
     parser.add_argument("--args")
     parser.add_argument("--generate")
+    parser.add_argument("--folder")
     options = parser.parse_args()
     space = own_space()
     assert space is not None  # noqa: S101  # whoever starts this names it
@@ -156,6 +158,8 @@ def main() -> int:
     finally:
         if not told_to_quit:
             clean_up(sender, space)
+            if options.folder:
+                shutil.rmtree(options.folder, ignore_errors=True)
     return 0
 
 
