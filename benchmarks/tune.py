@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+
+import psutil
 
 from benchmarks.contract import Bound, close
 from benchmarks.tune_storm import StormRun, tune_storm
@@ -65,6 +68,8 @@ class Found:
     best: int
     recommended: int | None
     levels: tuple[int, ...]
+    others_share: float
+    """Of the machine's CPU, what was used beside the windows: by others, and to start and stop."""
     windows: tuple[Window, ...]
 
     @property
@@ -86,6 +91,7 @@ def run_tune(kind: str, made: Kind, seed: int, folder: Path, *, quick: bool) -> 
     options += ["--seconds", "2" if quick else str(SECONDS)]
     if made.limit_bytes is not None:
         options += ["--memory", str(made.limit_bytes)]
+    began, busy = time.monotonic(), used_cpu_seconds()
     with running_redis() as url:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))
@@ -103,7 +109,16 @@ def run_tune(kind: str, made: Kind, seed: int, folder: Path, *, quick: bool) -> 
     recommended = json.loads(done.stdout)["recommended"]
     best = max(level for level in levels if level <= made.best)
     chosen = recommended and recommended["concurrency"]
-    return Found(kind, best, chosen, levels, read_run_file(run).windows)
+    windows = read_run_file(run).windows
+    beside = used_cpu_seconds() - busy - sum(window.cpu_seconds for window in windows)
+    share = beside / (time.monotonic() - began) / (os.cpu_count() or 1)
+    return Found(kind, best, chosen, levels, round(share, 2), windows)
+
+
+def used_cpu_seconds() -> float:
+    """Return the CPU time that the whole machine has used."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def leave_out(windows: tuple[Window, ...]) -> Iterator[tuple[str, float]]:
@@ -131,7 +146,7 @@ def tell(found: Found) -> None:
     rates = {w.level.concurrency: w.done / w.seconds for w in found.windows if not w.stopped and w.seconds}
     told = ", ".join(f"{level}: {rate:.2f}/s" for level, rate in sorted(rates.items()))
     print(
-        f"{found.kind:8} best {found.best}, recommended {found.recommended}; {told}",
+        f"{found.kind:8} best {found.best}, recommended {found.recommended}; {told}; others {found.others_share:.0%}",
         file=sys.stderr,
         flush=True,
     )
@@ -176,7 +191,10 @@ def report(found: list[Found], storms: list[StormRun]) -> int:
         required[f"OOM kills, {storm.limit_gib:g} GiB"] = Bound(float(storm.oom_kills), "==", 0.0)
         required[f"of the best by hand, {storm.limit_gib:g} GiB"] = Bound(storm.share_of_best, ">=", 0.95)
     figures = {
-        "runs": [{"kind": e.kind, "best": e.best, "recommended": e.recommended} for e in found],
+        "runs": [
+            {"kind": e.kind, "best": e.best, "recommended": e.recommended, "others": e.others_share}
+            for e in found
+        ],
         "left_out": {what: [round(share, 3) for share in shares] for what, shares in off.items()},
         "storms": [storm.document() for storm in storms],
     }

@@ -38,9 +38,7 @@ def show(recorded: Recorded, wishes: Wishes, *, as_json: bool, page: Path | None
 
 def describe_loads(opened: Iterable[OpenWindow]) -> list[str]:
     """Return a table of what came at its own times, and what became of it."""
-    rows = [
-        f"{'load':>8} {'came':>10} {'p50':>8} {'p95':>8} {'p99':>8}  from when it was to come until it was done"
-    ]
+    rows = [f"{'load':>8} {'came':>10}{'p50':>9}{'p95':>9}{'p99':>9}  not done half way, at the end"]
     for each in opened:
         took = [
             waited + ran
@@ -48,17 +46,18 @@ def describe_loads(opened: Iterable[OpenWindow]) -> list[str]:
         ]
         shares = "".join(f"{quantile(took, share):>9}" for share in (0.50, 0.95, 0.99))
         rows.append(f"{each.load:>8} {each.offered_per_second:>8.3g}/s{shares}  {describe_backlog(each)}")
-    return ["", *rows] if len(rows) > 1 else []
+    told = "Tasks that came at their own times; p50, p95, p99 from when each was to come."
+    return ["", *rows, "", told] if len(rows) > 1 else []
 
 
 def describe_backlog(opened: OpenWindow) -> str:
     """Say what waited."""
     if opened.window.stopped:
         return f"given up: {opened.window.stopped}"
-    waiting = f"{opened.backlog_middle} not done half way, {opened.backlog_end} at the end"
+    waiting = f"{opened.backlog_middle}, {opened.backlog_end}"
     if opened.keeps_up:
         return waiting
-    never = f", {opened.unfinished} of them never" if opened.unfinished else ""
+    never = f", {opened.unfinished} never" if opened.unfinished else ""
     return f"{waiting}{never}: more than it can do"
 
 
