@@ -146,7 +146,7 @@ def tell(found: Found) -> None:
     rates = {w.level.concurrency: w.done / w.seconds for w in found.windows if not w.stopped and w.seconds}
     told = ", ".join(f"{level}: {rate:.2f}/s" for level, rate in sorted(rates.items()))
     print(
-        f"{found.kind:8} best {found.best}, recommended {found.recommended}; {told}; others {found.others_share:.0%}",
+        f"{found.kind:6} best {found.best}, found {found.recommended}; others {found.others_share:.0%}; {told}",
         file=sys.stderr,
         flush=True,
     )
