@@ -244,7 +244,7 @@ def tune_command(args: argparse.Namespace) -> int:
 
 def trace_command(args: argparse.Namespace) -> int:
     """`recyclery trace record`."""
-    from recyclery.report.trace import record  # noqa: PLC0415
+    from recyclery.report.arrivals import record  # noqa: PLC0415
 
     return record(args)
 
