@@ -9,6 +9,7 @@ from typing import TypeAlias
 from recyclery import __version__, demo
 from recyclery.cut_off import end_where_cut_off
 from recyclery.report import leaks, parked
+from recyclery.tune.arguments import add_arguments as add_tune_arguments
 
 # argparse names it nowhere in public.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -44,6 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     leaks_parser = commands.add_parser("leaks", help="which task leaves how much memory where")
     leaks.add_arguments(leaks_parser)
     leaks_parser.set_defaults(command=leaks.main)
+    tune_parser = commands.add_parser("tune", help="run your own tasks at several levels: which one suits")
+    add_tune_arguments(tune_parser)
+    tune_parser.set_defaults(command=tune_command)
+    add_trace(commands)
     demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
     demo.add_arguments(demo_parser)
     demo_parser.set_defaults(command=demo.main)
@@ -128,6 +133,17 @@ def add_checking(commands: Commands) -> None:
     for parser in (routes, doctor, reclaim):
         add_app(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_trace(commands: Commands) -> None:
+    """Add `trace record`."""
+    trace = commands.add_parser("trace", help="when tasks come to a queue, for `recyclery tune --trace`")
+    actions = trace.add_subparsers(required=True, metavar="ACTION")
+    record = actions.add_parser("record", help="write it to standard output; takes no task, reads no body")
+    add_app(record)
+    record.add_argument("--queue", metavar="NAME", required=True)
+    record.add_argument("--seconds", metavar="N", default="600", help="for how long (600)")
+    record.set_defaults(command=trace_command)
 
 
 def add_app(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +233,20 @@ def reclaim_command(args: argparse.Namespace) -> int:
 
     line = CommandLine(config=args.config, app=args.app)
     return reclaim_forgotten(line, only_list=args.list, as_json=args.json)
+
+
+def tune_command(args: argparse.Namespace) -> int:
+    """`recyclery tune`."""
+    from recyclery.tune.command import main as tune_main  # noqa: PLC0415
+
+    return tune_main(args)
+
+
+def trace_command(args: argparse.Namespace) -> int:
+    """`recyclery trace record`."""
+    from recyclery.report.arrivals import record  # noqa: PLC0415
+
+    return record(args)
 
 
 def set_command(args: argparse.Namespace) -> int:

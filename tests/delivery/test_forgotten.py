@@ -69,6 +69,11 @@ def test_a_prefix_that_is_a_pattern_stands_for_itself(client: redis.Redis) -> No
     assert [each.id for each in Book(client, "m[a]ne*:").list_unwritten()] == ["1"]
 
 
+def test_what_workers_under_tuning_hold_is_not_forgotten(client: redis.Redis) -> None:
+    client.hset("recyclery:tune:0123456789ab:recyclery:1:unacked", "tag", "message")
+    assert not Book(client).list_unwritten()
+
+
 def test_what_is_forgotten_is_given_back_and_leaves_nothing_but_a_mark(
     sender: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

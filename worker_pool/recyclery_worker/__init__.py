@@ -10,3 +10,7 @@ if os.environ.get("RECYCLERY_POOL"):
     from recyclery_worker.plugin import install
 
     install()
+    if os.environ.get("RECYCLERY_TUNE"):
+        from recyclery_worker.tuned.plugin import install_if_tuned
+
+        install_if_tuned()

@@ -17,7 +17,7 @@ from recyclery.doctor.broker import judge_broker, look_at_broker
 from recyclery.doctor.browsers import judge_browser, look_at_browser
 from recyclery.doctor.container import judge_container, look_at_container
 from recyclery.doctor.findings import Finding, failure, ok, warning
-from recyclery.doctor.leases import judge_leases, look_at_leases
+from recyclery.doctor.leases import judge_leases, judge_tunings, look_at_leases, look_at_tunings
 from recyclery.doctor.supervision import judge_supervision, look_at_supervision
 from recyclery.report.routes import ONE_CONTAINERS, find_problems
 from recyclery.report.routing import Routing, UnusableApp, import_app, routing_of
@@ -61,6 +61,7 @@ def examine_app(app: Celery, settings: Settings, everywhere: Settings) -> Iterat
         supervision = look_at_supervision(app, url, settings.runtime_dir, queues)
         yield from judge_supervision(supervision, settings, facts.queue_order)
         yield from judge_leases(look_at_leases(settings.app))
+        yield from judge_tunings(look_at_tunings(settings.app))
 
 
 def judge_routing(routing: Routing, settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from recyclery.doctor.findings import Finding, ok, skipped, warning
-from recyclery.report.reclaim import CannotTell, find_forgotten
+from recyclery.report.reclaim import CannotTell, find_forgotten, find_tunings
 from recyclery_worker.delivery.forgotten import Forgotten
 
 NAME = "forgotten tasks"
@@ -32,3 +32,23 @@ def judge_leases(found: Sequence[Forgotten] | str) -> Iterator[Finding]:
         )
     if not found:
         yield ok(NAME, "nothing is held by dead workers")
+
+
+def look_at_tunings(app: str) -> Sequence[str] | str:
+    """Return the tunings that were killed and left something, or why that cannot be told."""
+    try:
+        return find_tunings(app)
+    except CannotTell as error:
+        return str(error)
+
+
+def judge_tunings(found: Sequence[str] | str) -> Iterator[Finding]:
+    """Say what `recyclery tune` left where it was killed; nothing where it left nothing."""
+    if isinstance(found, str):
+        return
+    for name in found:
+        yield warning(
+            "tunings",
+            f"one that was killed has left its tasks in Redis ({name})",
+            "the next `recyclery tune` removes them; or: recyclery reclaim",
+        )

@@ -33,18 +33,40 @@ def give_back(app: str) -> tuple[Forgotten, ...]:
     return ask(app, "--give-back")
 
 
+def find_tunings(app: str) -> tuple[str, ...]:
+    """Return the tunings that were killed and left something in the Redis of an app; raises CannotTell."""
+    return ask_tunings(app)
+
+
+def remove_tunings(app: str) -> tuple[str, ...]:
+    """Remove what they left, and return them; raises CannotTell."""
+    return ask_tunings(app, "--remove")
+
+
 def ask(app: str, *options: str) -> tuple[Forgotten, ...]:
-    """Have a process of its own look, which may import Celery and the app."""
-    command = [sys.executable, "-m", "recyclery_worker.delivery.forgotten", app, *options]
+    """Have the workers that are dead looked for."""
+    answer = ask_module("recyclery_worker.delivery.forgotten", app, *options)
+    return msgspec.json.decode(answer, type=tuple[Forgotten, ...])
+
+
+def ask_tunings(app: str, *options: str) -> tuple[str, ...]:
+    """Have the tunings that are dead looked for."""
+    answer = ask_module("recyclery_worker.tuned.leftovers", app, *options)
+    return msgspec.json.decode(answer, type=tuple[str, ...])
+
+
+def ask_module(module: str, app: str, *options: str) -> str:
+    """Have a process of its own look, which may import Celery and the app; return its JSON list."""
+    command = [sys.executable, "-m", module, app, *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise CannotTell(f"no answer within {WAIT_SECONDS:g} s") from None
     if done.returncode == NOT_REDIS:
-        return ()
+        return "[]"
     if done.returncode != 0:
         raise CannotTell(done.stderr.strip() or f"it ended with {done.returncode}")
-    return msgspec.json.decode(done.stdout, type=tuple[Forgotten, ...])
+    return done.stdout
 
 
 def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> int:
@@ -56,13 +78,18 @@ def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> i
         return exit_codes.BAD_CONFIGURATION
     try:
         found = find_forgotten(settings.app) if only_list else give_back(settings.app)
+        tunings = find_tunings(settings.app) if only_list else remove_tunings(settings.app)
     except CannotTell as error:
         print(f"recyclery: what dead workers of {settings.app!r} hold cannot be told: {error}", file=sys.stderr)
         return 1
     if as_json:
-        print(msgspec.json.encode({"forgotten": found, "given_back": not only_list}).decode())
+        print(
+            msgspec.json.encode({"forgotten": found, "given_back": not only_list, "tunings": tunings}).decode()
+        )
     else:
-        print("\n".join(describe(found, only_list=only_list)))
+        print(
+            "\n".join([*describe(found, only_list=only_list), *describe_tunings(tunings, only_list=only_list)])
+        )
     return 0
 
 
@@ -72,3 +99,9 @@ def describe(found: Sequence[Forgotten], *, only_list: bool) -> list[str]:
         return ["nothing is forgotten"]
     verb = "held" if only_list else "gave back"
     return [f"{verb} {each.messages} of {each.node} (pid {each.pid}), which is dead" for each in found]
+
+
+def describe_tunings(names: Sequence[str], *, only_list: bool) -> list[str]:
+    """Return a line for each tuning that was killed."""
+    verb = "there is" if only_list else "removed"
+    return [f"{verb} what a tuning that was killed had left ({name})" for name in names]

@@ -110,7 +110,9 @@ class Book:
         start, end = f"{self.prefix}recyclery:", ":unacked"
         keys: Any = self.client.scan_iter(match=f"{escape(start)}*{end}")
         ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
-        return [Generation(name, "an unknown worker", "", 0) for name in sorted(ids - known)]
+        # What has more words between is a tuning's, and has its own book.
+        unwritten = sorted(name for name in ids - known if ":" not in name)
+        return [Generation(name, "an unknown worker", "", 0) for name in unwritten]
 
     def find(self, generation_id: str) -> Generation | None:
         """Return a generation that is written down."""

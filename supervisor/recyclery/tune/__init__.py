@@ -1,0 +1,1 @@
+"""`recyclery tune`: the user's own tasks, run at several levels on a private queue, tell which level suits."""

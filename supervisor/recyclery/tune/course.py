@@ -1,0 +1,187 @@
+"""The course of one level: when its window begins and ends, and what was measured in between. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from recyclery.tune.looks import Look, why_it_does_not_fit
+from recyclery.tune.marks import Marks, TaskRun
+from recyclery.tune.windows import Level, Window
+
+WARM_UP_SECONDS = 2.0
+FEWEST_TASKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A window's begin and end, in seconds of CLOCK_BOOTTIME; at each a task has ended."""
+
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a window must have, and the longest that it may take for that."""
+
+    level: Level
+    least_seconds: float
+    most_seconds: float
+
+    @property
+    def least_tasks(self) -> int:
+        """So many that each child can be recycled once."""
+        return max(FEWEST_TASKS, self.level.concurrency * self.level.max_tasks_per_child)
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """It goes on; how many tasks of the window have ended."""
+
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """The window is whole."""
+
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The level is given up."""
+
+    reason: str
+
+
+def warm_end(marks: Marks, concurrency: int) -> int | None:
+    """Return how many tasks ended in the warm-up: one for each child, and those of the first seconds.
+
+    A multiple of the concurrency: tasks that take equally long end together, and a window has either all of
+    them or none. None while the warm-up lasts.
+    """
+    first = min((task.began for task in marks.tasks.values() if task.began is not None), default=None)
+    if first is None:
+        return None
+    times = [at for at, _ in marks.ends]
+    if not times or times[-1] < first + WARM_UP_SECONDS:
+        return None
+    early = bisect_right(times, first + WARM_UP_SECONDS)
+    count = max(1, -(-early // concurrency)) * concurrency
+    return count if count <= len(times) else None
+
+
+def judge(marks: Marks, looks: list[Look], goal: Goal, began: float, at: float) -> Going | Enough | Stopped:
+    """Tell how far a level is that began to get tasks at `began`."""
+    why = why_it_does_not_fit(looks)
+    if why:
+        return Stopped(why)
+    concurrency = goal.level.concurrency
+    warm = warm_end(marks, concurrency)
+    if warm is None:
+        late = at - began > goal.most_seconds
+        return Stopped(f"{len(marks.ends)} tasks ended in {at - began:.0f} s") if late else Going(0)
+    begin = marks.ends[warm - 1][0]
+    rounds = (len(marks.ends) - warm) // concurrency
+    end = marks.ends[warm + rounds * concurrency - 1][0]
+    enough = end - begin >= goal.least_seconds and rounds * concurrency >= goal.least_tasks
+    if rounds and (enough or at - begin > goal.most_seconds):
+        return Enough(Span(begin, end))
+    if at - begin > goal.most_seconds:
+        return Stopped(f"{len(marks.ends) - warm} tasks ended in {at - begin:.0f} s")
+    return Going(rounds * concurrency)
+
+
+def spread_at(readings: Sequence[tuple[float, float]], at: float) -> float:
+    """Return a growing figure at a moment between two readings."""
+    place = bisect_left(readings, (at,))
+    if place == 0:
+        return readings[0][1]
+    if place == len(readings):
+        return readings[-1][1]
+    (before, low), (after, high) = readings[place - 1], readings[place]
+    return low + (high - low) * (at - before) / (after - before)
+
+
+def recycles_between(looks: Sequence[Look], span: Span) -> tuple[tuple[str, int], ...]:
+    """Return how many children left between two moments, by reason."""
+    before: Mapping[str, int] = next((look.recycles for look in reversed(looks) if look.at <= span.begin), {})
+    after: Mapping[str, int] = next(
+        (look.recycles for look in looks if look.at >= span.end), looks[-1].recycles
+    )
+    changes = {reason: count - before.get(reason, 0) for reason, count in after.items()}
+    return tuple(sorted((reason, count) for reason, count in changes.items() if count > 0))
+
+
+def describe_window(
+    *,
+    goal: Goal,
+    repeat: int,
+    span: Span,
+    marks: Marks,
+    looks: Sequence[Look],
+    cpu: Sequence[tuple[float, float]],
+    cores: float,
+    base: Look,
+    child_peaks: tuple[int, ...],
+    stopped: str = "",
+) -> Window:
+    """Return what was measured between two moments."""
+    ended = marks.ended_between(span.begin, span.end)
+    return Window(
+        level=goal.level,
+        repeat=repeat,
+        seconds=span.seconds,
+        waited_seconds=tuple(waited(task) for task in ended),
+        ran_seconds=tuple(ran(task) for task in ended),
+        errors=sum(task.failed for task in ended),
+        base_floor_bytes=base.floor_bytes,
+        peak_floor_bytes=max((look.floor_bytes for look in looks), default=base.floor_bytes),
+        limit_bytes=base.limit_bytes,
+        child_peak_bytes=child_peaks,
+        recycles=recycles_between([base, *looks], span),
+        oom_kills=max((look.oom_kills for look in looks), default=base.oom_kills) - base.oom_kills,
+        cpu_seconds=spread_at(cpu, span.end) - spread_at(cpu, span.begin),
+        cores=cores,
+        stopped=stopped,
+    )
+
+
+def waited(task: TaskRun) -> float:
+    """Return how long a task waited from when it was to come."""
+    return max(0.0, (task.began if task.began is not None else task.due) - task.due)
+
+
+def ran(task: TaskRun) -> float:
+    """Return how long a task took from when it first began."""
+    assert task.ended is not None  # noqa: S101  # only those that ended are in a window
+    return max(0.0, task.ended - (task.began if task.began is not None else task.ended))
+
+
+def describe_skipped(goal: Goal, repeat: int, base: Window | None, why: str) -> Window:
+    """Return a window for a level that was not tried."""
+    return Window(
+        level=goal.level,
+        repeat=repeat,
+        seconds=0.0,
+        waited_seconds=(),
+        ran_seconds=(),
+        errors=0,
+        base_floor_bytes=base.base_floor_bytes if base else 0,
+        peak_floor_bytes=0,
+        limit_bytes=base.limit_bytes if base else 0,
+        child_peak_bytes=(),
+        recycles=(),
+        oom_kills=0,
+        cpu_seconds=0.0,
+        cores=base.cores if base else 0.0,
+        stopped=why,
+    )

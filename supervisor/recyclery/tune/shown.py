@@ -1,0 +1,81 @@
+"""A run, or two of them, on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from recyclery.report.tune.comparison import compare_runs, comparison_document, format_comparison
+from recyclery.report.tune.document import build_document
+from recyclery.report.tune.page import write_page
+from recyclery.report.tune.table import format_answer
+from recyclery.tune.answer import answer
+from recyclery.tune.open_loop import OpenWindow
+from recyclery.tune.run_file import Recorded, read_run_file
+from recyclery.tune.wishes import Wishes
+
+
+def show(recorded: Recorded, wishes: Wishes, *, as_json: bool, page: Path | None) -> None:
+    """Print what a run tells, and write its page where one is wanted."""
+    found = answer(recorded.windows, wishes, recorded.learned if recorded.learned.steps else None)
+    if page is not None:
+        write_page(page, found)
+    if as_json:
+        document = build_document(found) | {
+            "request": msgspec.to_builtins(recorded.request),
+            "loads": [msgspec.to_builtins(window) for window in recorded.opened],
+        }
+        print(json.dumps(document))
+        return
+    print(format_answer(found))
+    for line in describe_loads(recorded.opened):
+        print(line)
+
+
+def describe_loads(opened: Iterable[OpenWindow]) -> list[str]:
+    """Return a table of what came at its own times, and what became of it."""
+    rows = [f"{'load':>8} {'came':>10}{'p50':>9}{'p95':>9}{'p99':>9}  not done half way, at the end"]
+    for each in opened:
+        took = [
+            waited + ran
+            for waited, ran in zip(each.window.waited_seconds, each.window.ran_seconds, strict=True)
+        ]
+        shares = "".join(f"{quantile(took, share):>9}" for share in (0.50, 0.95, 0.99))
+        rows.append(f"{each.load:>8} {each.offered_per_second:>8.3g}/s{shares}  {describe_backlog(each)}")
+    told = "Tasks that came at their own times; p50, p95, p99 from when each was to come."
+    return ["", *rows, "", told] if len(rows) > 1 else []
+
+
+def describe_backlog(opened: OpenWindow) -> str:
+    """Say what waited."""
+    if opened.window.stopped:
+        return f"given up: {opened.window.stopped}"
+    waiting = f"{opened.backlog_middle}, {opened.backlog_end}"
+    if opened.keeps_up:
+        return waiting
+    never = f", {opened.unfinished} never" if opened.unfinished else ""
+    return f"{waiting}{never}: more than it can do"
+
+
+def quantile(values: list[float], share: float) -> str:
+    """Return the value below which so many lie; a dash where there are none."""
+    if not values:
+        return "-"
+    return f"{sorted(values)[min(len(values) - 1, int(share * len(values)))]:.3g} s"
+
+
+def compare(before: Path, after: Path, *, as_json: bool) -> None:
+    """Print what two runs differ in; raises BadRunFile."""
+    runs = read_run_file(before), read_run_file(after)
+    asked = [(run.request.app, run.request.task, run.request.pool) for run in runs]
+    if asked[0] != asked[1]:
+        print(f"recyclery: they ran different tasks: {asked[0]} and {asked[1]}", file=sys.stderr)
+    pairs = compare_runs(runs[0].windows, runs[1].windows)
+    if as_json:
+        print(json.dumps(comparison_document(pairs)))
+    else:
+        print(format_comparison(pairs, (str(before), str(after))))

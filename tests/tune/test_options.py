@@ -1,0 +1,77 @@
+"""What `recyclery tune` is told, and what it says of what cannot be."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from recyclery.config.keys import BadConfiguration
+from recyclery.tune.arguments import add_arguments
+from recyclery.tune.options import TRACE_LOADS, read_request, read_wishes, resume_request
+from recyclery.tune.request import Request
+
+LINE = ("--app", "proj", "--pool", "slow", "--task", "proj.task")
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def read(*words: str) -> Request:
+    request, _ = read_request(parse(*LINE, *words), {})
+    return request
+
+
+def test_without_a_word_the_pools_own_tasks_per_child_and_doubling_levels_are_tried() -> None:
+    request = read()
+    assert (request.concurrencies, request.max_tasks, request.asked_for) == ((1, 2, 4, 8, 16), (10,), False)
+    assert (request.repeats, request.least_seconds, request.most_seconds) == (3, 10.0, 300.0)
+
+
+def test_levels_that_were_named_are_tried_in_ascending_order_each_once() -> None:
+    request = read("--concurrency", "4,1,4", "--max-tasks-per-child", "20,5")
+    assert (request.concurrencies, request.max_tasks, request.asked_for) == ((1, 4), (5, 20), True)
+    assert [level.concurrency for level in request.levels] == [1, 1, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--app", "proj", "--task", "x"), "--pool is missing"),
+        (("--app", "proj", "--pool", "slow"), "--task is missing"),
+        (("--app", "proj", "--pool", "none", "--task", "x"), "it must be one of fast, slow"),
+        ((*LINE, "--concurrency", "1,none"), "--concurrency is 'none'"),
+        ((*LINE, "--memory", "2"), "--memory"),
+        ((*LINE, "--rate", "fast"), "--rate is 'fast'"),
+        ((*LINE, "--repeats", "0"), "--repeats is '0'"),
+    ],
+)
+def test_what_cannot_be_is_named_with_what_is_allowed(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        read_request(parse(*words), {})
+
+
+def test_a_pool_without_children_of_its_own_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "recyclery.toml"
+    config.write_text('[pools.slow]\nimplementation = "threads"\n')
+    with pytest.raises(BadConfiguration, match="only a prefork pool"):
+        read("--config", str(config))
+
+
+def test_the_rate_is_what_containers_are_counted_for_and_a_share_is_not() -> None:
+    args = parse(*LINE, "--rate", "85%", "--rate", "30/min", "--slo", "30s")
+    wishes = read_wishes(args, read("--rate", "85%", "--rate", "30/min"))
+    assert (wishes.arrivals_per_second, wishes.slo_seconds) == (0.5, 30.0)
+
+
+def test_a_trace_is_tried_at_three_shares_of_the_capacity() -> None:
+    assert read("--trace", "low.trace").loads == TRACE_LOADS
+
+
+def test_a_run_goes_on_as_it_began_but_for_further_loads() -> None:
+    request = read("--rate", "1/s")
+    assert resume_request(parse("--resume", "run", "--rate", "2/s"), request).loads == ("1/s", "2/s")
+    with pytest.raises(BadConfiguration, match="--concurrency has no say beside --resume"):
+        resume_request(parse("--resume", "run", "--concurrency", "3"), request)

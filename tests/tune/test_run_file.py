@@ -1,0 +1,73 @@
+"""A run is kept window by window, and read again."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from recyclery.decide.model import PoolModel
+from recyclery.tune.request import Request
+from recyclery.tune.run_file import BadRunFile, Closed, Ended, RunFile, mend, read_run_file
+from support.tune_windows import window
+
+REQUEST = Request(
+    app="app",
+    config=None,
+    pool="slow",
+    task="app.task",
+    args=None,
+    generate=None,
+    concurrencies=(1, 2),
+    asked_for=True,
+    max_tasks=(10,),
+    repeats=3,
+    seed=1,
+    least_seconds=10.0,
+    most_seconds=300.0,
+    memory_bytes=None,
+)
+
+
+def test_a_run_is_read_as_it_was_written_but_for_a_line_cut_off(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "run")
+    file.begin(REQUEST)
+    file.add(Closed(window(1), PoolModel()))
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole + b'{"type": "win')
+    read = read_run_file(file.path)
+    assert (read.request, read.windows) == (REQUEST, (window(1),))
+    mend(file.path)
+    assert file.path.read_bytes() == whole
+
+
+def test_a_run_is_whole_when_it_was_ended_with_all_loads_that_are_asked_for(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "run")
+    file.begin(REQUEST)
+    assert not read_run_file(file.path).is_whole(REQUEST)
+    file.add(Ended(()))
+    read = read_run_file(file.path)
+    assert read.is_whole(REQUEST)
+    assert not read.is_whole(msgspec.structs.replace(REQUEST, loads=("2/s",)))
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "run")
+    file.begin(REQUEST)
+    with pytest.raises(BadRunFile, match="--out"):
+        file.begin(REQUEST)
+
+
+@pytest.mark.parametrize("text", ["", "text\n", "{}\n", '{"type": "head", "version": 1}\n'])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run"
+    path.write_text(text)
+    with pytest.raises(BadRunFile, match="no run of `recyclery tune`"):
+        read_run_file(path)
+
+
+def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "run")
+    file.begin(REQUEST)
+    file.path.write_bytes(file.path.read_bytes().replace(b'"version":1', b'"version":2'))
+    with pytest.raises(BadRunFile, match="of version 2"):
+        read_run_file(file.path)
