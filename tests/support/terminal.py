@@ -10,9 +10,13 @@ from contextlib import suppress
 def become_terminals_session() -> None:
     """Lead a session whose terminal is standard input, as `docker run -it` has it."""
     os.setsid()
-    # A shell has the commands that it runs in the background ignore Ctrl-C, and these tests may be of them.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    hear_interrupts()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def hear_interrupts() -> None:
+    """End by Ctrl-C: a shell has what it runs in the background ignore that, and these tests may be of it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Terminal:

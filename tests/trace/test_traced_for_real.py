@@ -9,6 +9,7 @@ import sys
 from celery import Celery
 
 from support.supervised import Supervised, supervised
+from support.terminal import hear_interrupts
 from support.waiting import wait_for
 
 WORDS = "sample_app.leave_words"
@@ -23,6 +24,7 @@ def leaks(running: Supervised, *arguments: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509  # the child of a test
     )
 
 
