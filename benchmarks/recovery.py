@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,14 @@ class Plan:
     rounds: dict[str, int]
     stock_rounds: dict[str, int]
     stock_seconds: float
+
+    def only(self, victims: Collection[str]) -> Plan:
+        """Return the part in which those die."""
+        rounds, stock = (
+            {victim: times if victim in victims else 0 for victim, times in each.items()}
+            for each in (self.rounds, self.stock_rounds)
+        )
+        return Plan(rounds, stock, self.stock_seconds)
 
 
 @dataclass(frozen=True)
@@ -144,17 +152,19 @@ def parse() -> Plan:
         metavar="S",
         help="how long stock Celery is waited for (default: 60)",
     )
+    parser.add_argument("--killed", action="append", choices=VICTIMS, help="only that (default: each in turn)")
     parser.add_argument("--quick", action="store_true", help="a few deaths of each")
     args = parser.parse_args()
-    if args.quick:
-        rounds = {"child": 5, "main": 2, "governor": 2, "container": 1}
-        return Plan(rounds, {"child": 3, "main": 1, "governor": 0, "container": 0}, 5.0)
     few = max(1, args.deaths // 10)
-    return Plan(
+    plan = Plan(
         dict.fromkeys(VICTIMS, args.deaths),
         {"child": args.deaths, "main": few, "governor": 0, "container": few},
         args.stock_seconds,
     )
+    if args.quick:
+        rounds = {"child": 5, "main": 2, "governor": 2, "container": 1}
+        plan = Plan(rounds, {"child": 3, "main": 1, "governor": 0, "container": 0}, 5.0)
+    return plan.only(args.killed or VICTIMS)
 
 
 def die(kind: str, victim: str, rounds: int, seconds: float) -> list[Death]:
