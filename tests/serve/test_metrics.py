@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from recyclery.serve.exposition import Sample, format_family
 from recyclery.serve.metrics import METRICS, render
 from support.readings import readings
-from support.snapshots import MIB, slow_view, snapshot
+from support.snapshots import MIB, SETTINGS, slow_view, snapshot
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(
@@ -80,6 +81,24 @@ def test_what_is_not_known_is_left_out_and_not_said_to_be_none() -> None:
     seen = snapshot()
     seen = replace(seen, container=replace(seen.container, pressure_percent=12.5))
     assert samples(render(readings(seen)))["recyclery_container_memory_pressure_ratio"] == 0.125
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        "recyclery_recycles_total{pool=fast,reason=died}",
+        "recyclery_recycles_total{pool=slow,reason=died}",
+        "recyclery_task_seconds_bucket{le=10.0,pool=slow,queue=heavy}",
+        "recyclery_task_seconds_count{pool=slow,queue=heavy}",
+    ],
+)
+def test_a_counter_is_told_before_it_has_counted_so_that_its_first_count_is_seen_to_rise(sample: str) -> None:
+    pools = tuple(structs.replace(pool, queues=(*pool.queues, "heavy")) for pool in SETTINGS.pools)
+    assert samples(render(readings(settings=structs.replace(SETTINGS, pools=pools))))[sample] == 0
+
+
+def test_a_pool_whose_outcomes_are_not_known_has_no_running_times() -> None:
+    assert not [name for name in samples(render(readings())) if "task_seconds" in name and "pool=fast" in name]
 
 
 def test_a_worker_that_has_not_answered_yet_is_not_up() -> None:

@@ -11,12 +11,13 @@ from recyclery.heartbeat import tell_state
 from recyclery.observe.snapshot import Child, PoolView
 from recyclery.serve.exposition import Sample
 from recyclery.serve.readings import Readings
-from recyclery.tallies import NO_SECONDS, NO_TASKS, combine_queue
+from recyclery.tallies import NO_SECONDS, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally
 
 # A pool in any other state takes no tasks.
 UP = frozenset({"running", "draining"})
 OTHER_QUEUES = "other"
+REASONS = ("budget", "max_tasks", "asked", "shrink", "preempt", "died", "replace", "hung")
 Reader = Callable[[Readings], Iterable[Sample]]
 
 
@@ -104,9 +105,10 @@ def holding(readings: Readings, pool: Pool) -> int | None:
 
 
 def recycles(readings: Readings) -> Iterator[Sample]:
-    """Yield what was recycled, by why."""
+    """Yield what was recycled, by why; from 0 on, for a counter first seen at 1 has not risen to Prometheus."""
     for pool in readings.settings.pools:
-        for reason, count in readings.counters.recycles.get(pool.name, {}).items():
+        counted = readings.counters.recycles.get(pool.name, {})
+        for reason, count in {**dict.fromkeys(REASONS, 0), **counted}.items():
             yield Sample(count, {"pool": pool.name, "reason": reason})
 
 
@@ -145,9 +147,12 @@ def task_seconds(readings: Readings) -> Iterator[Sample]:
 
 
 def tallies_by_queue(readings: Readings, pool: Pool) -> dict[str, QueueTally]:
-    """Return a pool's running times by its queues, and those that came by another routing key together."""
-    found: dict[str, QueueTally] = {}
-    for key, tally in readings.tallies.tasks.get(pool.name, NO_TASKS).queues.items():
+    """Return a pool's running times by its queues, from none on; those of other routing keys together."""
+    tasks = readings.tallies.tasks.get(pool.name)
+    if tasks is None:
+        return {}
+    found = dict.fromkeys(pool.queues, NO_SECONDS)
+    for key, tally in tasks.queues.items():
         queue = key if key in pool.queues else OTHER_QUEUES
         found[queue] = combine_queue(found.get(queue, NO_SECONDS), tally, 1)
     return found
