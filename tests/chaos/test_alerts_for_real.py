@@ -1,9 +1,17 @@
-"""Every alert beside a real supervisor: what it is told for is brought about, and ended, and both are told."""
+"""Every alert beside a real supervisor: what it is told for is brought about, and ended, and both are told.
+
+By the supervisor itself, and by a real Prometheus where there is one. Not brought about are holds, browsers
+that stay, a governor that is late and alerts that nobody takes: of the rules for these, as of all others,
+tests/deploy/test_alerts_fire.py shows that they fire.
+"""
 
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +25,11 @@ from recyclery.decide.alerts import KINDS
 from recyclery.demo.cgroups import make_cgroup
 from support.parked import run_parked
 from support.ports import free_port
+from support.prometheus import Prometheus, find_prometheus, prometheus
 from support.receiver import Receiver, receiving
+from support.redis_server import empty
 from support.scraping import scrape
+from support.sending import sending_to
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for
 
@@ -26,6 +37,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.cgroup, pytest.mark.timeout(280)]
 
 RULES = Path(__file__).parents[2] / "conf" / "prometheus" / "alerts.yml"
 Topic = tuple[str, str]
+Told = Callable[[Topic], bool]
 LIMIT_BYTES = 480 << 20
 # Of what a supervisor and its one worker leave, this takes the memory past its bound, and not past a level.
 HELD_BYTES = 230 << 20
@@ -44,6 +56,30 @@ concurrency = 1
 max_tasks_per_child = 1000
 max_task_deaths = 1
 """
+# What a rule's expression has, and what it is to have to suit CONFIG.
+SHORTENED = {
+    "RecycleryQueueDeep": (">= 10", ">= 4"),
+    "RecycleryHighQueueSlow": ('le="10.0"', 'le="0.5"'),
+    "RecycleryDefaultQueueSlow": ('le="300.0"', 'le="0.5"'),
+    "RecycleryMemoryShort": (">= 0.92", ">= 0.6"),
+    "RecycleryWorkerRestarts": (">= 3", ">= 1"),
+    "RecycleryChildrenDie": (">= 3", ">= 1"),
+}
+RULE_OF: dict[Topic, str] = {
+    ("pool_down", "slow"): "RecycleryPoolDown",
+    ("queue_depth", "slow"): "RecycleryQueueDeep",
+    ("task_failures", "slow"): "RecycleryTasksFail",
+    ("slow_tasks", "high"): "RecycleryHighQueueSlow",
+    ("slow_tasks", "default"): "RecycleryDefaultQueueSlow",
+    ("memory", ""): "RecycleryMemoryShort",
+    ("oom_kills", ""): "RecycleryOomKill",
+    ("restarts", "slow"): "RecycleryWorkerRestarts",
+    ("parked", ""): "RecycleryTasksParked",
+}
+# The supervisor has no alert of its own for these.
+BESIDES = {"RecycleryAway", "RecycleryChildrenDie"}
+BROUGHT_ABOUT = {*RULE_OF.values()} | BESIDES
+WINDOW = re.compile(r"\[(.+?)\]")
 SELECTOR = re.compile(r"(recyclery_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(=~?)"([^"]*)"')
 GROUPING = re.compile(r"\bby \(([^)]*)\)")
@@ -51,12 +87,97 @@ GROUPING = re.compile(r"\bby \(([^)]*)\)")
 ADDED = "instance"
 
 
-@pytest.fixture
+@dataclass(frozen=True)
+class Story:
+    """What was told when all was over: by the supervisor, by /metrics, and by Prometheus if there was one."""
+
+    bodies: list[dict[str, Any]]
+    samples: list[Any]
+    fired: set[str]
+    rules: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
 def cage() -> Iterator[tuple[str, ...]]:
     """A command that runs what follows it in a memory cgroup."""
     cgroup = make_cgroup(LIMIT_BYTES)
     yield "/bin/sh", "-c", f'echo $$ > {cgroup.path}/cgroup.procs; exec "$@"', "sh"
     cgroup.remove()
+
+
+@pytest.fixture(scope="module")
+def story(redis_url: str, cage: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """Bring about all of it, one after the other, and wait until all is over."""
+    empty(redis_url)
+    folder = tmp_path_factory.mktemp("alerts")
+    port = free_port()
+    config = folder / "recyclery.toml"
+    config.write_text(CONFIG.format(http=f"127.0.0.1:{port}"))
+    with receiving() as receiver, sending_to(redis_url) as sender, watching(folder, port) as server:
+        environment = {"RECYCLERY_ALERT_URL": receiver.url}
+        with supervised(
+            "--config", str(config), redis_url=redis_url, environment=environment, wrapper=cage
+        ) as running:
+            running.wait_until_ready("slow")
+            told = {"the supervisor": partial(was_told, receiver)}
+            if server is not None:
+                wait_for(partial(server.has, "recyclery_task_seconds_count == 0"), "Prometheus looks at it")
+                told["Prometheus"] = partial(has_fired_for, server)
+            overload(sender, told, folder / "gate")
+            lose_worker(running, told)
+            poison(sender, told, redis_url)
+            bodies = wait_for(partial(bodies_once_over, receiver), "all is told to be over", 60)
+            fired: set[str] = set()
+            if server is not None:
+                fired = wait_for(partial(fired_once_over, server), "all is over to Prometheus", 60)
+            status, text = scrape(port)
+            assert status == 200
+            seen = Story(
+                bodies=bodies,
+                samples=[one for family in text_string_to_metric_families(text) for one in family.samples],
+                fired=fired,
+                rules=server.rules() if server else [],
+            )
+            assert running.stop() == 0
+            return seen
+
+
+@contextmanager
+def watching(folder: Path, port: int) -> Iterator[Prometheus | None]:
+    """Run a Prometheus that already misses the supervisor at a port; None where it is not installed."""
+    program = find_prometheus()
+    if program is None:
+        yield None
+        return
+    with prometheus(program, folder, shorten(read_rules()), port) as server:
+        wait_for(lambda: "RecycleryAway" in server.fired(), "Prometheus misses the supervisor")
+        yield server
+
+
+def read_rules() -> dict[str, Any]:
+    """Return the rules' file."""
+    document: dict[str, Any] = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    return document
+
+
+def rules_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rules of a file."""
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def shorten(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the rules with CONFIG's bounds and window, and without their waits."""
+    short = deepcopy(document)
+    assert SHORTENED.keys() <= {rule["alert"] for rule in rules_of(short)}
+    for rule in rules_of(short):
+        rule.pop("for", None)
+        rule["expr"] = rule["expr"].replace("[10m]", "[20s]")
+        assert {*WINDOW.findall(rule["expr"])} <= {"20s"}
+        if rule["alert"] in SHORTENED:
+            usual, suited = SHORTENED[rule["alert"]]
+            assert rule["expr"].count(usual) == 1
+            rule["expr"] = rule["expr"].replace(usual, suited)
+    return short
 
 
 def states(receiver: Receiver, topic: Topic) -> list[str]:
@@ -65,24 +186,36 @@ def states(receiver: Receiver, topic: Topic) -> list[str]:
     return [body["state"] for body in bodies if (body["alert"], body["subject"]) == topic]
 
 
-def wait_until_told(receiver: Receiver, *topics: Topic) -> None:
-    """Wait until each of these was told."""
-    told = partial(all_told, receiver, topics)
-    wait_for(told, f"all of {', '.join(map(str, topics))} are told", 60)
+def was_told(receiver: Receiver, topic: Topic) -> bool:
+    """Tell whether the supervisor told of it."""
+    return "firing" in states(receiver, topic)
 
 
-def all_told(receiver: Receiver, topics: Iterable[Topic]) -> bool:
-    """Tell whether each of these was told."""
-    return all("firing" in states(receiver, topic) for topic in topics)
+def has_fired_for(server: Prometheus, topic: Topic) -> bool:
+    """Tell whether the rule for it fired."""
+    return RULE_OF[topic] in server.fired()
 
 
-def all_over(receiver: Receiver) -> bool:
-    """Tell whether of everything that was told the last word is that it is over."""
-    topics = {(body["alert"], body["subject"]) for body in list(receiver.bodies)}
-    return all(states(receiver, topic)[-1] == "resolved" for topic in topics)
+def wait_until_told(told: Mapping[str, Told], *topics: Topic) -> None:
+    """Wait until each of these was told by all who tell."""
+    for topic in topics:
+        for name, has_told in told.items():
+            wait_for(partial(has_told, topic), f"{name} tells of {topic}", 60)
 
 
-def overload(sender: Celery, receiver: Receiver, gate: Path) -> None:
+def bodies_once_over(receiver: Receiver) -> list[dict[str, Any]] | None:
+    """Return what was told, once of everything the last word is that it is over."""
+    bodies = list(receiver.bodies)
+    last = {(body["alert"], body["subject"]): body["state"] for body in bodies}
+    return bodies if {*last.values()} == {"resolved"} else None
+
+
+def fired_once_over(server: Prometheus) -> set[str] | None:
+    """Return which rules fired, once those that were brought about stand no more."""
+    return None if server.active() & BROUGHT_ABOUT else server.fired()
+
+
+def overload(sender: Celery, told: Mapping[str, Told], gate: Path) -> None:
     """Fail tasks, have some take long, take memory, and let tasks wait behind that; then let go of all."""
     for letter in "abc":
         sender.send_task("sample_app.add", (letter, 1), queue="low")
@@ -92,7 +225,7 @@ def overload(sender: Celery, receiver: Receiver, gate: Path) -> None:
     for number in range(12):
         sender.send_task("sample_app.add", (number, 1), queue="low")
     wait_until_told(
-        receiver,
+        told,
         ("task_failures", "slow"),
         ("slow_tasks", "high"),
         ("slow_tasks", "default"),
@@ -102,19 +235,19 @@ def overload(sender: Celery, receiver: Receiver, gate: Path) -> None:
     gate.touch()
 
 
-def lose_worker(running: Supervised, receiver: Receiver) -> None:
+def lose_worker(running: Supervised, told: Mapping[str, Told]) -> None:
     """Stop the worker's main process until it is missed, then kill it: another one is started."""
     main = int(running.status()["pools"]["slow"]["pid"])
     os.kill(main, signal.SIGSTOP)
-    wait_until_told(receiver, ("pool_down", "slow"))
+    wait_until_told(told, ("pool_down", "slow"))
     os.kill(main, signal.SIGKILL)
-    wait_until_told(receiver, ("restarts", "slow"))
+    wait_until_told(told, ("restarts", "slow"))
 
 
-def poison(sender: Celery, receiver: Receiver, redis_url: str) -> None:
+def poison(sender: Celery, told: Mapping[str, Told], redis_url: str) -> None:
     """Have a task take memory until the kernel kills it, and drop it from where it is parked then."""
     sent = sender.send_task("sample_app.leave_memory", (4 << 30,), queue="low")
-    wait_until_told(receiver, ("oom_kills", ""), ("parked", ""))
+    wait_until_told(told, ("oom_kills", ""), ("parked", ""))
     assert run_parked(redis_url, "drop", sent.id).returncode == 0
 
 
@@ -132,29 +265,24 @@ def missing(expression: str, samples: list[Any]) -> list[str]:
     return lacking
 
 
-def test_every_alert_is_told_and_told_to_be_over_and_every_rule_finds_what_it_asks_for(
-    fresh_redis: str, sender: Celery, tmp_path: Path, cage: tuple[str, ...]
-) -> None:
-    port = free_port()
-    config = tmp_path / "recyclery.toml"
-    config.write_text(CONFIG.format(http=f"127.0.0.1:{port}"))
-    with receiving() as receiver:
-        environment = {"RECYCLERY_ALERT_URL": receiver.url}
-        with supervised(
-            "--config", str(config), redis_url=fresh_redis, environment=environment, wrapper=cage
-        ) as running:
-            running.wait_until_ready("slow")
-            overload(sender, receiver, tmp_path / "gate")
-            lose_worker(running, receiver)
-            poison(sender, receiver, fresh_redis)
-            assert {body["alert"] for body in receiver.bodies} == set(KINDS)
-            wait_for(partial(all_over, receiver), "all is told to be over", 60)
-            status, text = scrape(port)
-            assert status == 200
-            assert running.stop() == 0
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+def test_every_alert_is_told_and_told_to_be_over(story: Story) -> None:
+    told = [(body["alert"], body["state"]) for body in story.bodies]
+    assert {*told} == {(kind, state) for kind in KINDS for state in ("firing", "resolved")}
+
+
+def test_every_rule_finds_what_it_asks_for(story: Story) -> None:
+    rules = rules_of(read_rules())
     assert len(rules) > 10
-    assert {
-        rule["alert"]: missing(rule["expr"], samples) for rule in rules if missing(rule["expr"], samples)
-    } == {}
+    lacking = {rule["alert"]: missing(rule["expr"], story.samples) for rule in rules}
+    assert {name: names for name, names in lacking.items() if names} == {}
+
+
+@pytest.mark.skipif(find_prometheus() is None, reason="prometheus is not installed")
+def test_a_real_prometheus_fires_every_rule_that_is_brought_about_until_it_is_over(story: Story) -> None:
+    assert BROUGHT_ABOUT - story.fired == set()
+
+
+@pytest.mark.skipif(find_prometheus() is None, reason="prometheus is not installed")
+def test_a_real_prometheus_judges_every_rule_without_an_error(story: Story) -> None:
+    judged = {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in story.rules}
+    assert judged == {rule["alert"]: ("ok", "") for rule in rules_of(read_rules())}
