@@ -50,6 +50,9 @@ memory_percent = 60
 restarts = 1
 lasting_seconds = 0
 window_seconds = 20
+[memory]
+# Memory that runs out is left to the kernel: on a busy machine the governor would be there before it.
+hard_percent = 100
 [pools.slow]
 queues = ["high", "default", "low"]
 concurrency = 1
