@@ -29,8 +29,10 @@ from recyclery.sizes import format_bytes, parse_size
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10
 LIMIT = "1GiB"
-# A child more, which may stand by as a successor, and what Python keeps.
-FLOOR_MARGIN_BYTES = 48 * MIB
+# What Python keeps, more or less of it by chance.
+FLOOR_MARGIN_BYTES = 32 * MIB
+# The governor, the worker's main process, and its children; a successor that stands by is one more.
+OWN_PROCESSES = 2 + CONCURRENCY
 # No session may take longer on the average; then the torture is given up.
 SESSION_SECONDS = 60.0
 PROGRESS_SECONDS = 10.0
@@ -87,8 +89,7 @@ def torture(plan: list[Session], cgroup: MemoryCgroup, log: Path | None) -> Ende
     ):
         try:
             warm_up(stage, site)
-            before = observe(stage, cgroup, frozenset())
-            say_state("before", before)
+            before = settle(stage, cgroup, "before", frozenset())
             began = time.monotonic()
             for session in plan:
                 stage.sender.send_task(
@@ -100,7 +101,7 @@ def torture(plan: list[Session], cgroup: MemoryCgroup, log: Path | None) -> Ende
                 )
             results = wait_for_all(stage, plan)
             seconds = time.monotonic() - began
-            after = settle(stage, cgroup, before)
+            after = settle(stage, cgroup, "after", before.entries)
             runs = read_runs(stage)
             oom_kills, peak = cgroup.oom_kills(), cgroup.peak_bytes()
             status = stage.stop()
@@ -117,15 +118,14 @@ def torture(plan: list[Session], cgroup: MemoryCgroup, log: Path | None) -> Ende
 
 
 def warm_up(stage: Stage, site: str) -> None:
-    """Have every child import and start what sessions need, so that later floors compare."""
+    """Run sessions until every child is one's successor: the first ones share more with the main process."""
     sent = [
         stage.sender.send_task(
             f"{APP}.scrape", (-1 - number, "well", 0.0, site), queue=QUEUE, task_id=f"warm-{number}"
         )
-        for number in range(CONCURRENCY * 2)
+        for number in range(CONCURRENCY * (TASKS_PER_CHILD + 2))
     ]
-    wait_until_done(stage, [task.id for task in sent], SESSION_SECONDS * 2)
-    gather(stage, "start")
+    wait_until_done(stage, [task.id for task in sent], SESSION_SECONDS * TASKS_PER_CHILD)
 
 
 def gather(stage: Stage, token: str) -> None:
@@ -137,15 +137,15 @@ def gather(stage: Stage, token: str) -> None:
     wait_until_done(stage, [task.id for task in sent], SESSION_SECONDS * 2)
 
 
-def settle(stage: Stage, cgroup: MemoryCgroup, before: State) -> State:
-    """Look at the end, again after a task each while a child's successor stands by: none did before."""
+def settle(stage: Stage, cgroup: MemoryCgroup, when: str, known: frozenset[Path]) -> State:
+    """Look, again after a task each while a child's successor stands by, so that floors compare."""
     for attempt in range(TASKS_PER_CHILD):
-        gather(stage, f"end{attempt}")
-        after = observe(stage, cgroup, before.entries)
-        say_state("after", after)
-        if len(after.own) <= len(before.own):
+        gather(stage, f"{when}-{attempt}")
+        state = observe(stage, cgroup, known)
+        say_state(when, state)
+        if len(state.own) <= OWN_PROCESSES:
             break
-    return after
+    return state
 
 
 def wait_until_done(stage: Stage, ids: list[str], seconds: float) -> None:

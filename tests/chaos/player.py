@@ -85,6 +85,7 @@ class Player:
             one.until = 0.0
         wait_for(self._is_quiet, "all tasks to be done", SETTLE_SECONDS)
         wait_for(self._all_have_left, "the containers that stop", END_SECONDS)
+        wait_for(self._only_the_living_hold_leases, "dead workers' leases to be over", END_SECONDS)
 
     def finish(self) -> Record:
         """Stop both containers and return what was seen."""
@@ -287,6 +288,10 @@ class Player:
     def _is_quiet(self) -> bool:
         self._tick()
         return not self.store.there() and all(len(box.of_role("main")) == 2 for box in self.boxes)
+
+    def _only_the_living_hold_leases(self) -> bool:
+        """A main process killed as it starts may be unknown to its governor: its lease has to run out."""
+        return self.store.leases() == sum(len(box.of_role("main")) for box in self.boxes)
 
     def _leftovers(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         defunct, browsers = [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from recyclery_worker.delivery.generations import LEASES
 from support.kept_redis import KeptRedis
 
 TASK_ID = re.compile(rb'"correlation_id": "(\d+)"')
@@ -39,6 +40,11 @@ class Store(KeptRedis):
     def waiting(self, queue: str) -> int:
         """Return how many wait in a queue."""
         count: Any = self.client.llen(queue)
+        return int(count)
+
+    def leases(self) -> int:
+        """Return how many workers are written down as alive."""
+        count: Any = self.client.zcard(LEASES)
         return int(count)
 
     def keys(self) -> tuple[str, ...]:

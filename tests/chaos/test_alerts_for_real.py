@@ -131,7 +131,8 @@ def story(redis_url: str, cage: tuple[str, ...], tmp_path_factory: pytest.TempPa
             if server is not None:
                 wait_for(partial(server.has, "recyclery_task_seconds_count == 0"), "Prometheus looks at it")
                 told["Prometheus"] = partial(has_fired_for, server)
-            overload(sender, told, folder / "gate")
+            tasks = overload(sender, told, folder / "gate")
+            wait_for(lambda: ended_tasks(port) == tasks, "the governor knows what they took", 60)
             lose_worker(running, told)
             poison(sender, told, redis_url)
             bodies = wait_for(partial(bodies_once_over, receiver), "all is told to be over", 60)
@@ -226,15 +227,26 @@ def fired_once_over(server: Prometheus) -> set[str] | None:
     return None if server.active() else server.fired()
 
 
-def overload(sender: Celery, told: Mapping[str, Told], gate: Path) -> None:
-    """Fail tasks, have some take long, take memory, and let tasks wait behind that; then let go of all."""
-    for letter in "abc":
-        sender.send_task("sample_app.add", (letter, 1), queue="low")
-    for queue in ("high", "default") * 3:
-        sender.send_task("sample_app.nap", (0.6,), queue=queue)
-    sender.send_task("sample_app.hold_memory", (HELD_BYTES, str(gate)), queue="low")
-    for number in range(12):
-        sender.send_task("sample_app.add", (number, 1), queue="low")
+def ended_tasks(port: int) -> int:
+    """Return how many tasks the governor has seen end."""
+    _, text = scrape(port)
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return round(sum(sample.value for sample in samples if sample.name == "recyclery_tasks_total"))
+
+
+def overload(sender: Celery, told: Mapping[str, Told], gate: Path) -> int:
+    """Fail tasks, have some take long, take memory, and let tasks wait behind that; then let go of all.
+
+    Returns how many tasks that were.
+    """
+    tasks = [
+        *(("sample_app.add", (letter, 1), "low") for letter in "abc"),
+        *(("sample_app.nap", (0.6,), queue) for queue in ("high", "default") * 3),
+        ("sample_app.hold_memory", (HELD_BYTES, str(gate)), "low"),
+        *(("sample_app.add", (number, 1), "low") for number in range(12)),
+    ]
+    for name, args, queue in tasks:
+        sender.send_task(name, args, queue=queue)
     wait_until_told(
         told,
         ("task_failures", "slow"),
@@ -244,6 +256,7 @@ def overload(sender: Celery, told: Mapping[str, Told], gate: Path) -> None:
         ("memory", ""),
     )
     gate.touch()
+    return len(tasks)
 
 
 def lose_worker(running: Supervised, told: Mapping[str, Told]) -> None:
