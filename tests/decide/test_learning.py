@@ -75,8 +75,9 @@ def test_a_task_too_short_to_be_seen_running_is_a_run_all_the_same() -> None:
     assert (ended.before_bytes, ended.after_bytes) == (50 * MIB, 60 * MIB)
 
 
-def test_a_run_whose_end_was_not_seen_idle_teaches_nothing() -> None:
-    assert follow(seen(50), seen(200, task="t"), seen(200, done=1, task="u")) == []
+def test_a_run_whose_end_was_not_seen_idle_tells_its_peak_and_not_what_it_left() -> None:
+    (ended,) = follow(seen(50), seen(200, task="t"), seen(200, done=1, task="u"))
+    assert (ended.before_bytes, ended.peak_bytes, ended.after_bytes) == (50 * MIB, 200 * MIB, None)
 
 
 def test_a_run_whose_end_only_the_child_saw_is_told_by_its_word() -> None:
@@ -93,6 +94,17 @@ def test_a_run_whose_end_only_the_child_saw_is_told_by_its_word() -> None:
 
 def test_two_tasks_between_two_looks_teach_nothing() -> None:
     assert follow(seen(50), seen(70, done=2)) == []
+
+
+def test_a_large_task_with_small_ones_at_its_heels_tells_its_peak_and_not_what_it_left() -> None:
+    (ended,) = follow(seen(50), seen(280, task="t"), seen(60, done=12))
+    assert (ended.task_name, ended.peak_bytes, ended.after_bytes) == ("t", 280 * MIB, None)
+
+
+def test_a_run_of_which_only_the_peak_is_known_adds_to_the_tails_alone() -> None:
+    model = learn(PoolModel(), TaskRun("slow", "t", 0, 50 * MIB, 280 * MIB, None))
+    assert (model.tails, model.steps) == ((230 * MIB,), ())
+    assert (model.tasks["t"].runs, model.tasks["t"].largest_tail_bytes) == (0, 230 * MIB)
 
 
 def test_an_idle_child_that_shrinks_begins_its_next_task_from_there() -> None:

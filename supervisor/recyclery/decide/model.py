@@ -41,14 +41,17 @@ MOST_EXPOSED = 100.0
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """One task's memory: its child's tree before it, the most seen while it ran, and after it. Bytes."""
+    """One task's memory: its child's tree before it, the most seen while it ran, and after it. Bytes.
+
+    `after_bytes` is None where others had ended too before the next look: what it left itself is not known.
+    """
 
     pool: str
     task_name: str
     tasks_before: int
     before_bytes: int
     peak_bytes: int
-    after_bytes: int
+    after_bytes: int | None
 
 
 class Step(NamedTuple):
@@ -97,9 +100,11 @@ class PoolModel:
 
 def learn(model: PoolModel, run: TaskRun) -> PoolModel:
     """Return the model with one more run in it, without the older ones if the newest are of another kind."""
-    tail = max(0, max(run.peak_bytes, run.after_bytes) - run.before_bytes)
+    after = run.after_bytes
+    tail = max(0, max(run.peak_bytes, after or 0) - run.before_bytes)
     tails = (*model.tails, tail)[-KEPT_RUNS:]
-    steps = (*model.steps, Step(run.tasks_before, run.before_bytes, run.after_bytes))[-KEPT_RUNS:]
+    step = () if after is None else (Step(run.tasks_before, run.before_bytes, after),)
+    steps = (*model.steps, *step)[-KEPT_RUNS:]
     kept = runs_since_shift(tails, steps)
     fresh = (*model.fresh_bytes, run.before_bytes)[-KEPT_FRESH:] if run.tasks_before == 0 else model.fresh_bytes
     return replace(
@@ -121,19 +126,24 @@ def learn_idle(model: PoolModel, idle_bytes: int) -> PoolModel:
 def learn_task(tasks: dict[str, TaskCost], run: TaskRun, tail: int) -> dict[str, TaskCost]:
     """Return the costs by name after this run; the name that ran longest ago makes room for a new one."""
     cost = tasks.get(run.task_name, TaskCost())
+    cost = replace(cost, largest_tail_bytes=max(cost.largest_tail_bytes, tail))
+    if run.after_bytes is not None:
+        cost = learn_growth(cost, run.after_bytes - run.before_bytes)
+    others = {name: known for name, known in tasks.items() if name != run.task_name}
+    return {**dict(list(others.items())[1 - KEPT_NAMES :]), run.task_name: cost}
+
+
+def learn_growth(cost: TaskCost, growth_bytes: int) -> TaskCost:
+    """Return a name's cost after one more run that left so much."""
     # A mean of the newest runs: each weighs at least 1 / KEPT_RUNS, so old ones fade.
     weight = 1 / min(cost.runs + 1, KEPT_RUNS)
-    away = run.after_bytes - run.before_bytes - cost.growth_bytes
-    others = {name: known for name, known in tasks.items() if name != run.task_name}
-    return {
-        **dict(list(others.items())[1 - KEPT_NAMES :]),
-        run.task_name: TaskCost(
-            runs=cost.runs + 1,
-            growth_bytes=cost.growth_bytes + weight * away,
-            growth_variance=(1 - weight) * (cost.growth_variance + weight * away**2),
-            largest_tail_bytes=max(cost.largest_tail_bytes, tail),
-        ),
-    }
+    away = growth_bytes - cost.growth_bytes
+    return replace(
+        cost,
+        runs=cost.runs + 1,
+        growth_bytes=cost.growth_bytes + weight * away,
+        growth_variance=(1 - weight) * (cost.growth_variance + weight * away**2),
+    )
 
 
 def runs_since_shift(tails: Sequence[int], steps: Sequence[Step]) -> int:

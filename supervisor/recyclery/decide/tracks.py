@@ -32,7 +32,10 @@ def follow(tracks: Mapping[Owner, Track], snapshot: Snapshot) -> tuple[dict[Owne
 
 
 def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | None]:
-    """Return one child's track after this look at it, and its run if exactly one ended since the last."""
+    """Return one child's track after this look at it, and its run if one ended since the last.
+
+    Where more than one did, it is the run of the one that was seen under way.
+    """
     tree = child.tree_bytes
     idle = child.task_id is None
     fresh = Track(
@@ -54,14 +57,14 @@ def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | No
     if not idle:
         # The next task is under way: only the child itself saw what the last one left.
         fresh = replace(fresh, idle_bytes=child.idle_bytes or None)
-    after = fresh.idle_bytes
-    if after is None or track.idle_bytes is None or child.tasks_done != track.tasks_done + 1:
+    after = fresh.idle_bytes if child.tasks_done == track.tasks_done + 1 else None
+    if track.idle_bytes is None or (after is None and track.task_name is None):
         return fresh, None
     return fresh, TaskRun(
         pool=child.owner.pool,
         task_name=track.task_name or "",
         tasks_before=track.tasks_done,
         before_bytes=track.idle_bytes,
-        peak_bytes=max(track.peak_bytes, after),
+        peak_bytes=max(track.peak_bytes, after or 0),
         after_bytes=after,
     )
