@@ -28,7 +28,7 @@ from benchmarks.contract import Bound, close
 from benchmarks.handoff_app import LEAVES, STAMP, STAMPS
 from benchmarks.handoff_meters import QUEUE, Consumers, Stream, streaming, uncovered, until_told_to_leave
 from benchmarks.recycle_gap import percentile
-from benchmarks.workers import FOLDER, answers, find_redis_server, wait_until
+from benchmarks.workers import answers, find_redis_server, running_supervisor, wait_until
 from recyclery.serve.client import ask_governor
 
 POOL = "fast"
@@ -67,7 +67,10 @@ def main() -> int:
     with running_redis_on_port() as port:
         url = f"redis://127.0.0.1:{port}/0"
         client, consumers = redis.Redis.from_url(url), Consumers(port)
-        with running_supervisor(url) as runtime_dir, streaming(url, every_ms / 1000) as stream:
+        with (
+            running_supervisor("benchmarks.handoff_app", url, "--pool", POOL) as (_, runtime_dir),
+            streaming(url, every_ms / 1000) as stream,
+        ):
             wait_until(lambda: is_settled(runtime_dir))
             time.sleep(SETTLE_SECONDS)
             for number in range(replacements):
@@ -202,29 +205,6 @@ def running_redis_on_port() -> Iterator[int]:
                 yield port
             finally:
                 server.terminate()
-
-
-@contextmanager
-def running_supervisor(url: str) -> Iterator[Path]:
-    """Run `recyclery run` with the fast pool; yield its runtime folder."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))
-    }
-    with tempfile.TemporaryDirectory(prefix="rcb-") as folder, Path(folder, "log").open("wb") as log:
-        command = [sys.executable, "-m", "recyclery", "run", "--pool", POOL, "-A", "benchmarks.handoff_app"]
-        environment = {
-            **clean,
-            "BENCH_REDIS_URL": url,
-            "RECYCLERY_RUNTIME_DIR": folder,
-            "RECYCLERY_STATE_DIR": f"{folder}/state",
-            "CELERY_LOG_LEVEL": "warning",
-        }
-        supervisor = subprocess.Popen(command, env=environment, cwd=FOLDER.parent, stdout=log, stderr=log)
-        try:
-            yield Path(folder)
-        finally:
-            supervisor.terminate()
-            supervisor.wait()
 
 
 if __name__ == "__main__":

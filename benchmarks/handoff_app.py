@@ -17,7 +17,7 @@ LEAVES = "bench:leaves"
 # Number, when it was sent and when it began (CLOCK_MONOTONIC).
 STAMP = "qdd"
 
-url = os.environ.get("BENCH_REDIS_URL", "")
+url = os.environ.get("REDIS_URL", "")
 app = Celery("bench", broker=url)
 app.conf.update(task_ignore_result=True)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.workers import wait_until
+from benchmarks.workers import clean_environment, wait_until
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 
 ROOT = Path(__file__).parents[1]
@@ -127,11 +127,8 @@ def contained(kind: str, url: str, *, in_namespace: bool = False) -> Iterator[Co
 
 def make_environment(url: str, runtime_dir: Path) -> dict[str, str]:
     """Return the environment of a worker, whatever this benchmark was started with."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))
-    }
     return {
-        **clean,
+        **clean_environment(),
         "BENCH_REDIS_URL": url,
         "REDIS_URL": url,
         "CELERY_APP": "benchmarks.recovery_app",

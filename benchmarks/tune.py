@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.contract import Bound, close
 from benchmarks.tune_storm import StormRun, tune_storm
-from benchmarks.workers import running_redis
+from benchmarks.workers import clean_environment, running_redis
 from recyclery.observe.cpu import allowed_cores
 from recyclery.tune.fitting import Refused
 from recyclery.tune.memory import fit_peaks
@@ -93,12 +93,14 @@ def run_tune(kind: str, made: Kind, seed: int, folder: Path, *, quick: bool) -> 
         options += ["--memory", str(made.limit_bytes)]
     began, busy = time.monotonic(), used_cpu_seconds()
     with running_redis() as url:
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))
-        }
         done = subprocess.run(
             [sys.executable, "-m", "recyclery", "tune", *options],
-            env={**clean, "CELERY_APP": "benchmarks.tune_app", "PYTHONPATH": str(ROOT), "REDIS_URL": url},
+            env={
+                **clean_environment(),
+                "CELERY_APP": "benchmarks.tune_app",
+                "PYTHONPATH": str(ROOT),
+                "REDIS_URL": url,
+            },
             stdout=subprocess.PIPE,
             text=True,
             timeout=RUN_SECONDS,

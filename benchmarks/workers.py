@@ -91,6 +91,32 @@ def running_worker(
             worker.wait()
 
 
+@contextmanager
+def running_supervisor(app: str, url: str, *options: str) -> Iterator[tuple[int, Path]]:
+    """Run `recyclery run` for an app; yield its pid and its runtime folder, where its log is too."""
+    with tempfile.TemporaryDirectory(prefix="rcb-") as folder, Path(folder, "log").open("wb") as log:
+        environment = {
+            **clean_environment(),
+            "REDIS_URL": url,
+            "CELERY_APP": app,
+            "CELERY_LOG_LEVEL": "warning",
+            "RECYCLERY_RUNTIME_DIR": folder,
+            "RECYCLERY_STATE_DIR": f"{folder}/state",
+        }
+        command = [sys.executable, "-m", "recyclery", "run", *options]
+        supervisor = subprocess.Popen(command, env=environment, cwd=FOLDER.parent, stdout=log, stderr=log)
+        try:
+            yield supervisor.pid, Path(folder)
+        finally:
+            supervisor.terminate()
+            supervisor.wait()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what would set a worker or supervisor otherwise."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "RECYCLERY_"))}
+
+
 def make_sender(url: str) -> Celery:
     """Return a producer of benchmarks.app's tasks."""
     return Celery("sender", broker=url, backend=None)
