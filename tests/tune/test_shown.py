@@ -23,14 +23,14 @@ WORLD = World(sleep_seconds=0.8, cpu_seconds=0.3, growth_mib=2, limit_mib=1500)
 
 
 def run(
-    world: World = WORLD, seed: object = 0, concurrencies: Sequence[int] = (1, 2, 4, 6, 12)
+    world: World = WORLD, seed: object = 0, concurrencies: Sequence[int] = (1, 2, 4, 6, 12), repeats: int = 3
 ) -> list[Window]:
     """Run levels of two numbers of tasks per child."""
     return [
         measure(world, Level(places, tasks), repeat, 40, seed)
         for places in concurrencies
         for tasks in (10, 50)
-        for repeat in range(3)
+        for repeat in range(repeats)
     ]
 
 
@@ -155,6 +155,12 @@ def test_only_levels_of_both_runs_are_compared() -> None:
     assert [pair.level for pair in pairs] == [Level(2, 10), Level(2, 50)]
     nothing = format_comparison(compare_runs(run(concurrencies=(1,)), run(concurrencies=(2,))), ("a", "b"))
     assert "no level in common" in nothing
+
+
+def test_a_run_without_repeats_is_said_to_be_one_whose_intervals_lack_what_they_differ_by() -> None:
+    alone = format_comparison(compare_runs(run(), run(repeats=1)), ("a", "b"))
+    assert "B ran each level once" in " ".join(alone.split())
+    assert "once:" not in format_comparison(compare_runs(run(), run()), ("a", "b"))
 
 
 def test_a_comparison_fits_80_columns_and_marks_what_may_be_noise() -> None:

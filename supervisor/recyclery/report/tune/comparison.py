@@ -42,6 +42,8 @@ class Pair:
     """A level of both runs; a figure that one of them lacks is None."""
 
     level: Level
+    repeats: tuple[int, int]
+    """How often each ran it."""
     per_second: Ratio | None
     p95_seconds: Ratio | None
     peak_floor_bytes: Ratio | None
@@ -54,6 +56,7 @@ def compare_runs(before: Sequence[Window], after: Sequence[Window]) -> list[Pair
     return [
         Pair(
             level,
+            (ones[level].repeats, others[level].repeats),
             divide(others[level].per_second, ones[level].per_second),
             divide(p95_of(others[level].ran), p95_of(ones[level].ran)),
             divide(others[level].peak_floor_bytes, ones[level].peak_floor_bytes),
@@ -87,7 +90,16 @@ def format_comparison(pairs: Sequence[Pair], names: tuple[str, str]) -> str:
         f"{cell(pair.p95_seconds):>24} {cell(pair.peak_floor_bytes):>21}"
         for pair in pairs
     ]
-    return "\n".join([*head, HEAD, *rows, "", *textwrap.wrap(LEGEND, 80)])
+    return "\n".join([*head, HEAD, *rows, "", *textwrap.wrap(f"{LEGEND}{tell_unrepeated(pairs)}", 80)])
+
+
+def tell_unrepeated(pairs: Sequence[Pair]) -> str:
+    """Say which runs have no level more than once: their intervals are of the tasks alone."""
+    counts = zip(*(pair.repeats for pair in pairs), strict=True)
+    once = [name for name, repeats in zip("AB", counts, strict=True) if max(repeats) < 2]
+    if not once:
+        return ""
+    return f" {' and '.join(once)} ran each level once: what repeats differ by is not in the intervals."
 
 
 def comparison_document(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
