@@ -62,6 +62,7 @@ class Box:
     def __init__(self, name: str, folder: Path, logs: Path, redis_url: str) -> None:
         self.name = name
         self.runtime_dir = folder / name
+        self.known_kills = 0
         self._log = logs / f"{name}.log"
         self._read = 0
         (self.runtime_dir / "tmp").mkdir(parents=True)
@@ -136,7 +137,11 @@ class Box:
     def oom_kills(self) -> int:
         """Return how many of its processes the kernel has killed for want of memory."""
         assert self._cage.cgroup is not None
-        return self._cage.cgroup.oom_kills()
+        try:
+            return self._cage.cgroup.oom_kills()
+        except FileNotFoundError:
+            # It has ended.
+            return self.known_kills
 
     def close(self) -> None:
         """End it, however it is."""

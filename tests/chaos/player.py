@@ -15,7 +15,7 @@ from pathlib import Path
 
 from chaos.boxes import Box, Process
 from chaos.faults import Fault, pick
-from chaos.record import Blow, Ending, Look, Record, Run, read_runs
+from chaos.record import Blow, Ending, Look, Record, Run, name_victims, read_runs
 from chaos.sender import Sender
 from chaos.store import Store
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
@@ -55,6 +55,8 @@ class Player:
         self.blows: list[Blow] = []
         self.looks: list[Look] = []
         self.dealt: Counter[str] = Counter()
+        self.kernels: list[Blow] = []
+        """What the kernel killed for want of memory; whom is told by the runs, at the end."""
         self._started = 0
         self._read = 0
         self._done: set[int] = set()
@@ -96,6 +98,7 @@ class Player:
             box.terminate()
         codes = {box.name: box.wait(END_SECONDS) for box in self.boxes}
         self._tick()
+        runs = self.runs()
         ending = Ending(
             keys=self.store.keys(),
             waiting=sum(map(self.store.waiting, ("high", "default", "low"))),
@@ -107,8 +110,8 @@ class Player:
         return Record(
             sent=frozenset(self.sender.sent),
             doubtful=frozenset(self.sender.doubtful),
-            runs=self.runs(),
-            blows=tuple(self.blows),
+            runs=runs,
+            blows=(*self.blows, *(name_victims(blow, runs) for blow in self.kernels)),
             looks=tuple(self.looks),
             ending=ending,
         )
@@ -159,6 +162,7 @@ class Player:
                 if found := PREEMPTED.search(line):
                     child = frozenset({int(found[2])})
                     self.blows.append(Blow("preempt", box.name, now() - 10, now(), children=child))
+        self._look_for_kills()
         for box, since in list(self.leaving):
             code = box.wait(0)
             if code is not None:
@@ -166,6 +170,14 @@ class Player:
                 # In order nothing is cut short.
                 kind = "stop container" if code == 0 else "kill container"
                 self.blows.append(Blow(kind, box.name, since, now()))
+
+    def _look_for_kills(self) -> None:
+        """A task may take memory faster than any governor looks: then the kernel is there first."""
+        for box in [*self.boxes, *(box for box, _ in self.leaving)]:
+            kills = box.oom_kills()
+            if kills > box.known_kills:
+                box.known_kills = kills
+                self.kernels.append(Blow("oom kill", box.name, now() - LOOK_EVERY_SECONDS, now()))
 
     def _thaw(self, at: float) -> None:
         for one in [one for one in self.frozen if one.until <= at]:

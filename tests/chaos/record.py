@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 FOREVER = float("inf")
-DEADLY = ("kill child", "kill main", "kill container", "preempt")
+DEADLY = ("kill child", "kill main", "kill container", "preempt", "oom kill")
+# No task of a run takes longer.
+LONGEST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,14 @@ def read_runs(lines: Iterable[str]) -> tuple[Run, ...]:
             run = begun[word["run"]]
             begun[word["run"]] = replace(run, ended=word["at"], failed=word["what"] == "fail")
     return tuple(sorted(begun.values(), key=lambda run: run.began))
+
+
+def name_victims(blow: Blow, runs: Iterable[Run]) -> Blow:
+    """Return the kernel's kill with its victims' names: who was at a task then, and never ended it."""
+    victims = {
+        run.child
+        for run in runs
+        if (run.box, run.ended) == (blow.box, None) and 0 <= blow.ended - run.began <= LONGEST_SECONDS
+    }
+    # Nobody has the number 0: without a number it would be all of the container.
+    return replace(blow, children=frozenset(victims or {0}))

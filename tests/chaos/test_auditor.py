@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chaos.auditor import audit, find_failed
-from chaos.record import Blow, Ending, Look, Record, Run, read_runs
+from chaos.record import Blow, Ending, Look, Record, Run, name_victims, read_runs
 
 
 def look(at: float, missing: frozenset[int]) -> Look:
@@ -52,6 +52,14 @@ def test_a_task_that_was_just_being_sent_was_not_seen_then() -> None:
     looks = (look(99.0, frozenset()), sending, look(100.7, frozenset({1})))
     (finding,) = audit(replace(SOUND, runs=(), looks=looks))
     assert "last seen 99.00, missed from 100.70" in finding
+
+
+def test_the_kernel_is_taken_to_have_killed_who_was_at_a_task_then_and_never_ended_it() -> None:
+    kill = Blow("oom kill", "a", 100.4, 100.5)
+    whole, later = replace(RUN, task=2, child=12), replace(CUT, task=3, child=13, began=100.6)
+    elsewhere, earlier = replace(CUT, task=4, box="b", child=14), replace(CUT, task=5, child=15, began=80.0)
+    assert name_victims(kill, (CUT, whole, later, elsewhere, earlier)).children == {CUT.child}
+    assert not name_victims(kill, (whole,)).hits(whole)
 
 
 @pytest.mark.parametrize("blow", [KILL_CHILD, KILL_MAIN, KILL_BOX])
