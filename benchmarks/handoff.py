@@ -29,7 +29,7 @@ from benchmarks.handoff_app import LEAVES, STAMP, STAMPS
 from benchmarks.handoff_meters import QUEUE, Consumers, Stream, streaming, uncovered, until_told_to_leave
 from benchmarks.recycle_gap import percentile
 from benchmarks.workers import answers, find_redis_server, running_supervisor, wait_until
-from recyclery.serve.client import ask_governor
+from recyclery.serve.client import NoSupervisor, ask_governor
 
 POOL = "fast"
 SETTLE_SECONDS = 1.0
@@ -140,7 +140,7 @@ def is_settled(runtime_dir: Path) -> bool:
     """Tell whether the pool has one worker, which takes tasks."""
     try:
         pool = ask_governor(runtime_dir, "status")["pools"][POOL]
-    except Exception:  # it starts
+    except NoSupervisor:
         return False
     return bool(pool["state"] == "running" and pool["node"] and not pool["draining"])
 

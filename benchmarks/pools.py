@@ -25,7 +25,7 @@ from benchmarks.contract import Bound, close
 from benchmarks.pools_app import STAMP, STAMPS
 from benchmarks.recycle_gap import percentile
 from benchmarks.workers import make_client, running_redis, running_supervisor, wait_until
-from recyclery.serve.client import ask_governor
+from recyclery.serve.client import NoSupervisor, ask_governor
 
 HIGH_EVERY_SECONDS, HIGH_SECONDS = 0.1, 0.02
 BURST_EVERY_SECONDS, BURST_TASKS, DEFAULT_SECONDS = 15.0, 12, 1.0
@@ -141,7 +141,7 @@ def is_ready(runtime_dir: Path, setup: Setup) -> bool:
     """Tell whether each pool has a worker that takes tasks."""
     try:
         pools = ask_governor(runtime_dir, "status")["pools"]
-    except Exception:  # it starts
+    except NoSupervisor:
         return False
     return all(pools[name]["state"] == "running" and pools[name]["node"] for name in setup)
 

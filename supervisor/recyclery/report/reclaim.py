@@ -13,7 +13,8 @@ from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.init import exit_codes
 from recyclery.report.routes import ONE_CONTAINERS
-from recyclery_worker.delivery.forgotten import NOT_REDIS, Forgotten
+from recyclery_worker.asked import NOT_REDIS
+from recyclery_worker.delivery.forgotten import Forgotten
 
 # Importing the app, and a lease's time.
 WAIT_SECONDS = 120.0

@@ -10,12 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from celery.app.utils import find_app
-
-from recyclery_worker.delivery.forgotten import CANNOT_IMPORT, NO_ANSWER, NOT_REDIS, refuse
+from recyclery_worker.asked import serve
 from recyclery_worker.delivery.generations import GENERATIONS, Book, connected, open_book
 
 LOOK_SECONDS = 0.005
@@ -98,29 +95,18 @@ def record(channel: Any, queue: str, seconds: float, answer: int) -> int:
 def main() -> int:
     """Record what is named."""
     name, queue, seconds = sys.argv[1:]
-    sys.path.insert(0, str(Path.cwd()))
-    # What the app's own modules print is not the answer.
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        app = find_app(name)
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or leave
-        return refuse(CANNOT_IMPORT, f"{type(error).__name__}: {error}")
-    try:
-        with app.connection_for_write() as connection:
-            if connection.transport.driver_type != "redis":
-                return refuse(NOT_REDIS, "the app's broker is not Redis, whose queues can be looked at")
+
+    def work(app: Any, answer: int) -> None:
         with connected(app) as channel:
-            os.write(
-                answer, f"# arrivals at {queue}, in seconds, looked at every {LOOK_SECONDS:g} s\n".encode()
-            )
+            head = f"# arrivals at {queue}, in seconds, looked at every {LOOK_SECONDS:g} s\n"
+            os.write(answer, head.encode())
             total = record(channel, queue, float(seconds), answer)
+        print(f"{total} tasks came", file=sys.stderr)
+
+    try:
+        return serve(name, work, else_say="the app's broker is not Redis, whose queues can be looked at")
     except KeyboardInterrupt:
         return 0
-    except Exception as error:  # kombu and redis raise errors of many kinds
-        return refuse(NO_ANSWER, f"{type(error).__name__}: {error}")
-    print(f"{total} tasks came", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":
