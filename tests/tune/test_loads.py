@@ -13,7 +13,7 @@ KEPT_UP = OpenWindow(
 
 def test_a_load_is_shown_with_its_times_and_what_was_not_done() -> None:
     (line,) = [line for line in describe_loads([KEPT_UP]) if "85%" in line]
-    assert line.split() == ["85%", "1/s", *("2", "s") * 3, "2,", "3"]
+    assert line.split() == ["85%", "1/s", *("2.00", "s") * 3, "2,", "3"]
 
 
 def test_a_backlog_that_grows_is_more_than_the_level_can_do() -> None:

@@ -11,9 +11,11 @@ import msgspec
 
 from recyclery.report.tune.comparison import compare_runs, comparison_document, format_comparison
 from recyclery.report.tune.document import build_document
+from recyclery.report.tune.figures import seconds
 from recyclery.report.tune.page import write_page
 from recyclery.report.tune.table import format_answer
 from recyclery.tune.answer import answer
+from recyclery.tune.estimates import quantile
 from recyclery.tune.open_loop import OpenWindow
 from recyclery.tune.run_file import Recorded, read_run_file
 from recyclery.tune.wishes import Wishes
@@ -44,7 +46,7 @@ def describe_loads(opened: Iterable[OpenWindow]) -> list[str]:
             waited + ran
             for waited, ran in zip(each.window.waited_seconds, each.window.ran_seconds, strict=True)
         ]
-        shares = "".join(f"{quantile(took, share):>9}" for share in (0.50, 0.95, 0.99))
+        shares = "".join(f"{describe_share(took, share):>9}" for share in (0.50, 0.95, 0.99))
         rows.append(f"{each.load:>8} {each.offered_per_second:>8.3g}/s{shares}  {describe_backlog(each)}")
     told = "Tasks that came at their own times; p50, p95, p99 from when each was to come."
     return ["", *rows, "", told] if len(rows) > 1 else []
@@ -61,11 +63,9 @@ def describe_backlog(opened: OpenWindow) -> str:
     return f"{waiting}{never}: more than it can do"
 
 
-def quantile(values: list[float], share: float) -> str:
-    """Return the value below which so many lie; a dash where there are none."""
-    if not values:
-        return "-"
-    return f"{sorted(values)[min(len(values) - 1, int(share * len(values)))]:.3g} s"
+def describe_share(values: list[float], share: float) -> str:
+    """Return the time that so many do not pass; a dash where there are none."""
+    return seconds(quantile(sorted(values), share)) if values else "-"
 
 
 def compare(before: Path, after: Path, *, as_json: bool) -> None:
