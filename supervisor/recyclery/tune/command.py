@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from recyclery.init import exit_codes
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.report.leaks.page import NoPlotly
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+from recyclery.tune.folder import own_folder
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
 from recyclery.tune.options import load_pool, read_request, read_wishes, resume_request
@@ -150,11 +149,10 @@ def ending_in_order(progress: Progress, file: RunFile) -> Iterator[None]:
 def set_up(request: Request, settings: Settings, file: RunFile, progress: Progress) -> Iterator[Run]:
     """Make all that every level is measured with, yield a run, and leave nothing of it."""
     space = Space(secrets.token_hex(6))
-    # Not in $TMPDIR: sockets live in here, and their whole path has but 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))  # made for us alone
     environment = {**os.environ, SPACE: space.name}
-    words = ("--folder", str(folder), *calls_of(request.args, request.generate))
-    try:
+    with own_folder() as folder:
+        # Where we are killed, the process that sends removes it.
+        words = ("--folder", str(folder), *calls_of(request.args, request.generate))
         with Sending(request.app, request.task, words, environment) as sending:
             for name in sending.wait_until_ready():
                 progress.note(f"removed what a tuning that was killed had left in Redis ({name})")
@@ -171,8 +169,6 @@ def set_up(request: Request, settings: Settings, file: RunFile, progress: Progre
                 voice=Voice(progress.go_on, progress.note),
             )
             yield Run(request, bench, file, progress)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_options(request: Request) -> tuple[str, ...]:
