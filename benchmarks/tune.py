@@ -183,7 +183,9 @@ def report(found: list[Found], storms: list[StormRun]) -> int:
     for each in found:
         for what, share in leave_out(each.windows):
             off[what].append(share)
-    required = {"right or its neighbour": Bound(fmean(each.is_right for each in found), ">=", 19 / 20)}
+    required = {}
+    if found:
+        required["right or its neighbour"] = Bound(fmean(each.is_right for each in found), ">=", 19 / 20)
     for what, shares in off.items():
         if shares:
             required[f"{what} of a level left out, within 15 %"] = Bound(
