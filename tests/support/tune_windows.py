@@ -1,17 +1,26 @@
-"""Windows as `recyclery tune` measures them."""
+"""What `recyclery tune` is asked for, and windows as it measures them."""
 
+import msgspec
+
+from recyclery.tune.request import Request
 from recyclery.tune.windows import Level, Window
 
 MIB = 1 << 20
 
 
 def window(
-    concurrency: int, done: int = 10, peak_mib: int = 300, child_mib: int = 100, stopped: str = ""
+    concurrency: int,
+    done: int = 10,
+    *,
+    peak_mib: int = 300,
+    child_mib: int = 100,
+    stopped: str = "",
+    repeat: int = 0,
 ) -> Window:
     """Return a window of ten seconds with tasks of two."""
     return Window(
         level=Level(concurrency, 10),
-        repeat=0,
+        repeat=repeat,
         seconds=10.0,
         waited_seconds=(0.0,) * done,
         ran_seconds=(2.0,) * done,
@@ -25,4 +34,28 @@ def window(
         cpu_seconds=1.0,
         cores=2.0,
         stopped=stopped,
+    )
+
+
+def asked(**changes: object) -> Request:
+    """Return what a tuning of five levels was asked for, with changes."""
+    return msgspec.structs.replace(
+        Request(
+            app="app",
+            config=None,
+            pool="slow",
+            task="app.task",
+            args=None,
+            generate=None,
+            concurrencies=(1, 2, 4, 8, 16),
+            asked_for=True,
+            max_tasks=(10,),
+            repeats=4,
+            most_repeats=4,
+            seed=7,
+            least_seconds=10.0,
+            most_seconds=300.0,
+            memory_bytes=None,
+        ),
+        **changes,
     )

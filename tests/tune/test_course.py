@@ -19,6 +19,7 @@ LOOK = Look(
     serves=True,
     recycles={},
 )
+GONE = replace(LOOK, at=5.0, recycles={"max_tasks": 1})
 
 
 def rounds(concurrency: int, count: int, seconds: float = 1.0) -> Marks:
@@ -48,16 +49,17 @@ def test_the_warm_up_lasts_two_seconds_and_a_task_for_each_child(
 def test_the_window_of_tasks_that_end_together_has_whole_rounds_and_so_the_true_throughput() -> None:
     goal = Goal(Level(4, 5), least_seconds=5.0, most_seconds=100.0)
     marks = rounds(4, 9)
-    verdict = judge(marks, [LOOK], goal, began=0.0, at=9.0)
+    verdict = judge(marks, [LOOK, GONE], goal, began=0.0, at=9.0)
     assert isinstance(verdict, Enough)
     ended = marks.ended_between(verdict.span.begin, verdict.span.end)
     assert len(ended) / verdict.span.seconds == pytest.approx(4.0)
 
 
-def test_a_window_goes_on_until_each_child_can_have_been_recycled() -> None:
+def test_a_window_goes_on_until_each_child_can_have_been_recycled_and_one_has_been() -> None:
     goal = Goal(Level(2, 50), least_seconds=5.0, most_seconds=1000.0)
-    assert isinstance(judge(rounds(2, 40), [LOOK], goal, 0.0, 40.0), Going)
-    assert isinstance(judge(rounds(2, 60), [LOOK], goal, 0.0, 60.0), Enough)
+    assert isinstance(judge(rounds(2, 40), [LOOK, GONE], goal, 0.0, 40.0), Going)
+    assert isinstance(judge(rounds(2, 60), [LOOK], goal, 0.0, 60.0), Going)
+    assert isinstance(judge(rounds(2, 60), [LOOK, GONE], goal, 0.0, 60.0), Enough)
 
 
 def test_a_window_that_takes_too_long_ends_with_what_there_is() -> None:

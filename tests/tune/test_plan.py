@@ -1,6 +1,9 @@
 """Which levels are tried in what order, and which are not."""
 
-from itertools import pairwise
+import math
+import random
+from collections.abc import Callable
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -8,24 +11,114 @@ from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
 from recyclery.tune.course import Goal, describe_skipped
 from recyclery.tune.marks import TaskRun
 from recyclery.tune.open_loop import count_backlog
-from recyclery.tune.plan import Step, expect_seconds, is_worth_more, order_repeats, why_skip
-from recyclery.tune.windows import Level
-from support.tune_windows import window
+from recyclery.tune.plan import Step, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
+from recyclery.tune.request import Request
+from recyclery.tune.windows import Level, Window
+from support.tune_windows import asked, window
+
+# Tasks that end in a window.
+DONE = {1: 10, 2: 20, 4: 30, 8: 30, 16: 30}
 
 
-def test_each_round_of_repeats_has_every_level_once_in_an_order_of_its_own() -> None:
-    levels = [Level(each, 10) for each in (1, 2, 4, 8, 16)]
-    steps = list(order_repeats(levels, repeats=4, seed=7))
-    rounds = [[step.level for step in steps if step.repeat == repeat] for repeat in (1, 2, 3)]
-    assert all(sorted(each) == levels for each in rounds)
-    assert len({tuple(each) for each in rounds}) == 3
+def follow(request: Request, measured: Callable[[Step], Window] | None = None) -> list[Step]:
+    """Return the steps of a tuning whose levels do what `measured` says, else as in DONE."""
+    steps: list[Step] = []
+    windows: list[Window] = []
+    while (step := plan_next(windows, request)) is not None:
+        steps.append(step)
+        places = step.level.concurrency
+        windows.append(measured(step) if measured else window(places, done=DONE[places], repeat=step.repeat))
+    return steps
+
+
+def rounds_of(steps: list[Step]) -> list[list[int]]:
+    """Return the concurrencies of each round, in the order they ran."""
+    return [[step.level.concurrency for step in group] for _, group in groupby(steps, lambda step: step.repeat)]
+
+
+def shaky(step: Step) -> Window:
+    """Measure levels of which 4, 8 and 16 do the same, but for noise of a fifth."""
+    chance = random.Random(f"{step}")
+    places = step.level.concurrency
+    return window(places, done=round(DONE[places] * math.exp(chance.gauss(0, 0.2))), repeat=step.repeat)
+
+
+def test_the_first_round_goes_upwards_and_each_later_one_has_all_levels_in_an_order_of_its_own() -> None:
+    first, *later = rounds_of(follow(asked()))
+    assert first == [1, 2, 4, 8, 16]
+    assert [sorted(each) for each in later] == [first] * 3
+    assert len({tuple(each) for each in later}) == 3
 
 
 def test_the_same_seed_gives_the_same_order() -> None:
-    levels = [Level(each, 10) for each in (1, 2, 4, 8)]
-    assert list(order_repeats(levels, 3, 1)) == list(order_repeats(levels, 3, 1))
-    assert list(order_repeats(levels, 3, 1)) != list(order_repeats(levels, 3, 2))
-    assert Step(Level(1, 10), 0) not in list(order_repeats(levels, 3, 1))
+    assert follow(asked()) == follow(asked())
+    assert follow(asked()) != follow(asked(seed=8))
+
+
+def test_a_tuning_that_was_stopped_goes_on_with_the_step_that_was_next() -> None:
+    request = asked(repeats=3, most_repeats=10)
+    steps = follow(request, shaky)
+    windows = [shaky(step) for step in steps]
+    assert [plan_next(windows[:count], request) for count in range(len(steps))] == steps
+
+
+def test_levels_that_nobody_named_are_tried_as_long_as_each_brings_more() -> None:
+    assert rounds_of(follow(asked(asked_for=False)))[0] == [1, 2, 4, 8]
+
+
+def test_below_a_level_that_does_not_fit_those_between_are_tried_by_halves() -> None:
+    def narrow(step: Step) -> Window:
+        places = step.level.concurrency
+        return window(places, done=10 * places, repeat=step.repeat, stopped="full" if places > 6 else "")
+
+    assert rounds_of(follow(asked(asked_for=False), narrow))[0] == [1, 2, 4, 8, 6, 7]
+
+
+def test_a_level_that_does_more_only_in_a_later_round_opens_the_next() -> None:
+    def unlucky(step: Step) -> Window:
+        places = step.level.concurrency
+        done = 9 if step == Step(Level(2, 10), 0) else DONE[places]
+        return window(places, done=done, repeat=step.repeat)
+
+    rounds = rounds_of(follow(asked(asked_for=False), unlucky))
+    assert rounds[0] == [1, 2]
+    assert 4 in rounds[1]
+    assert 8 in rounds[-1]
+
+
+def test_levels_near_the_best_have_further_rounds_until_they_are_told_apart() -> None:
+    rounds = rounds_of(follow(asked(repeats=3, most_repeats=10), shaky))
+    assert len(rounds) > 3
+    assert all(set(each) <= {4, 8, 16} for each in rounds[3:])
+
+
+def test_no_further_rounds_are_run_where_there_is_no_noise() -> None:
+    assert len(rounds_of(follow(asked(repeats=3, most_repeats=10)))) == 3
+
+
+def test_rounds_end_at_their_most_however_much_noise_there_is() -> None:
+    assert len(rounds_of(follow(asked(repeats=2, most_repeats=4), shaky))) == 4
+
+
+def test_as_many_repeats_as_somebody_named_are_run_whatever_the_noise() -> None:
+    assert len(rounds_of(follow(asked(), shaky))) == 4
+
+
+def test_a_level_that_was_given_up_is_not_repeated() -> None:
+    def full(step: Step) -> Window:
+        return window(
+            step.level.concurrency, repeat=step.repeat, stopped="full" * (step.level.concurrency == 16)
+        )
+
+    assert sum(step.level.concurrency == 16 for step in follow(asked(), full)) == 1
+
+
+def test_what_is_ahead_is_counted_down_to_the_last_window() -> None:
+    request = asked(repeats=3, most_repeats=3)
+    steps = follow(request)
+    windows = [window(step.level.concurrency, repeat=step.repeat) for step in steps]
+    ahead = [len(list_ahead(step.repeat, windows[:done], request)) for done, step in enumerate(steps)]
+    assert ahead == list(range(15, 0, -1))
 
 
 def test_a_level_is_skipped_when_a_lower_one_did_not_fit_or_its_children_cannot() -> None:

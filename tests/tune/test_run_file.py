@@ -6,26 +6,10 @@ import msgspec
 import pytest
 
 from recyclery.decide.model import PoolModel
-from recyclery.tune.request import Request
 from recyclery.tune.run_file import BadRunFile, Closed, Ended, RunFile, mend, read_run_file
-from support.tune_windows import window
+from support.tune_windows import asked, window
 
-REQUEST = Request(
-    app="app",
-    config=None,
-    pool="slow",
-    task="app.task",
-    args=None,
-    generate=None,
-    concurrencies=(1, 2),
-    asked_for=True,
-    max_tasks=(10,),
-    repeats=3,
-    seed=1,
-    least_seconds=10.0,
-    most_seconds=300.0,
-    memory_bytes=None,
-)
+REQUEST = asked()
 
 
 def test_a_run_is_read_as_it_was_written_but_for_a_line_cut_off(tmp_path: Path) -> None:

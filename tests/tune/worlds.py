@@ -24,6 +24,8 @@ class World:
     """Of each of these."""
     noise: float = 0.06
     """Of a window as a whole: neighbours on the machine."""
+    drift: float = 0.0
+    """Likewise, of all windows of a round."""
     cores: float = 2.0
     start_seconds: float = 0.0
     """A new child's."""
@@ -63,7 +65,8 @@ def measure(world: World, level: Level, repeat: int, tasks: int, seed: object) -
     ended, begun = run_tasks(world, level, tasks + level.concurrency, chance)
     # Warm-up: each place's first task.
     warm = level.concurrency
-    slower = math.exp(chance.gauss(0, world.noise))
+    of_round = random.Random(f"{repeat} {seed}").gauss(0, world.drift)
+    slower = math.exp(chance.gauss(0, world.noise) + of_round)
     seconds = (ended[-1] - ended[warm - 1]) * slower
     ran = tuple((end - start) * slower for end, start in zip(ended[warm:], begun[warm:], strict=True))
     peak = height * math.exp(chance.gauss(0, world.noise / 2))

@@ -31,7 +31,11 @@ def add_levels(parser: argparse.ArgumentParser) -> None:
         "--concurrency", metavar="N,N...", help="levels to try (1,2,4,8,16, as far as each brings more)"
     )
     parser.add_argument("--max-tasks-per-child", metavar="N,N...", help="likewise (what the pool has)")
-    parser.add_argument("--repeats", metavar="N", help="windows for each level (3)")
+    parser.add_argument(
+        "--repeats",
+        metavar="N",
+        help="windows for each level (3, and more for levels near the best until they are told apart)",
+    )
     parser.add_argument("--seconds", metavar="N", help="a window's least length (10)")
     parser.add_argument(
         "--longest", metavar="SECONDS", help="what it may take to recycle each child once (300)"

@@ -25,7 +25,7 @@ def find_binding(measured: Measured, least: Measured, limit_bytes: int) -> Bindi
         return "memory"
     if measured.cpu_share >= CPU_FULL:
         return "CPU"
-    if measured.per_second is None or least.per_second is None:
+    if measured.pace is None or least.pace is None:
         return "nothing"
-    each = measured.per_second.high / measured.level.concurrency
-    return "elsewhere" if each < CROWDED * least.per_second.value / least.level.concurrency else "nothing"
+    each = measured.pace.high / measured.level.concurrency
+    return "elsewhere" if each < CROWDED * least.pace.value / least.level.concurrency else "nothing"

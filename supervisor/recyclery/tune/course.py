@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,9 +93,11 @@ def judge(marks: Marks, looks: list[Look], goal: Goal, began: float, at: float) 
     begin = marks.ends[warm - 1][0]
     rounds = (len(marks.ends) - warm) // concurrency
     end = marks.ends[warm + rounds * concurrency - 1][0]
-    enough = end - begin >= goal.least_seconds and rounds * concurrency >= goal.least_tasks
-    if rounds and (enough or at - begin > goal.most_seconds):
-        return Enough(Span(begin, end))
+    span = Span(begin, end)
+    enough = span.seconds >= goal.least_seconds and rounds * concurrency >= goal.least_tasks
+    # A child that has done its tasks is gone only a moment later.
+    if rounds and ((enough and recycles_between(looks, span)) or at - begin > goal.most_seconds):
+        return Enough(span)
     if at - begin > goal.most_seconds:
         return Stopped(f"{len(marks.ends) - warm} tasks ended in {at - begin:.0f} s")
     return Going(rounds * concurrency)
@@ -143,6 +146,7 @@ def describe_window(
         waited_seconds=tuple(waited(task) for task in ended),
         ran_seconds=tuple(ran(task) for task in ended),
         errors=sum(task.failed for task in ended),
+        failures=tuple(Counter(task.error for task in ended if task.failed).most_common()),
         base_floor_bytes=base.floor_bytes,
         peak_floor_bytes=max((look.floor_bytes for look in looks), default=base.floor_bytes),
         limit_bytes=base.limit_bytes,

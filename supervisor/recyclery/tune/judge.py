@@ -49,7 +49,13 @@ def find_obstacle(measured: Measured, wishes: Wishes, limit_bytes: int) -> str:
     if not measured.is_enough or measured.ran is None:
         return f"{measured.done} tasks are too few to tell"
     if measured.failing_share > 1 - SUCCESS_PERCENT / 100:
-        return f"{measured.failing_share:.0%} of the tasks failed"
+        return f"{measured.failing_share:.0%} of the tasks failed{name_worst(measured)}"
     if wishes.slo_seconds is not None and measured.ran.p95.value > wishes.slo_seconds:
         return f"p95 is {measured.ran.p95.value:.3g} s, over {wishes.slo_seconds:g} s"
     return ""
+
+
+def name_worst(measured: Measured) -> str:
+    """Return the end of a sentence that says with what most tasks failed, where that is known."""
+    named = next((name for name in measured.failures if name), "")
+    return f", most of them with {named}" if named else ""

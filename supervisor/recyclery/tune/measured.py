@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from recyclery.tune.estimates import Estimate, Spread, Times, about, measure_times, pool_spread, variation
+from recyclery.tune.rounds import Paces, compare_rounds
 from recyclery.tune.windows import Level, Window
 
 # Fewer tasks, or fewer to each place, say little of a level: it is shown, not chosen.
@@ -26,8 +27,12 @@ class Measured:
     repeats: int
     done: int
     errors: int
+    failures: dict[str, int]
+    """The errors by their names."""
     per_second: Estimate | None
     """Tasks that ended well; None where no window ran its time."""
+    pace: Estimate | None
+    """The same to compare levels by: its bounds leave out what made a round fast or slow for all of them."""
     waited: Times | None
     ran: Times | None
     variation: float
@@ -66,26 +71,31 @@ def measure_levels(windows: Sequence[Window]) -> tuple[Measured, ...]:
     by_level: dict[Level, list[Window]] = defaultdict(list)
     for window in windows:
         by_level[window.level].append(window)
-    speeds = speed_spread(windows)
+    speeds, paces = speed_spread(windows), compare_rounds(whole_windows(windows))
     heights = floor_spread(windows)
-    return tuple(measure_level(by_level[level], speeds, heights) for level in sorted(by_level))
+    return tuple(measure_level(by_level[level], speeds, paces, heights) for level in sorted(by_level))
 
 
-def measure_level(windows: Sequence[Window], speeds: Spread, heights: Spread) -> Measured:
+def measure_level(windows: Sequence[Window], speeds: Spread, paces: Paces, heights: Spread) -> Measured:
     """Return what one level's windows showed."""
     whole = whole_windows(windows)
     ran = [seconds for window in whole for seconds in window.ran_seconds]
     seconds = sum(window.seconds for window in whole)
     done, cpu = sum(window.done for window in whole), sum(window.cpu_seconds for window in whole)
     recycles: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
     for window in windows:
         recycles.update(dict(window.recycles))
+        failures.update(dict(window.failures))
+    value = estimate_speed(whole, paces)
     return Measured(
         level=windows[0].level,
         repeats=len(whole),
         done=done,
         errors=sum(window.errors for window in whole),
-        per_second=estimate_speed(whole, speeds),
+        failures=dict(failures.most_common()),
+        per_second=about_speed(value, whole, speeds),
+        pace=about_speed(value, whole, paces.spread),
         waited=measure_times([seconds for window in whole for seconds in window.waited_seconds]),
         ran=measure_times(ran),
         variation=variation(ran),
@@ -134,15 +144,24 @@ def group_by_level(windows: Sequence[Window], figure: Callable[[Window], float])
     return list(groups.values())
 
 
-def estimate_speed(whole: Sequence[Window], spread: Spread) -> Estimate | None:
-    """Return a level's tasks per second with the interval that repeats and tasks allow.
-
-    Repeats that happen to agree make nothing surer than the number of tasks and their variation do.
-    """
+def estimate_speed(whole: Sequence[Window], paces: Paces) -> float | None:
+    """Return a level's tasks per second; None where none ended well."""
     good = sum(max(0, window.done - window.errors) for window in whole)
     if not good:
         return None
-    value = good / sum(window.seconds for window in whole)
+    return paces.per_second.get(whole[0].level, good / sum(window.seconds for window in whole))
+
+
+def about_speed(value: float | None, whole: Sequence[Window], spread: Spread) -> Estimate | None:
+    """Return tasks per second with the interval that repeats and tasks allow.
+
+    Repeats that happen to agree make nothing surer than the number of tasks and their variation do.
+    """
+    return None if value is None else about(value, speed_error(whole, spread), spread.reach)
+
+
+def speed_error(whole: Sequence[Window], spread: Spread) -> float:
+    """Return the standard error of a level's tasks per second, as a share of it."""
+    good = sum(max(0, window.done - window.errors) for window in whole)
     ran = [seconds for window in whole for seconds in window.ran_seconds]
-    share = max(spread.share / math.sqrt(len(whole)), variation(ran) / math.sqrt(good))
-    return about(value, share, spread.reach)
+    return max(spread.share / math.sqrt(len(whole)), variation(ran) / math.sqrt(good))

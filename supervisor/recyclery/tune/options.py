@@ -21,6 +21,7 @@ from recyclery.tune.request import Request
 from recyclery.tune.wishes import Wishes
 
 UNASKED = (1, 2, 4, 8, 16)
+UNASKED_REPEATS, MOST_REPEATS = 3, 10
 TRACE_LOADS = ("70%", "85%", "95%")
 ON_THE_LINE = "on the command line"
 # What a run begins with, and keeps.
@@ -42,6 +43,9 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
     seed = (
         checked(checks.whole_number(0, 2**32), "--seed", args.seed, ON_THE_LINE) if args.seed else draw_seed()
     )
+    repeats = (
+        checked(checks.whole_number(1, 100), "--repeats", args.repeats, ON_THE_LINE) if args.repeats else None
+    )
     request = Request(
         app=settings.app,
         config=absolute(args.config),
@@ -52,7 +56,8 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
         concurrencies=concurrencies or UNASKED,
         asked_for=bool(concurrencies),
         max_tasks=max_tasks or (pool.max_tasks_per_child,),
-        repeats=checked(checks.whole_number(1, 100), "--repeats", args.repeats or 3, ON_THE_LINE),
+        repeats=repeats or UNASKED_REPEATS,
+        most_repeats=repeats or MOST_REPEATS,
         seed=seed,
         least_seconds=checked(seconds_check, "--seconds", args.seconds or 10, ON_THE_LINE),
         most_seconds=checked(seconds_check, "--longest", args.longest or 300, ON_THE_LINE),

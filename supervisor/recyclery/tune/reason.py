@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from recyclery.tune.choose import near_best
@@ -112,7 +113,9 @@ def list_doubts(
         yield "The level ran once: how much repeats of it would differ is not known."
     noise = chosen.per_second.high / chosen.per_second.value - 1
     if noise > NOISY_SHARE:
-        yield f"Throughput is known to {noise:.0%} only: levels that differ by less could not be told apart."
+        yield f"Throughput is known to {noise:.0%} only."
+    yield from doubt_choice(levels, chosen)
+    yield from tell_failures(levels)
     if math.isinf(chosen.ran.p95.high):
         yield f"{chosen.done} tasks bound p95 from below only: it may be higher."
     elif wishes.slo_seconds is not None and chosen.ran.p95.high > wishes.slo_seconds:
@@ -122,6 +125,26 @@ def list_doubts(
     yield "The limit is for a container that runs this pool alone, with tasks like those of the run."
     if wishes.arrivals_per_second:
         yield from doubt_fleet(wishes, fleet)
+
+
+def doubt_choice(levels: Sequence[Judged], chosen: Measured) -> Iterator[str]:
+    """Say that less may do as much, where that could not be told."""
+    near = near_best([judged.measured for judged in levels if not judged.obstacle])
+    least = min(near, key=lambda one: one.level, default=chosen)
+    if least.level.concurrency < chosen.level.concurrency and least.pace is not None:
+        yield (
+            f"Concurrency {least.level.concurrency} may do as much: it did {least.pace.value:.3g} tasks a "
+            "second, and more repeats would tell."
+        )
+
+
+def tell_failures(levels: Sequence[Judged]) -> Iterator[str]:
+    """Say with what tasks failed, at whatever level."""
+    names: Counter[str] = Counter()
+    for judged in levels:
+        names.update(judged.measured.failures)
+    if names:
+        yield "Tasks failed: " + ", ".join(f"{name} ({count})" for name, count in names.most_common()) + "."
 
 
 def doubt_fleet(wishes: Wishes, fleet: Fleet | None) -> Iterator[str]:

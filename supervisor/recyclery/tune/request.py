@@ -23,6 +23,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Whether somebody named them: then each is tried, even if the one before it brought no more."""
     max_tasks: tuple[int, ...]
     repeats: int
+    """Windows of each level, one in each round; at least."""
+    most_repeats: int
+    """Rounds at most, where levels near the best one cannot be told apart yet."""
     seed: int
     least_seconds: float
     most_seconds: float

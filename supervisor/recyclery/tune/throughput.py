@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recyclery.tune.cpu_share import CpuShare, fit_away
-from recyclery.tune.estimates import Estimate, variation
+from recyclery.tune.estimates import Estimate
 from recyclery.tune.fitting import MOST_LEFT_OUT_ERROR, Fit, Point, Refused, Terms, fit_points
-from recyclery.tune.measured import speed, speed_spread, whole_windows
+from recyclery.tune.measured import speed_error, speed_spread, whole_windows
+from recyclery.tune.rounds import compare_rounds
 from recyclery.tune.windows import Level, Window
 
 # Fewer levels fit nearly any law; without so many, nothing is said of coherence, which bends only far up.
@@ -78,18 +79,14 @@ def fit_throughput(windows: Sequence[Window]) -> Throughput | Refused:
 
 def seconds_per_task(windows: Sequence[Window]) -> list[Point]:
     """Return for each level the seconds that each place spent on a task."""
-    spread = speed_spread(windows)
+    spread, paces = speed_spread(windows), compare_rounds(whole_windows(windows))
     groups: dict[Level, list[Window]] = defaultdict(list)
     for window in whole_windows(windows):
-        if speed(window) > 0:
-            groups[window.level].append(window)
-    points = []
-    for level, group in sorted(groups.items()):
-        good = sum(window.done - window.errors for window in group)
-        ran = [seconds for window in group for seconds in window.ran_seconds]
-        share = max(spread.share / math.sqrt(len(group)), variation(ran) / math.sqrt(good))
-        points.append(Point(level, level.concurrency * sum(window.seconds for window in group) / good, share))
-    return points
+        groups[window.level].append(window)
+    return [
+        Point(level, level.concurrency / speed, speed_error(groups[level], spread))
+        for level, speed in sorted(paces.per_second.items())
+    ]
 
 
 def share_cpus(windows: Sequence[Window], least: Point) -> CpuShare | None:

@@ -39,6 +39,8 @@ class Window:
     cpu_seconds: float
     cores: float
     """CPUs that the container may use."""
+    failures: tuple[tuple[str, int], ...] = ()
+    """How many tasks ended with an error, by its name."""
     stopped: str = ""
     """Why it was given up early; empty for a window that ran its time."""
 
