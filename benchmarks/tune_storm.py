@@ -126,9 +126,12 @@ def blow(concurrency: int, limit_bytes: int, folder: Path) -> Storm:
         wait_for_slow(stage)
         begun = time.monotonic()
         stage.storm.start()
-        done = 0
-        while done < SCRAPES and time.monotonic() - begun < STORM_SECONDS and stage.cage.wait(0.5) is None:
-            done = stage.storm.read_counts().tally.succeeded
+        done = failed = 0
+        while done + failed < SCRAPES and time.monotonic() - begun < STORM_SECONDS:
+            if stage.cage.wait(0.5) is not None:
+                break
+            tally = stage.storm.read_counts().tally
+            done, failed = tally.succeeded, tally.failed
         took = time.monotonic() - begun
         stage.storm.stop()
         stop_workers(stage)
