@@ -1,5 +1,6 @@
 """A Celery app to tune: it keeps results, knows its own queues alone, and its tasks send others."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from celery import Celery, chain, chord
 from kombu import Queue
 
 url = os.environ["REDIS_URL"]
-app = Celery("tuned", broker=url, backend=url)
+app = Celery("tuned", broker=url, backend=os.environ.get("PLAIN_URL", url))
+app.conf.broker_transport_options = json.loads(os.environ.get("TRANSPORT_OPTIONS", "{}"))
 app.conf.task_queues = [Queue("high"), Queue("low")]
 app.conf.task_default_queue = "low"
 app.conf.task_create_missing_queues = False

@@ -14,6 +14,7 @@ from recyclery.report.tune.page import build_page, write_page
 from recyclery.report.tune.progress import format_progress
 from recyclery.report.tune.table import format_answer
 from recyclery.tune.answer import Answer, answer
+from recyclery.tune.course import Goal, describe_skipped
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Wishes
 from recyclery_worker.browser import browser
@@ -62,6 +63,15 @@ def test_the_table_ends_with_what_to_set_and_how_many_containers(found: Answer) 
     assert "    [pools.slow]\n" in text
     assert "12.0 tasks a second need" in text
     assert "- 12 x 50: given up: the floor passed" in text
+
+
+def test_a_level_that_was_not_tried_has_no_figures() -> None:
+    skipped = describe_skipped(Goal(Level(16, 10), 1.0, 2.0), 0, None, "no room for it")
+    windows = [*run(concurrencies=(1, 2)), skipped]
+    line = next(line for line in format_answer(answer(windows, Wishes())).splitlines() if line[2:5] == " 16")
+    assert line.split() == ["-", "16", "10", *["-"] * 6, "not", "tried"]
+    assert "no room for it" in build_page(answer(windows, Wishes()), "")
+    assert json.loads(encode_document(answer(windows, Wishes())))["levels"][-1]["binds"] is None
 
 
 def test_an_answer_without_any_window_is_shown_too() -> None:

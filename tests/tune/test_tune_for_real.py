@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import redis
 
+from support.redis_kinds import Kind, behind_sentinel, behind_tls, with_prefix
 from support.supervised import SUPPORT
 from support.tuning import QUICK, content_of, processes_of, tuning, wait_until_tuned
 from support.waiting import wait_for
@@ -48,6 +50,23 @@ def test_a_finished_tuning_leaves_redis_as_it_was_whatever_its_tasks_send(
     assert (level["done"] > 0, level["errors"]) == (True, 0)
     assert "the tasks themselves sent" in errors
     assert content_of(client) == before
+
+
+@pytest.mark.parametrize("run", [behind_tls, behind_sentinel, with_prefix])
+def test_redis_as_people_have_it_is_left_as_it_was(
+    run: Callable[[], AbstractContextManager[Kind]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run() as kind, redis.Redis.from_url(kind.plain_url) as client:
+        monkeypatch.setenv("PLAIN_URL", kind.plain_url)
+        monkeypatch.setenv("TRANSPORT_OPTIONS", json.dumps(kind.options))
+        client.lpush(f"{kind.options.get('global_keyprefix', '')}low", b"one")
+        before = content_of(client)
+        wanted = ("--task", "tune_app.send_others", "--concurrency", "2", "--repeats", "1", "--json")
+        with tuning(kind.url, tmp_path, *QUICK, *wanted) as process:
+            output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert json.loads(output)["levels"][0]["done"] > 0
+        assert content_of(client) == before
 
 
 def test_a_tuning_whose_tasks_all_fail_says_so_and_leaves_redis_as_it_was(

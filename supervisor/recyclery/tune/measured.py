@@ -50,6 +50,11 @@ class Measured:
     """Why a window was given up early."""
 
     @property
+    def was_tried(self) -> bool:
+        """Whether anything ran; else lower levels showed that it would not fit."""
+        return self.highest_floor_bytes > 0
+
+    @property
     def memory_recycles(self) -> int:
         """How many children left for want of memory."""
         return sum(self.recycles.get(reason, 0) for reason in MEMORY_RECYCLES)

@@ -44,7 +44,8 @@ def encode_document(answer: Answer) -> str:
 def level_document(judged: Judged) -> dict[str, Any]:
     """Return a level: what was measured, what binds, and why it cannot be chosen."""
     measured = plain(judged.measured)
-    return {**measured.pop("level"), **measured, "binds": judged.binds, "obstacle": judged.obstacle or None}
+    binds = judged.binds if judged.measured.was_tried else None
+    return {**measured.pop("level"), **measured, "binds": binds, "obstacle": judged.obstacle or None}
 
 
 def recommended_document(recommended: Recommended) -> dict[str, Any]:

@@ -87,6 +87,9 @@ def measured_row(judged: Judged, answer: Answer) -> str:
     measured = judged.measured
     chosen = answer.recommended is not None and answer.recommended.measured is measured
     ran = measured.ran
+    level = (str(measured.level.concurrency), str(measured.level.max_tasks_per_child))
+    if not measured.was_tried:
+        return row("refused", (*level, *("–",) * 9), "", html.escape(judged.obstacle))
     times = (seconds(ran.p50), seconds(ran.p95.value), seconds(ran.p99)) if ran else ("–",) * 3
     figures = (
         with_interval(measured.per_second) if measured.per_second else "–",
@@ -99,7 +102,6 @@ def measured_row(judged: Judged, answer: Answer) -> str:
     )
     note = "recommended" if chosen else html.escape(judged.obstacle)
     kind = "chosen" if chosen else "refused" if judged.obstacle else "measured"
-    level = (str(measured.level.concurrency), str(measured.level.max_tasks_per_child))
     return row(kind, (*level, *figures), judged.binds, note)
 
 
@@ -134,6 +136,7 @@ def draw(answer: Answer) -> dict[str, Any]:
                 "peak": round(judged.measured.highest_floor_bytes / MIB, 1),
             }
             for judged in answer.levels
+            if judged.measured.was_tried
         ],
         "curve": [
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from recyclery.report.tune.figures import seconds, short, with_interval
 from recyclery.report.tune.progress import format_level
@@ -73,12 +73,15 @@ def level_row(judged: Judged, answer: Answer) -> str:
     measured = judged.measured
     chosen = answer.recommended is not None and answer.recommended.measured is measured
     mark = "*" if chosen else "-" if judged.obstacle else " "
+    level = (measured.level.concurrency, measured.level.max_tasks_per_child)
+    if not measured.was_tried:
+        return row(mark, level, ("-",) * 6, "not tried")
     speed = with_interval(measured.per_second) if measured.per_second else "-"
     p50, p95 = (seconds(measured.ran.p50), seconds(measured.ran.p95.value)) if measured.ran else ("-", "-")
     busy = f"{measured.cpu_share:.0%}" if measured.done else "-"
     return row(
         mark,
-        (measured.level.concurrency, measured.level.max_tasks_per_child),
+        level,
         (speed, p50, p95, format_bytes(measured.highest_floor_bytes), busy, str(measured.errors)),
         judged.binds,
     )
@@ -92,7 +95,7 @@ def prediction_row(one: Prediction) -> str:
     return row("~", level, (speed, "-", "-", peak, "-", "-"), "predicted")
 
 
-def row(mark: str, level: tuple[int, int], cells: tuple[str, str, str, str, str, str], binds: str) -> str:
+def row(mark: str, level: tuple[int, int], cells: Sequence[str], binds: str) -> str:
     """Return one line of the table."""
     speed, p50, p95, peak, busy, failed = cells
     return (
