@@ -30,6 +30,11 @@ def test_without_a_word_the_pools_own_tasks_per_child_and_doubling_levels_are_tr
     assert (request.repeats, request.least_seconds, request.most_seconds) == (3, 10.0, 300.0)
 
 
+def test_repeats_that_were_named_are_neither_more_nor_fewer() -> None:
+    assert (read().repeats, read().most_repeats) == (3, 10)
+    assert (read("--repeats", "4").repeats, read("--repeats", "4").most_repeats) == (4, 4)
+
+
 def test_levels_that_were_named_are_tried_in_ascending_order_each_once() -> None:
     request = read("--concurrency", "4,1,4", "--max-tasks-per-child", "20,5")
     assert (request.concurrencies, request.max_tasks, request.asked_for) == ((1, 4), (5, 20), True)
