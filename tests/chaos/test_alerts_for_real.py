@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -239,24 +239,27 @@ def overload(sender: Celery, told: Mapping[str, Told], gate: Path) -> int:
 
     Returns how many tasks that were.
     """
-    tasks = [
+    first = [
         *(("sample_app.add", (letter, 1), "low") for letter in "abc"),
         *(("sample_app.nap", (0.6,), queue) for queue in ("high", "default") * 3),
+    ]
+    send_all(sender, first)
+    # Else the next may be taken before the last of these: a worker takes from its queues in turn.
+    wait_until_told(told, ("task_failures", "slow"), ("slow_tasks", "high"), ("slow_tasks", "default"))
+    behind = [
         ("sample_app.hold_memory", (HELD_BYTES, str(gate)), "low"),
         *(("sample_app.add", (number, 1), "low") for number in range(12)),
     ]
+    send_all(sender, behind)
+    wait_until_told(told, ("queue_depth", "slow"), ("memory", ""))
+    gate.touch()
+    return len(first) + len(behind)
+
+
+def send_all(sender: Celery, tasks: Iterable[tuple[str, tuple[object, ...], str]]) -> None:
+    """Send tasks, each with its arguments to its queue."""
     for name, args, queue in tasks:
         sender.send_task(name, args, queue=queue)
-    wait_until_told(
-        told,
-        ("task_failures", "slow"),
-        ("slow_tasks", "high"),
-        ("slow_tasks", "default"),
-        ("queue_depth", "slow"),
-        ("memory", ""),
-    )
-    gate.touch()
-    return len(tasks)
 
 
 def lose_worker(running: Supervised, told: Mapping[str, Told]) -> None:
