@@ -162,6 +162,7 @@ def test_the_slow_image_survives_the_leak_storm_in_1_gib(slow_image: str) -> Non
     assert (storm.succeeded, storm.lost, storm.duplicates) == (16, 0, 0)
     assert (storm.oom_kills, storm.had_oom_kill) == (0, False)
     assert storm.peak_bytes < 1 << 30
-    # 30 % of them left their browser; one may go with its child before the governor sees it.
-    assert storm.reaped in {4, 5}
+    # 30 % of them, five, left their browser. One may go with its child before the governor sees it; and one
+    # that does not quit in time is reaped too. Had it been in use, its task would not have succeeded.
+    assert storm.reaped >= 4
     assert storm.exit == 0
