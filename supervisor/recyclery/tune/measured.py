@@ -126,14 +126,9 @@ def whole_windows(windows: Sequence[Window]) -> list[Window]:
     return [window for window in windows if not window.stopped and window.seconds > 0]
 
 
-def speed(window: Window) -> float:
-    """Return the tasks per second that ended well."""
-    return max(0, window.done - window.errors) / window.seconds
-
-
 def speed_spread(windows: Sequence[Window]) -> Spread:
     """Return how much the speeds of one level's repeats differ."""
-    return pool_spread(group_by_level(windows, speed))
+    return pool_spread(group_by_level(windows, lambda window: window.per_second))
 
 
 def floor_spread(windows: Sequence[Window]) -> Spread:

@@ -31,9 +31,7 @@ def compare_rounds(windows: Sequence[Window]) -> Paces:
     """Return the paces of the levels whose every window had a task that ended well."""
     speeds: dict[Level, dict[int, float]] = {}
     for window in windows:
-        speeds.setdefault(window.level, {})[window.repeat] = (
-            max(0, window.done - window.errors) / window.seconds
-        )
+        speeds.setdefault(window.level, {})[window.repeat] = window.per_second
     logs = {
         (level, number): math.log(speed)
         for level, by_round in speeds.items()

@@ -48,3 +48,8 @@ class Window:
     def done(self) -> int:
         """Tasks that ended in it."""
         return len(self.ran_seconds)
+
+    @property
+    def per_second(self) -> float:
+        """Tasks that ended well each second; only of a window that ran."""
+        return max(0, self.done - self.errors) / self.seconds
