@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recyclery.decide.estimates import chi_square_quantile, sen_slope, t_quantile
+from recyclery.common.statistics import chi_square_quantile, sen_slope, t_quantile
 from recyclery.decide.limits import (
     BACKSTOP_RISK,
     LEAST_GAIN_BYTES,

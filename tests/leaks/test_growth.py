@@ -7,7 +7,7 @@ import pytest
 from benchmarks.leak_worlds import MIB, Planted, live
 from recyclery.history.reading import Run
 from recyclery.history.records import Parts
-from recyclery.report.leaks.growth import TaskGrowth, judge_pool
+from recyclery.leaks.growth import TaskGrowth, judge_pool
 
 NONE = Planted("nothing", "none")
 LEAK = Planted("leak", "leak", mib=4)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from recyclery.decide.estimates import NORMAL, chi_square_quantile, deviation, t_quantile
+from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, t_quantile
 from recyclery.decide.model import RISK, PoolModel, Step, tail_bytes
 
 # A recycle that frees less than this is not worth a fork.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import NamedTuple
 
-from recyclery.decide.estimates import mean_excess
+from recyclery.common.statistics import mean_excess
 
 # The chance, over a child's whole life, that it passes its budget, unless the settings say otherwise.
 RISK = 0.01

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from recyclery.decide.estimates import sen_slope
+from recyclery.common.statistics import sen_slope
 from recyclery.decide.limits import DOUBT, LEAST_LEAK_BYTES, late_steps, mean_growth
 from recyclery.decide.model import Step
 

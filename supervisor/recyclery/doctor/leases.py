@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from recyclery.celery_app.reclaim import CannotTell, find_forgotten, find_tunings
 from recyclery.doctor.findings import Finding, ok, skipped, warning
-from recyclery.report.reclaim import CannotTell, find_forgotten, find_tunings
 from recyclery_worker.delivery.forgotten import Forgotten
 
 NAME = "forgotten tasks"

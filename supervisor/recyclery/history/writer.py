@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from recyclery.history.records import Record
+from recyclery.history.retention import Keeping, tidy
 from recyclery.history.schema import NewerSchema
 from recyclery.history.store import Store, stamp
-from recyclery.history.upkeep import Keeping, tidy
 
 log = logging.getLogger("recyclery")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.report.reap import format_reaped
-from recyclery.report.recycle import NotReplaced, replace_worker
+from recyclery.cli.reap import format_reaped
+from recyclery.cli.recycle import NotReplaced, replace_worker
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery.serve.status import Status
 from recyclery.top.view import Away, News, Order, Reap, Recycle, Said, Seen

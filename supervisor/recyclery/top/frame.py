@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from recyclery.control.problems import Trouble, find_troubles
 from recyclery.serve.status import Event, Status
 from recyclery.top.container import draw_browsers, draw_memory
 from recyclery.top.pools import draw_pools
 from recyclery.top.rows import Rank, Row, keep_rows
 from recyclery.top.text import Line, Span, Style, clean, cut_line, format_age, line
-from recyclery.top.troubles import Trouble, find_troubles
 from recyclery.top.view import SAID_SECONDS, Reap, Recycle, View
 
 # A governor that is well answers in less, also on a busy machine.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from recyclery.common.units import format_bytes
+from recyclery.control.problems import RISING
 from recyclery.serve.status import ChildStatus, PoolStatus
-from recyclery.sizes import format_bytes
 from recyclery.top.rows import Rank, Row
 from recyclery.top.text import Line, Span, Style, clean, cut_middle, format_age, line, pad
-from recyclery.top.troubles import RISING
 
 # What a child's row takes beside its task, which gets the rest of the width.
 TAKEN = 48
