@@ -21,7 +21,7 @@ from statistics import fmean, median
 
 from benchmarks.contract import Bound, close
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.history.reading import Run
+from recyclery.history.reader import Run
 from recyclery.leaks.growth import TaskGrowth, is_leak, judge_pool
 
 RUNS_EACH = 200

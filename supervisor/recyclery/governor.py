@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.act.sweep import Sweeper
+from recyclery.act.cleanup import Sweeper
 from recyclery.alarm import Alarm
 from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
@@ -29,12 +29,12 @@ from recyclery.health.heartbeat import Heart, tell_state
 from recyclery.history.recorder import Recorder
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
-from recyclery.observe.broker import Broker
 from recyclery.observe.child_reports import bind_reports
 from recyclery.observe.exits import Deaths, worth_watching
 from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_pss
+from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.observe.supervisord import read_events
 from recyclery.recent import Recent

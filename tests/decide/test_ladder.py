@@ -11,7 +11,7 @@ from recyclery.config.settings import SLOW, Pool, Settings
 from recyclery.decide import ladder
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
 from recyclery.decide.budget import height_bytes
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.past import Past
 from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import (

@@ -1,6 +1,6 @@
 """What the commands print for people."""
 
-from recyclery.cli.reap import format_reaped
+from recyclery.cli.operations import format_reaped
 from recyclery.cli.status import format_browsers
 
 CALM = {

@@ -9,7 +9,7 @@ import pytest
 
 from recyclery.config.settings import SLOW, Settings
 from recyclery.pid1.clock import RunningClock
-from recyclery.pid1.outlet import BUFFER_BYTES, Outlet
+from recyclery.pid1.output import BUFFER_BYTES, Outlet
 from recyclery.pid1.supervisord_options import Options
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.history.reading import Run
+from recyclery.history.reader import Run
 from recyclery.history.records import Parts
 from recyclery.leaks.growth import TaskGrowth, judge_pool
 

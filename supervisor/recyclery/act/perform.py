@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from recyclery.act.cleanup import clean
 from recyclery.act.kill import kill_processes, nudge_child
 from recyclery.act.outcome import Outcome
-from recyclery.act.remains import clean
 from recyclery.act.supervisord import take_step
 from recyclery.decide.actions import (
     Abandon,

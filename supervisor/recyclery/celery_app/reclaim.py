@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from recyclery.celery_app.routes import ONE_CONTAINERS
+from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load

@@ -32,6 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Do it; return the exit code."""
-    from recyclery.cli.parked_tasks import run_action  # noqa: PLC0415
+    from recyclery.cli.parked import run_action  # noqa: PLC0415
 
     return run_action(args)

@@ -189,14 +189,14 @@ def top_command(args: argparse.Namespace) -> int:
 
 def reap_command(args: argparse.Namespace) -> int:
     """`recyclery reap`."""
-    from recyclery.cli.reap import reap_now  # noqa: PLC0415
+    from recyclery.cli.operations import reap_now  # noqa: PLC0415
 
     return reap_now(strangers=args.strangers)
 
 
 def recycle_command(args: argparse.Namespace) -> int:
     """`recyclery recycle`."""
-    from recyclery.cli.recycle import recycle  # noqa: PLC0415
+    from recyclery.cli.operations import recycle  # noqa: PLC0415
 
     return recycle(args.pool)
 
@@ -210,7 +210,7 @@ def health_command(_: argparse.Namespace) -> int:
 
 def routes_command(args: argparse.Namespace) -> int:
     """`recyclery routes`."""
-    from recyclery.celery_app.routes import print_routes  # noqa: PLC0415
+    from recyclery.celery_app.routing import print_routes  # noqa: PLC0415
     from recyclery.config.load import CommandLine  # noqa: PLC0415
 
     line = CommandLine(config=args.config, app=args.app, single=args.single)
@@ -251,7 +251,7 @@ def trace_command(args: argparse.Namespace) -> int:
 
 def set_command(args: argparse.Namespace) -> int:
     """`recyclery set`."""
-    from recyclery.cli.change import set_values  # noqa: PLC0415
+    from recyclery.cli.operations import set_values  # noqa: PLC0415
 
     return set_values(args.table, args.values)
 

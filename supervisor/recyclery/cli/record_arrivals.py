@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from recyclery.celery_app.routes import ONE_CONTAINERS
+from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
 from recyclery.config import checks
 from recyclery.config.keys import BadConfiguration, checked

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Scale
 from recyclery.decide.budget import children_of, find_view, height_bytes, level_bytes, mib
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.past import Past, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot
 

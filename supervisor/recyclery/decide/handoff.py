@@ -23,7 +23,7 @@ from recyclery.decide.budget import (
     mib,
     still_to_come,
 )
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.past import Past, is_recent
 from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Hold, Preempt
 from recyclery.decide.budget import at_a_time, children_of, find_view, level_bytes, mib
-from recyclery.decide.limits import LEAST_GAIN_BYTES
-from recyclery.decide.model import PoolModel
+from recyclery.decide.max_tasks import LEAST_GAIN_BYTES
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.past import Past, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
 

@@ -9,17 +9,29 @@ from collections.abc import Iterator, Mapping
 from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
-from recyclery.celery_app.routes import ONE_CONTAINERS, find_problems
-from recyclery.celery_app.routing import Routing, UnusableApp, import_app, routing_of
+from recyclery.celery_app.routing import (
+    ONE_CONTAINERS,
+    Routing,
+    UnusableApp,
+    find_problems,
+    import_app,
+    routing_of,
+)
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
 from recyclery.doctor.application import judge_app, look_at_app
-from recyclery.doctor.broker import judge_broker, look_at_broker
+from recyclery.doctor.broker import (
+    judge_broker,
+    judge_leases,
+    judge_tunings,
+    look_at_broker,
+    look_at_leases,
+    look_at_tunings,
+)
 from recyclery.doctor.browsers import judge_browser, look_at_browser
 from recyclery.doctor.container import judge_container, look_at_container
 from recyclery.doctor.findings import Finding, failure, ok, warning
-from recyclery.doctor.leases import judge_leases, judge_tunings, look_at_leases, look_at_tunings
 from recyclery.doctor.supervision import judge_supervision, look_at_supervision
 
 

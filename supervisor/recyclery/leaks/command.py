@@ -14,8 +14,8 @@ import msgspec
 
 from recyclery.common import exit_codes
 from recyclery.config.paths import find_state_dir, history_file
-from recyclery.history.reading import History, NoHistory, open_history
-from recyclery.leaks.gather import gather
+from recyclery.history.reader import History, NoHistory, open_history
+from recyclery.leaks.report import gather
 from recyclery.leaks.table import format_comparison, format_report, moment
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

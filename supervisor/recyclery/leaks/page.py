@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recyclery.history.reading import Course, History, Run
+from recyclery.history.reader import Course, History, Run
 from recyclery.leaks.document import LeakReport, TaskReport
-from recyclery.leaks.gather import JUDGED_RUNS
-from recyclery.leaks.lives import left_in
+from recyclery.leaks.growth import left_in
+from recyclery.leaks.report import JUDGED_RUNS
 from recyclery.leaks.table import LEGEND, figure, growth_text, moment
 
 MIB = 1 << 20

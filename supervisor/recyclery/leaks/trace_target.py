@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from recyclery.history.reading import History, Run
+from recyclery.history.reader import History, Run
 
 # The newest runs of a pool say how long its tasks take now.
 LATEST_RUNS = 2000

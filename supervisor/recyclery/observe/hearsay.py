@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.observe.broker import Broker
 from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker, read_reports
+from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
 from recyclery.observe.supervisord import EngineAway, list_workers
 from recyclery.observe.workers import Workers

@@ -32,8 +32,7 @@ from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.pid1.clock import RunningClock, give_to_supervisord
 from recyclery.pid1.governor_process import GovernorProcess, OurProcess
-from recyclery.pid1.log_format import FORMATS, LogFormat
-from recyclery.pid1.outlet import Outlet
+from recyclery.pid1.output import FORMATS, LogFormat, Outlet
 from recyclery.pid1.signals import SignalPipe
 from recyclery.pid1.supervisord_conf import GOVERNOR
 from recyclery.pid1.supervisord_options import Options

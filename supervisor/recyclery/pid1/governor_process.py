@@ -13,7 +13,7 @@ from supervisor.states import ProcessStates
 
 from recyclery.health.heartbeat import BEAT
 from recyclery.pid1.exits import describe_end
-from recyclery.pid1.line_log import TAIL_LINES, LineLog
+from recyclery.pid1.output import TAIL_LINES, LineLog
 
 # supervisord waits a second longer before each new start of what does not stay up, without end.
 LONGEST_PAUSE_SECONDS = 30

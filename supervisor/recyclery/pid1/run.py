@@ -18,8 +18,8 @@ from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
 from recyclery.config.stored import write_settings
-from recyclery.pid1.outlet import Outlet
-from recyclery.pid1.subreaper import become_subreaper, sweep_descendants
+from recyclery.pid1.output import Outlet
+from recyclery.pid1.signals import become_subreaper, sweep_descendants
 from recyclery.pid1.supervisord_conf import write_configuration
 from recyclery.serve.listen import open_listener
 

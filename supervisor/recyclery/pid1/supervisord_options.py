@@ -14,8 +14,7 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.config.slots import slots_of
 from recyclery.pid1.clock import RunningClock
 from recyclery.pid1.governor_process import GovernorConfig
-from recyclery.pid1.log_format import FORMATS, LogFormat
-from recyclery.pid1.outlet import Outlet
+from recyclery.pid1.output import FORMATS, LogFormat, Outlet
 from recyclery.pid1.signals import IGNORED, fork_with_default_signals
 from recyclery.pid1.worker_process import PoolConfig
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from recyclery.celery_app.routes import ONE_CONTAINERS
+from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.config import checks
 from recyclery.config.keys import BadConfiguration, checked
 from recyclery.config.load import CommandLine, load

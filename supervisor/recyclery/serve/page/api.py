@@ -20,8 +20,7 @@ import msgspec
 
 from recyclery import __version__
 from recyclery.control.problems import Trouble, find_troubles
-from recyclery.history.reading import NoHistory
-from recyclery.history.timeline import SPANS, Span, Timeline, read_timeline
+from recyclery.history.reader import SPANS, NoHistory, Span, Timeline, read_timeline
 from recyclery.serve.http import Answer, Handler
 from recyclery.serve.page.files import HEADERS
 from recyclery.serve.page.leaks import Leaks, find_no_room, make_report

@@ -1,16 +1,93 @@
-"""The sites for a terminal: 80 columns, each with the code that called it."""
+"""Names the function in which a line stands: tracemalloc tells files and lines alone."""
 
 from __future__ import annotations
 
+import ast
 import os
 import sysconfig
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import median
 
-from recyclery.leaks.trace_document import TraceReport
-from recyclery_worker.tracing.words import Frame, Site
+import msgspec
+
+from recyclery.leaks.trace_target import Chosen
+from recyclery_worker.tracing.words import Frame, Seen, Site
+
+Span = tuple[int, int, str]
+
+
+def function_at(file: str, line: int) -> str:
+    """Return the name of the innermost function around a line; empty where there is none, or no source."""
+    around = [span for span in functions_in(file) if span[0] <= line <= span[1]]
+    return max(around)[2] if around else ""
+
+
+@cache
+def functions_in(file: str) -> tuple[Span, ...]:
+    """Return a file's functions: first line, last line, name."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    return tuple(spans_of(tree))
+
+
+def spans_of(tree: ast.AST) -> Iterator[Span]:
+    """Yield each function's span."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.end_lineno or node.lineno, node.name
+
+
+class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of one task in one child."""
+
+    pool: str
+    task: str
+    pid: int
+    tool: str
+    runs: int
+    """That were traced, without those to warm up."""
+    judged: int
+    """Of these, from how many the sites are told."""
+    warm_up_seconds: list[float]
+    seconds: list[float]
+    usual_seconds: float | None
+    """The median of the runs without tracing that the history knows; None where it knows none."""
+    cut_short: str
+    """Why there are fewer runs than were asked for; empty where there are not."""
+    sites: list[Site]
+
+
+def make_report(chosen: Chosen, seen: Seen, cut_short: str) -> TraceReport:
+    """Return the report, with the functions named."""
+    return TraceReport(
+        pool=chosen.pool,
+        task=chosen.task,
+        pid=seen.pid,
+        tool=seen.tool,
+        runs=len(seen.seconds),
+        judged=seen.judged,
+        warm_up_seconds=seen.warm_up_seconds,
+        seconds=seen.seconds,
+        usual_seconds=chosen.usual_seconds,
+        cut_short=cut_short,
+        sites=[
+            msgspec.structs.replace(site, frames=[name_function(frame) for frame in site.frames])
+            for site in seen.sites
+        ],
+    )
+
+
+def name_function(frame: Frame) -> Frame:
+    """Return a frame with its function's name, where that can be found."""
+    if frame.function:
+        return frame
+    return Frame(frame.file, frame.line, function_at(frame.file, frame.line))
+
 
 WIDTH = 80
 MARGIN = 23

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Replace, Retire
+from recyclery.decide.actions import Dismiss, Replace, Retire
 from recyclery.decide.budget import (
     child_budget,
     children_of,
     count,
     find_view,
+    find_worker,
     gain_bytes,
     is_leaving,
     level_bytes,
     mib,
 )
-from recyclery.decide.limits import LEAST_GAIN_BYTES, must_retire
-from recyclery.decide.model import PoolModel
+from recyclery.decide.max_tasks import LEAST_GAIN_BYTES, must_retire
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.past import Past, is_recent
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 
@@ -108,3 +111,16 @@ def replace_grown_main(snapshot: Snapshot, past: Past, settings: Settings) -> Re
 def can_replace(view: PoolView, past: Past, at: float) -> bool:
     """Tell whether a worker runs and was not replaced just now."""
     return view.state == "running" and not is_recent(past.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS)
+
+
+DISMISS_AGAIN_SECONDS = 10.0
+
+
+def dismiss_traced(snapshot: Snapshot, past: Past) -> Iterator[Dismiss]:
+    """Let each child go whose tracing is over, or was given up."""
+    for child in snapshot.children:
+        view = find_worker(snapshot, child)
+        if child.tracing != "over" or view is None or child.owner.pid in view.leaving:
+            continue
+        if not is_recent(past.dismissed.get(child.owner), snapshot.at, DISMISS_AGAIN_SECONDS):
+            yield Dismiss(owner=child.owner, slot=view.slot, reason="it has traced allocations")

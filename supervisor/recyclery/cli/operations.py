@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from recyclery.common import exit_codes
 from recyclery.config.paths import find_runtime_dir
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 
@@ -63,3 +64,43 @@ def ask_patiently(directory: Path, pool: str) -> dict[str, Any]:
             if time.monotonic() > deadline:
                 raise
             time.sleep(LOOK_EVERY_SECONDS)
+
+
+def reap_now(*, strangers: bool) -> int:
+    """Reap, of `strangers` too if asked; return 1 with a message when there is no supervisor to ask."""
+    try:
+        answer = ask_governor(find_runtime_dir(os.environ), "reap", strangers=strangers)
+    except (NoSupervisor, Declined) as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return 1
+    print(format_reaped(answer))
+    return 0
+
+
+def format_reaped(answer: dict[str, Any]) -> str:
+    """Return a line for everything that was killed, else what is left alone."""
+    lines = answer["killed"] or [f"nothing to reap: browsers in use: {answer['in_use']}"]
+    if answer["strangers"]:
+        lines = [*lines, f"left alone, as no pool started them: {answer['strangers']} (--strangers kills)"]
+    return "\n".join(lines)
+
+
+def set_values(table: str, assignments: list[str]) -> int:
+    """Change what `key=value` texts say; return the exit code."""
+    values = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            print(f"recyclery: {assignment!r} is not of the form key=value", file=sys.stderr)
+            return exit_codes.WRONG_USAGE
+        values[key.strip()] = value.strip()
+    try:
+        answer = ask_governor(find_runtime_dir(os.environ), "set", table=table, values=values)
+    except NoSupervisor as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return 1
+    except Declined as error:
+        print(f"recyclery: {error}", file=sys.stderr)
+        return exit_codes.BAD_CONFIGURATION
+    print(answer["done"])
+    return 0

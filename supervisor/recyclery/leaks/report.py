@@ -1,22 +1,145 @@
-"""Makes the report from a history."""
+"""Whose files grow in /dev/shm: they belong to no process, so time alone tells whose tasks left them."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
-from msgspec.structs import replace
+from msgspec import structs
 
-from recyclery.decide.limits import choose_max_tasks
-from recyclery.decide.model import PoolModel, Step
-from recyclery.history.reading import Done, History, Run
+from recyclery.common.statistics import t_quantile
+from recyclery.decide.max_tasks import LEAST_LEAK_BYTES, choose_max_tasks
+from recyclery.decide.memory_model import PoolModel, Step
+from recyclery.decide.shape import JUDGED_STEPS, PLATEAU_BYTES
+from recyclery.history.reader import Done, History, Run
 from recyclery.leaks.document import LeakReport, PlaceReport, PoolReport, TaskReport
-from recyclery.leaks.files import shm_files
-from recyclery.leaks.growth import PlaceGrowth, TaskGrowth, is_leak, judge_pool
-from recyclery.leaks.notes import write_note
+from recyclery.leaks.growth import JUDGED_LIFE, SURE, PlaceGrowth, TaskGrowth, is_leak, judge_pool
+from recyclery.leaks.regression import Difference, fit_kinds
+
+# Less than this, over all the time, is nobody's leak.
+LEAST_GROWTH_BYTES = 8 << 20
+# So many minutes tell tasks apart that run in turns.
+LEAST_MINUTES = 10
+
+
+def shm_files(
+    growths: Mapping[str, list[TaskGrowth]],
+    runs: Mapping[str, Sequence[Run]],
+    minutes: Sequence[tuple[int, int]],
+) -> dict[str, list[TaskGrowth]]:
+    """Return the growths with a place more where files in /dev/shm grow: by regression over minutes.
+
+    What a task has mapped while it runs is counted with its child; these are files that nobody has open.
+    """
+    pools = {pool: list(found) for pool, found in growths.items()}
+    begun = min((run.ended for found in runs.values() for run in found), default=0.0) // 60
+    minutes = [(minute, size) for minute, size in minutes if minute >= begun]
+    if len(minutes) < LEAST_MINUTES or minutes[-1][1] - minutes[0][1] < LEAST_GROWTH_BYTES:
+        return pools
+    kinds = {
+        (pool, growth.task): number
+        for number, (pool, growth) in enumerate((p, g) for p, found in pools.items() for g in found)
+    }
+    counted = count_by_minute(runs, kinds)
+    differences = []
+    for (begin, before), (end, after) in pairwise(minutes):
+        mix: dict[int, int] = {}
+        for minute in range(begin + 1, end + 1):
+            for kind, count in counted.get(minute, {}).items():
+                mix[kind] = mix.get(kind, 0) + count
+        if mix:
+            differences.append(Difference(mix, after - before, joined=False))
+    fit = fit_kinds(differences, len(kinds))
+    away = t_quantile(SURE, max(3, len(differences) - len(kinds)))
+    for pool, found in pools.items():
+        for place, growth in enumerate(found):
+            weights = [float(number == kinds[pool, growth.task]) for number in range(len(kinds))]
+            mean, spread = fit.combine(weights)
+            low, high = mean - away * spread, mean + away * spread
+            if low > LEAST_LEAK_BYTES and not is_leak(growth.places["shared"].shape):
+                left = PlaceGrowth(mean, low, high, "leak")
+                found[place] = replace(growth, places={**growth.places, "files": left})
+    return pools
+
+
+def count_by_minute(
+    runs: Mapping[str, Sequence[Run]], kinds: Mapping[tuple[str, str], int]
+) -> dict[int, dict[int, int]]:
+    """Return how many runs of each kind ended in each minute since 1970."""
+    counted: dict[int, dict[int, int]] = {}
+    for pool, found in runs.items():
+        for run in found:
+            minute = counted.setdefault(int(run.ended // 60), {})
+            for task, count in run.tasks.items():
+                kind = kinds.get((pool, task))
+                if kind is not None:
+                    minute[kind] = minute.get(kind, 0) + count
+    return counted
+
+
+# Once in so many runs is a habit.
+HABIT = 50
+PLACE_NAMES = {
+    "python": "Python",
+    "browser": "the browser",
+    "shared": "shared memory",
+    "other": "other programs",
+    "files": "files in /dev/shm",
+}
+
+
+def write_note(growth: TaskGrowth, browsers_left: int) -> str:
+    """Say what the figures mean, and what they cannot tell yet."""
+    said = [shape_note(growth)]
+    if forgets_browsers(growth.runs, browsers_left):
+        said.append(
+            f"it left a browser running {browsers_left} times, which was killed: quit it in a `finally`"
+        )
+    return "; ".join(said)
+
+
+def forgets_browsers(runs: int, browsers_left: int) -> bool:
+    """Tell whether browsers left running are a habit; one may be left by a kill, or as a worker stops."""
+    return browsers_left > 1 and browsers_left * HABIT > runs
+
+
+def shape_note(growth: TaskGrowth) -> str:
+    """Say what its shape means."""
+    place = PLACE_NAMES[growth.place]
+    match growth.shape:
+        case "leak" if growth.place == "files":
+            return "every run leaves files in /dev/shm, and no recycle removes them"
+        case "leak":
+            return f"every run leaves about as much in {place}, for as long as a child lives"
+        case "step":
+            return f"few runs leave most of it in {place}, and at once: look for what they have in common"
+        case "plateau":
+            return "grows while a child is young, and then no more: a cache, no leak"
+        case "none":
+            return "leaves nothing"
+        case _:
+            return doubt_note(growth)
+
+
+def doubt_note(growth: TaskGrowth) -> str:
+    """Say why it is not decided."""
+    if growth.runs < JUDGED_STEPS:
+        return f"{growth.runs} runs are too few to tell: wait for {JUDGED_STEPS}"
+    if growth.life < JUDGED_LIFE:
+        return (
+            f"children run it {growth.life} times in their life, too few to tell a leak from a warm-up: "
+            f"raise max_tasks_per_child until it is {JUDGED_LIFE}"
+        )
+    if growth.mean_bytes - growth.away_bytes > PLATEAU_BYTES:
+        return (
+            "grows, but less and less: a cache that fills slowly, or a leak behind one; longer lives would tell"
+        )
+    return "readings vary more than it grows: more runs will tell"
+
 
 # The newest runs of a pool say how its tasks are now; more would only cost time.
 JUDGED_RUNS = 4000
@@ -77,7 +200,7 @@ def report_pool(
             task = report_task(pool, growth, known, blamed.get(growth.task, Counter()))
             alone = suggest_alone(growth, runs, budget) if is_leak(growth.shape) else None
             share = round(growth.left_bytes / whole, 4) if whole else 0.0
-            tasks.append(replace(task, share_of_growth=share, suggested_max_tasks_per_child=alone))
+            tasks.append(structs.replace(task, share_of_growth=share, suggested_max_tasks_per_child=alone))
     return PoolReport(
         pool=pool,
         runs=max(len(runs), sum(count for (name, _), count in known.counts.items() if name == pool)),
