@@ -1,4 +1,4 @@
-"""The kinds of action in the history: reports, the page and people's own queries ask for them by name."""
+"""`history.db`: reports, the web page and people's own queries ask for tables and kinds of action by name."""
 
 import re
 import sqlite3
@@ -16,8 +16,8 @@ def kinds_in(history: Path) -> set[str]:
 
 
 def test_the_history_has_each_action_under_its_frozen_kind(tmp_path: Path) -> None:
-    history = product.record_actions(tmp_path)
-    wait_for(lambda: "oom" in kinds_in(history), "the last action is written")
+    history = product.record_everything(tmp_path)
+    wait_for(lambda: "notice" in kinds_in(history), "all is written")
     assert_frozen("history_kinds", kinds_in(history))
 
 
@@ -40,3 +40,25 @@ def test_the_leak_report_counts_recycles_oom_kills_and_left_browsers_by_kind(tmp
     report = product.report_on(tmp_path, kinds=("retire", "preempt", "preempt", "oom", "reap leftovers"))
     (task,) = report.tasks
     assert (task.recycles, task.oom_kills, task.browsers_left) == (3, 1, 1)
+
+
+def test_the_history_has_the_frozen_tables_columns_sums_and_outcomes(tmp_path: Path) -> None:
+    history = product.record_everything(tmp_path)
+    wait_for(lambda: "notice" in kinds_in(history), "all is written")
+    product.sum_up(history)
+    with sqlite3.connect(history) as connection:
+        ask = connection.execute
+        tables = [
+            name
+            for (name,) in ask(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'"
+            )
+        ]
+        columns = [
+            f"{table}.{name} {kind}{' key' if key else ''}"
+            for table in tables
+            for _, name, kind, _, _, key in ask(f"PRAGMA table_info({table})")
+        ]
+        sums = [f"progress of {what}" for (what,) in ask("SELECT what FROM progress ORDER BY what")]
+        outcomes = [f"outcome {what}" for (what,) in ask("SELECT DISTINCT outcome FROM runs ORDER BY outcome")]
+    assert_frozen("history_schema", [*columns, *sums, *outcomes])
