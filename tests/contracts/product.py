@@ -1,28 +1,41 @@
 """All that these tests take from the product: where something is renamed, this file alone changes."""
 
 import dataclasses
+import json
 import time
 import typing
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from recyclery.act.outcome import Outcome
+from recyclery.act.webhook import build_message
+from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
+from recyclery.decide.alerts import Alert, Topic
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
-from recyclery.history.records import ActionRecord, Parts, RunRecord
+from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
 from recyclery.leaks.document import LeakReport
 from recyclery.leaks.page import MARKS
 from recyclery.leaks.report import RECYCLES, gather
-from recyclery.observe.snapshot import Owner
+from recyclery.leaks.trace_output import make_report
+from recyclery.leaks.trace_target import Chosen
+from recyclery.ledger import Ledger
+from recyclery.observe.queue_depths import Broker
+from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.recent import Recent
+from recyclery.serve.document import build_status
 from recyclery.serve.page.files import read_file
-from recyclery_worker.link import ChildReport
-from support.snapshots import AT, CHILD, LEARNED, MIB, SETTINGS, child, snapshot
+from recyclery_worker.link import ChildReport, WorkerStat
+from recyclery_worker.tracing.words import Frame, Seen, Site
+from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
 
 ACTIONS: tuple[type[Any], ...] = typing.get_args(Action)
 # By a field's type; what needs more than that, no action has.
@@ -34,6 +47,19 @@ STAND_INS: dict[Any, Any] = {
     "Owner": CHILD,
     "Fell": None,
 }
+
+WORKER = WorkerStat(
+    pool="slow",
+    pid=10,
+    node="slow@host",
+    concurrency=1,
+    max_tasks_per_child=10,
+    retires=True,
+    lack="",
+    children=[],
+    departures=[],
+    sent=AT,
+)
 
 
 def actions() -> list[Any]:
@@ -105,16 +131,67 @@ def sum_up(history: Path) -> None:
     store.close()
 
 
-def report_on(folder: Path, kinds: Iterable[str]) -> LeakReport:
-    """Return the leak report on a history of one task that grows, with actions of these kinds on its child."""
-    path, runs = folder / "history.db", 30
-    store = Store(path)
-    for number in range(runs):
+def record_runs(history: Path, count: int, kinds: Iterable[str]) -> None:
+    """Write runs of one task that grows into a history, and actions of these kinds on its child."""
+    store = Store(history)
+    for number in range(count):
         before, after = Parts(python=50 * MIB + number * MIB), Parts(python=51 * MIB + number * MIB)
-        store.write(
-            [RunRecord(CHILD, {"task": 1}, number, 100.0 + number, 0.5, before, after, after, True, "done")]
-        )
-    store.write([ActionRecord(100.0 + runs, kind, "slow", CHILD, "task", "", "", True, 0, 0) for kind in kinds])
+        ended = 100.0 + number
+        store.write([RunRecord(CHILD, {"task": 1}, number, ended, 0.5, before, after, after, True, "done")])
+    store.write([ActionRecord(500.0, kind, "slow", CHILD, "task", "", "", True, 0, 0) for kind in kinds])
     store.close()
-    with open_history(path) as history:
-        return gather(history, path, 0, 1000.0)
+
+
+def record_late_pool(history: Path) -> None:
+    """Write a pool's first moment into a history, and an action on no task."""
+    store, at = Store(history), time.time() - 60
+    store.write([PoolSample(at, "late", MIB, MIB, 1, MIB, 10)])
+    store.write([ActionRecord(at, "replace", "late", None, None, "", "", True, 0, 0)])
+    store.close()
+
+
+def report_on(history: Path) -> LeakReport:
+    """Return the leak report on a history."""
+    with open_history(history) as opened:
+        return gather(opened, history, 0, 1000.0)
+
+
+def status_documents() -> list[Any]:
+    """Return what `recyclery status --json` prints: of a worker with a successor or a former one, of none."""
+    busy = child(process(30, mib=200), task_id="1", task_name="sync", task_started=AT - 12)
+    beside = child(owner=CHILD._replace(pid=21), slot="slow-b", task_id="2", task_name="sync")
+    view = slow_view(vitals=ANSWERED, queue_depth=4)
+    other = dataclasses.replace(view, slot="slow-b", pid=11)
+    named = dataclasses.replace(other, node="slow-b@host")
+    leaving = dataclasses.replace(other, state="draining")
+    return [
+        build_document(snapshot(busy, beside, pools=(view,), others=(other,)), {"slow": WORKER}),
+        build_document(snapshot(pools=(view,), others=(named,)), {}),
+        build_document(snapshot(pools=(view,), others=(dataclasses.replace(named, state="draining"),)), {}),
+        build_document(snapshot(child(), beside, pools=(view,), others=(leaving,)), {}),
+        build_document(snapshot(), {}),
+    ]
+
+
+def build_document(seen: Snapshot, stats: dict[str, WorkerStat]) -> Any:
+    """Return the status document of one snapshot as programs get it."""
+    counters, recent = Counters(), Recent()
+    counters.count_replaced("slow")
+    recent.note(AT - 60, "retire slow/20: why")
+    ledger, broker = Ledger(counters=counters), Broker("")
+    status = build_status(SETTINGS, seen, stats, ledger, recent=recent, broker=broker, pss_of=lambda _: MIB)
+    return json.loads(msgspec.json.encode(status))
+
+
+def trace_documents() -> list[Any]:
+    """Return what `recyclery leaks --trace TASK --json` prints, of a task with and without a history."""
+    site = Site(frames=[Frame("a.py", 1, "f")], bytes_per_run=1.5, count_per_run=1.5, grew_in=5)
+    seen = Seen(pid=20, tool="memray", warm_up_seconds=[1.5], seconds=[1.5], judged=1, sites=[site], over=True)
+    reports = [make_report(Chosen("slow", "task", usual_seconds), seen, "") for usual_seconds in (None, 1.5)]
+    return [json.loads(msgspec.json.encode(report)) for report in reports]
+
+
+def alert_messages(form: str) -> list[Any]:
+    """Return what is posted in a form as an alert fires, and as all is well again."""
+    alerts = [Alert(Topic("parked", ""), firing, "text") for firing in (True, False)]
+    return [build_message(alert, form, "host", "key", datetime.now(UTC)) for alert in alerts]

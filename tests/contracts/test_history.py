@@ -37,8 +37,9 @@ def test_the_web_page_names_and_colours_frozen_kinds() -> None:
 
 
 def test_the_leak_report_counts_recycles_oom_kills_and_left_browsers_by_kind(tmp_path: Path) -> None:
-    report = product.report_on(tmp_path, kinds=("retire", "preempt", "preempt", "oom", "reap leftovers"))
-    (task,) = report.tasks
+    history = tmp_path / "history.db"
+    product.record_runs(history, 30, kinds=("retire", "preempt", "preempt", "oom", "reap leftovers"))
+    (task,) = product.report_on(history).tasks
     assert (task.recycles, task.oom_kills, task.browsers_left) == (3, 1, 1)
 
 

@@ -1,0 +1,123 @@
+"""Documents that programs read: what commands print with `--json`, the page's API answers, alerts post."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import product
+from contracts.frozen import assert_frozen, frozen, shape
+from support.pages import Served, record_hours, serving_page
+from support.supervised import SUPPORT
+from support.waiting import wait_for
+
+NOBODY = "redis://127.0.0.1:1/0"
+STATUS_MAPS = ("pools", "pools.*.recycles")
+API_MAPS = ("status.pools", "status.pools.*.recycles", "timeline.pools")
+ROUTES = """
+[pools.one]
+queues = ["celery"]
+[pools.none]
+queues = ["none"]
+"""
+
+
+def print_json(*arguments: str) -> Any:
+    """Return the document that a command prints with `--json`; its app is the sample one, its Redis away."""
+    ours = ("CELERY_", "RECYCLERY_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    done = subprocess.run(
+        [sys.executable, "-m", "recyclery", *arguments, "--json"],
+        env={**clean, "CELERY_APP": "sample_app", "PYTHONPATH": str(SUPPORT), "REDIS_URL": NOBODY},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A history of two hours with known leaks, and a pool that came late."""
+    history = record_hours(tmp_path_factory.mktemp("hours") / "history.db", 2)
+    product.record_late_pool(history)
+    return history
+
+
+@pytest.fixture(scope="module")
+def page(hours: Path) -> Iterator[Served]:
+    """The page over that history."""
+    with serving_page(hours) as served:
+        yield served
+
+
+def test_the_status_document_has_the_frozen_keys_and_types() -> None:
+    assert_frozen("documents", shape(*product.status_documents(), maps=STATUS_MAPS), "status: ")
+
+
+def test_the_leaks_document_has_the_frozen_keys_and_types(hours: Path, tmp_path: Path) -> None:
+    few = tmp_path / "history.db"
+    product.record_runs(few, 1, kinds=())
+    reports = [print_json("leaks", "--history", str(path)) for path in (hours, few)]
+    assert_frozen("documents", shape(*reports), "leaks: ")
+
+
+def test_a_comparison_of_leaks_is_two_leaks_documents(hours: Path) -> None:
+    compared = print_json("leaks", "--compare", "2h..1h", "--history", str(hours))
+    assert compared.keys() == {"before", "after"}
+    assert {line.partition(":")[0] for line in shape(compared["before"])} <= paths("leaks: ")
+
+
+def test_the_trace_document_has_the_frozen_keys_and_types() -> None:
+    assert_frozen("documents", shape(*product.trace_documents()), "leaks --trace: ")
+
+
+def test_the_doctor_document_has_the_frozen_keys_and_types() -> None:
+    document = print_json("doctor")
+    assert_frozen("documents", shape(document), "doctor: ")
+    assert {finding["level"] for finding in document["findings"]} <= {
+        *["ok", "note", "warning", "failure", "skipped"]
+    }
+
+
+def test_the_routes_document_has_the_frozen_keys_and_types(tmp_path: Path) -> None:
+    config = tmp_path / "recyclery.toml"
+    config.write_text(ROUTES)
+    document = print_json("routes", "--config", str(config))
+    assert_frozen("documents", shape(document, maps=("tasks", "pools")), "routes: ")
+
+
+@pytest.mark.parametrize("asked", ["status", "history?span=1h", "leaks"])
+def test_an_answer_of_the_pages_api_has_the_frozen_keys_and_types(page: Served, asked: str) -> None:
+    def ask() -> Any:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/api/{asked}", timeout=60) as answer:
+                return json.load(answer)
+        except ConnectionError:
+            return None
+
+    found = shape(wait_for(ask, "the page answers"), maps=API_MAPS)
+    # What other documents are part of it is frozen there.
+    within = {"status.": "status: ", "report.": "leaks: "}
+    for start, part in within.items():
+        inner = {line.removeprefix(start).partition(":")[0] for line in found if line.startswith(start)}
+        assert inner <= paths(part)
+    own = [line for line in found if not line.startswith(tuple(within))]
+    assert_frozen("documents", own, f"/api/{asked.partition('?')[0]}: ")
+
+
+@pytest.mark.parametrize("form", ["json", "slack", "pagerduty"])
+def test_an_alert_is_posted_with_the_frozen_keys_and_types(form: str) -> None:
+    assert_frozen("documents", shape(*product.alert_messages(form)), f"alert as {form}: ")
+
+
+def paths(part: str) -> set[str]:
+    """Return the frozen paths of a document, without their types."""
+    return {line.removeprefix(part).partition(":")[0] for line in frozen("documents", part)}
