@@ -4,7 +4,7 @@ import dataclasses
 import json
 import time
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,14 @@ from msgspec import structs
 
 from recyclery.act.outcome import Outcome
 from recyclery.act.webhook import build_message
+from recyclery.alarm import Alarm, Counts
+from recyclery.config.settings import Alerts
+from recyclery.config.stored import load_settings, write_settings
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
-from recyclery.decide.alerts import Alert, Topic
+from recyclery.decide.alerts import KINDS, Alert, Topic
+from recyclery.health.command import find_fault
+from recyclery.health.heartbeat import Heart
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
@@ -27,14 +32,18 @@ from recyclery.leaks.page import MARKS
 from recyclery.leaks.report import RECYCLES, gather
 from recyclery.leaks.trace_output import make_report
 from recyclery.leaks.trace_target import Chosen
+from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.recent import Recent
 from recyclery.serve.document import build_status
+from recyclery.serve.metrics import render
 from recyclery.serve.page.files import read_file
 from recyclery_worker.link import ChildReport, WorkerStat
+from recyclery_worker.parking.limit import read_max_deaths
 from recyclery_worker.tracing.words import Frame, Seen, Site
+from support.readings import readings
 from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
 
 ACTIONS: tuple[type[Any], ...] = typing.get_args(Action)
@@ -60,6 +69,9 @@ WORKER = WorkerStat(
     departures=[],
     sent=AT,
 )
+
+# Where nobody takes them.
+WEBHOOK = {"RECYCLERY_ALERT_URL": "http://127.0.0.1:1/"}
 
 
 def actions() -> list[Any]:
@@ -195,3 +207,60 @@ def alert_messages(form: str) -> list[Any]:
     """Return what is posted in a form as an alert fires, and as all is well again."""
     alerts = [Alert(Topic("parked", ""), firing, "text") for firing in (True, False)]
     return [build_message(alert, form, "host", "key", datetime.now(UTC)) for alert in alerts]
+
+
+def metrics_text() -> str:
+    """Return what /metrics answers when all is known."""
+    seen = readings()
+    container = dataclasses.replace(seen.snapshot.container, pressure_percent=12.5)
+    known = dataclasses.replace(seen.snapshot, container=container)
+    return render(dataclasses.replace(seen, snapshot=known, alerts_firing=dict.fromkeys(KINDS, 0)))
+
+
+def rewrite_models(path: Path) -> Path:
+    """Have what was learned read from a file and written back."""
+    learning = Learning(path)
+    learning.store(AT)
+    return path
+
+
+def rewrite_settings(path: Path) -> Path:
+    """Have the settings in force read from a file and written to another."""
+    settings = load_settings(path.parent)
+    elsewhere = path.parent / "written"
+    elsewhere.mkdir()
+    write_settings(structs.replace(settings, runtime_dir=elsewhere))
+    written = elsewhere / path.name
+    written.write_text(written.read_text().replace(str(elsewhere), str(settings.runtime_dir)))
+    return written
+
+
+def workers_max_deaths() -> int:
+    """Return the limit of deaths that the worker in this environment goes by."""
+    return read_max_deaths()
+
+
+def fire_alerts(folder: Path) -> Path:
+    """Have a parked task and a deep queue noticed; return the file of the alerts that stand."""
+    alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
+    settings = structs.replace(SETTINGS, pools=slow, runtime_dir=folder, alerts=alerts)
+    counts = Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=1)
+    seen = snapshot(pools=(slow_view(vitals=ANSWERED),))
+    Alarm(settings, WEBHOOK).look(settings, seen, counts, {"slow": 12})
+    return folder / "alerts.json"
+
+
+def remembered_alerts(folder: Path) -> Mapping[str, int]:
+    """Return how many alerts of each kind a governor remembers that is started again."""
+    return Alarm(structs.replace(SETTINGS, runtime_dir=folder), WEBHOOK).count_firing()
+
+
+def beat(folder: Path, states: Mapping[str, str]) -> Path:
+    """Give one sign of life; return its file."""
+    Heart(folder).beat(states)
+    return folder / "heartbeat.json"
+
+
+def health_fault(heartbeat: Path, now: float) -> str | None:
+    """Return what `recyclery health` finds wrong."""
+    return find_fault(heartbeat, now)
