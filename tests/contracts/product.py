@@ -1,5 +1,6 @@
 """All that these tests take from the product: where something is renamed, this file alone changes."""
 
+import argparse
 import dataclasses
 import json
 import time
@@ -15,7 +16,10 @@ from msgspec import structs
 from recyclery.act.outcome import Outcome
 from recyclery.act.webhook import build_message
 from recyclery.alarm import Alarm, Counts
-from recyclery.config.settings import Alerts
+from recyclery.cli.parser import build_parser
+from recyclery.commands import list_commands
+from recyclery.common import exit_codes as codes
+from recyclery.config.settings import Address, Alerts
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
@@ -37,9 +41,15 @@ from recyclery.ledger import Ledger
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.recent import Recent
+from recyclery.serve.control import Command
 from recyclery.serve.document import build_status
-from recyclery.serve.metrics import render
+from recyclery.serve.metrics import list_metrics_page, render
+from recyclery.serve.page.api import Sources
 from recyclery.serve.page.files import read_file
+from recyclery.serve.page.paths import list_page
+from recyclery.serve.probes import list_probes
+from recyclery.serve.status import Status
+from recyclery_worker import link
 from recyclery_worker.link import ChildReport, WorkerStat
 from recyclery_worker.parking.limit import read_max_deaths
 from recyclery_worker.tracing.words import Frame, Seen, Site
@@ -264,3 +274,64 @@ def beat(folder: Path, states: Mapping[str, str]) -> Path:
 def health_fault(heartbeat: Path, now: float) -> str | None:
     """Return what `recyclery health` finds wrong."""
     return find_fault(heartbeat, now)
+
+
+LINK_MESSAGES: dict[str, tuple[Any, ...]] = {
+    "report": typing.get_args(link.Report),
+    "request": typing.get_args(link.Request),
+    "reply": typing.get_args(link.Reply),
+}
+CONTROL_REQUEST = Command
+STATUS_ANSWER = Status
+
+
+def link_constants() -> dict[str, object]:
+    """Return what both ends of the link between worker and governor rely on."""
+    folder = Path()
+    return {
+        "version": link.VERSION,
+        "largest packet": link.MAX_PACKET_BYTES,
+        "signal to collect browsers": link.COLLECT_SIGNAL.name,
+        "governor's socket": link.governor_socket(folder),
+        "worker's socket": link.worker_socket(folder, "SLOT"),
+        "seconds bounds": link.SECONDS_BOUNDS,
+    }
+
+
+def decode_link(kind: str, packet: bytes) -> Any:
+    """Return the message in a packet."""
+    return {"report": link.decode_report, "request": link.decode_request, "reply": link.decode_reply}[kind](
+        packet
+    )
+
+
+def control_answers() -> dict[str, tuple[Any, ...]]:
+    """Return the messages that may answer each command of the control socket."""
+    handlers = list_commands(typing.cast(Any, None))
+    answers = {name: typing.get_type_hints(handler)["return"] for name, handler in handlers.items()}
+    return {name: typing.get_args(answer) or (answer,) for name, answer in answers.items()}
+
+
+def http_paths() -> list[str]:
+    """Return the method and path of all that the governor serves over HTTP but the page's own files."""
+    nobody = typing.cast(Any, None)
+    pages, forms = list_page(Sources(nobody, Path()), Address(host="127.0.0.1", port=9100), "token")
+    read = {**list_probes(nobody), **list_metrics_page(nobody), **pages}
+    shown = [path for path in read if not path.startswith("/files/")]
+    return [*(f"GET {path}" for path in shown), *(f"POST {path}" for path in forms)]
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of `recyclery`."""
+    return build_parser()
+
+
+def exit_codes() -> dict[str, int]:
+    """Return the codes with which `recyclery run` ends, by what they say."""
+    return {
+        "stopped and drained": codes.DRAINED,
+        "something had to be killed": codes.KILLED,
+        "wrong usage": codes.WRONG_USAGE,
+        "a pool gave up": codes.GAVE_UP,
+        "bad configuration": codes.BAD_CONFIGURATION,
+    }
