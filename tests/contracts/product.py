@@ -52,6 +52,7 @@ from recyclery.serve.status import Status
 from recyclery_worker import link
 from recyclery_worker.link import ChildReport, WorkerStat
 from recyclery_worker.parking.limit import read_max_deaths
+from recyclery_worker.parking.records import Parked
 from recyclery_worker.tracing.words import Frame, Seen, Site
 from support.readings import readings
 from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
@@ -283,6 +284,7 @@ LINK_MESSAGES: dict[str, tuple[Any, ...]] = {
 }
 CONTROL_REQUEST = Command
 STATUS_ANSWER = Status
+PARKED_FAILURE = Parked
 
 
 def link_constants() -> dict[str, object]:
