@@ -19,7 +19,18 @@ from recyclery.alarm import Alarm, Counts
 from recyclery.cli.parser import build_parser
 from recyclery.commands import list_commands
 from recyclery.common import exit_codes as codes
-from recyclery.config.settings import Address, Alerts
+from recyclery.config.change import change_settings, follow_file
+from recyclery.config.keys import (
+    ALERTS_KEYS,
+    BROWSERS_KEYS,
+    HISTORY_KEYS,
+    MEMORY_KEYS,
+    POOL_KEYS,
+    TOP_KEYS,
+    BadConfiguration,
+)
+from recyclery.config.load import CommandLine, load
+from recyclery.config.settings import Address, Alerts, Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
@@ -285,6 +296,7 @@ LINK_MESSAGES: dict[str, tuple[Any, ...]] = {
 CONTROL_REQUEST = Command
 STATUS_ANSWER = Status
 PARKED_FAILURE = Parked
+BAD_CONFIGURATION: type[Exception] = BadConfiguration
 
 
 def link_constants() -> dict[str, object]:
@@ -337,3 +349,46 @@ def exit_codes() -> dict[str, int]:
         "a pool gave up": codes.GAVE_UP,
         "bad configuration": codes.BAD_CONFIGURATION,
     }
+
+
+def load_configuration(
+    config: Path | None, environment: Mapping[str, str], options: Mapping[str, Any]
+) -> Settings:
+    """Return the settings by a file, an environment and the options of `recyclery run`."""
+    return load(CommandLine(config=None if config is None else str(config), **options), environment)
+
+
+def setting_keys() -> set[tuple[str, str]]:
+    """Return the table ("" for the top) and key of every setting; `pools` stands for any pool's table."""
+    tables = {"": TOP_KEYS, "memory": MEMORY_KEYS, "browsers": BROWSERS_KEYS, "alerts": ALERTS_KEYS}
+    tables |= {"history": HISTORY_KEYS, "pools": POOL_KEYS}
+    return {(table, key) for table, keys in tables.items() for key in keys}
+
+
+def pool_names(settings: Settings) -> list[str]:
+    """Return the names of the pools that run."""
+    return [pool.name for pool in settings.pools]
+
+
+def read_setting(settings: Settings, table: str, key: str) -> Any:
+    """Return a value as the file has it, from a table, a pool of that name, or the top ("")."""
+    pool = next((pool for pool in settings.pools if pool.name == table), None)
+    value = getattr(pool or (getattr(settings, table) if table else settings), key)
+    if pool is not None and key == "concurrency" and pool.concurrency_most is not None:
+        return {"min": value, "max": pool.concurrency_most}
+    if isinstance(value, Address):
+        return str(value)
+    if value is None:
+        return {"http": "off", "limit_bytes": "auto"}[key]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def change_setting(settings: Settings, table: str, key: str, text: str) -> Settings:
+    """Do what `recyclery set TABLE KEY=TEXT` does."""
+    return change_settings(settings, table, {key: text})
+
+
+def reread(running: Settings, fresh: Settings) -> tuple[Settings, list[str]]:
+    """Do what a HUP does; return the settings then in force, and what waits for the next start."""
+    settings, _, waiting = follow_file(running, fresh)
+    return settings, waiting
