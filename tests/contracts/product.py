@@ -51,6 +51,8 @@ from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.pid1.output import FORMATS
+from recyclery.pid1.worker_process import BANNER
 from recyclery.recent import Recent
 from recyclery.serve.control import Command
 from recyclery.serve.document import build_status
@@ -392,3 +394,16 @@ def reread(running: Settings, fresh: Settings) -> tuple[Settings, list[str]]:
     """Do what a HUP does; return the settings then in force, and what waits for the next start."""
     settings, _, waiting = follow_file(running, fresh)
     return settings, waiting
+
+
+def banner(queues: str, name: str) -> list[str]:
+    """Return what is printed as a worker starts."""
+    return [
+        FORMATS["text"].banner(name, line).decode().removesuffix("\n")
+        for line in BANNER.format(queues=queues, name=name).splitlines()
+    ]
+
+
+def format_output(log_format: str, pool: str, line: bytes) -> bytes:
+    """Return a line of a worker's as it is printed."""
+    return FORMATS[log_format].output(pool, line, cut=False)

@@ -17,12 +17,16 @@ def trees() -> tuple[ast.Module, ...]:
 
 
 def strings() -> Iterator[str]:
-    """Yield every text in the code, docstrings too, with `{}` for each part that is filled in."""
+    """Yield every text in the code but docstrings, with `{}` for each part of an f-string that is filled in."""
     for tree in trees():
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
-                yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)  # type: ignore[misc]
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.value
-            elif isinstance(node, ast.Constant) and isinstance(node.value, bytes):
-                yield node.value.decode(errors="replace")
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and id(node) not in docstrings:
+                if isinstance(node.value, str):
+                    yield node.value
+                elif isinstance(node.value, bytes):
+                    yield node.value.decode(errors="replace")
