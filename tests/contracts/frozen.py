@@ -30,6 +30,17 @@ def assert_frozen(contract: str, found: Iterable[str], part: str = "") -> None:
         )
 
 
+def widen(contract: str, found: Iterable[str], part: str = "") -> list[str]:
+    """Return lines `path: types` with the frozen types where those found are among them: a run has not all."""
+    promised = {path: types for path, _, types in (line.rpartition(": ") for line in frozen(contract, part))}
+    lines = []
+    for line in found:
+        path, colon, types = line.rpartition(": ")
+        wider = promised.get(part + path, types)
+        lines.append(f"{path}{colon}{wider if {*types.split('|')} <= {*wider.split('|')} else types}")
+    return lines
+
+
 def shape(*documents: Any, maps: Iterable[str] = ()) -> list[str]:
     """Return the paths of all values in JSON documents of one kind, each with its types.
 

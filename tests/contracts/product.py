@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import structs
+from redis import Redis
 
 from recyclery.act.outcome import Outcome
 from recyclery.act.webhook import build_message
@@ -63,10 +64,15 @@ from recyclery.serve.page.paths import list_page
 from recyclery.serve.probes import list_probes
 from recyclery.serve.status import Status
 from recyclery_worker import link
+from recyclery_worker.broker import PROBE
+from recyclery_worker.delivery.generations import GENERATIONS, LEASES, Book, Generation
 from recyclery_worker.link import ChildReport, WorkerStat
 from recyclery_worker.parking.limit import read_max_deaths
-from recyclery_worker.parking.records import Parked
+from recyclery_worker.parking.lot import PARKED
+from recyclery_worker.parking.records import Parked, started_key
 from recyclery_worker.tracing.words import Frame, Seen, Site
+from recyclery_worker.tuned.registry import TUNES, renew
+from recyclery_worker.tuned.space import Space
 from support.readings import readings
 from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
 
@@ -407,3 +413,31 @@ def banner(queues: str, name: str) -> list[str]:
 def format_output(log_format: str, pool: str, line: bytes) -> bytes:
     """Return a line of a worker's as it is printed."""
     return FORMATS[log_format].output(pool, line, cut=False)
+
+
+def redis_keys() -> list[str]:
+    """Return the names of the keys that the worker's half uses, as far as it has them ready."""
+    generation = Generation("ID", "", "", 0)
+    return [
+        *(GENERATIONS, LEASES, *generation.keys.values(), started_key("ID")),
+        *(PARKED, PROBE, TUNES, f"{Space('NAME').prefix}*"),
+    ]
+
+
+def begin_tuning(url: str) -> None:
+    """Leave in a Redis what a tuning has there."""
+    space = Space("0" * 12)
+    with Redis.from_url(url) as client:
+        renew(Book(client), space)
+        client.lpush(f"{space.prefix}{space.queue}", "a message")
+
+
+def forget_worker_and_tuning(url: str) -> None:
+    """Leave in a Redis what a worker and a tuning leave that died long ago."""
+    with Redis.from_url(url) as client:
+        book, generation = Book(client), Generation("0" * 16, "slow@host", "slow", 10)
+        book.enter(generation)
+        client.hset(generation.keys["unacked_key"], "a tag", "a message")
+        client.delete(LEASES)
+        renew(book, Space("0" * 12))
+        client.zadd(TUNES, {"0" * 12: 0.0})

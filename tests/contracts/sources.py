@@ -10,23 +10,28 @@ PACKAGES = (ROOT / "supervisor" / "recyclery", ROOT / "worker_pool" / "recyclery
 
 
 @cache
-def trees() -> tuple[ast.Module, ...]:
-    """Return every module of both packages, parsed; the demo is none of the product's."""
-    paths = [path for package in PACKAGES for path in sorted(package.rglob("*.py"))]
-    return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in paths if "demo" not in path.parts)
+def strings() -> frozenset[str]:
+    """Return every text in the code but docstrings, with `{}` for each part of an f-string that is filled in.
+
+    The demo is none of the product's.
+    """
+    paths = [path for package in PACKAGES for path in package.rglob("*.py") if "demo" not in path.parts]
+    return frozenset(text for path in paths for text in strings_in(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def strings() -> Iterator[str]:
-    """Yield every text in the code but docstrings, with `{}` for each part of an f-string that is filled in."""
-    for tree in trees():
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.JoinedStr):
-                yield "".join(
-                    str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
-                )
-            elif isinstance(node, ast.Constant) and id(node) not in docstrings:
-                if isinstance(node.value, str):
-                    yield node.value
-                elif isinstance(node.value, bytes):
-                    yield node.value.decode(errors="replace")
+def strings_in(tree: ast.Module) -> Iterator[str]:
+    """Yield every text of a module."""
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
+        # Docstrings, and the pieces of an f-string, are no texts of their own.
+        is_whole = not isinstance(node, ast.Expr | ast.JoinedStr)
+        left += (
+            child for child in ast.iter_child_nodes(node) if is_whole or not isinstance(child, ast.Constant)
+        )
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.Constant) and isinstance(node.value, bytes):
+            yield node.value.decode(errors="replace")

@@ -28,13 +28,13 @@ queues = ["none"]
 """
 
 
-def print_json(*arguments: str) -> Any:
-    """Return the document that a command prints with `--json`; its app is the sample one, its Redis away."""
+def print_json(*arguments: str, redis_url: str = NOBODY) -> Any:
+    """Return the document that a command prints with `--json`; its app is the sample one."""
     ours = ("CELERY_", "RECYCLERY_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
         [sys.executable, "-m", "recyclery", *arguments, "--json"],
-        env={**clean, "CELERY_APP": "sample_app", "PYTHONPATH": str(SUPPORT), "REDIS_URL": NOBODY},
+        env={**clean, "CELERY_APP": "sample_app", "PYTHONPATH": str(SUPPORT), "REDIS_URL": redis_url},
         capture_output=True,
         text=True,
         check=False,
@@ -92,6 +92,12 @@ def test_the_routes_document_has_the_frozen_keys_and_types(tmp_path: Path) -> No
     config.write_text(ROUTES)
     document = print_json("routes", "--config", str(config))
     assert_frozen("documents", shape(document, maps=("tasks", "pools")), "routes: ")
+
+
+def test_the_reclaim_document_has_the_frozen_keys_and_types(fresh_redis: str) -> None:
+    product.forget_worker_and_tuning(fresh_redis)
+    document = print_json("reclaim", "--list", redis_url=fresh_redis)
+    assert_frozen("documents", shape(document), "reclaim: ")
 
 
 @pytest.mark.parametrize("asked", ["status", "history?span=1h", "leaks"])

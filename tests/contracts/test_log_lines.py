@@ -27,6 +27,8 @@ def templates() -> frozenset[str]:
 def is_made_by(template: str, line: str) -> bool:
     """Tell whether a line is what a template gives."""
     fixed = FILLED_IN.split(template)
+    if not all(part in line for part in fixed):
+        return False
     pattern = ".*".join(map(re.escape, fixed))
     letters = sum(map(str.isalnum, "".join(fixed)))
     enough = letters >= LEAST_FIXED or letters * 3 >= sum(map(str.isalnum, line))
