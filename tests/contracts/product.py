@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import json
+import re
+import tempfile
 import time
 import typing
 from collections.abc import Iterable, Mapping
@@ -33,10 +35,11 @@ from recyclery.config.keys import (
 from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Address, Alerts, Settings
 from recyclery.config.stored import load_settings, write_settings
+from recyclery.control.problems import find_troubles
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
 from recyclery.decide.alerts import KINDS, Alert, Topic
-from recyclery.health.command import find_fault
+from recyclery.health.command import find_fault, find_ill
 from recyclery.health.heartbeat import Heart
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
@@ -75,6 +78,7 @@ from recyclery_worker.tuned.registry import TUNES, renew
 from recyclery_worker.tuned.space import Space
 from support.readings import readings
 from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
+from support.statuses import pool, status
 
 ACTIONS: tuple[type[Any], ...] = typing.get_args(Action)
 # By a field's type; what needs more than that, no action has.
@@ -441,3 +445,19 @@ def forget_worker_and_tuning(url: str) -> None:
         client.delete(LEASES)
         renew(book, Space("0" * 12))
         client.zadd(TUNES, {"0" * 12: 0.0})
+
+
+def judge_state(state: str) -> str:
+    """Return what is made of a pool's state by all who judge it."""
+    seen = snapshot(pools=(slow_view(state=state, vitals=ANSWERED),))
+    (up,) = re.findall(r'^recyclery_pool_up{pool="slow"} (\d)', render(readings(seen)), re.M)
+    with tempfile.TemporaryDirectory() as folder:
+        alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
+        settings = structs.replace(SETTINGS, pools=slow, runtime_dir=Path(folder), alerts=alerts)
+        watching = Alarm(settings, WEBHOOK)
+        watching.look(settings, seen, Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
+    is_down = watching.count_firing()["pool_down"]
+    troubles = find_troubles(status(pools={"slow": pool("slow", state=state)}), 0)
+    top = "bad" if any(trouble.bad for trouble in troubles) else "a worry" if troubles else "well"
+    healthy = "unhealthy" if find_ill({"slow": state}) else "healthy"
+    return f"{state}: {healthy}, recyclery_pool_up {up}, {'alert' if is_down else 'no alert'}, {top}"
