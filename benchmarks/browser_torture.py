@@ -22,9 +22,9 @@ from benchmarks.browsers_torture_state import State, observe, say_state
 from benchmarks.contract import Bound, close
 from benchmarks.workers import make_client
 from recyclery.common.units import format_bytes, parse_size
-from recyclery.demo.cage import make_cage_cgroup
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.home import CannotCageError
+from recyclery.sandbox.cage import make_cage_cgroup
+from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.home import CannotCageError
 
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10

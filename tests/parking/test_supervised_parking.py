@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery.demo.cgroups import make_cgroup
+from recyclery.sandbox.cgroups import make_cgroup
 from recyclery_worker.parking.lot import Lot
 from support.parked import run_parked
 from support.supervised import Supervised, supervised

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from recyclery.tune.request import Request
+from recyclery.tune.spec import Request
 from recyclery.tune.windows import Level, Window
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ import pytest
 
 from recyclery.tune.cpu_share import CpuShare, fit_away
 from recyclery.tune.fitting import Refused
-from recyclery.tune.measured import measure_levels
+from recyclery.tune.levels import measure_levels
 from recyclery.tune.memory import Peaks, fit_peaks
 from recyclery.tune.throughput import Throughput, fit_throughput
 from recyclery.tune.windows import Level, Window

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from recyclery.tune.open_loop import OpenWindow
-from recyclery.tune.shown import describe_loads
+from recyclery.tune.output import describe_loads
 from support.tune_windows import window
 
 KEPT_UP = OpenWindow(

@@ -8,7 +8,7 @@ import pytest
 from recyclery.config.keys import BadConfiguration
 from recyclery.tune.arguments import add_arguments
 from recyclery.tune.options import TRACE_LOADS, read_request, read_wishes, resume_request
-from recyclery.tune.request import Request
+from recyclery.tune.spec import Request
 
 LINE = ("--app", "proj", "--pool", "slow", "--task", "proj.task")
 

@@ -8,11 +8,11 @@ from itertools import groupby, pairwise
 import pytest
 
 from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
-from recyclery.tune.course import Goal, describe_skipped
 from recyclery.tune.marks import TaskRun
 from recyclery.tune.open_loop import count_backlog
 from recyclery.tune.plan import Step, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
-from recyclery.tune.request import Request
+from recyclery.tune.spec import Request
+from recyclery.tune.window import Goal, describe_skipped
 from recyclery.tune.windows import Level, Window
 from support.tune_windows import asked, window
 

@@ -3,10 +3,10 @@
 import contextlib
 from typing import Protocol
 
-from recyclery.demo.cage import Cage
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.home import CannotCageError, find_own_home
-from recyclery.demo.processes import descendants, private_bytes
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.home import CannotCageError, find_own_home
+from recyclery.sandbox.processes import descendants, private_bytes
 
 
 class Meter(Protocol):

@@ -4,12 +4,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recyclery.demo.cage import Cage
 from recyclery.demo.meters import Meter
-from recyclery.demo.processes import descendants, is_browser
 from recyclery.demo.status import StatusPoll
 from recyclery.demo.storm import Storm
 from recyclery.demo.tally import percentile
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.processes import descendants, is_browser
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from recyclery.tune.measured import Measured
+from recyclery.tune.levels import Measured
 from recyclery.tune.memory import fits
 
 Binding = Literal["memory", "CPU", "elsewhere", "nothing"]

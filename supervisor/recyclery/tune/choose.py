@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from recyclery.common.statistics import NORMAL, deviation
-from recyclery.tune.estimates import SURE, Estimate
-from recyclery.tune.measured import Measured
+from recyclery.tune.levels import Measured
 from recyclery.tune.memory import highest_bytes
+from recyclery.tune.statistics import SURE, Estimate
 from recyclery.tune.wishes import Wishes
 
 # Less is no difference worth a place more.

@@ -20,15 +20,15 @@ from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery.tune.folder import own_folder
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
-from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
 from recyclery.tune.options import load_pool, read_request, read_wishes, resume_request
+from recyclery.tune.output import compare, show
 from recyclery.tune.progress import Progress
-from recyclery.tune.request import Request
 from recyclery.tune.run import Run
 from recyclery.tune.run_file import BadRunFile, Ended, Recorded, RunFile, mend, read_run_file
-from recyclery.tune.sending import CannotSend, Sending, calls_of
-from recyclery.tune.shown import compare, show
-from recyclery.tune.stage import StageFailed
+from recyclery.tune.runner import Bench, EveryTaskFailed, Voice
+from recyclery.tune.sender import CannotSend, Sending, calls_of
+from recyclery.tune.spec import Request
+from recyclery.tune.testbed import StageFailed
 from recyclery.tune.wishes import Wishes
 from recyclery_worker.tuned.space import SPACE, Space
 

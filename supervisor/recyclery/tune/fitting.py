@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from recyclery.tune.estimates import Estimate, quantile
 from recyclery.tune.least_squares import Design
+from recyclery.tune.statistics import Estimate, quantile
 from recyclery.tune.windows import Level
 
 # Fits to figures as they might as well have come out; the bounds are quantiles of these.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from recyclery.tune.answer import answer
 from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
-from recyclery.tune.measure import measure_open
 from recyclery.tune.open_loop import OpenWindow
 from recyclery.tune.plan import AROUND_SECONDS
+from recyclery.tune.recommendation import answer
 from recyclery.tune.run import Run
 from recyclery.tune.run_file import Opened
+from recyclery.tune.runner import measure_open
 from recyclery.tune.wishes import Wishes
 
 # So many tasks tell how long they wait; fewer, where that would take longer than the longest window.

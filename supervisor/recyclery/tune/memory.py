@@ -17,9 +17,9 @@ from statistics import fmean
 from recyclery.config.settings import Memory
 from recyclery.decide.max_tasks import choose_max_tasks
 from recyclery.decide.memory_model import PoolModel
-from recyclery.tune.estimates import Estimate
 from recyclery.tune.fitting import MOST_LEFT_OUT_ERROR, Fit, Point, Refused, Terms, fit_points
-from recyclery.tune.measured import MEMORY_RECYCLES, Measured, floor_spread, whole_windows
+from recyclery.tune.levels import MEMORY_RECYCLES, Measured, floor_spread, whole_windows
+from recyclery.tune.statistics import Estimate
 from recyclery.tune.windows import Level, Window
 
 LEVELS = Memory()

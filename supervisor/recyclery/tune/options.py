@@ -17,7 +17,7 @@ from recyclery.config.keys import BadConfiguration, checked
 from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
 from recyclery.tune.arrivals import read_load
-from recyclery.tune.request import Request
+from recyclery.tune.spec import Request
 from recyclery.tune.wishes import Wishes
 
 UNASKED = (1, 2, 4, 8, 16)

@@ -10,10 +10,10 @@ from statistics import fmean
 
 from recyclery.decide.budget import mib
 from recyclery.tune.choose import OF_MANY, SAME, doubt, near_best
-from recyclery.tune.judge import find_obstacle
-from recyclery.tune.measured import Measured, measure_levels, whole_windows
-from recyclery.tune.request import Request
+from recyclery.tune.evaluate import find_obstacle
+from recyclery.tune.levels import Measured, measure_levels, whole_windows
 from recyclery.tune.rounds import compare_rounds
+from recyclery.tune.spec import Request
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Wishes
 

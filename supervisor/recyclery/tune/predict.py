@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recyclery.tune.choose import SAME_SHARE
-from recyclery.tune.estimates import Estimate
 from recyclery.tune.fitting import Refused
-from recyclery.tune.measured import Measured
+from recyclery.tune.levels import Measured
 from recyclery.tune.memory import Peaks, fits
+from recyclery.tune.statistics import Estimate
 from recyclery.tune.throughput import Throughput
 from recyclery.tune.windows import Level
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 
-from recyclery.report.tune.progress import format_progress
+from recyclery.tune.progress_line import format_progress
 from recyclery.tune.windows import Level
 
 AGAIN_SECONDS = 0.5

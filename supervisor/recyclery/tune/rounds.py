@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from recyclery.tune.estimates import Spread
+from recyclery.tune.statistics import Spread
 from recyclery.tune.windows import Level, Window
 
 # With the same levels in each round the first sweep is exact; else each brings what is left down to a part.

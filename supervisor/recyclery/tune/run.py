@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.tune.course import Goal, describe_skipped
 from recyclery.tune.kept import learn_runs
-from recyclery.tune.measure import Bench, measure
 from recyclery.tune.plan import Step, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.progress import Progress
-from recyclery.tune.request import Request
 from recyclery.tune.run_file import Closed, RunFile
+from recyclery.tune.runner import Bench, measure
+from recyclery.tune.spec import Request
+from recyclery.tune.window import Goal, describe_skipped
 from recyclery.tune.windows import Window
 
 

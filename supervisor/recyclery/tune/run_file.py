@@ -12,7 +12,7 @@ import msgspec
 
 from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.open_loop import OpenWindow
-from recyclery.tune.request import Request
+from recyclery.tune.spec import Request
 from recyclery.tune.windows import Window
 
 VERSION = 1

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recyclery.tune.cpu_share import CpuShare, fit_away
-from recyclery.tune.estimates import Estimate
 from recyclery.tune.fitting import MOST_LEFT_OUT_ERROR, Fit, Point, Refused, Terms, fit_points
-from recyclery.tune.measured import speed_error, speed_spread, whole_windows
+from recyclery.tune.levels import speed_error, speed_spread, whole_windows
 from recyclery.tune.rounds import compare_rounds
+from recyclery.tune.statistics import Estimate
 from recyclery.tune.windows import Level, Window
 
 # Fewer levels fit nearly any law; without so many, nothing is said of coherence, which bends only far up.

@@ -5,7 +5,7 @@ import os
 import pytest
 import redis
 
-from recyclery.tune.sending import CannotSend, Sending
+from recyclery.tune.sender import CannotSend, Sending
 from support.supervised import SUPPORT
 from support.tuning import content_of
 

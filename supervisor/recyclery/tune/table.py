@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from recyclery.common.units import format_bytes
-from recyclery.report.tune.figures import seconds, short, with_interval
-from recyclery.report.tune.progress import format_level
-from recyclery.tune.answer import Answer
+from recyclery.decide.queueing import Fleet
+from recyclery.tune.evaluate import Judged
+from recyclery.tune.figures import seconds, short, with_interval
 from recyclery.tune.fitting import Refused
-from recyclery.tune.judge import Judged
 from recyclery.tune.predict import Prediction
-from recyclery.tune.queueing import Fleet
+from recyclery.tune.progress_line import format_level
+from recyclery.tune.recommendation import Answer
 from recyclery.tune.throughput import Throughput
 
 WIDTH = 80

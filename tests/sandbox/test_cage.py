@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.demo.cage import Cage, make_cage_cgroup
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.processes import descendants
+from recyclery.sandbox.cage import Cage, make_cage_cgroup
+from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.processes import descendants
 
 LIMIT_BYTES = 128 << 20
 LEAVES_ON_TERM = (
@@ -84,7 +84,7 @@ def test_the_death_of_the_demo_ends_what_it_started(tmp_path: Path) -> None:
     holder = f"""
 import os, time
 from pathlib import Path
-from recyclery.demo.cage import Cage
+from recyclery.sandbox.cage import Cage
 folder = Path({str(tmp_path)!r})
 cage = Cage(['sleep', '60'], environment=os.environ, folder=folder, log=folder / 'log')
 print(cage.pid, flush=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.report.tune.comparison import compare_runs, comparison_document, format_comparison
-from recyclery.report.tune.document import build_document
-from recyclery.report.tune.figures import seconds
-from recyclery.report.tune.page import write_page
-from recyclery.report.tune.table import format_answer
-from recyclery.tune.answer import answer
-from recyclery.tune.estimates import quantile
+from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
+from recyclery.tune.document import build_document
+from recyclery.tune.figures import seconds
 from recyclery.tune.open_loop import OpenWindow
+from recyclery.tune.page import write_page
+from recyclery.tune.recommendation import answer
 from recyclery.tune.run_file import Recorded, read_run_file
+from recyclery.tune.statistics import quantile
+from recyclery.tune.table import format_answer
 from recyclery.tune.wishes import Wishes
 
 

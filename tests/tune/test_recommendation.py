@@ -8,10 +8,10 @@ import pytest
 
 from recyclery.config.load import CommandLine, load
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
-from recyclery.tune.answer import Answer, answer
-from recyclery.tune.estimates import Estimate
 from recyclery.tune.plan import plan_next
 from recyclery.tune.predict import Prediction, find_next
+from recyclery.tune.recommendation import Answer, answer
+from recyclery.tune.statistics import Estimate
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Objective, Wishes
 from support.tune_windows import asked

@@ -12,9 +12,9 @@ from selectors import EVENT_READ, DefaultSelector
 from types import TracebackType
 from typing import Self
 
-from recyclery.demo.cgroups import MemoryCgroup, make_cgroup
-from recyclery.demo.home import CannotCageError
-from recyclery.demo.namespaces import refused_namespaces
+from recyclery.sandbox.cgroups import MemoryCgroup, make_cgroup
+from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.namespaces import refused_namespaces
 
 # Only against a guard that hangs; an emulated machine takes half of it.
 START_SECONDS = 60.0
@@ -41,7 +41,7 @@ class Cage:
         self.pid = 0
         self.status: int | None = None
         self._lines = b""
-        guard = [sys.executable, "-m", "recyclery.demo.guard"]
+        guard = [sys.executable, "-m", "recyclery.sandbox.guard"]
         if cgroup is not None:
             guard += ["--cgroup", str(cgroup.path), "--version", str(cgroup.version)]
         with log.open("ab") as output:

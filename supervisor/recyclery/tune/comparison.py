@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recyclery.report.tune.document import plain
-from recyclery.report.tune.figures import short
-from recyclery.tune.estimates import Estimate, Times
-from recyclery.tune.measured import measure_levels
+from recyclery.tune.document import plain
+from recyclery.tune.figures import short
+from recyclery.tune.levels import measure_levels
+from recyclery.tune.statistics import Estimate, Times
 from recyclery.tune.windows import Level, Window
 
 FIGURES = ("per_second", "p95_seconds", "peak_floor_bytes")

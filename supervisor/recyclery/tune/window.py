@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recyclery.tune.looks import Look, why_it_does_not_fit
 from recyclery.tune.marks import Marks, TaskRun
+from recyclery.tune.samples import Look, why_it_does_not_fit
 from recyclery.tune.windows import Level, Window
 
 WARM_UP_SECONDS = 2.0

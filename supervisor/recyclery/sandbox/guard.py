@@ -1,6 +1,6 @@
 """The small process between the demo and what it starts; it ends the command and all the command left.
 
-    python -m recyclery.demo.guard [--cgroup PATH --version N] -- COMMAND ARG...
+    python -m recyclery.sandbox.guard [--cgroup PATH --version N] -- COMMAND ARG...
 
 Standard input is a leash: when its other end closes, because the demo asked or because the demo was killed,
 everything started here is killed and the cgroup removed. Standard output carries two lines, `started PID` and
@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from recyclery.demo import namespaces
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.processes import descendants
+from recyclery.sandbox import namespaces
+from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.processes import descendants
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 TICK_SECONDS = 0.2

@@ -11,12 +11,12 @@ from typing import Self
 
 from recyclery.config import secrets
 from recyclery.config.paths import history_file
-from recyclery.demo.cage import Cage
-from recyclery.demo.home import CannotCageError
 from recyclery.demo.services import last_lines
 from recyclery.history.reader import NoHistory, Run, open_history
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.home import CannotCageError
 from recyclery.serve.client import Declined, NoSupervisor
-from recyclery.tune.looks import Look, look
+from recyclery.tune.samples import Look, look
 from recyclery.tune.windows import Level
 from recyclery_worker.tuned.space import MARKS, SPACE, Space
 

@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from recyclery.decide.queueing import MOST_BUSY, Fleet
 from recyclery.tune.choose import near_best
+from recyclery.tune.evaluate import Judged
 from recyclery.tune.fitting import Refused
-from recyclery.tune.judge import Judged
-from recyclery.tune.measured import Measured
-from recyclery.tune.queueing import MOST_BUSY, Fleet
+from recyclery.tune.levels import Measured
 from recyclery.tune.wishes import Wishes
 
 # Noise beyond this hides differences that matter.

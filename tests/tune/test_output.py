@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from recyclery.leaks.page import NoPlotly
-from recyclery.report.tune.comparison import compare_runs, comparison_document, format_comparison
-from recyclery.report.tune.document import encode_document
-from recyclery.report.tune.page import build_page, write_page
-from recyclery.report.tune.progress import format_progress
-from recyclery.report.tune.table import format_answer
-from recyclery.tune.answer import Answer, answer
-from recyclery.tune.course import Goal, describe_skipped
+from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
+from recyclery.tune.document import encode_document
+from recyclery.tune.page import build_page, write_page
+from recyclery.tune.progress_line import format_progress
+from recyclery.tune.recommendation import Answer, answer
+from recyclery.tune.table import format_answer
+from recyclery.tune.window import Goal, describe_skipped
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Wishes
 from recyclery_worker.browser import browser

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.demo.home import CannotCageError, MemoryHome, find_own_home
+from recyclery.sandbox.home import CannotCageError, MemoryHome, find_own_home
 
 # Where cgroup v2 wants a cgroup's own processes out of the way before its children may have limits.
 HOST_LEAF = "recyclery-demo-host"

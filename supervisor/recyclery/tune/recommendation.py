@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recyclery.decide.memory_model import PoolModel
+from recyclery.decide.queueing import Container, Fleet, plan_fleet
 from recyclery.tune.choose import choose_level
+from recyclery.tune.evaluate import Judged, judge_levels
+from recyclery.tune.explanation import give_reason, list_doubts
 from recyclery.tune.fitting import Refused
-from recyclery.tune.judge import Judged, judge_levels
-from recyclery.tune.measured import Measured, measure_levels, whole_windows
+from recyclery.tune.levels import Measured, measure_levels, whole_windows
 from recyclery.tune.memory import Peaks, choose_limit, choose_tasks, fit_peaks
 from recyclery.tune.predict import Prediction, find_next, predict_levels
-from recyclery.tune.queueing import Container, Fleet, plan_fleet
-from recyclery.tune.reason import give_reason, list_doubts
 from recyclery.tune.snippets import write_conf, write_environment
 from recyclery.tune.throughput import Throughput, fit_throughput
 from recyclery.tune.windows import Level, Window

@@ -13,12 +13,12 @@ from typing import Any
 
 from recyclery.common.units import format_bytes
 from recyclery.leaks.page import NoPlotly
-from recyclery.report.tune.figures import seconds, with_interval
-from recyclery.report.tune.table import LEGEND, tell_fleet, tell_law, tell_next, worth_showing
-from recyclery.tune.answer import Answer
-from recyclery.tune.estimates import Estimate
-from recyclery.tune.judge import Judged
+from recyclery.tune.evaluate import Judged
+from recyclery.tune.figures import seconds, with_interval
 from recyclery.tune.predict import Prediction
+from recyclery.tune.recommendation import Answer
+from recyclery.tune.statistics import Estimate
+from recyclery.tune.table import LEGEND, tell_fleet, tell_law, tell_next, worth_showing
 
 MIB = 1 << 20
 NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
@@ -36,7 +36,7 @@ def write_page(path: Path, answer: Answer) -> None:
 
 def build_page(answer: Answer, script: str) -> str:
     """Return the page's HTML."""
-    template = resources.files("recyclery.report.tune").joinpath("page.html").read_text(encoding="utf-8")
+    template = resources.files("recyclery.tune").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(draw(answer), separators=(",", ":"))
     values = {
         "title": f"Concurrency for the pool {html.escape(answer.wishes.pool)}",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recyclery.tune.queueing import (
+from recyclery.decide.queueing import (
     MOST_BUSY,
     Container,
     erlang_c,

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from recyclery.tune.answer import Answer, Recommended
+from recyclery.tune.evaluate import Judged
 from recyclery.tune.fitting import Refused
-from recyclery.tune.judge import Judged
 from recyclery.tune.memory import Peaks
 from recyclery.tune.predict import Prediction
+from recyclery.tune.recommendation import Answer, Recommended
 from recyclery.tune.throughput import Throughput
 
 VERSION = 1

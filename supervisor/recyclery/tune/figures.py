@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from recyclery.tune.estimates import Estimate
+from recyclery.tune.statistics import Estimate
 
 
 def short(value: float) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from recyclery.history.reader import Run
 from recyclery.observe.cgroup import allowed_cores
-from recyclery.tune.course import FEWEST_TASKS, Enough, Goal, Going, Span, Stopped, describe_window, judge
 from recyclery.tune.kept import child_peaks
-from recyclery.tune.looks import Look, tree_cpu_seconds
 from recyclery.tune.marks import Marks, MarksFile
 from recyclery.tune.open_loop import OpenWindow, count_backlog
-from recyclery.tune.sending import Sending
-from recyclery.tune.stage import Stage, marks_file, supervisor_environment
+from recyclery.tune.samples import Look, tree_cpu_seconds
+from recyclery.tune.sender import Sending
+from recyclery.tune.testbed import Stage, marks_file, supervisor_environment
+from recyclery.tune.window import FEWEST_TASKS, Enough, Goal, Going, Span, Stopped, describe_window, judge
 from recyclery.tune.windows import Level, Window
 from recyclery_worker.link import now
 from recyclery_worker.tuned.orders import Arrive, Fill, Rest, Sweep

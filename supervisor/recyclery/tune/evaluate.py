@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from recyclery.common.units import format_bytes
 from recyclery.config.settings import Alerts
 from recyclery.tune.binding import Binding, find_binding
-from recyclery.tune.measured import Measured
+from recyclery.tune.levels import Measured
 from recyclery.tune.memory import LEVELS, fits, highest_bytes
 from recyclery.tune.wishes import Wishes
 

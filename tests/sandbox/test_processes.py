@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from recyclery.demo.processes import Process, descendants, parse_stat, private_bytes
+from recyclery.sandbox.processes import Process, descendants, parse_stat, private_bytes
 
 
 def test_a_name_may_hold_brackets_and_spaces() -> None:
