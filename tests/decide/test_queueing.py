@@ -14,7 +14,6 @@ from recyclery.decide.queueing import (
     plan_fleet,
     response_quantile,
 )
-from recyclery.tune.wishes import Wishes
 
 SECOND = Container(places=4, per_second=4.0, ran_seconds=(1.0,) * 50, ran_variation=0.0)
 
@@ -47,7 +46,7 @@ def test_the_time_to_the_end_has_both_wait_and_run_in_it() -> None:
 
 @given(st.floats(min_value=0.01, max_value=500))
 def test_no_fleet_is_busier_than_planned_and_none_has_a_container_too_many(arrivals: float) -> None:
-    fleet = plan_fleet(arrivals, SECOND, Wishes())
+    fleet = plan_fleet(arrivals, SECOND)
     assert fleet is not None
     assert fleet.busy_share <= MOST_BUSY + 1e-9
     fewer = fleet.containers - 1
@@ -55,7 +54,7 @@ def test_no_fleet_is_busier_than_planned_and_none_has_a_container_too_many(arriv
 
 
 def test_a_sharper_objective_takes_more_containers() -> None:
-    loose, sharp = (plan_fleet(3.1, SECOND, Wishes(slo_seconds=slo)) for slo in (10.0, 1.05))
+    loose, sharp = (plan_fleet(3.1, SECOND, slo_seconds=slo) for slo in (10.0, 1.05))
     assert loose is not None
     assert sharp is not None
     assert (loose.containers, sharp.containers) == (1, 2)
@@ -63,11 +62,11 @@ def test_a_sharper_objective_takes_more_containers() -> None:
 
 
 def test_an_objective_shorter_than_the_tasks_is_met_by_no_number() -> None:
-    assert plan_fleet(1.0, SECOND, Wishes(slo_seconds=0.5)) is None
+    assert plan_fleet(1.0, SECOND, slo_seconds=0.5) is None
 
 
 def test_arrivals_in_bursts_wait_longer() -> None:
-    random, bursts = (plan_fleet(3.0, SECOND, Wishes(arrivals_variation=variation)) for variation in (1.0, 3.0))
+    random, bursts = (plan_fleet(3.0, SECOND, arrivals_variation=variation) for variation in (1.0, 3.0))
     assert random is not None
     assert bursts is not None
     assert bursts.wait_seconds == pytest.approx(9 * random.wait_seconds)

@@ -9,9 +9,7 @@ import pytest
 from recyclery.config.load import CommandLine, load
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.plan import plan_next
-from recyclery.tune.predict import Prediction, find_next
 from recyclery.tune.recommendation import Answer, answer
-from recyclery.tune.statistics import Estimate
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Objective, Wishes
 from support.tune_windows import asked
@@ -214,34 +212,9 @@ def test_a_number_of_tasks_that_children_have_no_room_for_is_lowered_by_what_was
     assert 5 <= held.max_tasks_per_child <= 9
 
 
-def test_a_level_not_run_that_promises_more_is_said_to_be_worth_a_run() -> None:
-    found = answer(run(replace(SLEEP, noise=0.03), concurrencies=(1, 2, 4, 8)), Wishes())
-    assert found.next_level is not None
-    assert not found.next_level.was_run
-    assert found.next_level.level.concurrency > 8
-
-
-def test_no_level_is_worth_a_run_for_which_there_is_no_memory() -> None:
-    world = replace(SLEEP, noise=0.03, limit_mib=SLEEP.height_mib(8, 1) / 0.85)
-    assert answer(run(world, concurrencies=(1, 2, 4, 8)), Wishes()).next_level is None
-
-
-def test_a_level_that_was_run_is_never_said_to_be_worth_a_run() -> None:
-    more = Estimate(9, 8, 10)
-    run_before, other = (Prediction(Level(places, 20), places == 6, more, None, True) for places in (6, 7))
-    assert find_next([run_before, other], Estimate(5, 4, 6)) == other
-
-
-def test_levels_that_were_run_and_others_are_told_apart_among_the_predictions() -> None:
-    predictions = answer(run(CPU), Wishes()).predictions
-    assert [one.level.concurrency for one in predictions if one.was_run] == list(CONCURRENCIES)
-    assert {5, 7, 9} <= {one.level.concurrency for one in predictions if not one.was_run}
-
-
-def test_three_levels_give_an_answer_and_no_law_of_throughput() -> None:
+def test_three_levels_give_an_answer() -> None:
     found = answer(run(CPU, concurrencies=(1, 2, 4)), Wishes())
     assert recommended(found) == Level(2, 20)
-    assert any(doubt.startswith("No throughput is predicted: 3 levels") for doubt in found.doubts)
 
 
 def test_levels_run_once_are_said_to_be_unsure() -> None:

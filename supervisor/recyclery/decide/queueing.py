@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recyclery.tune.wishes import Wishes
-
 # No more of what a fleet can do is planned with: what comes in bursts would wait for long.
 MOST_BUSY = 0.8
 MOST_CONTAINERS = 1000
@@ -66,13 +64,20 @@ class Fleet:
     """From a task's arrival to its end."""
 
 
-def plan_fleet(arrivals_per_second: float, container: Container, wishes: Wishes) -> Fleet | None:
-    """Return the fewest containers that keep waits short, and the p95 within the objective if there is one.
+def plan_fleet(
+    arrivals_per_second: float,
+    container: Container,
+    *,
+    slo_seconds: float | None = None,
+    arrivals_variation: float = 1.0,
+) -> Fleet | None:
+    """Return the fewest containers that keep waits short, and the p95 within `slo_seconds` if it is given.
 
-    None where no number of them would do.
+    `arrivals_variation` is the coefficient of variation of the time between arrivals, 1 where they come at
+    random. None where no number of containers would do.
     """
     least = max(1, math.ceil(arrivals_per_second / (MOST_BUSY * container.per_second)))
-    variation = (wishes.arrivals_variation**2 + container.ran_variation**2) / 2
+    variation = (arrivals_variation**2 + container.ran_variation**2) / 2
     each_per_second = container.per_second / container.places
     ordered = sorted(container.ran_seconds)
     ordered = ordered[:: math.ceil(len(ordered) / MOST_TIMES)]
@@ -80,7 +85,7 @@ def plan_fleet(arrivals_per_second: float, container: Container, wishes: Wishes)
         busy = arrivals_per_second / (count * container.per_second)
         queue = join_queue(count * container.places, busy, each_per_second, variation)
         p95 = response_quantile(queue, ordered, 0.95)
-        if wishes.slo_seconds is None or p95 <= wishes.slo_seconds:
+        if slo_seconds is None or p95 <= slo_seconds:
             return Fleet(count, arrivals_per_second, queue.busy_share, queue.wait_seconds, p95)
         if queue.waiting_share < NOBODY:
             return None

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from recyclery.decide.queueing import MOST_BUSY, Fleet
 from recyclery.tune.choose import near_best
 from recyclery.tune.evaluate import Judged
-from recyclery.tune.fitting import Refused
 from recyclery.tune.levels import Measured
 from recyclery.tune.wishes import Wishes
 
@@ -100,13 +99,9 @@ def list_doubts(
     levels: Sequence[Judged],
     chosen: Measured | None,
     wishes: Wishes,
-    laws: tuple[object, object],
     fleet: Fleet | None,
 ) -> Iterator[str]:
     """Say what the run cannot tell, and what the answer takes for granted."""
-    for law, of in zip(laws, ("throughput", "memory"), strict=True):
-        if isinstance(law, Refused) and levels:
-            yield f"No {of} is predicted: {law.why}."
     if chosen is None or chosen.per_second is None or chosen.ran is None:
         return
     if chosen.repeats == 1:
@@ -155,11 +150,8 @@ def doubt_fleet(wishes: Wishes, fleet: Fleet | None) -> Iterator[str]:
             "tasks take longer than that when they need not wait."
         )
         return
-    random = (
-        "at random" if wishes.arrivals_variation == 1 else f"with a variation of {wishes.arrivals_variation:g}"
-    )
     yield (
-        f"The containers are reckoned for arrivals {random} into one queue that all of them take from, "
+        "The containers are reckoned for arrivals at random into one queue that all of them take from, "
         f"tasks independent of each other, and at most {MOST_BUSY:.0%} of their places busy."
     )
 

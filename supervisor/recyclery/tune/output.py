@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,11 +30,16 @@ def show(recorded: Recorded, wishes: Wishes, *, as_json: bool, page: Path | None
             "request": msgspec.to_builtins(recorded.request),
             "loads": [msgspec.to_builtins(window) for window in recorded.opened],
         }
-        print(json.dumps(document))
+        print_json(document)
         return
     print(format_answer(found))
     for line in describe_loads(recorded.opened):
         print(line)
+
+
+def print_json(document: object) -> None:
+    """Print a document in one line; a bound that is not known is null."""
+    print(msgspec.json.encode(document).decode())
 
 
 def describe_loads(opened: Iterable[OpenWindow]) -> list[str]:
@@ -76,6 +80,6 @@ def compare(before: Path, after: Path, *, as_json: bool) -> None:
         print(f"recyclery: they ran different tasks: {asked[0]} and {asked[1]}", file=sys.stderr)
     pairs = compare_runs(runs[0].windows, runs[1].windows)
     if as_json:
-        print(json.dumps(comparison_document(pairs)))
+        print_json(comparison_document(pairs))
     else:
         print(format_comparison(pairs, (str(before), str(after))))

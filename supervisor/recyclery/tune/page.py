@@ -15,10 +15,9 @@ from recyclery.common.units import format_bytes
 from recyclery.leaks.page import NoPlotly
 from recyclery.tune.evaluate import Judged
 from recyclery.tune.figures import seconds, with_interval
-from recyclery.tune.predict import Prediction
 from recyclery.tune.recommendation import Answer
 from recyclery.tune.statistics import Estimate
-from recyclery.tune.table import LEGEND, tell_fleet, tell_law, tell_next, worth_showing
+from recyclery.tune.table import LEGEND, tell_fleet
 
 MIB = 1 << 20
 NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
@@ -68,17 +67,16 @@ def settings_of(answer: Answer) -> str:
 
 def sentences_of(answer: Answer) -> Iterator[str]:
     """Yield what is said below the table."""
-    told = (tell_next(answer.next_level), tell_fleet(answer.fleet), tell_law(answer.throughput))
-    yield from (sentence for sentence in (*told, *answer.doubts) if sentence)
+    if answer.fleet is not None:
+        yield tell_fleet(answer.fleet)
+    yield from answer.doubts
 
 
 def table_of(answer: Answer) -> Iterable[str]:
     """Yield the levels' table."""
     numbers = "".join(f"<th class=number>{name}" for name in NUMBERS)
-    rows = {judged.measured.level: measured_row(judged, answer) for judged in answer.levels}
-    rows |= {one.level: predicted_row(one) for one in worth_showing(answer)}
     yield f"<div class=wide><table><thead><tr>{numbers}<th>binds<th></thead><tbody>"
-    yield from (rows[level] for level in sorted(rows))
+    yield from (measured_row(judged, answer) for judged in answer.levels)
     yield "</tbody></table></div>"
 
 
@@ -103,14 +101,6 @@ def measured_row(judged: Judged, answer: Answer) -> str:
     note = "recommended" if chosen else html.escape(judged.obstacle)
     kind = "chosen" if chosen else "refused" if judged.obstacle else "measured"
     return row(kind, (*level, *figures), judged.binds, note)
-
-
-def predicted_row(one: Prediction) -> str:
-    """Return a predicted level's row."""
-    speed = with_interval(one.per_second) if one.per_second else "–"
-    peak = format_bytes(round(one.peak_floor_bytes.value)) if one.peak_floor_bytes else "–"
-    level = (str(one.level.concurrency), str(one.level.max_tasks_per_child))
-    return row("predicted", (*level, speed, "–", "–", "–", peak, *("–",) * 4), "", "predicted, not run")
 
 
 def row(kind: str, figures: Iterable[str], binds: str, note: str) -> str:
@@ -138,21 +128,12 @@ def draw(answer: Answer) -> dict[str, Any]:
             for judged in answer.levels
             if judged.measured.was_tried
         ],
-        "curve": [
-            {
-                "k": one.level.concurrency,
-                "run": one.was_run,
-                "speed": bounds(one.per_second),
-                "peak": bounds(one.peak_floor_bytes, MIB),
-            }
-            for one in answer.predictions
-        ],
     }
 
 
-def bounds(estimate: Estimate | None, unit: float = 1.0) -> list[float | None] | None:
+def bounds(estimate: Estimate | None) -> list[float | None] | None:
     """Return a figure, its low and its high bound; null for one that is boundless."""
     if estimate is None:
         return None
     figures = (estimate.value, estimate.low, estimate.high)
-    return [round(figure / unit, 4) if math.isfinite(figure) else None for figure in figures]
+    return [round(figure, 4) if math.isfinite(figure) else None for figure in figures]

@@ -10,12 +10,9 @@ from recyclery.decide.queueing import Container, Fleet, plan_fleet
 from recyclery.tune.choose import choose_level
 from recyclery.tune.evaluate import Judged, judge_levels
 from recyclery.tune.explanation import give_reason, list_doubts
-from recyclery.tune.fitting import Refused
 from recyclery.tune.levels import Measured, measure_levels, whole_windows
-from recyclery.tune.memory import Peaks, choose_limit, choose_tasks, fit_peaks
-from recyclery.tune.predict import Prediction, find_next, predict_levels
+from recyclery.tune.memory import choose_limit, choose_tasks
 from recyclery.tune.snippets import write_conf, write_environment
-from recyclery.tune.throughput import Throughput, fit_throughput
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Wishes
 
@@ -43,12 +40,7 @@ class Answer:
     levels: tuple[Judged, ...]
     recommended: Recommended | None
     reason: str
-    next_level: Prediction | None
-    """One that was not run, and promises more than all that were."""
     fleet: Fleet | None
-    throughput: Throughput | Refused
-    peaks: Peaks | Refused
-    predictions: tuple[Prediction, ...]
     doubts: tuple[str, ...]
     """What the run cannot say, each in a sentence."""
 
@@ -59,24 +51,15 @@ def answer(windows: Sequence[Window], wishes: Wishes, learned: PoolModel | None 
     levels = judge_levels(measure_levels(windows), wishes, limit)
     chosen = choose_level([judged.measured for judged in levels if not judged.obstacle], wishes)
     recommended = recommend(chosen, windows, wishes, limit, learned) if chosen else None
-    throughput, peaks = fit_throughput(windows), fit_peaks(windows)
-    predictions = predict_levels(
-        [judged.measured for judged in levels], chosen.level if chosen else None, throughput, peaks, limit
-    )
     fleet = arrange(chosen, windows, wishes) if chosen else None
-    following = find_next(predictions, chosen.per_second) if chosen and chosen.per_second else None
     return Answer(
         wishes=wishes,
         limit_bytes=limit,
         levels=levels,
         recommended=recommended,
         reason=give_reason(levels, chosen, wishes),
-        next_level=following,
         fleet=fleet,
-        throughput=throughput,
-        peaks=peaks,
-        predictions=predictions,
-        doubts=tuple(list_doubts(levels, chosen, wishes, (throughput, peaks), fleet)),
+        doubts=tuple(list_doubts(levels, chosen, wishes, fleet)),
     )
 
 
@@ -105,4 +88,4 @@ def arrange(chosen: Measured, windows: Sequence[Window], wishes: Wishes) -> Flee
     at_level = [window for window in whole_windows(windows) if window.level == chosen.level]
     ran = [seconds for window in at_level for seconds in window.ran_seconds]
     container = Container(chosen.level.concurrency, chosen.per_second.low, ran, chosen.variation)
-    return plan_fleet(wishes.arrivals_per_second, container, wishes)
+    return plan_fleet(wishes.arrivals_per_second, container, slo_seconds=wishes.slo_seconds)

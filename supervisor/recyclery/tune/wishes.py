@@ -19,5 +19,3 @@ class Wishes:
     memory_bytes: int | None = None
     """The container's limit, where it is to be another than that of the run."""
     arrivals_per_second: float | None = None
-    arrivals_variation: float = 1.0
-    """Coefficient of variation of the time between arrivals; 1 where they come at random."""
