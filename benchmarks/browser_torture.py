@@ -23,8 +23,7 @@ from benchmarks.contract import Bound, close
 from benchmarks.workers import make_client
 from recyclery.common.units import format_bytes, parse_size
 from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.cgroups import MemoryCgroup
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
 
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10

@@ -20,7 +20,7 @@ from benchmarks.tune_storm import StormRun, tune_storm
 from benchmarks.workers import clean_environment, running_redis
 from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.run_file import read_run_file
-from recyclery.tune.windows import Window
+from recyclery.tune.window import Window
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (1, 2, 3, 4, 6, 8)

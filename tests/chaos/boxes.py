@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import MemoryCgroup
-from recyclery.sandbox.home import find_own_home
+from recyclery.sandbox.cgroups import MemoryCgroup, find_own_home
 
 LIMIT_BYTES = 1 << 30
 GRACE_SECONDS = 10

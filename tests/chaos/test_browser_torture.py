@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError
 
 SESSIONS = int(os.environ.get("RECYCLERY_TORTURE_SESSIONS", "60"))
 

@@ -16,7 +16,7 @@ from chaos.auditor import audit, find_failed
 from chaos.faults import WEIGHTS, plan_faults
 from chaos.player import Player, say
 from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError
 
 SECONDS = float(os.environ.get("RECYCLERY_CHAOS_SECONDS", "120"))
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError
 
 
 @pytest.mark.browser

@@ -17,7 +17,7 @@ import pytest
 from celery import Celery
 
 from recyclery.sandbox.cage import Cage, make_cage_cgroup
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError
 from recyclery.serve.client import ask_governor
 from support.supervised import SUPPORT
 from support.waiting import wait_for

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from recyclery.tune.spec import Request
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.spec import Level, Request
+from recyclery.tune.window import Window
 
 MIB = 1 << 20
 

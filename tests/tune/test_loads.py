@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from recyclery.tune.open_loop import OpenWindow
 from recyclery.tune.output import describe_loads
+from recyclery.tune.window import OpenWindow
 from support.tune_windows import window
 
 KEPT_UP = OpenWindow(

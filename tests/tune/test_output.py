@@ -11,14 +11,13 @@ import pytest
 
 from recyclery.leaks.page import NoPlotly
 from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
-from recyclery.tune.document import build_document
+from recyclery.tune.output import build_document
 from recyclery.tune.page import build_page, write_page
-from recyclery.tune.progress_line import format_progress
+from recyclery.tune.progress import format_progress
 from recyclery.tune.recommendation import Answer, answer
+from recyclery.tune.spec import Level, Wishes
 from recyclery.tune.table import format_answer
-from recyclery.tune.window import Goal, describe_skipped
-from recyclery.tune.windows import Level, Window
-from recyclery.tune.wishes import Wishes
+from recyclery.tune.window import Goal, Window, describe_skipped
 from recyclery_worker.browser import browser
 from tune.worlds import World, measure
 

@@ -8,12 +8,10 @@ from itertools import groupby, pairwise
 import pytest
 
 from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
-from recyclery.tune.marks import TaskRun
-from recyclery.tune.open_loop import count_backlog
 from recyclery.tune.plan import Step, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
-from recyclery.tune.spec import Request
-from recyclery.tune.window import Goal, describe_skipped
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.samples import TaskTimes
+from recyclery.tune.spec import Level, Request
+from recyclery.tune.window import Goal, Window, count_backlog, describe_skipped
 from support.tune_windows import asked, window
 
 # Tasks that end in a window.
@@ -171,5 +169,5 @@ def test_a_trace_keeps_its_pattern_at_another_rate() -> None:
 
 
 def test_the_backlog_is_what_came_and_is_not_done() -> None:
-    tasks = [TaskRun(1.0, 1.0, 2.0), TaskRun(2.0, 3.0, 9.0), TaskRun(3.0), TaskRun(8.0)]
+    tasks = [TaskTimes(1.0, 1.0, 2.0), TaskTimes(2.0, 3.0, 9.0), TaskTimes(3.0), TaskTimes(8.0)]
     assert count_backlog(tasks, 5.0) == 2

@@ -10,8 +10,8 @@ from recyclery.config.load import CommandLine, load
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.plan import plan_next
 from recyclery.tune.recommendation import Answer, answer
-from recyclery.tune.windows import Level, Window
-from recyclery.tune.wishes import Objective, Wishes
+from recyclery.tune.spec import Level, Objective, Wishes
+from recyclery.tune.window import Window
 from support.tune_windows import asked
 from tune.worlds import MIB, World, measure
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from recyclery.tune.rounds import compare_rounds
-from recyclery.tune.windows import Level
+from recyclery.tune.spec import Level
+from recyclery.tune.statistics import compare_rounds
 from support.tune_windows import window
 
 

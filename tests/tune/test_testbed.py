@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from recyclery.tune.folder import YOUNG_SECONDS, own_folder, remove_dead
+from recyclery.tune.testbed import YOUNG_SECONDS, own_folder, remove_dead
 
 OPEN = """
 import sys, time
 from pathlib import Path
-from recyclery.tune.folder import own_folder
+from recyclery.tune.testbed import own_folder
 with own_folder(Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     time.sleep(600)

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from recyclery.tune.marks import Marks
-from recyclery.tune.samples import Look, why_it_does_not_fit
+from recyclery.tune.samples import Look, Marks, why_it_does_not_fit
+from recyclery.tune.spec import Level
 from recyclery.tune.window import Enough, Goal, Going, Span, Stopped, describe_window, judge, warm_end
-from recyclery.tune.windows import Level
 
 GIB = 1 << 30
 LOOK = Look(

@@ -8,7 +8,8 @@ import random
 from collections import deque
 from dataclasses import dataclass
 
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.spec import Level
+from recyclery.tune.window import Window
 
 MIB = 1 << 20
 

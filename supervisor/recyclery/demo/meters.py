@@ -4,8 +4,7 @@ import contextlib
 from typing import Protocol
 
 from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import MemoryCgroup
-from recyclery.sandbox.home import CannotCageError, find_own_home
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup, find_own_home
 from recyclery.sandbox.processes import descendants, private_bytes
 
 

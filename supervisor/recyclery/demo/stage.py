@@ -18,8 +18,7 @@ from recyclery.demo.services import last_lines, running_redis, running_site
 from recyclery.demo.status import StatusPoll
 from recyclery.demo.storm import Storm
 from recyclery.sandbox.cage import Cage, make_cage_cgroup
-from recyclery.sandbox.cgroups import MemoryCgroup
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
 
 READY_SECONDS = 90.0
 

@@ -12,9 +12,8 @@ from selectors import EVENT_READ, DefaultSelector
 from types import TracebackType
 from typing import Self
 
-from recyclery.sandbox.cgroups import MemoryCgroup, make_cgroup
-from recyclery.sandbox.home import CannotCageError
-from recyclery.sandbox.namespaces import refused_namespaces
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup, make_cgroup
+from recyclery.sandbox.guard import refused_namespaces
 
 # Only against a guard that hangs; an emulated machine takes half of it.
 START_SECONDS = 60.0

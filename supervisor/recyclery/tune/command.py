@@ -18,18 +18,14 @@ from recyclery.config.settings import Settings
 from recyclery.leaks.page import NoPlotly
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
-from recyclery.tune.folder import own_folder
-from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.options import load_pool, read_request, read_wishes, resume_request
 from recyclery.tune.output import compare, show
 from recyclery.tune.progress import Progress
-from recyclery.tune.run import Run
 from recyclery.tune.run_file import BadRunFile, Ended, Recorded, RunFile, mend, read_run_file
-from recyclery.tune.runner import Bench, EveryTaskFailed, Voice
+from recyclery.tune.runner import BadTrace, Bench, EveryTaskFailed, Tuning, Voice, measure_loads, read_trace
 from recyclery.tune.sender import CannotSend, Sending, calls_of
-from recyclery.tune.spec import Request
-from recyclery.tune.testbed import StageFailed
-from recyclery.tune.wishes import Wishes
+from recyclery.tune.spec import Request, Wishes
+from recyclery.tune.testbed import StageFailed, own_folder
 from recyclery_worker.tuned.space import SPACE, Space
 
 FAILED = 1
@@ -146,7 +142,7 @@ def ending_in_order(progress: Progress, file: RunFile) -> Iterator[None]:
 
 
 @contextmanager
-def set_up(request: Request, settings: Settings, file: RunFile, progress: Progress) -> Iterator[Run]:
+def set_up(request: Request, settings: Settings, file: RunFile, progress: Progress) -> Iterator[Tuning]:
     """Make all that every level is measured with, yield a run, and leave nothing of it."""
     space = Space(secrets.token_hex(6))
     environment = {**os.environ, SPACE: space.name}
@@ -168,7 +164,7 @@ def set_up(request: Request, settings: Settings, file: RunFile, progress: Progre
                 most_seconds=request.most_seconds,
                 voice=Voice(progress.go_on, progress.note),
             )
-            yield Run(request, bench, file, progress)
+            yield Tuning(request, bench, file, progress)
 
 
 def run_options(request: Request) -> tuple[str, ...]:

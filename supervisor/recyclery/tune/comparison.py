@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recyclery.tune.document import plain
-from recyclery.tune.figures import short
+import msgspec
+
 from recyclery.tune.levels import measure_levels
+from recyclery.tune.spec import Level
 from recyclery.tune.statistics import Estimate, Times
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.table import short
+from recyclery.tune.window import Window
 
 FIGURES = ("per_second", "p95_seconds", "peak_floor_bytes")
 HEAD = f"{'K':>3} {'N':>4} {'throughput':>24} {'p95':>24} {'peak memory':>21}"
@@ -106,9 +108,9 @@ def comparison_document(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Return the pairs as `--json` prints them."""
     return [
         {
-            **plain(pair.level),
+            **msgspec.to_builtins(pair.level),
             **{
-                name: {**plain(ratio), "is_noise": ratio.is_noise} if ratio else None
+                name: {**msgspec.to_builtins(ratio), "is_noise": ratio.is_noise} if ratio else None
                 for name in FIGURES
                 for ratio in [getattr(pair, name)]
             },

@@ -8,9 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from recyclery.tune.rounds import Paces, compare_rounds
-from recyclery.tune.statistics import Estimate, Spread, Times, about, measure_times, pool_spread, variation
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.spec import Level
+from recyclery.tune.statistics import (
+    Estimate,
+    Paces,
+    Spread,
+    Times,
+    about,
+    compare_rounds,
+    measure_times,
+    pool_spread,
+    variation,
+)
+from recyclery.tune.window import Window
 
 # Fewer tasks, or fewer to each place, say little of a level: it is shown, not chosen.
 LEAST_TASKS = 10

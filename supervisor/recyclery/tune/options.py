@@ -17,8 +17,7 @@ from recyclery.config.keys import BadConfiguration, checked
 from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
 from recyclery.tune.arrivals import read_load
-from recyclery.tune.spec import Request
-from recyclery.tune.wishes import Wishes
+from recyclery.tune.spec import Request, Wishes
 
 UNASKED = (1, 2, 4, 8, 16)
 UNASKED_REPEATS, MOST_REPEATS = 3, 10

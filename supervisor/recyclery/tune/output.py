@@ -1,23 +1,61 @@
-"""A run, or two of them, on standard output."""
+"""A run, or two of them, on standard output: a table or JSON."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
-from recyclery.tune.document import build_document
-from recyclery.tune.figures import seconds
-from recyclery.tune.open_loop import OpenWindow
+from recyclery.tune.evaluate import Judged
 from recyclery.tune.page import write_page
-from recyclery.tune.recommendation import answer
+from recyclery.tune.recommendation import Answer, Recommended, answer
 from recyclery.tune.run_file import Recorded, read_run_file
+from recyclery.tune.spec import Wishes
 from recyclery.tune.statistics import quantile
-from recyclery.tune.table import format_answer
-from recyclery.tune.wishes import Wishes
+from recyclery.tune.table import format_answer, seconds
+from recyclery.tune.window import OpenWindow
+
+VERSION = 1
+
+
+def build_document(answer: Answer) -> dict[str, Any]:
+    """Return the document."""
+    return {
+        "version": VERSION,
+        "wishes": plain(answer.wishes),
+        "limit_bytes": answer.limit_bytes,
+        "levels": [level_document(judged) for judged in answer.levels],
+        "recommended": recommended_document(answer.recommended) if answer.recommended else None,
+        "reason": answer.reason,
+        "fleet": plain(answer.fleet),
+        "doubts": list(answer.doubts),
+    }
+
+
+def level_document(judged: Judged) -> dict[str, Any]:
+    """Return a level: what was measured, what binds, and why it cannot be chosen."""
+    measured = plain(judged.measured)
+    binds = judged.binds if judged.measured.was_tried else None
+    return {**measured.pop("level"), **measured, "binds": binds, "obstacle": judged.obstacle or None}
+
+
+def recommended_document(recommended: Recommended) -> dict[str, Any]:
+    """Return what to set."""
+    return {
+        **plain(recommended.level),
+        "memory_limit_bytes": recommended.memory_limit_bytes,
+        "conf": recommended.conf,
+        "environment": recommended.environment,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a value's fields by name."""
+    return msgspec.to_builtins(value)
 
 
 def show(recorded: Recorded, wishes: Wishes, *, as_json: bool, page: Path | None) -> None:

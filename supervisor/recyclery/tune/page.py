@@ -14,10 +14,9 @@ from typing import Any
 from recyclery.common.units import format_bytes
 from recyclery.leaks.page import NoPlotly
 from recyclery.tune.evaluate import Judged
-from recyclery.tune.figures import seconds, with_interval
 from recyclery.tune.recommendation import Answer
 from recyclery.tune.statistics import Estimate
-from recyclery.tune.table import LEGEND, tell_fleet
+from recyclery.tune.table import LEGEND, seconds, tell_fleet, with_interval
 
 MIB = 1 << 20
 NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")

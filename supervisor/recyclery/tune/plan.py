@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from recyclery.decide.budget import mib
-from recyclery.tune.choose import OF_MANY, SAME, doubt, near_best
-from recyclery.tune.evaluate import find_obstacle
+from recyclery.tune.evaluate import OF_MANY, SAME, doubt, find_obstacle, near_best
 from recyclery.tune.levels import Measured, measure_levels, whole_windows
-from recyclery.tune.rounds import compare_rounds
-from recyclery.tune.spec import Request
-from recyclery.tune.windows import Level, Window
-from recyclery.tune.wishes import Wishes
+from recyclery.tune.spec import Level, Request, Wishes
+from recyclery.tune.statistics import compare_rounds
+from recyclery.tune.window import Window
 
 # A level that brings less than this more than the one before it is the last that is tried unasked.
 WORTH = 1.05

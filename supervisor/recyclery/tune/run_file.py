@@ -11,9 +11,8 @@ from pathlib import Path
 import msgspec
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.tune.open_loop import OpenWindow
 from recyclery.tune.spec import Request
-from recyclery.tune.windows import Window
+from recyclery.tune.window import OpenWindow, Window
 
 VERSION = 1
 

@@ -1,24 +1,41 @@
-"""Measures one level: starts a supervisor on the tuning's queue, gives it tasks, and watches."""
+"""Measures one level after another: starts a supervisor on the tuning's queue, gives it tasks, and watches."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
+from recyclery.decide.memory_model import PoolModel
 from recyclery.history.reader import Run
 from recyclery.observe.cgroup import allowed_cores
-from recyclery.tune.kept import child_peaks
-from recyclery.tune.marks import Marks, MarksFile
-from recyclery.tune.open_loop import OpenWindow, count_backlog
-from recyclery.tune.samples import Look, tree_cpu_seconds
+from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
+from recyclery.tune.plan import AROUND_SECONDS, Step, expect_seconds, list_ahead, plan_next, why_skip
+from recyclery.tune.progress import Progress
+from recyclery.tune.recommendation import answer
+from recyclery.tune.run_file import Closed, Opened, RunFile
+from recyclery.tune.samples import Look, Marks, MarksFile, child_peaks, learn_runs, tree_cpu_seconds
 from recyclery.tune.sender import Sending
+from recyclery.tune.spec import Level, Request, Wishes
 from recyclery.tune.testbed import Stage, marks_file, supervisor_environment
-from recyclery.tune.window import FEWEST_TASKS, Enough, Goal, Going, Span, Stopped, describe_window, judge
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.window import (
+    FEWEST_TASKS,
+    Enough,
+    Goal,
+    Going,
+    OpenWindow,
+    Span,
+    Stopped,
+    Window,
+    count_backlog,
+    describe_skipped,
+    describe_window,
+    judge,
+)
 from recyclery_worker.link import now
 from recyclery_worker.tuned.orders import Arrive, Fill, Rest, Sweep
 from recyclery_worker.tuned.space import Space
@@ -218,3 +235,91 @@ def measure_open(bench: Bench, level: Level, load: str, times: list[float], numb
         unfinished=len(due) - len(seen.marks.ends),
         window=replace(window, seconds=end - begin),
     )
+
+
+@dataclass
+class Tuning:
+    """A tuning under way."""
+
+    request: Request
+    bench: Bench
+    file: RunFile
+    progress: Progress
+    windows: list[Window] = field(default_factory=list)
+    """Those of a run that is resumed among them."""
+    learned: PoolModel = field(default_factory=PoolModel)
+    """What the tasks cost in memory."""
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def measure_all(self) -> None:
+        """Measure what is missing, round by round."""
+        while (step := plan_next(self.windows, self.request)) is not None:
+            self._measure(step)
+
+    def _measure(self, step: Step) -> None:
+        why = why_skip(step.level, self.windows)
+        if why:
+            goal = Goal(step.level, self.bench.least_seconds, self.bench.most_seconds)
+            window = describe_skipped(goal, step.repeat, self.windows[0] if self.windows else None, why)
+        else:
+            ahead = list_ahead(step.repeat, self.windows, self.request)
+            left_seconds = sum(
+                expect_seconds(level, self.windows, self.bench.least_seconds, self.bench.most_seconds)
+                for level in ahead
+            )
+            done = len(self.windows)
+            self.progress.begin(done, done + len(ahead), left_seconds, step.level)
+            window, runs = measure(self.bench, step.level, step.repeat, next(self.numbers))
+            self.learned = learn_runs(self.learned, runs)
+        if window.stopped:
+            self.progress.note(f"concurrency {step.level.concurrency} is given up: {window.stopped}")
+        self.windows.append(window)
+        self.file.add(Closed(window, self.learned))
+
+
+# So many tasks tell how long they wait; fewer, where that would take longer than the longest window.
+TASKS = 200
+
+
+class BadTrace(Exception):
+    """The file is no trace; the message says why."""
+
+
+def read_trace(path: Path) -> tuple[float, ...]:
+    """Return the times in a trace, in seconds from any moment; raises BadTrace."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        times = tuple(sorted(float(line) for line in lines if line.strip() and not line.startswith("#")))
+    except (OSError, ValueError) as error:
+        raise BadTrace(f"--trace {path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(times) < 2:
+        raise BadTrace(f"--trace {path} has {len(times)} arrivals: `recyclery trace record` for longer")
+    return times
+
+
+def measure_loads(
+    run: Tuning, wishes: Wishes, trace: Sequence[float] | None, done: Iterable[OpenWindow]
+) -> list[OpenWindow]:
+    """Measure each load that was asked for, but for those done; nothing where no level is recommended."""
+    opened = list(done)
+    recommended = answer(run.windows, wishes).recommended
+    if recommended is None or recommended.measured.per_second is None:
+        return opened
+    level, capacity = recommended.measured.level, recommended.measured.per_second.value
+    for load in run.request.loads:
+        if any(window.load == load for window in opened):
+            continue
+        per_second = read_load(load, capacity)
+        seconds = min(run.bench.most_seconds, max(run.bench.least_seconds, TASKS / per_second))
+        times = (
+            stretch_trace(trace, per_second, seconds)
+            if trace is not None
+            else draw_arrivals(per_second, seconds, run.request.seed)
+        )
+        closed = len(run.windows)
+        total = closed + len(run.request.loads)
+        run.progress.begin(closed + len(opened), total, seconds + AROUND_SECONDS, level)
+        window = measure_open(run.bench, level, load, times or [0.0], next(run.numbers))
+        run.file.add(Opened(window))
+        opened.append(window)
+    return opened

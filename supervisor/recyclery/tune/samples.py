@@ -1,15 +1,18 @@
-"""What the supervisor says of itself while a level is measured."""
+"""What a tuning reads of a level at work: the supervisor's status, its tasks' begins and ends, its history."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from recyclery.decide.budget import mib
+from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
+from recyclery.history.reader import Run
 from recyclery.observe.snapshot import TICK_SECONDS
 from recyclery.serve.client import ask_governor
 from recyclery.serve.status import Status
@@ -96,3 +99,105 @@ def tree_cpu_seconds(root: int) -> float:
         total += ticks.get(pid, 0)
         waiting += children.get(pid, ())
     return total * TICK_SECONDS
+
+
+AGAIN = frozenset({"RETRY", "REJECTED"})
+"""Ends after which the same task comes once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTimes:
+    """One task, its times in seconds of CLOCK_BOOTTIME; None for what has not happened."""
+
+    due: float
+    began: float | None = None
+    """For the first time: one that died, or is tried again, has been running since then."""
+    ended: float | None = None
+    failed: bool = False
+    error: str = ""
+
+
+@dataclass
+class Marks:
+    """The tasks by number."""
+
+    tasks: dict[int, TaskTimes] = field(default_factory=dict)
+    ends: list[tuple[float, int]] = field(default_factory=list)
+    """When tasks ended, and their numbers, in the order of their ends."""
+
+    def take_in(self, lines: Iterable[str]) -> None:
+        """Read further lines of a file of marks."""
+        ended = len(self.ends)
+        for line in lines:
+            kind, number_word, at_word, *rest = line.split()
+            number, at = int(number_word), float(at_word)
+            if kind == "due":
+                self.tasks[number] = TaskTimes(at)
+            elif number not in self.tasks:
+                # Sent for a level before this one.
+                continue
+            elif kind == "began" and self.tasks[number].began is None:
+                self.tasks[number] = replace(self.tasks[number], began=at)
+            elif kind == "ended" and rest[0] not in AGAIN and self.tasks[number].ended is None:
+                failed, error = rest[0] == "FAILURE", rest[1] if len(rest) > 1 else ""
+                self.tasks[number] = replace(self.tasks[number], ended=at, failed=failed, error=error)
+                self.ends.append((at, number))
+        if len(self.ends) > ended:
+            # Those of several children come as they were written.
+            self.ends.sort()
+
+    def errors(self) -> Counter[str]:
+        """Return how many tasks failed, by the name of their error."""
+        return Counter(task.error for _, number in self.ends if (task := self.tasks[number]).failed)
+
+    def ended_between(self, after: float, until: float) -> list[TaskTimes]:
+        """Return the tasks that ended after one moment, and not after another, in that order."""
+        return [self.tasks[number] for at, number in self.ends if after < at <= until]
+
+
+class MarksFile:
+    """A file of marks, read as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        self._file = path.open("rb")
+        self._rest = b""
+
+    def read(self) -> list[str]:
+        """Return the whole lines that came since."""
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        return [line.decode() for line in lines]
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+def child_peaks(runs: Iterable[Run]) -> tuple[int, ...]:
+    """Return for each child that ran tasks the most that it and all it started held."""
+    peaks: dict[int, int] = {}
+    for run in runs:
+        held = max(parts.total for parts in (run.before, run.peak, run.after) if parts is not None)
+        peaks[run.child] = max(peaks.get(run.child, 0), held)
+    return tuple(peaks.values())
+
+
+def learn_runs(model: PoolModel, runs: Iterable[Run]) -> PoolModel:
+    """Return the model with these runs in it, as the supervisor would have learned from them."""
+    for run in sorted(runs, key=lambda each: each.ended):
+        if run.before is None or run.after is None or sum(run.tasks.values()) != 1:
+            continue
+        (name,) = run.tasks
+        model = learn_idle(model, min(run.before.total, run.after.total))
+        model = learn(
+            model,
+            TaskRun(
+                pool=run.pool,
+                task_name=name,
+                tasks_before=run.place,
+                before_bytes=run.before.total,
+                peak_bytes=run.peak.total,
+                after_bytes=run.after.total,
+            ),
+        )
+    return model

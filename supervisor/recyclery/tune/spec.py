@@ -1,10 +1,35 @@
-"""What a tuning was asked to measure: written at the head of its run file, so that it can be resumed."""
+"""What a tuning measures, and what its recommendation is to be good for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import msgspec
 
-from recyclery.tune.windows import Level
+
+@dataclass(frozen=True, slots=True, order=True)
+class Level:
+    """A pair of settings to try."""
+
+    concurrency: int
+    max_tasks_per_child: int
+
+
+Objective = Literal["throughput", "latency"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """The objective, the bounds, and the load; None where nothing was said."""
+
+    pool: str = "slow"
+    objective: Objective = "throughput"
+    slo_seconds: float | None = None
+    """95 % of the tasks are to be done in so long."""
+    memory_bytes: int | None = None
+    """The container's limit, where it is to be another than that of the run."""
+    arrivals_per_second: float | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

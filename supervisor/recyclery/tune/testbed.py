@@ -1,10 +1,15 @@
-"""A real supervisor over one pool, for one level: started on the tuning's queue, and gone afterwards."""
+"""A real supervisor over one pool, for one level, in a folder of its own: gone afterwards."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,11 +19,50 @@ from recyclery.config.paths import history_file
 from recyclery.demo.services import last_lines
 from recyclery.history.reader import NoHistory, Run, open_history
 from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.home import CannotCageError
+from recyclery.sandbox.cgroups import CannotCageError
 from recyclery.serve.client import Declined, NoSupervisor
 from recyclery.tune.samples import Look, look
-from recyclery.tune.windows import Level
+from recyclery.tune.spec import Level
 from recyclery_worker.tuned.space import MARKS, SPACE, Space
+
+# Not in $TMPDIR: a socket's whole path has but 107 bytes.
+PLACE = Path("/tmp")  # noqa: S108  # each folder is made for its owner alone
+PREFIX = "rt-"
+# One that was just made is not locked yet.
+YOUNG_SECONDS = 60.0
+
+
+@contextmanager
+def own_folder(place: Path = PLACE) -> Iterator[Path]:
+    """Yield a folder that is removed afterwards, and remove those of our tunings that were killed."""
+    remove_dead(place)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def remove_dead(place: Path) -> None:
+    """Remove the folders whose tuning is gone: the kernel let go of its lock."""
+    for folder in place.glob(f"{PREFIX}*"):
+        try:
+            held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            about = os.fstat(held)
+            if about.st_uid == os.geteuid() and time.time() - about.st_mtime > YOUNG_SECONDS:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(held)
+
 
 READY_SECONDS = 180.0
 # Above the supervisor's own time for what runs.

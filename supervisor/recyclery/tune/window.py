@@ -1,15 +1,84 @@
-"""The course of one level: when its window begins and ends, and what was measured in between. Pure."""
+"""One window: what is measured in it, and when it begins and ends. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recyclery.tune.marks import Marks, TaskRun
-from recyclery.tune.samples import Look, why_it_does_not_fit
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.samples import Look, Marks, TaskTimes, why_it_does_not_fit
+from recyclery.tune.spec import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One measured window at one level, its warm-up left out.
+
+    `waited_seconds` and `ran_seconds` belong to the tasks that ended in it, in the order they ended: the time
+    from when a task was to come until it began, and from there until it ended.
+    """
+
+    level: Level
+    repeat: int
+    seconds: float
+    waited_seconds: tuple[float, ...]
+    ran_seconds: tuple[float, ...]
+    errors: int
+    base_floor_bytes: int
+    """The container's floor with the pool's processes up and no task run yet."""
+    peak_floor_bytes: int
+    limit_bytes: int
+    child_peak_bytes: tuple[int, ...]
+    """For each child that ran tasks, the most that it and all it started held at a time."""
+    recycles: tuple[tuple[str, int], ...]
+    """How many children left, by reason."""
+    oom_kills: int
+    cpu_seconds: float
+    cores: float
+    """CPUs that the container may use."""
+    failures: tuple[tuple[str, int], ...] = ()
+    """How many tasks ended with an error, by its name."""
+    stopped: str = ""
+    """Why it was given up early; empty for a window that ran its time."""
+
+    @property
+    def done(self) -> int:
+        """Tasks that ended in it."""
+        return len(self.ran_seconds)
+
+    @property
+    def per_second(self) -> float:
+        """Tasks that ended well each second; only of a window that ran."""
+        return max(0, self.done - self.errors) / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWindow:
+    """A window, and the load in it. Its tasks are those that came in it, whenever they ended."""
+
+    load: str
+    """As it was asked for."""
+    offered_per_second: float
+    backlog_middle: int
+    """Tasks that had come and not ended, half way through."""
+    backlog_end: int
+    unfinished: int
+    """Of those, how many had not ended a minute later either: their times are not among the window's."""
+    window: Window
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what waits does not grow: beyond the tasks that can be in work, a tenth of what came."""
+        came = self.offered_per_second * self.window.seconds
+        grown = self.backlog_end - self.backlog_middle
+        return grown <= max(2.0 * self.window.level.concurrency, 0.1 * came)
+
+
+def count_backlog(tasks: Iterable[TaskTimes], at: float) -> int:
+    """Return how many tasks had come and not ended at a moment."""
+    return sum(task.due <= at and (task.ended is None or task.ended > at) for task in tasks)
+
 
 WARM_UP_SECONDS = 2.0
 FEWEST_TASKS = 10
@@ -159,12 +228,12 @@ def describe_window(
     )
 
 
-def waited(task: TaskRun) -> float:
+def waited(task: TaskTimes) -> float:
     """Return how long a task waited from when it was to come."""
     return max(0.0, (task.began if task.began is not None else task.due) - task.due)
 
 
-def ran(task: TaskRun) -> float:
+def ran(task: TaskTimes) -> float:
     """Return how long a task took from when it first began."""
     assert task.ended is not None  # noqa: S101  # only those that ended are in a window
     return max(0.0, task.ended - (task.began if task.began is not None else task.ended))
