@@ -12,7 +12,7 @@ import pytest
 
 from recyclery.sandbox.cage import Cage, make_cage_cgroup
 from recyclery.sandbox.cgroups import MemoryCgroup
-from recyclery.sandbox.processes import descendants
+from recyclery.sandbox.guard import descendants
 
 LIMIT_BYTES = 128 << 20
 LEAVES_ON_TERM = (

@@ -1,15 +1,20 @@
-"""Processes read from /proc."""
+"""The processes below another one, and their memory."""
 
 import os
 import subprocess
 import sys
 import time
 
-from recyclery.sandbox.processes import Process, descendants, parse_stat, private_bytes
+from recyclery.observe.processes import read_process, with_memory
+from recyclery.observe.snapshot import Process
+from recyclery.sandbox.guard import descendants
 
 
 def test_a_name_may_hold_brackets_and_spaces() -> None:
-    assert parse_stat("12 (a (b) c) S 7 12 12 0 -1 4194560") == Process(12, 7, "S", "a (b) c")
+    fields = " ".join(["S", "7", "12", "12", *["0"] * 20])
+    process = read_process(12, lambda _: f"12 (a (b) c) {fields}".encode())
+    assert process is not None
+    assert (process.pid, process.parent, process.state, process.name) == (12, 7, "S", "a (b) c")
 
 
 def test_grandchildren_are_descendants() -> None:
@@ -42,10 +47,10 @@ def test_private_memory_counts_what_a_process_wrote() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        amount = private_bytes(Process(child.pid, os.getpid(), "S", "python"))
+        amount = with_memory(Process(child.pid, 0, os.getpid(), 0, "S", "python")).anon_bytes
         child.communicate()
     assert 64 << 20 < amount < 128 << 20
 
 
 def test_the_memory_of_a_process_that_is_gone_is_nothing() -> None:
-    assert private_bytes(Process(2**22 + 1, 1, "S", "gone")) == 0
+    assert with_memory(Process(2**22 + 1, 0, 1, 0, "S", "gone")).anon_bytes == 0

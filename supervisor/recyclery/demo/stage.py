@@ -14,10 +14,10 @@ from recyclery.demo.managers import POOLS, Manager, Places, base_environment, wo
 from recyclery.demo.meters import Meter, make_meter
 from recyclery.demo.plan import StormPlan
 from recyclery.demo.requirements import DemoError, Requirements
-from recyclery.demo.services import last_lines, running_redis, running_site
+from recyclery.demo.services import running_redis, running_site
 from recyclery.demo.status import StatusPoll
 from recyclery.demo.storm import Storm
-from recyclery.sandbox.cage import Cage, make_cage_cgroup
+from recyclery.sandbox.cage import Cage, last_lines, make_cage_cgroup
 from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
 
 READY_SECONDS = 90.0

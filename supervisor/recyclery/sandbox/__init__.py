@@ -1,1 +1,1 @@
-"""A command in a cage the size of a container: a cgroup with a limit, namespaces, and a guard that ends it."""
+"""Runs a command in a sandbox the size of a container: a memory cgroup, namespaces, a guard that ends it."""

@@ -1,4 +1,4 @@
-"""A started command in its cage, held from outside: its PID, its end, and its removal on every way out."""
+"""Runs a command in a cage and controls it from outside: its PID, its signals, its exit, its removal."""
 
 import contextlib
 import os
@@ -23,8 +23,8 @@ CLOSE_SECONDS = 30.0
 class Cage:
     """One command under a guard: PID 1 of a namespace in `cgroup`, or a plain process where there is none.
 
-    Leaving the `with` block kills whatever the command left and removes the cgroup; so does the death of
-    this very process, because the guard sees its leash let go.
+    Leaving the `with` block kills all that the command started and removes the cgroup. If this process dies,
+    the guard sees its leash close and does the same.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Cage:
                 stderr=output,
                 cwd=folder,
                 env=dict(environment),
-                # A Ctrl-C at the terminal is for the demo alone, which then ends us in order.
+                # A Ctrl-C at the terminal reaches only the command that opened the cage, which then closes it.
                 start_new_session=True,
             )
         self._read_reports(START_SECONDS, lambda: self.pid != 0)
@@ -69,7 +69,7 @@ class Cage:
 
     @property
     def guard_pid(self) -> int:
-        """The guard's PID; everything of this cage is below it."""
+        """The guard's PID; all processes of this cage are below it."""
         return self._guard.pid
 
     def terminate(self) -> None:
@@ -130,8 +130,16 @@ class Cage:
 
 
 def make_cage_cgroup(limit_bytes: int) -> MemoryCgroup:
-    """Make the cgroup of a cage once it is sure that namespaces can be had too; else raise CannotCageError."""
+    """Make the cgroup of a cage where namespaces can be made too; raises CannotCageError."""
     reason = refused_namespaces()
     if reason is not None:
         raise CannotCageError(reason)
     return make_cgroup(limit_bytes)
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """Return the end of a command's log, to show why it ended."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    except OSError:
+        return ""

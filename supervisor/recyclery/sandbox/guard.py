@@ -1,10 +1,10 @@
-"""The small process between the demo and what it starts; it ends the command and all the command left.
+"""The process between a cage and its command: it ends the command and everything that the command started.
 
     python -m recyclery.sandbox.guard [--cgroup PATH --version N] -- COMMAND ARG...
 
-Standard input is a leash: when its other end closes, because the demo asked or because the demo was killed,
-everything started here is killed and the cgroup removed. Standard output carries two lines, `started PID` and
-`exit STATUS`. With a cgroup the command is PID 1 of a namespace in it; without, the guard adopts its orphans.
+Standard input is a leash: when its other end closes, because the cage was closed or its process was killed,
+every process started here is killed and the cgroup removed. Standard output carries two lines, `started PID`
+and `exit STATUS`. With a cgroup the command is PID 1 of a namespace in it; without, the guard adopts orphans.
 """
 
 import argparse
@@ -15,10 +15,12 @@ import select
 import signal
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
+from recyclery.observe.processes import list_processes
+from recyclery.observe.snapshot import Process
 from recyclery.sandbox.cgroups import MemoryCgroup
-from recyclery.sandbox.processes import descendants
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 TICK_SECONDS = 0.2
@@ -26,7 +28,7 @@ NOT_STARTED = 127
 
 
 def main() -> int:
-    """Start the command, pass signals on, report its end, and clean up when the leash is let go."""
+    """Start the command, forward signals, report its exit, and clean up when the leash closes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cgroup", type=Path)
     parser.add_argument("--version", type=int, default=1)
@@ -47,7 +49,7 @@ def main() -> int:
 
 
 def report(line: str) -> None:
-    """Tell the demo, if it is still there."""
+    """Write a line to the cage, if its process is still there."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, f"{line}\n".encode())
 
@@ -85,7 +87,7 @@ def _become(command: list[str], cgroup: MemoryCgroup | None) -> None:
 
 
 def _watch(child: int) -> int:
-    """Reap until the command ends, and kill it when the leash is let go; return its status as a shell would."""
+    """Reap until the command ends, and kill it when the leash closes; return its status as a shell would."""
     while True:
         released = _released(TICK_SECONDS)
         if released:
@@ -113,7 +115,7 @@ def _wait_for_release() -> None:
 
 
 def _end_descendants() -> None:
-    """Kill what is left of what we started; orphans came to us, so nobody else's process is among them."""
+    """Kill all that is left of what was started here: orphans were adopted, and nothing else is below."""
     while left := descendants(os.getpid()):
         for process in left:
             _send(process.pid, signal.SIGKILL)
@@ -121,6 +123,19 @@ def _end_descendants() -> None:
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
         time.sleep(0.01)
+
+
+def descendants(ancestor_pid: int) -> list[Process]:
+    """Return all processes below one; in a PID namespace that is everything its init has."""
+    children = defaultdict(list)
+    for process in list_processes():
+        children[process.parent].append(process)
+    found, waiting = [], [ancestor_pid]
+    while waiting:
+        below = children.pop(waiting.pop(), [])
+        found += below
+        waiting += [process.pid for process in below]
+    return found
 
 
 def _send(pid: int, signum: int) -> None:

@@ -16,9 +16,8 @@ from typing import Self
 
 from recyclery.config import secrets
 from recyclery.config.paths import history_file
-from recyclery.demo.services import last_lines
 from recyclery.history.reader import NoHistory, Run, open_history
-from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.sandbox.cgroups import CannotCageError
 from recyclery.serve.client import Declined, NoSupervisor
 from recyclery.tune.samples import Look, look
