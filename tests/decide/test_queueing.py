@@ -15,16 +15,16 @@ from recyclery.decide.queueing import (
     response_quantile,
 )
 
-SECOND = Container(places=4, per_second=4.0, ran_seconds=(1.0,) * 50, ran_variation=0.0)
+SECOND = Container(slots=4, per_second=4.0, ran_seconds=(1.0,) * 50, ran_variation=0.0)
 
 
 @pytest.mark.parametrize(
-    ("places", "offered", "expected"),
+    ("slots", "offered", "expected"),
     # From tables of Erlang's C.
     [(1, 0.5, 0.5), (2, 1.0, 1 / 3), (5, 4.0, 0.5541), (10, 8.0, 0.4092)],
 )
-def test_so_many_find_all_places_taken_as_the_tables_say(places: int, offered: float, expected: float) -> None:
-    assert erlang_c(places, offered / places) == pytest.approx(expected, abs=1e-4)
+def test_so_many_find_all_slots_taken_as_the_tables_say(slots: int, offered: float, expected: float) -> None:
+    assert erlang_c(slots, offered / slots) == pytest.approx(expected, abs=1e-4)
 
 
 def test_one_place_with_random_arrivals_and_tasks_waits_as_known_exactly() -> None:

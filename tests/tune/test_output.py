@@ -1,4 +1,4 @@
-"""What is shown of an answer: the table, JSON, the page, progress, two runs side by side."""
+"""What is shown of a recommendation: the table, JSON, the page, progress, two runs side by side."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,12 @@ import pytest
 
 from recyclery.leaks.page import NoPlotly
 from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
-from recyclery.tune.output import build_document
+from recyclery.tune.output import build_document, format_recommendation
 from recyclery.tune.page import build_page, write_page
 from recyclery.tune.progress import format_progress
-from recyclery.tune.recommendation import Answer, answer
-from recyclery.tune.spec import Level, Wishes
-from recyclery.tune.table import format_answer
-from recyclery.tune.window import Goal, Window, describe_skipped
+from recyclery.tune.recommendation import Recommendation, recommend
+from recyclery.tune.spec import Level, Objective
+from recyclery.tune.window import Window, skip_window
 from recyclery_worker.browser import browser
 from tune.worlds import World, measure
 
@@ -36,74 +35,78 @@ def run(
     ]
 
 
-def decode(found: Answer) -> dict[str, Any]:
+def decode(found: Recommendation) -> dict[str, Any]:
     """Return what `--json` prints."""
     document: dict[str, Any] = json.loads(msgspec.json.encode(build_document(found)))
     return document
 
 
 @pytest.fixture(scope="module")
-def found() -> Answer:
-    return answer(run(), Wishes(arrivals_per_second=12, slo_seconds=5))
+def found() -> Recommendation:
+    return recommend(run(), Objective(arrivals_per_second=12, slo_seconds=5))
 
 
-def test_the_table_fits_80_columns(found: Answer) -> None:
-    assert max(map(len, format_answer(found).splitlines())) <= 80
+def test_the_table_fits_80_columns(found: Recommendation) -> None:
+    assert max(map(len, format_recommendation(found).splitlines())) <= 80
 
 
-def test_the_table_marks_the_level_recommended_and_those_refused(found: Answer) -> None:
-    rows = {tuple(line[2:11].split()): line for line in format_answer(found).splitlines()[1:11]}
-    assert found.recommended is not None
-    level = found.recommended.level
+def test_the_table_marks_the_level_recommended_and_those_refused(found: Recommendation) -> None:
+    rows = {tuple(line[2:11].split()): line for line in format_recommendation(found).splitlines()[1:11]}
+    assert found.settings is not None
+    level = found.settings.level
     assert rows[str(level.concurrency), str(level.max_tasks_per_child)].startswith("* ")
     assert rows["12", "50"].startswith("- ")
     assert rows["1", "10"].startswith("  ")
 
 
-def test_the_table_ends_with_what_to_set_and_how_many_containers(found: Answer) -> None:
-    text = format_answer(found)
-    assert found.recommended is not None
-    assert f"    CELERY_CONCURRENCY={found.recommended.level.concurrency}\n" in text
+def test_the_table_ends_with_what_to_set_and_how_many_containers(found: Recommendation) -> None:
+    text = format_recommendation(found)
+    assert found.settings is not None
+    assert f"    CELERY_CONCURRENCY={found.settings.level.concurrency}\n" in text
     assert "    [pools.slow]\n" in text
     assert "12.0 tasks a second need" in text
     assert "- 12 x 50: given up: the floor passed" in text
 
 
 def test_a_level_that_was_not_tried_has_no_figures() -> None:
-    skipped = describe_skipped(Goal(Level(16, 10), 1.0, 2.0), 0, None, "no room for it")
+    skipped = skip_window(Level(16, 10), 0, None, "no room for it")
     windows = [*run(concurrencies=(1, 2)), skipped]
-    line = next(line for line in format_answer(answer(windows, Wishes())).splitlines() if line[2:5] == " 16")
+    line = next(
+        line
+        for line in format_recommendation(recommend(windows, Objective())).splitlines()
+        if line[2:5] == " 16"
+    )
     assert line.split() == ["-", "16", "10", *["-"] * 6, "not", "tried"]
-    assert "no room for it" in build_page(answer(windows, Wishes()), "")
-    assert decode(answer(windows, Wishes()))["levels"][-1]["binds"] is None
+    assert "no room for it" in build_page(recommend(windows, Objective()), "")
+    assert decode(recommend(windows, Objective()))["levels"][-1]["bottleneck"] is None
 
 
-def test_an_answer_without_any_window_is_shown_too() -> None:
-    empty = answer([], Wishes())
-    assert format_answer(empty) == "Nothing was measured. Run at least one level."
+def test_a_recommendation_without_any_window_is_shown_too() -> None:
+    empty = recommend([], Objective())
+    assert format_recommendation(empty) == "Nothing was measured. Run at least one level."
     assert decode(empty)["levels"] == []
     assert "Nothing was measured" in build_page(empty, "")
 
 
-def test_json_has_what_was_measured_and_what_to_set(found: Answer) -> None:
+def test_json_has_what_was_measured_and_what_to_set(found: Recommendation) -> None:
     document = decode(found)
-    assert document["version"] == 1
+    assert document["version"] == 2
     first = document["levels"][0]
     assert (first["concurrency"], first["max_tasks_per_child"], first["repeats"]) == (1, 10, 3)
     assert first["per_second"]["low"] < first["per_second"]["value"] < first["per_second"]["high"]
-    assert document["levels"][-1]["obstacle"].startswith("given up")
+    assert document["levels"][-1]["rejection"].startswith("given up")
     assert document["recommended"]["environment"]["CELERY_CONCURRENCY"]
     assert document["fleet"]["containers"] >= 3
 
 
 def test_a_bound_that_is_not_known_is_null_in_json() -> None:
     windows = [replace(window, ran_seconds=window.ran_seconds[:10]) for window in run(concurrencies=(1,))]
-    (first, _) = decode(answer(windows, Wishes()))["levels"]
+    (first, _) = decode(recommend(windows, Objective()))["levels"]
     assert first["ran"]["p95"]["high"] is None
 
 
 def test_no_name_becomes_markup_on_the_page() -> None:
-    named = answer(run(concurrencies=(1,)), Wishes(pool="</script><b>{{plotly}}"))
+    named = recommend(run(concurrencies=(1,)), Objective(pool="</script><b>{{plotly}}"))
     page = build_page(named, "/* plotly */")
     assert "&lt;/script&gt;&lt;b&gt;{{plotly}}" in page
     assert "</script><b>" not in page
@@ -111,7 +114,7 @@ def test_no_name_becomes_markup_on_the_page() -> None:
 
 
 def test_without_plotly_the_page_is_refused_with_the_way_out(
-    found: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Recommendation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(NoPlotly, match=r"pip install 'recyclery\[report\]'"):
@@ -131,7 +134,7 @@ def test_without_plotly_the_page_is_refused_with_the_way_out(
         ((3, 4, 600.0, None), "[###############.....] 3/4 windows, 10 min left"),
     ],
 )
-def test_progress_tells_what_is_done_and_the_time_left(
+def test_progress_shows_what_is_done_and_the_time_left(
     arguments: tuple[int, int, float | None, Level | None], line: str
 ) -> None:
     assert format_progress(*arguments) == line
@@ -139,7 +142,7 @@ def test_progress_tells_what_is_done_and_the_time_left(
 
 def test_of_two_runs_of_the_same_most_ratios_are_said_to_be_noise() -> None:
     pairs = compare_runs(run(seed="a"), run(seed="b"))
-    speeds = [pair.per_second for pair in pairs if pair.per_second is not None]
+    speeds = [speed for pair in pairs if (speed := pair.ratios["per_second"]) is not None]
     assert len(speeds) >= 7
     assert sum(speed.is_noise for speed in speeds) >= len(speeds) - 1
 
@@ -148,12 +151,13 @@ def test_a_run_twice_as_fast_is_told_with_its_interval() -> None:
     quick = replace(WORLD, sleep_seconds=0.4, cpu_seconds=0.15)
     pairs = compare_runs(run(), run(quick))
     (first, *_) = pairs
-    assert first.per_second is not None
-    assert first.p95_seconds is not None
-    assert first.per_second.value == pytest.approx(2, rel=0.15)
-    assert first.per_second.low < 2 < first.per_second.high
-    assert not first.per_second.is_noise
-    assert first.p95_seconds.high < 0.75
+    speed, p95 = first.ratios["per_second"], first.ratios["p95_seconds"]
+    assert speed is not None
+    assert p95 is not None
+    assert speed.value == pytest.approx(2, rel=0.15)
+    assert speed.low < 2 < speed.high
+    assert not speed.is_noise
+    assert p95.high < 0.75
 
 
 def test_only_levels_of_both_runs_are_compared() -> None:
@@ -178,7 +182,9 @@ def test_a_comparison_fits_80_columns_and_marks_what_may_be_noise() -> None:
 
 
 @pytest.mark.browser
-def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(found: Answer, tmp_path: Path) -> None:
+def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(
+    found: Recommendation, tmp_path: Path
+) -> None:
     page = tmp_path / "page.html"
     write_page(page, found)
     with browser() as driver:

@@ -1,4 +1,4 @@
-"""The answer: the right level in worlds that are known, the reason for it, and what is not asserted."""
+"""The recommendation: the right level in worlds that are known, its explanation, and its caveats."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,14 +9,14 @@ import pytest
 from recyclery.config.load import CommandLine, load
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.plan import plan_next
-from recyclery.tune.recommendation import Answer, answer
-from recyclery.tune.spec import Level, Objective, Wishes
+from recyclery.tune.recommendation import Recommendation, recommend
+from recyclery.tune.spec import Level, Metric, Objective
 from recyclery.tune.window import Window
 from support.tune_windows import asked
 from tune.worlds import MIB, World, measure
 
 CONCURRENCIES = (1, 2, 3, 4, 6, 8)
-OBJECTIVES: tuple[Objective, ...] = ("throughput", "latency")
+METRICS: tuple[Metric, ...] = ("throughput", "latency")
 CPU = World(cpu_seconds=1, noise=0.08)
 SLEEP = World(sleep_seconds=1, noise=0.08)
 LOCK = World(lock_seconds=1, noise=0.08)
@@ -49,9 +49,9 @@ def tune(world: World, seed: object, concurrencies: tuple[int, ...] = CONCURRENC
     return windows
 
 
-def recommended(found: Answer) -> Level | None:
+def recommended(found: Recommendation) -> Level | None:
     """Return the level to set."""
-    return found.recommended.level if found.recommended else None
+    return found.settings.level if found.settings else None
 
 
 @pytest.mark.parametrize("world", [CPU, SLEEP, LOCK, MEMORY], ids=["CPU", "sleep", "lock", "memory"])
@@ -59,90 +59,90 @@ def test_the_right_level_or_its_neighbour_is_recommended_in_19_of_20_runs(world:
     right = CONCURRENCIES.index(world.best(CONCURRENCIES))
     hits = 0
     for seed in range(20):
-        level = recommended(answer(tune(world, seed), Wishes()))
+        level = recommended(recommend(tune(world, seed), Objective()))
         hits += level is not None and abs(CONCURRENCIES.index(level.concurrency) - right) <= 1
     assert hits >= 19
 
 
 @pytest.mark.parametrize(
-    ("world", "binds"),
-    [(CPU, "CPU"), (SLEEP, "nothing"), (LOCK, "elsewhere"), (MEMORY, "memory")],
+    ("world", "bottleneck"),
+    [(CPU, "CPU"), (SLEEP, "none"), (LOCK, "elsewhere"), (MEMORY, "memory")],
     ids=["CPU", "sleep", "lock", "memory"],
 )
-def test_what_binds_at_the_highest_level_is_named(world: World, binds: str) -> None:
-    assert answer(run(world), Wishes()).levels[-1].binds == binds
+def test_the_bottleneck_at_the_highest_level_is_named(world: World, bottleneck: str) -> None:
+    assert recommend(run(world), Objective()).levels[-1].bottleneck == bottleneck
 
 
 @pytest.mark.parametrize(
     ("world", "words"),
     [
         (CPU, "the CPUs are full"),
-        (SLEEP, "more may do more"),
-        (LOCK, "for a lock, a service"),
+        (SLEEP, "higher levels were not tried"),
+        (LOCK, "such as a lock or a service"),
         (MEMORY, "the hard level of the memory"),
     ],
     ids=["CPU", "sleep", "lock", "memory"],
 )
-def test_the_reason_is_two_sentences_and_says_what_keeps_more_from_doing_better(
+def test_the_explanation_is_two_sentences_and_says_what_keeps_more_from_doing_better(
     world: World, words: str
 ) -> None:
-    reason = answer(run(world), Wishes()).reason
-    assert words in reason
-    assert reason.count(". ") == 1
-    assert reason.endswith(".")
+    explanation = recommend(run(world), Objective()).explanation
+    assert words in explanation
+    assert explanation.count(". ") == 1
+    assert explanation.endswith(".")
 
 
 def test_a_machine_that_is_not_always_as_fast_does_not_hide_a_level_that_does_more() -> None:
     world = World(sleep_seconds=0.15, cpu_seconds=1, cores=1, drift=0.25, noise=0.02)
-    found = [recommended(answer(tune(world, seed, (1, 2)), Wishes())) for seed in range(20)]
+    found = [recommended(recommend(tune(world, seed, (1, 2)), Objective())) for seed in range(20)]
     assert sum(level == Level(2, 20) for level in found) >= 19
 
 
 def test_where_less_may_do_as_much_it_is_said() -> None:
     world = World(sleep_seconds=0.15, cpu_seconds=1, cores=1, noise=0.08)
-    said = [answer(run(world, seed, concurrencies=(1, 2)), Wishes()).doubts for seed in range(20)]
-    assert any(doubt.startswith("Concurrency 1 may do as much") for doubts in said for doubt in doubts)
+    said = [recommend(run(world, seed, concurrencies=(1, 2)), Objective()).caveats for seed in range(20)]
+    assert any(caveat.startswith("Concurrency 1 may do as much") for caveats in said for caveat in caveats)
 
 
 def test_the_errors_that_tasks_failed_with_are_named() -> None:
     windows = [replace(window, errors=4, failures=(("Lost", 3), ("Late", 1))) for window in run(SLEEP)]
-    found = answer(windows, Wishes())
-    assert found.levels[0].obstacle == "10% of the tasks failed, most of them with Lost"
+    found = recommend(windows, Objective())
+    assert found.levels[0].rejection == "10% of the tasks failed, most of them with Lost"
     kept = [replace(window, errors=1, failures=(("Lost", 1),)) for window in run(SLEEP, concurrencies=(1, 2))]
-    assert "Tasks failed: Lost (6)." in answer(kept, Wishes()).doubts
+    assert "Tasks failed: Lost (6)." in recommend(kept, Objective()).caveats
 
 
 def test_of_levels_that_do_the_same_the_smallest_is_recommended() -> None:
-    assert recommended(answer(run(LOCK), Wishes())) == Level(1, 20)
+    assert recommended(recommend(run(LOCK), Objective())) == Level(1, 20)
 
 
 def test_a_level_with_an_oom_kill_is_not_recommended() -> None:
     windows = [
         replace(window, oom_kills=1) if window.level.concurrency == 8 else window for window in run(SLEEP)
     ]
-    found = answer(windows, Wishes())
+    found = recommend(windows, Objective())
     assert recommended(found) == Level(6, 20)
-    assert "killed 3 processes" in found.levels[-1].obstacle
+    assert "killed 3 processes" in found.levels[-1].rejection
 
 
 def test_a_level_at_which_tasks_fail_is_not_recommended() -> None:
     windows = [replace(window, errors=4) if window.level.concurrency == 8 else window for window in run(SLEEP)]
-    found = answer(windows, Wishes())
+    found = recommend(windows, Objective())
     assert recommended(found) == Level(6, 20)
-    assert found.levels[-1].obstacle == "10% of the tasks failed"
+    assert found.levels[-1].rejection == "10% of the tasks failed"
 
 
 def test_a_level_with_few_tasks_is_shown_and_not_recommended() -> None:
     few = [measure(SLEEP, Level(16, 20), 0, 12, 0)]
-    found = answer([*run(SLEEP), *few], Wishes())
+    found = recommend([*run(SLEEP), *few], Objective())
     assert recommended(found) == Level(8, 20)
-    assert found.levels[-1].obstacle == "12 tasks are too few to tell"
+    assert found.levels[-1].rejection == "12 tasks are too few to tell"
 
 
 def test_a_slower_level_is_recommended_where_the_objective_asks_for_it() -> None:
     # With a CPU each, tasks take 1 s; at four they take 2 s.
     fast = replace(CPU, sleep_seconds=0.5)
-    free, bound = (recommended(answer(run(fast), Wishes(slo_seconds=slo))) for slo in (60.0, 2.2))
+    free, bound = (recommended(recommend(run(fast), Objective(slo_seconds=slo))) for slo in (60.0, 2.2))
     assert free is not None
     assert bound is not None
     assert bound.concurrency < free.concurrency
@@ -150,7 +150,7 @@ def test_a_slower_level_is_recommended_where_the_objective_asks_for_it() -> None
 
 def test_for_latency_tasks_are_not_let_wait_for_a_cpu() -> None:
     world = World(sleep_seconds=0.3, cpu_seconds=0.7, noise=0.02)
-    free, quick = (recommended(answer(run(world), Wishes(objective=wanted))) for wanted in OBJECTIVES)
+    free, quick = (recommended(recommend(run(world), Objective(metric=wanted))) for wanted in METRICS)
     assert free is not None
     assert free.concurrency >= 3
     assert quick is not None
@@ -158,43 +158,43 @@ def test_for_latency_tasks_are_not_let_wait_for_a_cpu() -> None:
 
 
 def test_for_latency_too_tasks_that_do_not_slow_each_other_run_together() -> None:
-    assert recommended(answer(run(SLEEP), Wishes(objective="latency"))) == Level(8, 20)
+    assert recommended(recommend(run(SLEEP), Objective(metric="latency"))) == Level(8, 20)
 
 
 def test_an_objective_that_no_level_meets_recommends_none_and_says_so() -> None:
-    found = answer(run(SLEEP), Wishes(slo_seconds=0.1))
-    assert found.recommended is None
-    assert found.reason.startswith("No level can be recommended.")
-    assert "over 0.1 s" in found.reason
+    found = recommend(run(SLEEP), Objective(slo_seconds=0.1))
+    assert found.settings is None
+    assert found.explanation.startswith("No level can be recommended.")
+    assert "over 0.1 s" in found.explanation
 
 
 def test_a_smaller_limit_than_that_of_the_run_is_held_to() -> None:
-    level = recommended(answer(run(SLEEP), Wishes(memory_bytes=640 * MIB)))
+    level = recommended(recommend(run(SLEEP), Objective(memory_bytes=640 * MIB)))
     assert level is not None
     assert SLEEP.height_mib(level.concurrency, 20) < 0.9 * 640
 
 
 def test_the_limit_recommended_lets_the_peak_stay_below_the_level_of_retirement() -> None:
-    found = answer(run(CPU), Wishes()).recommended
+    found = recommend(run(CPU), Objective()).settings
     assert found is not None
-    assert found.measured.highest_floor_bytes < 0.8 * found.memory_limit_bytes
-    assert found.memory_limit_bytes < 2 * found.measured.highest_floor_bytes
+    assert found.result.highest_floor_bytes < 0.8 * found.memory_limit_bytes
+    assert found.memory_limit_bytes < 2 * found.result.highest_floor_bytes
 
 
 def test_where_children_left_for_memory_no_smaller_limit_is_recommended() -> None:
     windows = [replace(window, recycles=(("budget", 3),)) for window in run(CPU)]
-    found = answer(windows, Wishes()).recommended
+    found = recommend(windows, Objective()).settings
     assert found is not None
     assert found.memory_limit_bytes == windows[0].limit_bytes
 
 
 def test_of_numbers_of_tasks_per_child_that_hold_as_much_the_largest_is_recommended() -> None:
-    level = recommended(answer(run(CPU, tasks=(10, 40)), Wishes()))
+    level = recommended(recommend(run(CPU, tasks=(10, 40)), Objective()))
     assert level == Level(2, 40)
 
 
 def test_of_numbers_of_tasks_per_child_of_a_leak_the_one_that_holds_less_is_recommended() -> None:
-    level = recommended(answer(run(replace(CPU, growth_mib=4), tasks=(10, 40)), Wishes()))
+    level = recommended(recommend(run(replace(CPU, growth_mib=4), tasks=(10, 40)), Objective()))
     assert level == Level(2, 10)
 
 
@@ -204,8 +204,8 @@ def test_a_number_of_tasks_that_children_have_no_room_for_is_lowered_by_what_was
         before = (40 + 30 * place) * MIB
         model = learn(model, TaskRun("slow", "leak", place, before, before + 60 * MIB, before + 30 * MIB))
     world = replace(CPU, limit_mib=1000)
-    free = recommended(answer(run(world), Wishes()))
-    held = recommended(answer(run(world), Wishes(), model))
+    free = recommended(recommend(run(world), Objective()))
+    held = recommended(recommend(run(world), Objective(), model))
     assert free == Level(2, 20)
     assert held is not None
     # 800 MiB less the main process for two, each 40 at first and 60 on top: some 8 tasks of 30.
@@ -213,37 +213,37 @@ def test_a_number_of_tasks_that_children_have_no_room_for_is_lowered_by_what_was
 
 
 def test_three_levels_give_an_answer() -> None:
-    found = answer(run(CPU, concurrencies=(1, 2, 4)), Wishes())
+    found = recommend(run(CPU, concurrencies=(1, 2, 4)), Objective())
     assert recommended(found) == Level(2, 20)
 
 
 def test_levels_run_once_are_said_to_be_unsure() -> None:
-    found = answer(run(CPU, repeats=1), Wishes())
-    assert "The level ran once: how much repeats of it would differ is not known." in found.doubts
+    found = recommend(run(CPU, repeats=1), Objective())
+    assert "The level ran once: how much repeats of it would differ is not known." in found.caveats
 
 
 def test_a_load_is_told_how_many_containers_it_needs_and_on_what_terms() -> None:
-    found = answer(run(CPU), Wishes(arrivals_per_second=10))
+    found = recommend(run(CPU), Objective(arrivals_per_second=10))
     assert found.fleet is not None
     # Two a second each, at most 80 % of that.
     assert 6 <= found.fleet.containers <= 8
-    assert any("arrivals at random into one queue" in doubt for doubt in found.doubts)
+    assert any("arrivals at random into one queue" in caveat for caveat in found.caveats)
 
 
 def test_nothing_measured_is_answered_with_nothing() -> None:
-    found = answer([], Wishes())
-    assert found.recommended is None
-    assert found.reason == "Nothing was measured. Run at least one level."
+    found = recommend([], Objective())
+    assert found.settings is None
+    assert found.explanation == "Nothing was measured. Run at least one level."
 
 
 def test_a_run_whose_every_window_was_given_up_says_why() -> None:
-    found = answer(run(replace(SLEEP, limit_mib=150), concurrencies=(1, 2)), Wishes())
-    assert found.recommended is None
-    assert "the floor passed the hard level" in found.reason
+    found = recommend(run(replace(SLEEP, limit_mib=150), concurrencies=(1, 2)), Objective())
+    assert found.settings is None
+    assert "the floor passed the hard level" in found.explanation
 
 
 def test_the_conf_and_the_variables_are_what_the_supervisor_reads(tmp_path: Path) -> None:
-    found = answer(run(CPU), Wishes(pool="slow")).recommended
+    found = recommend(run(CPU), Objective(pool="slow")).settings
     assert found is not None
     conf = tmp_path / "recyclery.toml"
     conf.write_text(f'app = "shop"\n{found.conf}\n')

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from recyclery.tune.testbed import YOUNG_SECONDS, own_folder, remove_dead
+from recyclery.tune.testbed import YOUNG_SECONDS, remove_abandoned, temporary_folder
 
 OPEN = """
 import sys, time
 from pathlib import Path
-from recyclery.tune.testbed import own_folder
-with own_folder(Path(sys.argv[1])) as folder:
+from recyclery.tune.testbed import temporary_folder
+with temporary_folder(Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     time.sleep(600)
 """
@@ -26,7 +26,7 @@ def age(folder: Path) -> None:
 
 
 def test_a_folder_is_there_for_its_tuning_and_gone_after_it(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+    with temporary_folder(tmp_path) as folder:
         (folder / "0").mkdir()
         assert folder.is_dir()
     assert not folder.exists()
@@ -41,18 +41,18 @@ def test_the_folder_of_a_killed_tuning_is_removed_and_that_of_one_that_runs_is_n
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
         age(folder)
-        remove_dead(tmp_path)
+        remove_abandoned(tmp_path)
         assert folder.is_dir()
         process.send_signal(signal.SIGKILL)
         process.wait()
-    remove_dead(tmp_path)
+    remove_abandoned(tmp_path)
     assert not folder.exists()
 
 
 def test_a_folder_that_was_just_made_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "rt-new"
     folder.mkdir()
-    remove_dead(tmp_path)
+    remove_abandoned(tmp_path)
     assert folder.is_dir()
 
 
@@ -63,5 +63,5 @@ def test_what_is_no_folder_is_left_alone(tmp_path: Path) -> None:
     file.touch()
     age(target)
     age(file)
-    remove_dead(tmp_path)
+    remove_abandoned(tmp_path)
     assert (target.is_dir(), link.is_symlink(), file.is_file()) == (True, True, True)

@@ -1,8 +1,8 @@
-"""How many containers a rate of arrivals needs: a queue before many places (M/G/c, by Allen and Cunneen).
+"""How many containers a rate of arrivals needs: a queue before many slots (M/G/c, by Allen and Cunneen).
 
-Assumed: arrivals are independent of each other and of the tasks (their variation may be told), all containers
-take from one queue, a task's time is as measured with all places of its container busy, and long waits are
-exponential. Taking it as measured when busy errs to the safe side.
+It is assumed that arrivals are independent of each other and of the tasks, that all containers take from one
+queue, that a task takes as long as was measured with all slots of its container busy, and that long waits are
+exponential. Tasks take less time in a container that is not busy, so the result errs on the safe side.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# No more of what a fleet can do is planned with: what comes in bursts would wait for long.
+# A busier fleet would make bursts wait for long.
 MOST_BUSY = 0.8
 MOST_CONTAINERS = 1000
 HALVINGS = 60
-# Where so few wait, tasks alone take too long.
-NOBODY = 0.001
-# Of the times that tasks ran, as many as tell the 95 % quantile.
+# With a smaller share of tasks waiting, more containers shorten nothing.
+NOBODY_WAITS = 0.001
+# So many of the times that tasks ran give their 95 % quantile.
 MOST_TIMES = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What one does: so many tasks at a time, so many per second at least, and how long they run."""
+    """What one container does: tasks at a time, tasks per second at least, and how long they run."""
 
-    places: int
+    slots: int
     per_second: float
     ran_seconds: Sequence[float]
     ran_variation: float
@@ -33,17 +33,17 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Arrivals at so many places, and what is waited for a place."""
+    """Arrivals at a number of slots, and the wait for a free one."""
 
-    places: int
+    slots: int
     busy_share: float
     waiting_share: float
-    """The share of tasks that find no place free."""
+    """The share of tasks that find no slot free."""
     wait_seconds: float
     """The mean over all tasks."""
 
     def passes(self, seconds: float) -> float:
-        """Return the chance that a task waits longer."""
+        """Return the probability that a task waits longer."""
         if seconds < 0:
             return 1.0
         if not self.waiting_share:
@@ -53,7 +53,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """So many containers for a rate of arrivals, and what is to be expected of them."""
+    """A number of containers for a rate of arrivals, and what is expected of them."""
 
     containers: int
     arrivals_per_second: float
@@ -78,38 +78,38 @@ def plan_fleet(
     """
     least = max(1, math.ceil(arrivals_per_second / (MOST_BUSY * container.per_second)))
     variation = (arrivals_variation**2 + container.ran_variation**2) / 2
-    each_per_second = container.per_second / container.places
+    each_per_second = container.per_second / container.slots
     ordered = sorted(container.ran_seconds)
     ordered = ordered[:: math.ceil(len(ordered) / MOST_TIMES)]
     for count in range(least, least + MOST_CONTAINERS):
         busy = arrivals_per_second / (count * container.per_second)
-        queue = join_queue(count * container.places, busy, each_per_second, variation)
+        queue = join_queue(count * container.slots, busy, each_per_second, variation)
         p95 = response_quantile(queue, ordered, 0.95)
         if slo_seconds is None or p95 <= slo_seconds:
             return Fleet(count, arrivals_per_second, queue.busy_share, queue.wait_seconds, p95)
-        if queue.waiting_share < NOBODY:
+        if queue.waiting_share < NOBODY_WAITS:
             return None
     return None
 
 
-def join_queue(places: int, busy_share: float, each_per_second: float, variation: float) -> Queue:
+def join_queue(slots: int, busy_share: float, each_per_second: float, variation: float) -> Queue:
     """Return the queue: Erlang's C, and its mean wait times how much arrivals and tasks vary."""
-    waiting = erlang_c(places, busy_share)
-    wait = waiting / (places * each_per_second * (1 - busy_share)) * variation
-    return Queue(places, busy_share, waiting if variation else 0.0, wait)
+    waiting = erlang_c(slots, busy_share)
+    wait = waiting / (slots * each_per_second * (1 - busy_share)) * variation
+    return Queue(slots, busy_share, waiting if variation else 0.0, wait)
 
 
-def erlang_c(places: int, busy_share: float) -> float:
-    """Return the share of arrivals that find all places taken (by Erlang's B, which is safe to iterate)."""
-    offered = places * busy_share
+def erlang_c(slots: int, busy_share: float) -> float:
+    """Return the share of arrivals that find all slots taken (by Erlang's B, which is safe to iterate)."""
+    offered = slots * busy_share
     blocked = 1.0
-    for place in range(1, places + 1):
-        blocked = offered * blocked / (place + offered * blocked)
+    for slot in range(1, slots + 1):
+        blocked = offered * blocked / (slot + offered * blocked)
     return blocked / (1 - busy_share * (1 - blocked))
 
 
 def response_quantile(queue: Queue, ordered: Sequence[float], share: float) -> float:
-    """Return the time that this share of tasks does not pass, wait and run together."""
+    """Return the time that this share of tasks does not exceed, wait and run together."""
     low, high = 0.0, ordered[-1]
     while late_share(queue, ordered, high) > 1 - share:
         high *= 2

@@ -1,33 +1,46 @@
-"""Two runs side by side: what each level does in B for one in A, and whether that is more than noise."""
+"""Two runs side by side: for each level the ratio of B to A, and whether that is more than noise."""
 
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
-from recyclery.tune.levels import measure_levels
+from recyclery.tune.levels import summarize_levels
+from recyclery.tune.output import WIDTH, print_json, short
+from recyclery.tune.run_file import read_run_file
 from recyclery.tune.spec import Level
-from recyclery.tune.statistics import Estimate, Times
-from recyclery.tune.table import short
+from recyclery.tune.statistics import Estimate
 from recyclery.tune.window import Window
 
-FIGURES = ("per_second", "p95_seconds", "peak_floor_bytes")
-HEAD = f"{'K':>3} {'N':>4} {'throughput':>24} {'p95':>24} {'peak memory':>21}"
-
 LEGEND = (
-    "B by A, with the 95 % interval; = where that may as well be noise. Of twenty ratios without "
+    "B divided by A, with the 95 % interval; = where that may as well be noise. Of twenty ratios without "
     "that sign one may have lost it by chance."
 )
 
 
+def print_comparison(before: Path, after: Path, *, as_json: bool) -> None:
+    """Print the differences between two runs; raises BadRunFile."""
+    runs = read_run_file(before), read_run_file(after)
+    tasks = [(run.spec.app, run.spec.task, run.spec.pool) for run in runs]
+    if tasks[0] != tasks[1]:
+        print(f"recyclery: they ran different tasks: {tasks[0]} and {tasks[1]}", file=sys.stderr)
+    pairs = compare_runs(runs[0].windows, runs[1].windows)
+    if as_json:
+        print_json(comparison_document(pairs))
+    else:
+        print(format_comparison(pairs, (str(before), str(after))))
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """B by A, with its interval; noise where that has 1 in it."""
+    """B divided by A, with its interval; noise where that includes 1."""
 
     value: float
     low: float
@@ -38,38 +51,35 @@ class Ratio:
         """Whether the two may as well be the same."""
         return self.low <= 1 <= self.high
 
+    def __str__(self) -> str:
+        """Return it with its interval."""
+        mark = " =" if self.is_noise else ""
+        return f"{short(self.value)} ({short(self.low)}-{short(self.high)}){mark}"
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A level of both runs; a figure that one of them lacks is None."""
+
+class Pair(NamedTuple):
+    """A level of both runs."""
 
     level: Level
     repeats: tuple[int, int]
     """How often each ran it."""
-    per_second: Ratio | None
-    p95_seconds: Ratio | None
-    peak_floor_bytes: Ratio | None
+    ratios: dict[str, Ratio | None]
+    """By figure; None where one of them lacks it."""
 
 
 def compare_runs(before: Sequence[Window], after: Sequence[Window]) -> list[Pair]:
     """Return the levels that both runs have."""
-    ones = {one.level: one for one in measure_levels(before)}
-    others = {other.level: other for other in measure_levels(after)}
-    return [
-        Pair(
-            level,
-            (ones[level].repeats, others[level].repeats),
-            divide(others[level].per_second, ones[level].per_second),
-            divide(p95_of(others[level].ran), p95_of(ones[level].ran)),
-            divide(others[level].peak_floor_bytes, ones[level].peak_floor_bytes),
-        )
-        for level in sorted(ones.keys() & others.keys())
-    ]
-
-
-def p95_of(times: Times | None) -> Estimate | None:
-    """Return the estimate of p95."""
-    return times.p95 if times else None
+    ones, others = ({one.level: one for one in summarize_levels(windows)} for windows in (before, after))
+    pairs = []
+    for level in sorted(ones.keys() & others.keys()):
+        one, other = ones[level], others[level]
+        ratios = {
+            "per_second": divide(other.per_second, one.per_second),
+            "p95_seconds": divide(other.ran.p95, one.ran.p95) if other.ran and one.ran else None,
+            "peak_floor_bytes": divide(other.peak_floor_bytes, one.peak_floor_bytes),
+        }
+        pairs.append(Pair(level, (one.repeats, other.repeats), ratios))
+    return pairs
 
 
 def divide(after: Estimate | None, before: Estimate | None) -> Ratio | None:
@@ -87,21 +97,17 @@ def format_comparison(pairs: Sequence[Pair], names: tuple[str, str]) -> str:
     head = [f"A: {names[0]}", f"B: {names[1]}", ""]
     if not pairs:
         return "\n".join([*head, "The runs have no level in common: nothing can be compared."])
-    rows = [
-        f"{pair.level.concurrency:>3} {pair.level.max_tasks_per_child:>4} {cell(pair.per_second):>24} "
-        f"{cell(pair.p95_seconds):>24} {cell(pair.peak_floor_bytes):>21}"
-        for pair in pairs
-    ]
-    return "\n".join([*head, HEAD, *rows, "", *textwrap.wrap(f"{LEGEND}{tell_unrepeated(pairs)}", 80)])
-
-
-def tell_unrepeated(pairs: Sequence[Pair]) -> str:
-    """Say which runs have no level more than once: their intervals are of the tasks alone."""
+    cells = [("K", "N", "throughput", "p95", "peak memory")]
+    for pair in pairs:
+        level = (str(pair.level.concurrency), str(pair.level.max_tasks_per_child))
+        speed, p95, peak = (str(ratio or "-") for ratio in pair.ratios.values())
+        cells.append((*level, speed, p95, peak))
+    rows = [f"{k:>3} {n:>4} {speed:>24} {p95:>24} {peak:>21}" for k, n, speed, p95, peak in cells]
+    legend = LEGEND
     counts = zip(*(pair.repeats for pair in pairs), strict=True)
-    once = [name for name, repeats in zip("AB", counts, strict=True) if max(repeats) < 2]
-    if not once:
-        return ""
-    return f" {' and '.join(once)} ran each level once: what repeats differ by is not in the intervals."
+    if once := [name for name, repeats in zip("AB", counts, strict=True) if max(repeats) < 2]:
+        legend += f" {' and '.join(once)} ran each level once: what repeats differ by is not in the intervals."
+    return "\n".join([*head, *rows, "", *textwrap.wrap(legend, WIDTH)])
 
 
 def comparison_document(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -111,17 +117,8 @@ def comparison_document(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
             **msgspec.to_builtins(pair.level),
             **{
                 name: {**msgspec.to_builtins(ratio), "is_noise": ratio.is_noise} if ratio else None
-                for name in FIGURES
-                for ratio in [getattr(pair, name)]
+                for name, ratio in pair.ratios.items()
             },
         }
         for pair in pairs
     ]
-
-
-def cell(ratio: Ratio | None) -> str:
-    """Return a ratio and its interval."""
-    if ratio is None:
-        return "-"
-    mark = " =" if ratio.is_noise else ""
-    return f"{short(ratio.value)} ({short(ratio.low)}-{short(ratio.high)}){mark}"

@@ -1,37 +1,39 @@
-"""What each level showed, all its windows together."""
+"""What each level did, all its windows together."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from recyclery.tune.spec import Level
 from recyclery.tune.statistics import (
     Estimate,
-    Paces,
+    Rates,
     Spread,
     Times,
-    about,
-    compare_rounds,
+    estimate_rates,
     measure_times,
     pool_spread,
     variation,
 )
 from recyclery.tune.window import Window
 
-# Fewer tasks, or fewer to each place, say little of a level: it is shown, not chosen.
+# With fewer tasks, or fewer for each slot, a level is shown and not chosen.
 LEAST_TASKS = 10
-LEAST_TASKS_PER_PLACE = 3
-# Children that left for want of memory: retired before their number was reached, or killed for room.
+LEAST_TASKS_PER_SLOT = 3
+# Children that left for their memory: retired before their number of tasks, or killed to make room.
 MEMORY_RECYCLES = ("budget", "preempt")
+
+Bottleneck = Literal["memory", "CPU", "elsewhere", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One level: its figures over all repeats that ran their time."""
+class LevelResult:
+    """One level: its figures over all repeats that ran their time, and how they were judged."""
 
     level: Level
     repeats: int
@@ -40,16 +42,17 @@ class Measured:
     failures: dict[str, int]
     """The errors by their names."""
     per_second: Estimate | None
-    """Tasks that ended well; None where no window ran its time."""
-    pace: Estimate | None
+    """Tasks that succeeded; None where no window ran its time."""
+    adjusted_per_second: Estimate | None
     """The same to compare levels by: its bounds leave out what made a round fast or slow for all of them."""
     waited: Times | None
     ran: Times | None
     variation: float
     """Coefficient of variation of the time that tasks ran."""
     peak_floor_bytes: Estimate | None
+    """Unreclaimable memory at its highest, as repeats had it."""
     highest_floor_bytes: int
-    """Of all windows, those that were given up too."""
+    """The highest of all windows, those that were aborted too."""
     child_peak_bytes: int
     recycles: dict[str, int]
     oom_kills: int
@@ -57,7 +60,10 @@ class Measured:
     """Of all that the container may use."""
     cpu_seconds_per_task: float
     stopped: str
-    """Why a window was given up early."""
+    """Why a window was aborted."""
+    bottleneck: Bottleneck = "none"
+    rejection: str = ""
+    """Why the level cannot be chosen; empty where it can."""
 
     @property
     def was_tried(self) -> bool:
@@ -65,62 +71,79 @@ class Measured:
         return self.highest_floor_bytes > 0
 
     @property
+    def expected_peak_bytes(self) -> float:
+        """How high unreclaimable memory may go: the highest seen, and what repeats differ by."""
+        return max(self.highest_floor_bytes, self.peak_floor_bytes.high if self.peak_floor_bytes else 0.0)
+
+    @property
     def memory_recycles(self) -> int:
-        """How many children left for want of memory."""
+        """How many children left for their memory."""
         return sum(self.recycles.get(reason, 0) for reason in MEMORY_RECYCLES)
 
     @property
-    def is_enough(self) -> bool:
+    def has_enough_tasks(self) -> bool:
         """Whether enough tasks ended for the level to be chosen."""
-        least = max(LEAST_TASKS, LEAST_TASKS_PER_PLACE * self.level.concurrency)
+        least = max(LEAST_TASKS, LEAST_TASKS_PER_SLOT * self.level.concurrency)
         return self.per_second is not None and self.done >= least
 
-    @property
-    def failing_share(self) -> float:
-        """The share of tasks that failed."""
-        return self.errors / self.done if self.done else 0.0
 
-
-def measure_levels(windows: Sequence[Window]) -> tuple[Measured, ...]:
+def summarize_levels(windows: Iterable[Window]) -> tuple[LevelResult, ...]:
     """Return each level's figures, the smallest level first."""
     by_level: dict[Level, list[Window]] = defaultdict(list)
     for window in windows:
         by_level[window.level].append(window)
-    speeds, paces = speed_spread(windows), compare_rounds(whole_windows(windows))
-    heights = floor_spread(windows)
-    return tuple(measure_level(by_level[level], speeds, paces, heights) for level in sorted(by_level))
+    whole = {level: complete_windows(group) for level, group in by_level.items()}
+    repeats = pool_spread([window.per_second for window in group] for group in whole.values())
+    peaks = pool_spread([float(window.peak_floor_bytes) for window in group] for group in whole.values())
+    rates = estimate_rates(window for group in whole.values() for window in group)
+    return tuple(
+        summarize_level(by_level[level], whole[level], repeats, rates, peaks) for level in sorted(by_level)
+    )
 
 
-def measure_level(windows: Sequence[Window], speeds: Spread, paces: Paces, heights: Spread) -> Measured:
-    """Return what one level's windows showed."""
-    whole = whole_windows(windows)
+def complete_windows(windows: Iterable[Window]) -> list[Window]:
+    """Return the windows that ran their time."""
+    return [window for window in windows if not window.stopped and window.seconds > 0]
+
+
+def summarize_level(
+    windows: Sequence[Window], whole: Sequence[Window], repeats: Spread, rates: Rates, peaks: Spread
+) -> LevelResult:
+    """Return one level's figures; `whole` are those of its windows that ran their time."""
+    level = windows[0].level
     ran = [seconds for window in whole for seconds in window.ran_seconds]
     seconds = sum(window.seconds for window in whole)
-    done, cpu = sum(window.done for window in whole), sum(window.cpu_seconds for window in whole)
+    done, succeeded = sum(window.done for window in whole), sum(window.succeeded for window in whole)
+    cpu = sum(window.cpu_seconds for window in whole)
     recycles: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     for window in windows:
         recycles.update(dict(window.recycles))
         failures.update(dict(window.failures))
-    value = estimate_speed(whole, paces)
-    return Measured(
-        level=windows[0].level,
+    per_second = adjusted = peak = None
+    if succeeded:
+        rate = rates.per_second.get(level, succeeded / seconds)
+        # Repeats that happen to agree are no surer than the number of tasks and their variation allow.
+        of_tasks = variation(ran) / math.sqrt(succeeded)
+        per_second, adjusted = (
+            Estimate.around(rate, max(spread.share / math.sqrt(len(whole)), of_tasks), spread.reach)
+            for spread in (repeats, rates.spread)
+        )
+    if whole:
+        mean = fmean(window.peak_floor_bytes for window in whole)
+        peak = Estimate.around(mean, peaks.share / math.sqrt(len(whole)), peaks.reach)
+    return LevelResult(
+        level=level,
         repeats=len(whole),
         done=done,
         errors=sum(window.errors for window in whole),
         failures=dict(failures.most_common()),
-        per_second=about_speed(value, whole, speeds),
-        pace=about_speed(value, whole, paces.spread),
+        per_second=per_second,
+        adjusted_per_second=adjusted,
         waited=measure_times([seconds for window in whole for seconds in window.waited_seconds]),
         ran=measure_times(ran),
         variation=variation(ran),
-        peak_floor_bytes=about(
-            fmean(window.peak_floor_bytes for window in whole),
-            heights.share / math.sqrt(len(whole)),
-            heights.reach,
-        )
-        if whole
-        else None,
+        peak_floor_bytes=peak,
         highest_floor_bytes=max(window.peak_floor_bytes for window in windows),
         child_peak_bytes=max((size for window in windows for size in window.child_peak_bytes), default=0),
         recycles=dict(recycles),
@@ -129,49 +152,3 @@ def measure_level(windows: Sequence[Window], speeds: Spread, paces: Paces, heigh
         cpu_seconds_per_task=cpu / done if done else 0.0,
         stopped=next((window.stopped for window in windows if window.stopped), ""),
     )
-
-
-def whole_windows(windows: Sequence[Window]) -> list[Window]:
-    """Return the windows that ran their time."""
-    return [window for window in windows if not window.stopped and window.seconds > 0]
-
-
-def speed_spread(windows: Sequence[Window]) -> Spread:
-    """Return how much the speeds of one level's repeats differ."""
-    return pool_spread(group_by_level(windows, lambda window: window.per_second))
-
-
-def floor_spread(windows: Sequence[Window]) -> Spread:
-    """Return how much the peaks of one level's repeats differ."""
-    return pool_spread(group_by_level(windows, lambda window: float(window.peak_floor_bytes)))
-
-
-def group_by_level(windows: Sequence[Window], figure: Callable[[Window], float]) -> list[list[float]]:
-    """Return a figure of all whole windows, those of one level together."""
-    groups: dict[Level, list[float]] = defaultdict(list)
-    for window in whole_windows(windows):
-        groups[window.level].append(figure(window))
-    return list(groups.values())
-
-
-def estimate_speed(whole: Sequence[Window], paces: Paces) -> float | None:
-    """Return a level's tasks per second; None where none ended well."""
-    good = sum(max(0, window.done - window.errors) for window in whole)
-    if not good:
-        return None
-    return paces.per_second.get(whole[0].level, good / sum(window.seconds for window in whole))
-
-
-def about_speed(value: float | None, whole: Sequence[Window], spread: Spread) -> Estimate | None:
-    """Return tasks per second with the interval that repeats and tasks allow.
-
-    Repeats that happen to agree make nothing surer than the number of tasks and their variation do.
-    """
-    return None if value is None else about(value, speed_error(whole, spread), spread.reach)
-
-
-def speed_error(whole: Sequence[Window], spread: Spread) -> float:
-    """Return the standard error of a level's tasks per second, as a share of it."""
-    good = sum(max(0, window.done - window.errors) for window in whole)
-    ran = [seconds for window in whole for seconds in window.ran_seconds]
-    return max(spread.share / math.sqrt(len(whole)), variation(ran) / math.sqrt(good))

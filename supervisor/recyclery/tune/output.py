@@ -1,101 +1,126 @@
-"""A run, or two of them, on standard output: a table or JSON."""
+"""A recommendation as a table of 80 columns for a terminal, and as JSON."""
 
 from __future__ import annotations
 
-import sys
+import math
+import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
-from recyclery.tune.evaluate import Judged
-from recyclery.tune.page import write_page
-from recyclery.tune.recommendation import Answer, Recommended, answer
-from recyclery.tune.run_file import Recorded, read_run_file
-from recyclery.tune.spec import Wishes
-from recyclery.tune.statistics import quantile
-from recyclery.tune.table import format_answer, seconds
-from recyclery.tune.window import OpenWindow
+from recyclery.common.units import format_bytes
+from recyclery.decide.queueing import Fleet
+from recyclery.tune.levels import LevelResult
+from recyclery.tune.recommendation import Recommendation
+from recyclery.tune.statistics import Estimate, quantile
+from recyclery.tune.window import OpenLoopWindow
 
-VERSION = 1
+VERSION = 2
+WIDTH = 80
+COLUMNS = {"K": 3, "N": 4, "tasks per second": 17, "p50": 7, "p95": 7, "peak": 9, "CPU": 5, "failed": 6}
+LEGEND = (
+    "K: tasks at a time; N: tasks per child; ± the 95 % interval. p50, p95: time that tasks ran. "
+    "peak: unreclaimable memory, the highest seen. bottleneck: what kept tasks from doing more."
+)
+MARKS = "* recommended, - cannot be chosen."
 
 
-def build_document(answer: Answer) -> dict[str, Any]:
-    """Return the document."""
-    return {
-        "version": VERSION,
-        "wishes": plain(answer.wishes),
-        "limit_bytes": answer.limit_bytes,
-        "levels": [level_document(judged) for judged in answer.levels],
-        "recommended": recommended_document(answer.recommended) if answer.recommended else None,
-        "reason": answer.reason,
-        "fleet": plain(answer.fleet),
-        "doubts": list(answer.doubts),
+def short(value: float) -> str:
+    """Return a figure with three digits."""
+    if not math.isfinite(value):
+        return "?"
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """Return a figure and how far off it may be."""
+    away = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    return f"{short(estimate.value)} ± {short(away)}"
+
+
+def seconds(value: float) -> str:
+    """Return a time in the unit that keeps it readable."""
+    return f"{value * 1000:.0f} ms" if value < 0.9995 else f"{short(value)} s"
+
+
+def format_figures(result: LevelResult) -> dict[str, str]:
+    """Return a level's figures by column; a dash for what is not known."""
+    ran = result.ran
+    level = {"K": str(result.level.concurrency), "N": str(result.level.max_tasks_per_child)}
+    figures = {
+        "tasks per second": with_interval(result.per_second) if result.per_second else "-",
+        "p50": seconds(ran.p50) if ran else "-",
+        "p95": seconds(ran.p95.value) if ran else "-",
+        "p99": seconds(ran.p99) if ran else "-",
+        "peak": format_bytes(result.highest_floor_bytes),
+        "a child": format_bytes(result.child_peak_bytes),
+        "CPU": f"{result.cpu_share:.0%}" if result.done else "-",
+        "failed": str(result.errors),
+        "recycled": str(sum(result.recycles.values())),
     }
+    return level | (figures if result.was_tried else dict.fromkeys(figures, "-"))
 
 
-def level_document(judged: Judged) -> dict[str, Any]:
-    """Return a level: what was measured, what binds, and why it cannot be chosen."""
-    measured = plain(judged.measured)
-    binds = judged.binds if judged.measured.was_tried else None
-    return {**measured.pop("level"), **measured, "binds": binds, "obstacle": judged.obstacle or None}
+def format_recommendation(found: Recommendation) -> str:
+    """Return the table and the recommendation."""
+    lines = []
+    if found.levels:
+        rejected = [result for result in found.levels if result.rejection]
+        lines += [format_row(" ", {name: name for name in COLUMNS}, "bottleneck")]
+        for result in found.levels:
+            chosen = found.settings is not None and found.settings.result is result
+            mark = "*" if chosen else "-" if result.rejection else " "
+            bottleneck = result.bottleneck if result.was_tried else "not tried"
+            lines += [format_row(mark, format_figures(result), bottleneck)]
+        lines += ["", *textwrap.wrap(f"{LEGEND} {MARKS}", WIDTH), ""]
+        for result in rejected:
+            text = f"{result.level}: {result.rejection}"
+            lines += textwrap.wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+        lines += [""] if rejected else []
+    lines += textwrap.wrap(found.explanation, WIDTH)
+    if found.settings is not None:
+        variables = [f"{name}={value}" for name, value in found.settings.environment.items()]
+        for block in (found.settings.conf.splitlines(), ["or in the environment:"], variables):
+            indent = "" if len(block) == 1 else "    "
+            lines += ["", *(f"{indent}{line}".rstrip() for line in block)]
+    fleet = [format_fleet(found.fleet)] if found.fleet is not None else []
+    for sentence in (*fleet, *found.caveats):
+        lines += ["", *textwrap.wrap(sentence, WIDTH)]
+    return "\n".join(lines)
 
 
-def recommended_document(recommended: Recommended) -> dict[str, Any]:
-    """Return what to set."""
-    return {
-        **plain(recommended.level),
-        "memory_limit_bytes": recommended.memory_limit_bytes,
-        "conf": recommended.conf,
-        "environment": recommended.environment,
-    }
+def format_row(mark: str, figures: dict[str, str], bottleneck: str) -> str:
+    """Return one line of the table."""
+    cells = " ".join(f"{figures[name]:>{width}}" for name, width in COLUMNS.items())
+    return f"{mark} {cells} {bottleneck}"
 
 
-def plain(value: Any) -> Any:
-    """Return a value's fields by name."""
-    return msgspec.to_builtins(value)
+def format_fleet(fleet: Fleet) -> str:
+    """Return how many containers the arrivals need."""
+    count = "1 container" if fleet.containers == 1 else f"{fleet.containers} containers"
+    return (
+        f"{short(fleet.arrivals_per_second)} tasks a second need {count} of this kind: "
+        f"{fleet.busy_share:.0%} busy, a mean wait of {seconds(fleet.wait_seconds)}, "
+        f"95 % done {seconds(fleet.p95_seconds)} after they came."
+    )
 
 
-def show(recorded: Recorded, wishes: Wishes, *, as_json: bool, page: Path | None) -> None:
-    """Print what a run tells, and write its page where one is wanted."""
-    found = answer(recorded.windows, wishes, recorded.learned if recorded.learned.steps else None)
-    if page is not None:
-        write_page(page, found)
-    if as_json:
-        document = build_document(found) | {
-            "request": msgspec.to_builtins(recorded.request),
-            "loads": [msgspec.to_builtins(window) for window in recorded.opened],
-        }
-        print_json(document)
-        return
-    print(format_answer(found))
-    for line in describe_loads(recorded.opened):
-        print(line)
-
-
-def print_json(document: object) -> None:
-    """Print a document in one line; a bound that is not known is null."""
-    print(msgspec.json.encode(document).decode())
-
-
-def describe_loads(opened: Iterable[OpenWindow]) -> list[str]:
-    """Return a table of what came at its own times, and what became of it."""
+def format_loads(opened: Iterable[OpenLoopWindow]) -> list[str]:
+    """Return a table of the loads, and of how the level coped with them."""
     rows = [f"{'load':>8} {'came':>10}{'p50':>9}{'p95':>9}{'p99':>9}  not done half way, at the end"]
     for each in opened:
-        took = [
-            waited + ran
-            for waited, ran in zip(each.window.waited_seconds, each.window.ran_seconds, strict=True)
-        ]
-        shares = "".join(f"{describe_share(took, share):>9}" for share in (0.50, 0.95, 0.99))
-        rows.append(f"{each.load:>8} {each.offered_per_second:>8.3g}/s{shares}  {describe_backlog(each)}")
-    told = "Tasks that came at their own times; p50, p95, p99 from when each was to come."
-    return ["", *rows, "", told] if len(rows) > 1 else []
+        pairs = zip(each.window.waited_seconds, each.window.ran_seconds, strict=True)
+        took = sorted(waited + ran for waited, ran in pairs)
+        times = [seconds(quantile(took, share)) if took else "-" for share in (0.50, 0.95, 0.99)]
+        figures = "".join(f"{time:>9}" for time in times)
+        rows.append(f"{each.load:>8} {each.offered_per_second:>8.3g}/s{figures}  {format_backlog(each)}")
+    legend = "Tasks that came at their own times; p50, p95, p99 from when each was due."
+    return ["", *rows, "", legend] if len(rows) > 1 else []
 
 
-def describe_backlog(opened: OpenWindow) -> str:
-    """Say what waited."""
+def format_backlog(opened: OpenLoopWindow) -> str:
+    """Return how many tasks were waiting or running."""
     if opened.window.stopped:
         return f"given up: {opened.window.stopped}"
     waiting = f"{opened.backlog_middle}, {opened.backlog_end}"
@@ -105,19 +130,37 @@ def describe_backlog(opened: OpenWindow) -> str:
     return f"{waiting}{never}: more than it can do"
 
 
-def describe_share(values: list[float], share: float) -> str:
-    """Return the time that so many do not pass; a dash where there are none."""
-    return seconds(quantile(sorted(values), share)) if values else "-"
+def print_json(document: object) -> None:
+    """Print a document in one line; an infinite bound is null."""
+    print(msgspec.json.encode(document).decode())
 
 
-def compare(before: Path, after: Path, *, as_json: bool) -> None:
-    """Print what two runs differ in; raises BadRunFile."""
-    runs = read_run_file(before), read_run_file(after)
-    asked = [(run.request.app, run.request.task, run.request.pool) for run in runs]
-    if asked[0] != asked[1]:
-        print(f"recyclery: they ran different tasks: {asked[0]} and {asked[1]}", file=sys.stderr)
-    pairs = compare_runs(runs[0].windows, runs[1].windows)
-    if as_json:
-        print_json(comparison_document(pairs))
-    else:
-        print(format_comparison(pairs, (str(before), str(after))))
+def build_document(found: Recommendation) -> dict[str, Any]:
+    """Return what `--json` prints of a run: bytes and seconds, null where nothing is known."""
+    levels = [
+        {
+            **msgspec.to_builtins(result.level),
+            **msgspec.to_builtins(result),
+            "bottleneck": result.bottleneck if result.was_tried else None,
+            "rejection": result.rejection or None,
+        }
+        for result in found.levels
+    ]
+    for document in levels:
+        del document["level"]
+    settings = found.settings and {
+        **msgspec.to_builtins(found.settings.level),
+        "memory_limit_bytes": found.settings.memory_limit_bytes,
+        "conf": found.settings.conf,
+        "environment": found.settings.environment,
+    }
+    return {
+        "version": VERSION,
+        "objective": found.objective,
+        "limit_bytes": found.limit_bytes,
+        "levels": levels,
+        "recommended": settings,
+        "explanation": found.explanation,
+        "fleet": found.fleet,
+        "caveats": found.caveats,
+    }

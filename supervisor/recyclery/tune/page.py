@@ -1,4 +1,4 @@
-"""The answer as one HTML file that needs nothing else: the table, and plots to move about in (plotly)."""
+"""The recommendation as one HTML file that needs nothing else: the table and charts (plotly)."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recyclery.common.units import format_bytes
 from recyclery.leaks.page import NoPlotly
-from recyclery.tune.evaluate import Judged
-from recyclery.tune.recommendation import Answer
+from recyclery.tune.levels import LevelResult
+from recyclery.tune.output import LEGEND, format_figures, format_fleet
+from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate
-from recyclery.tune.table import LEGEND, seconds, tell_fleet, with_interval
 
 MIB = 1 << 20
 NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
 
 
-def write_page(path: Path, answer: Answer) -> None:
+def write_page(path: Path, found: Recommendation) -> None:
     """Write the page; raises NoPlotly, OSError."""
     try:
         # Of an extra, and slow to import.
         from plotly.offline import get_plotlyjs  # noqa: PLC0415
     except ImportError:
         raise NoPlotly("the page needs plotly: pip install 'recyclery[report]'") from None
-    path.write_text(build_page(answer, get_plotlyjs()), encoding="utf-8")
+    path.write_text(build_page(found, get_plotlyjs()), encoding="utf-8")
 
 
-def build_page(answer: Answer, script: str) -> str:
+def build_page(found: Recommendation, script: str) -> str:
     """Return the page's HTML."""
     template = resources.files("recyclery.tune").joinpath("page.html").read_text(encoding="utf-8")
-    data = json.dumps(draw(answer), separators=(",", ":"))
+    data = json.dumps(draw(found), separators=(",", ":"))
+    fleet = [format_fleet(found.fleet)] if found.fleet is not None else []
     values = {
-        "title": f"Concurrency for the pool {html.escape(answer.wishes.pool)}",
-        "reason": html.escape(answer.reason),
-        "settings": settings_of(answer),
-        "table": "\n".join(table_of(answer)),
+        "title": f"Concurrency for the pool {html.escape(found.objective.pool)}",
+        "reason": html.escape(found.explanation),
+        "settings": settings_of(found),
+        "table": "\n".join(table_of(found)),
         "legend": html.escape(LEGEND),
-        "said": "\n".join(f"<p>{html.escape(sentence)}" for sentence in sentences_of(answer)),
+        "said": "\n".join(f"<p>{html.escape(sentence)}" for sentence in (*fleet, *found.caveats)),
         "data": data,
         "plotly": script,
     }
@@ -50,12 +50,12 @@ def build_page(answer: Answer, script: str) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
-def settings_of(answer: Answer) -> str:
+def settings_of(found: Recommendation) -> str:
     """Return what to set, as text to copy."""
-    if answer.recommended is None:
+    if found.settings is None:
         return ""
-    variables = "\n".join(f"{name}={value}" for name, value in answer.recommended.environment.items())
-    blocks = (("recyclery.toml", answer.recommended.conf), ("or in the environment", variables))
+    variables = "\n".join(f"{name}={value}" for name, value in found.settings.environment.items())
+    blocks = (("recyclery.toml", found.settings.conf), ("or in the environment", variables))
     return "<div class=settings>{}</div>".format(
         "".join(
             f"<figure><figcaption>{name}</figcaption><pre>{html.escape(text)}</pre></figure>"
@@ -64,68 +64,43 @@ def settings_of(answer: Answer) -> str:
     )
 
 
-def sentences_of(answer: Answer) -> Iterator[str]:
-    """Yield what is said below the table."""
-    if answer.fleet is not None:
-        yield tell_fleet(answer.fleet)
-    yield from answer.doubts
-
-
-def table_of(answer: Answer) -> Iterable[str]:
+def table_of(found: Recommendation) -> Iterable[str]:
     """Yield the levels' table."""
     numbers = "".join(f"<th class=number>{name}" for name in NUMBERS)
-    yield f"<div class=wide><table><thead><tr>{numbers}<th>binds<th></thead><tbody>"
-    yield from (measured_row(judged, answer) for judged in answer.levels)
+    yield f"<div class=wide><table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
+    yield from (level_row(result, found) for result in found.levels)
     yield "</tbody></table></div>"
 
 
-def measured_row(judged: Judged, answer: Answer) -> str:
-    """Return a measured level's row."""
-    measured = judged.measured
-    chosen = answer.recommended is not None and answer.recommended.measured is measured
-    ran = measured.ran
-    level = (str(measured.level.concurrency), str(measured.level.max_tasks_per_child))
-    if not measured.was_tried:
-        return row("refused", (*level, *("–",) * 9), "", html.escape(judged.obstacle))
-    times = (seconds(ran.p50), seconds(ran.p95.value), seconds(ran.p99)) if ran else ("–",) * 3
-    figures = (
-        with_interval(measured.per_second) if measured.per_second else "–",
-        *times,
-        format_bytes(measured.highest_floor_bytes),
-        format_bytes(measured.child_peak_bytes),
-        f"{measured.cpu_share:.0%}" if measured.done else "–",
-        str(measured.errors),
-        str(sum(measured.recycles.values())),
-    )
-    note = "recommended" if chosen else html.escape(judged.obstacle)
-    kind = "chosen" if chosen else "refused" if judged.obstacle else "measured"
-    return row(kind, (*level, *figures), judged.binds, note)
+def level_row(result: LevelResult, found: Recommendation) -> str:
+    """Return a level's row."""
+    chosen = found.settings is not None and found.settings.result is result
+    note = "recommended" if chosen else html.escape(result.rejection)
+    kind = "chosen" if chosen else "refused" if result.rejection else "measured"
+    figures = format_figures(result)
+    cells = "".join(f"<td class=number>{figures[name]}" for name in NUMBERS)
+    bottleneck = result.bottleneck if result.was_tried else ""
+    return f"<tr class={kind}>{cells}<td>{bottleneck}<td class=note>{note}"
 
 
-def row(kind: str, figures: Iterable[str], binds: str, note: str) -> str:
-    """Return one row."""
-    cells = "".join(f"<td class=number>{figure}" for figure in figures)
-    return f"<tr class={kind}>{cells}<td>{binds}<td class=note>{note}"
-
-
-def draw(answer: Answer) -> dict[str, Any]:
+def draw(found: Recommendation) -> dict[str, Any]:
     """Return what the page's script draws: series of numbers, no styles."""
-    chosen = answer.recommended.measured.level if answer.recommended else None
+    chosen = found.settings.result.level if found.settings else None
     return {
-        "limit": round(answer.limit_bytes / MIB),
+        "limit": round(found.limit_bytes / MIB),
         "levels": [
             {
-                "name": f"{judged.measured.level.concurrency} × {judged.measured.level.max_tasks_per_child}",
-                "k": judged.measured.level.concurrency,
-                "n": judged.measured.level.max_tasks_per_child,
-                "chosen": judged.measured.level == chosen,
-                "may": not judged.obstacle,
-                "speed": bounds(judged.measured.per_second),
-                "p95": bounds(judged.measured.ran.p95) if judged.measured.ran else None,
-                "peak": round(judged.measured.highest_floor_bytes / MIB, 1),
+                "name": f"{result.level.concurrency} × {result.level.max_tasks_per_child}",
+                "k": result.level.concurrency,
+                "n": result.level.max_tasks_per_child,
+                "chosen": result.level == chosen,
+                "may": not result.rejection,
+                "speed": bounds(result.per_second),
+                "p95": bounds(result.ran.p95) if result.ran else None,
+                "peak": round(result.highest_floor_bytes / MIB, 1),
             }
-            for judged in answer.levels
-            if judged.measured.was_tried
+            for result in found.levels
+            if result.was_tried
         ],
     }
 

@@ -1,239 +1,200 @@
-"""Measures one level after another: starts a supervisor on the tuning's queue, gives it tasks, and watches."""
+"""Measures levels: starts a supervisor on the tuning's own queue, gives it tasks, and samples what they do."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 
 from recyclery.decide.memory_model import PoolModel
 from recyclery.history.reader import Run
 from recyclery.observe.cgroup import allowed_cores
-from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
 from recyclery.tune.plan import AROUND_SECONDS, Step, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.progress import Progress
-from recyclery.tune.recommendation import answer
+from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import Closed, Opened, RunFile
-from recyclery.tune.samples import Look, Marks, MarksFile, child_peaks, learn_runs, tree_cpu_seconds
-from recyclery.tune.sender import Sending
-from recyclery.tune.spec import Level, Request, Wishes
-from recyclery.tune.testbed import Stage, marks_file, supervisor_environment
+from recyclery.tune.samples import (
+    EventFile,
+    TaskEvents,
+    child_peaks,
+    learn_from_history,
+    tree_cpu_seconds,
+)
+from recyclery.tune.sender import TaskSender
+from recyclery.tune.spec import Level, Objective, Spec, draw_arrivals, parse_rate, stretch_trace
+from recyclery.tune.testbed import EVENTS, Testbed, supervisor_environment
 from recyclery.tune.window import (
     FEWEST_TASKS,
-    Enough,
-    Goal,
-    Going,
-    OpenWindow,
+    Aborted,
+    Complete,
+    Observation,
+    OpenLoopWindow,
+    Running,
     Span,
-    Stopped,
     Window,
-    count_backlog,
-    describe_skipped,
-    describe_window,
-    judge,
+    least_tasks,
+    skip_window,
 )
 from recyclery_worker.link import now
 from recyclery_worker.tuned.orders import Arrive, Fill, Rest, Sweep
 from recyclery_worker.tuned.space import Space
 
 STEP_SECONDS = 0.25
-LOOK_SECONDS = 0.5
-# It goes through all processes there are.
+SAMPLE_SECONDS = 0.5
+# Reading CPU times goes through all processes of the machine.
 CPU_SECONDS = 2.0
-# The floor of a pool that has just started still moves for a moment.
-SETTLE_LOOKS = 3
+# The memory of a pool that has just started still moves for a moment.
+SETTLE_SAMPLES = 3
 # How long after the last arrival of an open loop its tasks may still end.
 TAIL_SECONDS = 60.0
+# Tasks that show how long they wait under a load; fewer where they would take longer than the longest window.
+LOAD_TASKS = 200
 
 
 class EveryTaskFailed(Exception):
     """There is nothing to measure; the message has the errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """Where is said how far it is, again and again, and what is worth a line of its own."""
-
-    progress: Callable[[str], None]
-    note: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
     """What all levels are measured with."""
 
-    pool: str
+    spec: Spec
     options: tuple[str, ...]
     """Of `recyclery run`."""
     environment: Mapping[str, str]
     grace_seconds: float
     space: Space
-    sending: Sending
+    sender: TaskSender
     folder: Path
     """Short, for sockets live in it."""
-    least_seconds: float
-    most_seconds: float
-    voice: Voice
-
-    @property
-    def ours(self) -> tuple[int, ...]:
-        """The processes that are only there to measure."""
-        return os.getpid(), self.sending.pid
+    progress: Progress
 
 
 @dataclass
-class Watched:
-    """What has been seen so far of a level in work."""
+class LiveLevel:
+    """A level at work, and what has been seen of it."""
 
-    stage: Stage
-    base: Look
-    file: MarksFile
-    ours: tuple[int, ...]
-    marks: Marks = field(default_factory=Marks)
-    looks: list[Look] = field(default_factory=list)
-    cpu: list[tuple[float, float]] = field(default_factory=list)
+    testbed: Testbed
+    file: EventFile
+    seen: Observation
 
     def step(self) -> None:
-        """Wait a little, then take in what has come."""
+        """Wait a little, then read what is new."""
         time.sleep(STEP_SECONDS)
-        self.marks.take_in(self.file.read())
-        at = now()
-        if not self.looks or at - self.looks[-1].at >= LOOK_SECONDS:
-            seen = self.stage.look(self.ours)
-            if seen is not None:
-                self.looks.append(seen)
-        if not self.cpu or at - self.cpu[-1][0] >= CPU_SECONDS:
+        self.seen.events.update(self.file.read())
+        at, samples, cpu = now(), self.seen.samples, self.seen.cpu
+        if not samples or at - samples[-1].at >= SAMPLE_SECONDS:
+            sample = self.testbed.sample()
+            samples += [sample] if sample is not None else []
+        if not cpu or at - cpu[-1][0] >= CPU_SECONDS:
             self.read_cpu()
 
     def read_cpu(self) -> None:
-        """Take down the CPU time used so far."""
-        self.cpu.append((now(), tree_cpu_seconds(self.stage.guard_pid)))
+        """Record the CPU time used so far."""
+        self.seen.cpu.append((now(), tree_cpu_seconds(self.testbed.guard_pid)))
 
 
 @contextmanager
-def watched(bench: Bench, level: Level, number: int) -> Iterator[Watched]:
-    """Start a supervisor at a level, yield it once it takes tasks, and leave nothing of it."""
-    folder = bench.folder / str(number)
+def start_level(context: RunContext, level: Level) -> Iterator[LiveLevel]:
+    """Start a supervisor at a level, yield it once it takes tasks, and remove all of it."""
+    folder = context.folder / str(sum(1 for _ in context.folder.iterdir()))
     folder.mkdir()
-    environment = supervisor_environment(bench.environment, bench.space, bench.pool, level, folder)
-    file = MarksFile(marks_file(folder))
+    file = EventFile(folder / EVENTS)
+    environment = supervisor_environment(context.environment, context.space, context.spec.pool, level, folder)
+    own_pids = (os.getpid(), context.sender.pid)
     try:
-        with Stage(pool=bench.pool, options=bench.options, environment=environment, folder=folder) as stage:
-            base = stage.wait_until_serving(bench.ours)
-            for _ in range(SETTLE_LOOKS):
+        with closing(Testbed(context.spec.pool, context.options, environment, folder, own_pids)) as testbed:
+            base = testbed.wait_until_serving()
+            for _ in range(SETTLE_SAMPLES):
                 time.sleep(STEP_SECONDS)
-                base = stage.look(bench.ours) or base
-            yield Watched(stage, base, file, bench.ours)
+                base = testbed.sample() or base
+            yield LiveLevel(testbed, file, Observation(level, base))
+        context.sender.ask(Sweep())
     finally:
         file.close()
 
 
-def measure(bench: Bench, level: Level, repeat: int, number: int) -> tuple[Window, list[Run]]:
+def measure_window(context: RunContext, step: Step) -> tuple[Window, list[Run]]:
     """Measure a level while tasks always wait; return also the history's runs.
 
-    Raises StageFailed, CannotSend or EveryTaskFailed.
+    Raises TestbedFailed, CannotSend or EveryTaskFailed.
     """
-    goal = Goal(level, bench.least_seconds, bench.most_seconds)
-    with watched(bench, level, number) as seen:
-        marks_path = str(marks_file(bench.folder / str(number)))
+    with start_level(context, step.level) as live:
         began = now()
-        bench.sending.order(Fill(marks_path, 2 * level.concurrency + 2))
-        verdict: Going | Enough | Stopped = Going(0)
-        while isinstance(verdict, Going):
-            seen.step()
-            bench.sending.check()
-            check_failures(seen.marks)
-            verdict = judge(seen.marks, [seen.base, *seen.looks], goal, began, now())
-            if isinstance(verdict, Going):
-                bench.voice.progress(f"{verdict.done} of {goal.least_tasks} tasks")
-        seen.read_cpu()
-        rest = bench.sending.order(Rest())
-        if isinstance(verdict, Enough):
-            span, stopped = verdict.span, ""
-            seen.stage.stop(bench.grace_seconds)
+        context.sender.ask(Fill(str(live.file.path), 2 * step.level.concurrency + 2))
+        state: Running | Complete | Aborted = Running(0)
+        while isinstance(state, Running):
+            live.step()
+            context.sender.check()
+            check_failures(live.seen.events)
+            state = live.seen.state(context.spec, began, now())
+            if isinstance(state, Running):
+                context.progress.update(f"{state.done} of {least_tasks(step.level)} tasks")
+        live.read_cpu()
+        sent = context.sender.ask(Rest()).sent_by_tasks
+        if isinstance(state, Complete):
+            span, stopped = state.span, ""
+            live.testbed.stop(context.grace_seconds)
         else:
-            # Its tasks are not waited for: there is no room for them.
-            span, stopped = Span(began, now()), verdict.reason
-            seen.stage.kill()
-        runs = seen.stage.runs()
-    bench.sending.order(Sweep())
-    if rest.sent_by_tasks:
-        bench.voice.note(f"the tasks themselves sent {rest.sent_by_tasks} messages: set aside, and removed")
-    window = describe_window(
-        goal=goal,
-        repeat=repeat,
-        span=span,
-        marks=seen.marks,
-        looks=seen.looks,
-        cpu=seen.cpu,
-        cores=allowed_cores(Path("/sys/fs/cgroup")),
-        base=seen.base,
-        child_peaks=child_peaks(runs),
-        stopped=stopped,
-    )
-    return window, runs
+            # There is no memory for its tasks to be waited for.
+            span, stopped = Span(began, now()), state.reason
+            live.testbed.kill()
+        runs = live.testbed.runs()
+    if sent:
+        context.progress.note(f"the tasks themselves sent {sent} messages: set aside, and removed")
+    return live.seen.window(step.repeat, span, container_cores(), child_peaks(runs), stopped), runs
 
 
-def check_failures(marks: Marks) -> None:
-    """Raise EveryTaskFailed where the first tasks did, without one that did not."""
-    errors = marks.errors()
-    if len(marks.ends) >= FEWEST_TASKS and errors.total() == len(marks.ends):
+def container_cores() -> float:
+    """Return the CPUs that the container may use."""
+    return allowed_cores(Path("/sys/fs/cgroup"))
+
+
+def check_failures(events: TaskEvents) -> None:
+    """Raise EveryTaskFailed if the first tasks did, and none succeeded."""
+    errors = events.count_errors()
+    if len(events.ends) >= FEWEST_TASKS and errors.total() == len(events.ends):
         ((most, _),) = errors.most_common(1)
         raise EveryTaskFailed(
-            f"the first {len(marks.ends)} tasks all failed, most of them with {most}: try one by hand with the "
-            "same arguments"
+            f"the first {len(events.ends)} tasks all failed, most of them with {most}: try one by hand "
+            "with the same arguments"
         )
 
 
-def measure_open(bench: Bench, level: Level, load: str, times: list[float], number: int) -> OpenWindow:
-    """Measure a level while tasks come at `times`, seconds from the begin. Raises StageFailed or CannotSend."""
-    goal = Goal(level, bench.least_seconds, bench.most_seconds)
-    with watched(bench, level, number) as seen:
+def measure_load(context: RunContext, level: Level, load: str, times: list[float]) -> OpenLoopWindow:
+    """Measure a level while tasks come at `times`, in seconds. Raises TestbedFailed or CannotSend."""
+    with start_level(context, level) as live:
         begin = now() + 1.0
-        end = begin + times[-1]
         due = [begin + each for each in times]
-        bench.sending.order(Arrive(str(marks_file(bench.folder / str(number))), due))
+        events, end = live.seen.events, due[-1]
+        context.sender.ask(Arrive(str(live.file.path), due))
         stopped = ""
-        while not stopped and now() < end + TAIL_SECONDS:
-            seen.step()
-            bench.sending.check()
-            verdict = judge(seen.marks, [seen.base, *seen.looks], goal, begin, begin)
-            stopped = verdict.reason if isinstance(verdict, Stopped) else ""
+        while not stopped and len(events.ends) < len(due) and now() < end + TAIL_SECONDS:
+            live.step()
+            context.sender.check()
+            state = live.seen.state(context.spec, begin, begin)
+            stopped = state.reason if isinstance(state, Aborted) else ""
             came = sum(each <= now() for each in due)
-            bench.voice.progress(f"{load}: {came} of {len(due)} came, {len(seen.marks.ends)} ended")
-            if len(seen.marks.ends) == len(due):
-                break
-        seen.read_cpu()
-        backlog_middle, backlog_end = (
-            count_backlog(seen.marks.tasks.values(), at) for at in ((begin + end) / 2, end)
-        )
-        bench.sending.order(Rest())
-        seen.stage.stop(bench.grace_seconds)
-        runs = seen.stage.runs()
-    bench.sending.order(Sweep())
-    window = describe_window(
-        goal=goal,
-        repeat=0,
-        span=Span(begin, max(end, now())),
-        marks=seen.marks,
-        looks=seen.looks,
-        cpu=seen.cpu,
-        cores=allowed_cores(Path("/sys/fs/cgroup")),
-        base=seen.base,
-        child_peaks=child_peaks(runs),
-        stopped=stopped,
-    )
-    return OpenWindow(
+            context.progress.update(f"{load}: {came} of {len(due)} came, {len(events.ends)} ended")
+        live.read_cpu()
+        backlog = [events.count_backlog(at) for at in ((begin + end) / 2, end)]
+        context.sender.ask(Rest())
+        live.testbed.stop(context.grace_seconds)
+        peaks = child_peaks(live.testbed.runs())
+    window = live.seen.window(0, Span(begin, max(end, now())), container_cores(), peaks, stopped)
+    # A single arrival takes no time.
+    seconds = (end - begin) or context.spec.least_seconds
+    return OpenLoopWindow(
         load=load,
-        offered_per_second=len(times) / (end - begin),
-        backlog_middle=backlog_middle,
-        backlog_end=backlog_end,
-        unfinished=len(due) - len(seen.marks.ends),
-        window=replace(window, seconds=end - begin),
+        offered_per_second=len(due) / seconds,
+        backlog_middle=backlog[0],
+        backlog_end=backlog[1],
+        unfinished=len(due) - len(events.ends),
+        window=replace(window, seconds=seconds),
     )
 
 
@@ -241,85 +202,56 @@ def measure_open(bench: Bench, level: Level, load: str, times: list[float], numb
 class Tuning:
     """A tuning under way."""
 
-    request: Request
-    bench: Bench
+    context: RunContext
     file: RunFile
-    progress: Progress
     windows: list[Window] = field(default_factory=list)
     """Those of a run that is resumed among them."""
     learned: PoolModel = field(default_factory=PoolModel)
     """What the tasks cost in memory."""
-    numbers: Iterator[int] = field(default_factory=count)
 
     def measure_all(self) -> None:
         """Measure what is missing, round by round."""
-        while (step := plan_next(self.windows, self.request)) is not None:
-            self._measure(step)
+        while (step := plan_next(self.windows, self.context.spec)) is not None:
+            window = self._measure(step)
+            if window.stopped:
+                self.context.progress.note(
+                    f"concurrency {step.level.concurrency} is given up: {window.stopped}"
+                )
+            self.windows.append(window)
+            self.file.add(Closed(window, self.learned))
 
-    def _measure(self, step: Step) -> None:
-        why = why_skip(step.level, self.windows)
-        if why:
-            goal = Goal(step.level, self.bench.least_seconds, self.bench.most_seconds)
-            window = describe_skipped(goal, step.repeat, self.windows[0] if self.windows else None, why)
-        else:
-            ahead = list_ahead(step.repeat, self.windows, self.request)
-            left_seconds = sum(
-                expect_seconds(level, self.windows, self.bench.least_seconds, self.bench.most_seconds)
-                for level in ahead
+    def _measure(self, step: Step) -> Window:
+        if why := why_skip(step.level, self.windows):
+            return skip_window(step.level, step.repeat, self.windows[0] if self.windows else None, why)
+        spec, done = self.context.spec, len(self.windows)
+        ahead = list_ahead(step.repeat, self.windows, spec)
+        left_seconds = sum(expect_seconds(level, self.windows, spec) for level in ahead)
+        self.context.progress.begin(done, done + len(ahead), left_seconds, step.level)
+        window, runs = measure_window(self.context, step)
+        self.learned = learn_from_history(self.learned, runs)
+        return window
+
+    def measure_loads(
+        self, objective: Objective, trace: Sequence[float] | None, done: Iterable[OpenLoopWindow]
+    ) -> list[OpenLoopWindow]:
+        """Measure each load that was asked for and is not done, at the recommended level if there is one."""
+        opened, spec = list(done), self.context.spec
+        settings = recommend(self.windows, objective).settings
+        if settings is None or settings.result.per_second is None:
+            return opened
+        level, capacity = settings.result.level, settings.result.per_second.value
+        for load in spec.loads:
+            if any(window.load == load for window in opened):
+                continue
+            rate = parse_rate(load, capacity)
+            seconds = min(spec.most_seconds, max(spec.least_seconds, LOAD_TASKS / rate))
+            times = (
+                stretch_trace(trace, rate, seconds)
+                if trace is not None
+                else draw_arrivals(rate, seconds, spec.seed)
             )
-            done = len(self.windows)
-            self.progress.begin(done, done + len(ahead), left_seconds, step.level)
-            window, runs = measure(self.bench, step.level, step.repeat, next(self.numbers))
-            self.learned = learn_runs(self.learned, runs)
-        if window.stopped:
-            self.progress.note(f"concurrency {step.level.concurrency} is given up: {window.stopped}")
-        self.windows.append(window)
-        self.file.add(Closed(window, self.learned))
-
-
-# So many tasks tell how long they wait; fewer, where that would take longer than the longest window.
-TASKS = 200
-
-
-class BadTrace(Exception):
-    """The file is no trace; the message says why."""
-
-
-def read_trace(path: Path) -> tuple[float, ...]:
-    """Return the times in a trace, in seconds from any moment; raises BadTrace."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        times = tuple(sorted(float(line) for line in lines if line.strip() and not line.startswith("#")))
-    except (OSError, ValueError) as error:
-        raise BadTrace(f"--trace {path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(times) < 2:
-        raise BadTrace(f"--trace {path} has {len(times)} arrivals: `recyclery trace record` for longer")
-    return times
-
-
-def measure_loads(
-    run: Tuning, wishes: Wishes, trace: Sequence[float] | None, done: Iterable[OpenWindow]
-) -> list[OpenWindow]:
-    """Measure each load that was asked for, but for those done; nothing where no level is recommended."""
-    opened = list(done)
-    recommended = answer(run.windows, wishes).recommended
-    if recommended is None or recommended.measured.per_second is None:
+            done_windows, total = len(self.windows) + len(opened), len(self.windows) + len(spec.loads)
+            self.context.progress.begin(done_windows, total, seconds + AROUND_SECONDS, level)
+            opened.append(measure_load(self.context, level, load, times or [0.0]))
+            self.file.add(Opened(opened[-1]))
         return opened
-    level, capacity = recommended.measured.level, recommended.measured.per_second.value
-    for load in run.request.loads:
-        if any(window.load == load for window in opened):
-            continue
-        per_second = read_load(load, capacity)
-        seconds = min(run.bench.most_seconds, max(run.bench.least_seconds, TASKS / per_second))
-        times = (
-            stretch_trace(trace, per_second, seconds)
-            if trace is not None
-            else draw_arrivals(per_second, seconds, run.request.seed)
-        )
-        closed = len(run.windows)
-        total = closed + len(run.request.loads)
-        run.progress.begin(closed + len(opened), total, seconds + AROUND_SECONDS, level)
-        window = measure_open(run.bench, level, load, times or [0.0], next(run.numbers))
-        run.file.add(Opened(window))
-        opened.append(window)
-    return opened

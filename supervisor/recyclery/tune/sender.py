@@ -1,4 +1,4 @@
-"""The process that sends a tuning's tasks, as the tuning has it."""
+"""The process that sends a tuning's tasks, seen from the tuning."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
+from recyclery.tune.spec import Spec
 from recyclery_worker.tuned.orders import Answer, Order, Quit
 
-# Importing the user's app may take long; sending what one order asks for does not.
+# Importing the user's app may take long; sending tasks does not.
 START_SECONDS = 180.0
 ANSWER_SECONDS = 60.0
 
@@ -25,29 +24,27 @@ class CannotSend(Exception):
     """No tasks can be sent; the message says why."""
 
 
-class Sending:
-    """The process. It removes all of the tuning's keys when it is told to quit, and when we are dead."""
+class TaskSender:
+    """The process. It removes all of the tuning's keys when it is told to quit, and when the tuning is dead."""
 
-    def __init__(self, app: str, task: str, calls: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, spec: Spec, environment: Mapping[str, str], *words: str) -> None:
+        command = [sys.executable, "-m", "recyclery_worker.tuned.serve", spec.app, spec.task, *words]
+        for option, value in (("--args", spec.args), ("--generate", spec.generate)):
+            command += [option, value] if value is not None else []
         self._answers = b""
         self._is_ready = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "recyclery_worker.tuned.serve", app, task, *calls],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=dict(environment),
-            # A Ctrl-C at the terminal is for the tuning alone, which then ends us in order.
+            # A Ctrl-C at the terminal reaches only the tuning, which then closes the sender.
             start_new_session=True,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        assert self._process.stdin is not None  # noqa: S101  # made with a pipe
+        assert self._process.stdout is not None  # noqa: S101  # made with a pipe
+        self._input, self._output = self._process.stdin, self._process.stdout
 
     @property
     def pid(self) -> int:
@@ -55,55 +52,49 @@ class Sending:
         return self._process.pid
 
     def wait_until_ready(self) -> list[str]:
-        """Return once tasks can be sent, with the dead tunings it has cleaned up after; raises CannotSend."""
+        """Return once tasks can be sent, with the dead tunings that were cleaned up; raises CannotSend."""
         cleaned = self._read(START_SECONDS).cleaned
         self._is_ready = True
         return cleaned
 
-    def order(self, order: Order) -> Answer:
-        """Have it do something, and return what came of it; raises CannotSend."""
-        assert self._process.stdin is not None  # noqa: S101  # made with a pipe
-        # One that has ended has said why.
+    def ask(self, order: Order) -> Answer:
+        """Have it carry out an order, and return its answer; raises CannotSend."""
+        # A process that has ended has left its reason in the pipe.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(msgspec.json.encode(order) + b"\n")
-            self._process.stdin.flush()
+            self._input.write(msgspec.json.encode(order) + b"\n")
+            self._input.flush()
         return self._read(ANSWER_SECONDS)
 
     def check(self) -> None:
-        """Raise CannotSend where it has ended, with its reason."""
+        """Raise CannotSend with its reason if it has ended."""
         if self._process.poll() is not None:
             self._read(ANSWER_SECONDS)
 
     def close(self) -> None:
         """Have it remove everything and end."""
         if not self._is_ready:
-            # It has sent nothing, and may import the app for long.
+            # It has sent nothing, and may take long to import the app.
             self._process.kill()
         elif self._process.poll() is None:
-            # Without an answer it is not in order; it removes everything when its input ends, too.
+            # Without an answer it does not work as it should; it also removes everything when its input ends.
             with contextlib.suppress(CannotSend):
-                self.order(Quit())
-        assert self._process.stdin is not None  # noqa: S101  # made with a pipe
+                self.ask(Quit())
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._input.close()
         try:
             self._process.wait(ANSWER_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        assert self._process.stdout is not None  # noqa: S101  # made with a pipe
-        self._process.stdout.close()
+        self._output.close()
 
     def _read(self, seconds: float) -> Answer:
-        assert self._process.stdout is not None  # noqa: S101  # made with a pipe
         deadline = time.monotonic() + seconds
         while b"\n" not in self._answers:
-            readable, _, _ = select.select(
-                [self._process.stdout], [], [], max(0.0, deadline - time.monotonic())
-            )
+            readable, _, _ = select.select([self._output], [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
                 raise CannotSend(f"the process that sends the tasks does not answer within {seconds:g} s")
-            read = os.read(self._process.stdout.fileno(), 1 << 16)
+            read = os.read(self._output.fileno(), 1 << 16)
             if not read:
                 raise CannotSend(f"the process that sends the tasks ended with {self._process.wait()}")
             self._answers += read
@@ -112,13 +103,3 @@ class Sending:
         if answer.error:
             raise CannotSend(answer.error)
         return answer
-
-
-def calls_of(args: str | None, generate: str | None) -> tuple[str, ...]:
-    """Return the words that say with what the task is called."""
-    words: tuple[str, ...] = ()
-    if args is not None:
-        words += ("--args", args)
-    if generate is not None:
-        words += ("--generate", generate)
-    return words
