@@ -8,8 +8,8 @@ import pytest
 
 from recyclery.config.checks import http_address
 from recyclery.config.settings import Address
-from recyclery.serve.http import Answer, Handler
-from recyclery.serve.token import guard
+from recyclery.http.auth import guard
+from recyclery.http.server import Answer, Handler
 
 SECRET = "correct horse"
 

@@ -17,11 +17,11 @@ from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
 from recyclery.config.stored import write_settings
+from recyclery.http.listen import open_listener
 from recyclery.init import exit_codes
 from recyclery.init.outlet import Outlet
 from recyclery.init.programs import write_configuration
 from recyclery.init.subreaper import become_subreaper, sweep_descendants
-from recyclery.serve.listen import open_listener
 
 # A chromedriver may have to be downloaded, which has a limit of its own.
 APP_CHECK_SECONDS = 180.0

@@ -6,8 +6,8 @@ import os
 import sys
 
 from recyclery.config.paths import find_runtime_dir
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.init import exit_codes
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 
 
 def set_values(table: str, assignments: list[str]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclery.config.paths import find_runtime_dir
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 
 LOOK_EVERY_SECONDS = 0.3
 # A governor that died is back sooner, and goes on where the other one stopped.

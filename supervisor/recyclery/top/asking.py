@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.status_schema import Status
 from recyclery.report.reap import format_reaped
 from recyclery.report.recycle import NotReplaced, replace_worker
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
-from recyclery.serve.status import Status
 from recyclery.top.view import Away, News, Order, Reap, Recycle, Said, Seen
 
 LOOK_EVERY_SECONDS = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recyclery.serve.status import BrowserStatus, ContainerStatus
+from recyclery.control.status_schema import BrowserStatus, ContainerStatus
 from recyclery.sizes import format_bytes
 from recyclery.top.rows import Rank, Row
 from recyclery.top.text import Span, Style, line

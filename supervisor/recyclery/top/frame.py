@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from recyclery.serve.status import Event, Status
+from recyclery.control.status_schema import Event, Status
 from recyclery.top.container import draw_browsers, draw_memory
 from recyclery.top.pools import draw_pools
 from recyclery.top.rows import Rank, Row, keep_rows

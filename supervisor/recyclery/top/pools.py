@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from recyclery.serve.status import ChildStatus, PoolStatus
+from recyclery.control.status_schema import ChildStatus, PoolStatus
 from recyclery.sizes import format_bytes
 from recyclery.top.rows import Rank, Row
 from recyclery.top.text import Line, Span, Style, clean, cut_middle, format_age, line, pad

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recyclery.serve.status import ContainerStatus, PoolStatus, Status
+from recyclery.control.status_schema import ContainerStatus, PoolStatus, Status
 from recyclery.sizes import format_bytes
 
 # Of a worker that is on its way up, as opposed to one that is not.

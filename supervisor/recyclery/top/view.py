@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recyclery.serve.status import Status
+from recyclery.control.status_schema import Status
 from recyclery.top.keys import Key
 
 # What was said stands so long, unless something else is said.

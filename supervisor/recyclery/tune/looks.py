@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from recyclery.control.client import ask_governor
+from recyclery.control.status_schema import Status
 from recyclery.decide.budget import mib
 from recyclery.observe.snapshot import TICK_SECONDS
-from recyclery.serve.client import ask_governor
-from recyclery.serve.status import Status
 from recyclery_worker.link import now
 
 PROC = Path("/proc")

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from recyclery.config.paths import find_runtime_dir, find_state_dir, history_file
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.history.reading import NoHistory, open_history
 from recyclery.report.trace.choose import Chosen, NotClear, choose_task
 from recyclery.report.trace.document import TraceReport, make_report
 from recyclery.report.trace.listen import CannotListen, CutShort, follow, listening
 from recyclery.report.trace.table import format_trace
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery_worker.tracing.words import Seen
 
 INTERRUPTED = 130

@@ -10,7 +10,7 @@ import h11
 
 from recyclery.health import find_ill, find_silence
 from recyclery.heartbeat import Beat, Heart
-from recyclery.serve.http import Answer, Handler
+from recyclery.http.server import Answer, Handler
 
 
 def list_probes(heart: Heart) -> Mapping[str, Handler]:

@@ -8,9 +8,9 @@ from itertools import accumulate
 from recyclery.config.settings import Pool
 from recyclery.decide.budget import level_bytes
 from recyclery.heartbeat import tell_state
+from recyclery.http.exposition import Sample
+from recyclery.http.readings import Readings
 from recyclery.observe.snapshot import Child, PoolView
-from recyclery.serve.exposition import Sample
-from recyclery.serve.readings import Readings
 from recyclery.tallies import NO_SECONDS, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.config import secrets
-from recyclery.serve.status import ContainerStatus
+from recyclery.control.status_schema import ContainerStatus
 
 DEADLINE_SECONDS = 60.0
 # It takes 38 MiB for 8000 runs in two pools (scripts/bench history); there may be more pools.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from recyclery.config.settings import Address
-from recyclery.serve.http import Handler, Taker
-from recyclery.serve.page.api import Api, Sources
-from recyclery.serve.page.files import list_files, read_file, serve_text
-from recyclery.serve.page.sign_in import SignIn
-from recyclery.serve.token import guard
+from recyclery.http.auth import guard
+from recyclery.http.page_api import Api, Sources
+from recyclery.http.server import Handler, Taker
+from recyclery.http.sign_in import SignIn
+from recyclery.http.static import list_files, read_file, serve_text
 
 PAGE = "page.html"
 

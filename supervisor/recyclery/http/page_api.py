@@ -19,14 +19,14 @@ import h11
 import msgspec
 
 from recyclery import __version__
+from recyclery.control.status_schema import Status
 from recyclery.history.reading import NoHistory
 from recyclery.history.timeline import SPANS, Span, Timeline, read_timeline
-from recyclery.serve.http import Answer, Handler
-from recyclery.serve.page.files import HEADERS
-from recyclery.serve.page.leaks import Leaks, find_no_room, make_report
-from recyclery.serve.page.shared import Shared
-from recyclery.serve.session import is_signed_in
-from recyclery.serve.status import Status
+from recyclery.http.page_leaks import Leaks, find_no_room, make_report
+from recyclery.http.server import Answer, Handler
+from recyclery.http.session import is_signed_in
+from recyclery.http.shared import Shared
+from recyclery.http.static import HEADERS
 from recyclery.top.troubles import Trouble, find_troubles
 
 STATUS_SECONDS = 1.0

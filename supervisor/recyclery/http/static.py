@@ -8,9 +8,9 @@ from pathlib import Path
 
 import h11
 
-from recyclery.serve.http import Answer, Handler
+from recyclery.http.server import Answer, Handler
 
-FOLDER = Path(__file__).with_name("files")
+FOLDER = Path(__file__).with_name("page")
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Nothing from elsewhere, nothing inline, nothing within another's frame.
 POLICY = "; ".join(

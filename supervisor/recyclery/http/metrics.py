@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import h11
 
 from recyclery import __version__
-from recyclery.serve.exposition import CONTENT_TYPE, Sample, format_family
-from recyclery.serve.figures import (
+from recyclery.http.exposition import CONTENT_TYPE, Sample, format_family
+from recyclery.http.figures import (
     Reader,
     browser_bytes,
     browsers,
@@ -34,8 +34,8 @@ from recyclery.serve.figures import (
     unattributed,
     view_of,
 )
-from recyclery.serve.http import Answer, Handler
-from recyclery.serve.readings import Readings, read_now
+from recyclery.http.readings import Readings, read_now
+from recyclery.http.server import Answer, Handler
 
 if TYPE_CHECKING:
     from recyclery.governor import Governor

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from recyclery.config.paths import history_file
 from recyclery.config.secrets import read_token
 from recyclery.config.settings import Address
-from recyclery.serve.http import serve_http
-from recyclery.serve.metrics import list_metrics_page
-from recyclery.serve.page.api import Sources
-from recyclery.serve.page.paths import list_page
-from recyclery.serve.probes import list_probes
-from recyclery.serve.token import guard
+from recyclery.http.auth import guard
+from recyclery.http.metrics import list_metrics_page
+from recyclery.http.page_api import Sources
+from recyclery.http.paths import list_page
+from recyclery.http.probes import list_probes
+from recyclery.http.server import serve_http
 
 if TYPE_CHECKING:
     from recyclery.governor import Governor

@@ -9,7 +9,7 @@ import hmac
 
 import h11
 
-from recyclery.serve.http import find_header
+from recyclery.http.server import find_header
 
 COOKIE = "recyclery_session"
 SESSION_SECONDS = 12 * 3600

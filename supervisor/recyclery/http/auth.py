@@ -17,8 +17,8 @@ import h11
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.serve.http import Answer, Handler, find_header
-from recyclery.serve.session import is_signed_in
+from recyclery.http.server import Answer, Handler, find_header
+from recyclery.http.session import is_signed_in
 
 SCHEME = b"bearer"
 UNSET = (

@@ -13,11 +13,11 @@ import h11
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.serve.http import Answer, Handler, Taker, find_header
-from recyclery.serve.page.attempts import Attempts
-from recyclery.serve.page.files import read_file, show
-from recyclery.serve.session import drop_cookie, make_session, set_cookie
-from recyclery.serve.token import find_refusal, is_token, needs_token
+from recyclery.http.attempts import Attempts
+from recyclery.http.auth import find_refusal, is_token, needs_token
+from recyclery.http.server import Answer, Handler, Taker, find_header
+from recyclery.http.session import drop_cookie, make_session, set_cookie
+from recyclery.http.static import read_file, show
 
 FORM = "sign_in.html"
 # Its place in the form.
