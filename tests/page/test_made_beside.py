@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from recyclery.http import page_leaks
+from recyclery.http.page_api import Shared
 from recyclery.http.page_leaks import NEEDED_BYTES, find_no_room, make_report
-from recyclery.http.shared import Shared
 from support.statuses import status
 
 

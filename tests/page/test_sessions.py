@@ -3,9 +3,8 @@
 import h11
 import pytest
 
-from recyclery.http.attempts import AT_ONCE, EVERY_SECONDS, Attempts
-from recyclery.http.session import COOKIE, SESSION_SECONDS, is_signed_in, is_valid, make_session, set_cookie
-from recyclery.http.sign_in import is_cross_site
+from recyclery.http.auth import COOKIE, SESSION_SECONDS, is_signed_in, is_valid, make_session, set_cookie
+from recyclery.http.sign_in import AT_ONCE, EVERY_SECONDS, Attempts, is_cross_site
 
 TOKEN = "correct horse"
 NOW = 1_800_000_000.5

@@ -9,10 +9,10 @@ from http import HTTPStatus
 import h11
 import pytest
 
+from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
 from recyclery.heartbeat import Beat
 from recyclery.http import server as http_server
-from recyclery.http.listen import open_listener
 from recyclery.http.probes import find_stop, find_unready
 from recyclery.http.server import Answer, Handler, serve_http
 from support.ports import free_port

@@ -15,7 +15,7 @@ from recyclery.history.records import ActionRecord, ContainerSample, PoolSample,
 from recyclery.history.store import Store, stamp
 from recyclery.history.upkeep import Keeping, tidy
 from recyclery.http.page_api import Sources
-from recyclery.http.paths import list_page
+from recyclery.http.routes import list_page
 from recyclery.http.server import serve_http
 from recyclery.observe.snapshot import Owner
 from support.ports import free_port

@@ -5,7 +5,7 @@ from dataclasses import replace
 from recyclery.config.settings import Settings
 from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
-from recyclery.http.readings import Readings
+from recyclery.http.metrics import Readings
 from recyclery.observe.snapshot import Snapshot
 from recyclery.tallies import Tallies
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally

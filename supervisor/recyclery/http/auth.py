@@ -1,8 +1,11 @@
-"""Who may read what is not open: everybody on loopback, elsewhere whoever has the token.
+"""Who may read what is not open: everybody on loopback, elsewhere whoever has the token, or had it.
 
 The token comes from the environment alone, and is asked for in a header alone: files, URLs and logs are read by
-too many. A browser shows instead that it once had it: session.py. On loopback a page of another site could ask
-by a name of its own that it has let point here, so only the names of this machine are answered there.
+too many. A browser shows a session cookie instead: its expiry time, signed with the token. The governor stores
+no session, so a restarted one accepts those of the one before, and another token ends all of them.
+
+On loopback a page of another site could ask by a name of its own that it has let point here, so only the names
+of this machine are answered there.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ import h11
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
 from recyclery.http.server import Answer, Handler, find_header
-from recyclery.http.session import is_signed_in
 
 SCHEME = b"bearer"
+COOKIE = "recyclery_session"
+SESSION_SECONDS = 12 * 3600
 UNSET = (
     f"this address is not loopback and no token is set: set {TOKEN} to a long random text where "
     "`recyclery run` starts, and send `Authorization: Bearer` with it; or serve on 127.0.0.1\n"
@@ -92,3 +96,49 @@ def sent_token(request: h11.Request) -> bytes:
     given = next((value for name, value in request.headers if name == b"authorization"), b"")
     scheme, _, token = given.partition(b" ")
     return token.strip() if scheme.lower() == SCHEME else b""
+
+
+def make_session(token: str, now: float) -> str:
+    """Return what shows that the token was known now, for as long as a session lasts."""
+    until = str(int(now) + SESSION_SECONDS)
+    return f"{until}.{sign(token, until)}"
+
+
+def is_valid(session: str, token: str, now: float) -> bool:
+    """Tell whether a session was made by this token and has not ended."""
+    until, _, mark = session.partition(".")
+    if not hmac.compare_digest(mark.encode(), sign(token, until).encode()):
+        return False
+    return now < int(until) <= now + SESSION_SECONDS
+
+
+def sign(token: str, until: str) -> str:
+    """Return the mark of a token under a time."""
+    return hmac.new(token.encode(), b"recyclery: signed in until " + until.encode(), "sha256").hexdigest()
+
+
+def is_signed_in(request: h11.Request, token: str, now: float) -> bool:
+    """Tell whether a request brings a session of this token's."""
+    cookies = (find_header(request, b"cookie") or "").split(";")
+    sessions = (
+        value for name, _, value in (cookie.strip().partition("=") for cookie in cookies) if name == COOKIE
+    )
+    return any(is_valid(session, token, now) for session in sessions)
+
+
+def set_cookie(session: str, request: h11.Request) -> str:
+    """Return the header's value that has a browser keep a session."""
+    return f"{COOKIE}={session}; Max-Age={SESSION_SECONDS}; {attributes(request)}"
+
+
+def drop_cookie(request: h11.Request) -> str:
+    """Return the header's value that has a browser forget its session."""
+    return f"{COOKIE}=; Max-Age=0; {attributes(request)}"
+
+
+def attributes(request: h11.Request) -> str:
+    """Say where a browser may show it; never in the open where the way here is not."""
+    # Of several proxies the first is the one that the browser speaks to.
+    ways = (find_header(request, b"x-forwarded-proto") or "").split(",")
+    secure = "; Secure" if ways[0].strip().lower() == "https" else ""
+    return f"Path=/; HttpOnly; SameSite=Strict{secure}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs
 
 import h11
@@ -22,10 +22,9 @@ from recyclery import __version__
 from recyclery.control.status_schema import Status
 from recyclery.history.reading import NoHistory
 from recyclery.history.timeline import SPANS, Span, Timeline, read_timeline
+from recyclery.http.auth import is_signed_in
 from recyclery.http.page_leaks import Leaks, find_no_room, make_report
 from recyclery.http.server import Answer, Handler
-from recyclery.http.session import is_signed_in
-from recyclery.http.shared import Shared
 from recyclery.http.static import HEADERS
 from recyclery.top.troubles import Trouble, find_troubles
 
@@ -34,6 +33,25 @@ LEAKS_SECONDS = 60.0
 # A disk that hangs leaves the page without a history, not without an answer.
 HISTORY_WAIT_SECONDS = 5.0
 LEAKS_WAIT_SECONDS = 20.0
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """However many look on, and however often, it costs no more than one of them."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> None:
+        self._make = make
+        self._seconds = seconds
+        self._task: asyncio.Task[T] | None = None
+        self._begun = 0.0
+
+    async def get(self) -> T:
+        """Return it, not much older than so many seconds. Its making goes on when nobody waits any more."""
+        now = time.monotonic()
+        if self._task is None or (self._task.done() and now - self._begun >= self._seconds):
+            self._begun = now
+            self._task = asyncio.create_task(self._make())
+        return await asyncio.shield(self._task)
 
 
 class Now(msgspec.Struct):

@@ -17,8 +17,8 @@ from http import HTTPStatus
 
 import h11
 
+from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
-from recyclery.http.listen import open_listener
 
 REQUEST_SECONDS = 5.0
 ANSWER_SECONDS = 10.0

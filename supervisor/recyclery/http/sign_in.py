@@ -1,4 +1,8 @@
-"""Signing in with the token by a small form, and out; nothing else is ever taken by POST."""
+"""Signing in with the token by a small form, and out; nothing else is ever taken by POST.
+
+A wrong token may be tried a few times at once, then once every few seconds, by all clients together. Counting
+by address would be no bound: behind a platform's proxy all clients have one, and its headers can be made up.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,33 @@ import h11
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.attempts import Attempts
-from recyclery.http.auth import find_refusal, is_token, needs_token
+from recyclery.http.auth import drop_cookie, find_refusal, is_token, make_session, needs_token, set_cookie
 from recyclery.http.server import Answer, Handler, Taker, find_header
-from recyclery.http.session import drop_cookie, make_session, set_cookie
 from recyclery.http.static import read_file, show
 
+AT_ONCE = 5
+EVERY_SECONDS = 2.0
 FORM = "sign_in.html"
 # Its place in the form.
 SAID = "{{said}}"
 CROSS_SITE = "this form is taken from the page itself, not from another site\n"
 
 log = logging.getLogger("recyclery")
+
+
+class Attempts:
+    """What was tried in vain. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def wait_seconds(self, now: float) -> float:
+        """Return how long nobody may try; 0 where one may."""
+        return max(0.0, self._free_at - (AT_ONCE - 1) * EVERY_SECONDS - now)
+
+    def note_wrong(self, now: float) -> None:
+        """Take down one more."""
+        self._free_at = max(self._free_at, now) + EVERY_SECONDS
 
 
 class SignIn:

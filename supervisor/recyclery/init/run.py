@@ -13,11 +13,11 @@ import traceback
 from pathlib import Path
 
 from recyclery.config.keys import BadConfiguration
+from recyclery.config.listener import open_listener
 from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
 from recyclery.config.stored import write_settings
-from recyclery.http.listen import open_listener
 from recyclery.init import exit_codes
 from recyclery.init.outlet import Outlet
 from recyclery.init.programs import write_configuration
