@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,8 @@ import msgspec
 
 from recyclery.history.reading import open_rows
 
-# Up to here every second is read, above only the sums of each minute.
-MOST_SECONDS_READ = 3600
+# From steps of this length on only the sums of each minute are read, not every second.
+MINUTE_SECONDS = 60
 MOST_ACTIONS = 200
 # The cache that SQLite may take; the governor's memory is counted.
 CACHE_KIB = 256
@@ -69,14 +70,15 @@ class Timeline:
 CONTAINER = """
     SELECT at / :step, avg(usage), max(floor), max(most) FROM (
         SELECT at, usage_bytes AS usage, most_floor_bytes AS floor, limit_bytes AS most FROM container_minutes
-        WHERE at >= :since AND at < :summed
+        WHERE at >= :since AND at < :summed AND at <= :until
         UNION ALL
         SELECT at, usage_bytes, floor_bytes, limit_bytes FROM container_samples
         WHERE at >= max(:since, :summed) AND at <= :until)
     GROUP BY 1 ORDER BY 1"""
 POOLS = """
     SELECT at / :step, pool, max(tree) FROM (
-        SELECT at, pool, most_tree_bytes AS tree FROM pool_minutes WHERE at >= :since AND at < :summed
+        SELECT at, pool, most_tree_bytes AS tree FROM pool_minutes
+        WHERE at >= :since AND at < :summed AND at <= :until
         UNION ALL
         SELECT at, pool, tree_bytes FROM pool_samples WHERE at >= max(:since, :summed) AND at <= :until)
     GROUP BY 1, 2"""
@@ -88,13 +90,28 @@ ACTIONS = """
     WHERE at >= ? AND at <= ? ORDER BY at DESC LIMIT ?"""
 COUNT_ACTIONS = "SELECT count(*) FROM actions WHERE at >= ? AND at <= ?"
 SUMMED = "SELECT upto FROM progress WHERE what = 'container_minutes'"
+SECONDS_KEPT_SINCE = "SELECT min(at) FROM container_samples"
 
 
 def read_timeline(path: Path, span: Span, now: float) -> Timeline:
     """Read a stretch of time up to now; raises NoHistory."""
     with open_rows(path) as connection:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        return Tables(connection, span, round(now * 1000)).read()
+        return Tables(connection, span, round(now * 1000)).read(MOST_ACTIONS)
+
+
+def read_stretch(path: Path, since: float, until: float, most_steps: int, most_actions: int) -> Timeline:
+    """Read any stretch of time in so many steps, of whole minutes where not all of its seconds are kept.
+
+    Raises NoHistory.
+    """
+    seconds = math.ceil(until - since)
+    step = math.ceil(seconds / most_steps) or 1
+    with open_rows(path) as connection:
+        (kept_since,) = connection.execute(SECONDS_KEPT_SINCE).fetchone()
+        if step > MINUTE_SECONDS or kept_since is None or kept_since > since * 1000:
+            step = math.ceil(step / MINUTE_SECONDS) * MINUTE_SECONDS
+        return Tables(connection, Span(seconds, step), round(until * 1000)).read(most_actions)
 
 
 class Tables:
@@ -108,7 +125,7 @@ class Tables:
         self._since = (until - span.seconds * 1000) // self._step * self._step
         self._until = until
 
-    def read(self) -> Timeline:
+    def read(self, most_actions: int) -> Timeline:
         """Return all that is drawn."""
         where = {"step": self._step, "since": self._since, "summed": self._summed(), "until": self._until}
         rows = self._execute(CONTAINER, where).fetchall()
@@ -131,12 +148,12 @@ class Tables:
             pools=dict(sorted(pools.items())),
             actions=[
                 Deed(at, kind, pool, task, line, bool(done))
-                for at, kind, pool, task, line, done in self._execute(ACTIONS, (*stretch, MOST_ACTIONS))
+                for at, kind, pool, task, line, done in self._execute(ACTIONS, (*stretch, most_actions))
             ],
             actions_in_all=self._execute(COUNT_ACTIONS, stretch).fetchone()[0],
         )
 
     def _summed(self) -> int:
         """Return until when minutes are read instead of seconds."""
-        found = self._execute(SUMMED).fetchone() if self._span.seconds > MOST_SECONDS_READ else None
+        found = self._execute(SUMMED).fetchone() if self._span.step_seconds >= MINUTE_SECONDS else None
         return int(found[0]) if found else 0

@@ -15,7 +15,8 @@ from recyclery.http.page_api import Api, Sources
 from recyclery.http.probes import list_probes
 from recyclery.http.server import Handler, Taker, serve_http
 from recyclery.http.sign_in import SignIn
-from recyclery.http.static import list_files, read_file, serve_text
+from recyclery.http.standalone import read_file
+from recyclery.http.static import list_files, serve_text
 
 if TYPE_CHECKING:
     from recyclery.governor import Governor

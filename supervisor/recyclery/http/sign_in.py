@@ -19,7 +19,8 @@ from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
 from recyclery.http.auth import drop_cookie, find_refusal, is_token, make_session, needs_token, set_cookie
 from recyclery.http.server import Answer, Handler, Taker, find_header
-from recyclery.http.static import read_file, show
+from recyclery.http.standalone import read_file
+from recyclery.http.static import show
 
 AT_ONCE = 5
 EVERY_SECONDS = 2.0

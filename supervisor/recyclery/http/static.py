@@ -9,8 +9,8 @@ from pathlib import Path
 import h11
 
 from recyclery.http.server import Answer, Handler
+from recyclery.http.standalone import FOLDER, read_file
 
-FOLDER = Path(__file__).with_name("page")
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Nothing from elsewhere, nothing inline, nothing within another's frame.
 POLICY = "; ".join(
@@ -28,11 +28,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-def read_file(name: str) -> str:
-    """Return one file."""
-    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def show(text: str, name: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Answer:

@@ -1,125 +1,191 @@
-// Memory over time: lines against axes with units, and below them a mark wherever something was done.
+// Lines and points against axes with units, and below them a mark wherever something was done; boxes of many values.
+// The page and the report files draw with this alone: every value can be read by pointer and by keys.
 
-import { clock, day, drawn, element, moment, size, zone } from "./words.js";
+import { MIB, clock, day, drawn, element, mebibytes, short, size } from "./words.js";
 
-const MIB = 1 << 20;
-const HEIGHT = 320, NARROW_HEIGHT = 260, NARROW = 560;
-const ROOM = { left: 62, right: 10, top: 8, bottom: 70 };
-const MARK_ROW = 25, MARK_APART = 12, MARK_REACH = 9, DEEDS_TOLD = 5, TIP_WIDTH = 400;
+const HEIGHT = 320, NARROW_HEIGHT = 260, NARROW = 560, LEFT = 62, RIGHT = 10;
+const MARK_ROW = 25, MARK_APART = 12, MARK_REACH = 9, POINT_APART = 7, MOST_VALUES = 8, MOST_MARKS = 5, TIP_WIDTH = 400, LETTER = 6.5;
 const STEPS = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800];
 // A limit so far above all else would press the lines to the ground.
 const FAR = 2.5;
-// So many steps without a look are a gap: the governor was not there.
-const GAP = 2.5;
 
+// What an axis is in: how its ticks are spaced and written.
+const KINDS = {
+  bytes: { step: (least) => 2 ** Math.ceil(Math.log2(least)), show: tickSize },
+  number: { step: roundStep, show: short },
+  count: { step: (least) => Math.max(1, roundStep(least)), show: String },
+};
+
+function tickSize(bytes) {
+  if (!bytes) return "0 MiB";
+  return bytes % MIB && Math.abs(bytes) > MIB && Math.abs(bytes) < 16 * MIB ? `${mebibytes(bytes)} MiB` : size(bytes);
+}
+
+function roundStep(least) {
+  const ten = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].find((digit) => digit * ten >= least) * ten;
+}
+
+function ticks(kind, from, to, most) {
+  const step = KINDS[kind].step((to - from) / most), first = Math.ceil(from / step);
+  return Array.from({ length: Math.floor(to / step) - first + 1 }, (_, number) => (first + number) * step)
+    .map((at) => ({ at, text: KINDS[kind].show(at) }));
+}
+
+function timeTicks(from, to, most) {
+  const away = new Date(from * 1000).getTimezoneOffset() * 60, found = [];
+  const step = STEPS.find((seconds) => (to - from) / seconds <= most) ?? STEPS.at(-1);
+  for (let at = Math.ceil((from - away) / step) * step + away; at <= to; at += step)
+    found.push({ at, text: (at - away) % 86400 === 0 ? day(at) : clock(at) });
+  return found;
+}
+
+const lowest = (values, least) => values.reduce((one, other) => Math.min(one, other), least);
+const highest = (values, least) => values.reduce((one, other) => Math.max(one, other), least);
+const firstOf = (most, said) =>
+  (said.length > most ? [...said.slice(0, most), [`and ${said.length - most} more`]] : said);
+
+// What is drawn: {x, y, lines, levels, marks, keys}.
+// x: {kind: "time" or one of KINDS, name, show, from, to}; y: {kind, name, show, unit, least}.
+// A line: {name, style, at, values} and where it has them: low, high (null: not known), gap (what is further apart is
+// not joined), stepped, quiet (its values are not told), dots and labels (one for each value), tell (what is told of a
+// value by its place).
+// A level: {name, style, value}. A mark: {at, tone, text}. A key, for the legend alone: {style, text}.
 export class Chart {
-  #place; #svg; #tip; #cursor; #data; #levels; #x; #y; #groups = []; #chosen = null;
+  #place; #svg; #tip; #cursor; #figure; #stops = []; #x; #y; #top; #bottom; #groups = []; #chosen = null; #name;
 
-  constructor(place) {
-    this.#place = place;
+  constructor(place, name) {
+    [this.#place, this.#name] = [place, name];
     this.#tip = element("div", { class: "tip", hidden: "" });
-    this.#svg = drawn("svg", { tabindex: 0, role: "slider", "aria-valuemin": 0, "aria-valuenow": 0,
-      "aria-label": "Memory over time: arrow keys go through it, with shift from action to action" });
+    this.#svg = drawn("svg", { tabindex: 0, role: "slider", "aria-valuemin": 0, "aria-valuenow": 0 });
     this.#listen();
     place.replaceChildren(this.#svg, this.#tip);
     new ResizeObserver(() => this.#draw()).observe(place);
   }
 
-  // `levels` are {name, bytes}; each action has a `tone` that tells how grave it is.
-  show(data, levels) {
-    [this.#data, this.#levels] = [data, levels];
+  show(figure) {
+    this.#figure = figure;
+    this.#stops = [...new Set(figure.lines.flatMap((line) => line.at))].sort((one, other) => one - other);
     this.#draw();
   }
 
   #draw() {
     const width = this.#place.clientWidth;
-    if (!this.#data || width < 100) return;
-    const height = width < NARROW ? NARROW_HEIGHT : HEIGHT;
-    const { since, until } = this.#data, top = this.#top();
-    const right = width - ROOM.right, bottom = height - ROOM.bottom;
-    this.#x = (at) => ROOM.left + ((at - since) / (until - since)) * (right - ROOM.left);
-    this.#y = (bytes) => bottom - (bytes / top) * (bottom - ROOM.top);
-    this.#cursor = drawn("line", { class: "cursor", y1: ROOM.top, y2: bottom + MARK_ROW, visibility: "hidden" });
+    if (!this.#figure || width < 100) return;
+    const { x, y, lines, marks } = this.#figure, height = width < NARROW ? NARROW_HEIGHT : HEIGHT;
+    const right = width - RIGHT, bottom = height - (marks ? MARK_ROW : 0) - 45, top = y.name ? 28 : 8;
+    [this.#top, this.#bottom] = [top, bottom];
+    const from = x.from ?? 0, to = x.to ?? (highest(this.#stops, from) * 1.06 || 1), [low, high] = this.#reach();
+    this.#x = (value) => LEFT + ((Math.max(from, value) - from) / (to - from || 1)) * (right - LEFT);
+    this.#y = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
+    this.#cursor = drawn("g", { visibility: "hidden" });
+    const between = marks ? ", with shift from action to action" : "";
     for (const [key, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, height,
-      "aria-valuemax": Math.max(0, this.#data.at.length - 1) })) this.#svg.setAttribute(key, value);
-    this.#svg.replaceChildren(...this.#upright(top, right), ...this.#across(right, bottom, height),
-      ...this.#lines(right, top), ...this.#marks(bottom), this.#cursor);
-    if (this.#chosen !== null) this.#choose(Math.min(this.#chosen, this.#data.at.length - 1));
+      "aria-label": `${this.#name}: arrow keys go through it${between}`,
+      "aria-valuemax": Math.max(0, this.#stops.length - 1) })) this.#svg.setAttribute(key, value);
+    this.#svg.replaceChildren(...this.#upright(low, high, right), ...this.#across(from, to, right, height),
+      ...this.#levels(high, right), ...lines.map((line) => this.#line(line)).reverse(),
+      ...lines.flatMap((line, number) => this.#dots(line, number)), ...this.#labels(width), ...this.#marks(),
+      this.#cursor);
+    if (this.#chosen !== null) this.#choose(this.#stops.length ? Math.min(this.#chosen, this.#stops.length - 1) : null);
   }
 
-  #top() {
-    const { floor_bytes, usage_bytes, pools } = this.#data;
-    const highest = Math.max(16 * MIB, ...floor_bytes, ...usage_bytes, ...Object.values(pools).flat());
-    const limit = Math.max(0, ...this.#levels.map((level) => level.bytes));
-    return limit && limit <= FAR * highest ? Math.max(limit, highest) * 1.04 : highest * 1.1;
+  #reach() {
+    const { lines, levels, y } = this.#figure;
+    const values = lines.flatMap((line) => [...line.values, ...(line.low ?? []), ...(line.high ?? [])])
+      .filter(Number.isFinite);
+    const most = highest(values, y.least ?? 0), least = lowest(values, 0);
+    const limit = highest(levels.map((level) => level.value), 0);
+    const high = limit && limit <= FAR * most ? Math.max(limit, most) * 1.04 : most * 1.1;
+    return [least * 1.1, high || 1];
   }
 
-  #upright(top, right) {
-    let step = 2 ** Math.ceil(Math.log2(top / 6));
-    if (step < MIB) step = MIB;
-    const found = [];
-    for (let bytes = 0; bytes <= top; bytes += step) {
-      const y = Math.round(this.#y(bytes)) + 0.5;
-      found.push(drawn("line", { class: "grid", x1: ROOM.left, x2: right, y1: y, y2: y }),
-        drawn("text", { x: ROOM.left - 8, y: y + 4, "text-anchor": "end" }, bytes ? size(bytes) : "0 MiB"));
-    }
-    return found;
+  #upright(low, high, right) {
+    const { kind, name } = this.#figure.y;
+    const found = ticks(kind, low, high, 6).flatMap(({ at, text }) => {
+      const y = Math.round(this.#y(at)) + 0.5;
+      return [drawn("line", { class: "grid", x1: LEFT, x2: right, y1: y, y2: y }),
+        drawn("text", { x: LEFT - 8, y: y + 4, "text-anchor": "end" }, text)];
+    });
+    return name ? [...found, drawn("text", { class: "name", x: 2, y: this.#top - 16 }, name)] : found;
   }
 
-  #across(right, bottom, height) {
-    const { since, until } = this.#data, away = new Date(since * 1000).getTimezoneOffset() * 60;
-    const most = Math.max(2, (right - ROOM.left) / 68);
-    const step = STEPS.find((seconds) => (until - since) / seconds <= most) ?? STEPS.at(-1);
-    const y = bottom + MARK_ROW + 0.5;
-    const found = [drawn("line", { class: "axis", x1: ROOM.left, x2: right, y1: y, y2: y })];
-    for (let at = Math.ceil((since - away) / step) * step + away; at <= until; at += step) {
-      const x = Math.round(this.#x(at)) + 0.5, midnight = (at - away) % 86400 === 0;
+  #across(from, to, right, height) {
+    const { x: { kind, name }, marks } = this.#figure, most = Math.max(2, (right - LEFT) / 68);
+    const y = this.#bottom + (marks ? MARK_ROW : 0) + 0.5;
+    const found = [drawn("line", { class: "axis", x1: LEFT, x2: right, y1: y, y2: y }),
+      drawn("text", { class: "name", x: right, y: height - 6, "text-anchor": "end" }, name)];
+    if (marks) found.push(drawn("text", { x: LEFT - 8, y: y - 4, "text-anchor": "end" }, "actions"));
+    for (const { at, text } of kind === "time" ? timeTicks(from, to, most) : ticks(kind, from, to, most)) {
+      const x = Math.round(this.#x(at)) + 0.5;
       found.push(drawn("line", { class: "axis", x1: x, x2: x, y1: y, y2: y + 5 }));
-      if (x > ROOM.left + 12 && x < right - 28)
-        found.push(drawn("text", { x, y: y + 19, "text-anchor": "middle" }, midnight ? day(at) : clock(at)));
+      if (x + (text.length / 2) * LETTER < right + RIGHT)
+        found.push(drawn("text", { x, y: y + 19, "text-anchor": "middle" }, text));
     }
-    found.push(drawn("text", { x: right, y: height - 6, "text-anchor": "end" }, `time, ${zone()}`),
-      drawn("text", { x: ROOM.left - 8, y: y - 4, "text-anchor": "end" }, "actions"));
     return found;
   }
 
-  #lines(right, top) {
-    const { floor_bytes, usage_bytes, pools } = this.#data;
-    const levels = this.#levels.filter((level) => level.bytes <= top).map((level) => {
-      const y = Math.round(this.#y(level.bytes)) + 0.5;
-      return drawn("line", { class: level.name, x1: ROOM.left, x2: right, y1: y, y2: y });
+  #levels(high, right) {
+    return this.#figure.levels.filter((level) => level.value <= high).map(({ style, value }) => {
+      const y = Math.round(this.#y(value)) + 0.5;
+      return drawn("line", { class: `course ${style}`, x1: LEFT, x2: right, y1: y, y2: y });
     });
-    return [...levels, this.#line(usage_bytes, "usage"),
-      ...Object.values(pools).map((sizes, place) => this.#line(sizes, `pool-${place % 6}`)),
-      this.#line(floor_bytes, "floor")];
   }
 
-  #line(sizes, name) {
-    const { at, step_seconds } = this.#data;
-    let path = "", before = -Infinity;
-    sizes.forEach((bytes, place) => {
-      if (bytes === null) return;
-      const joined = at[place] - before <= GAP * step_seconds;
-      const x = this.#x(Math.max(this.#data.since, at[place])).toFixed(1);
+  #line({ at, values, style, gap = Infinity, stepped }) {
+    let path = "", before = null;
+    at.forEach((moment, place) => {
+      if (values[place] === null) return;
+      const [x, y] = [this.#x(moment).toFixed(1), this.#y(values[place]).toFixed(1)];
+      const joined = before !== null && moment - before <= gap;
       // A lone step is drawn as a dot: a line of no length with round ends.
-      path += `${joined ? "L" : `M${x} ${this.#y(bytes).toFixed(1)}L`}${x} ${this.#y(bytes).toFixed(1)}`;
-      before = at[place];
+      path += joined ? (stepped ? `H${x}V${y}` : `L${x} ${y}`) : `M${x} ${y}L${x} ${y}`;
+      before = moment;
     });
-    return drawn("path", { class: `course ${name}`, d: path });
+    return drawn("path", { class: `course ${style}`, d: path });
   }
 
-  #marks(bottom) {
+  // Points of lines at one place stand beside each other, each with its interval; one without an end is open.
+  #dots({ at, values, low, high, style, dots }, number) {
+    if (!dots) return [];
+    const dotted = this.#figure.lines.filter((line) => line.dots).length;
+    return at.flatMap((moment, place) => {
+      const x = this.#x(moment) + (low ? (number - (dotted - 1) / 2) * POINT_APART : 0), y = this.#y(values[place]);
+      const found = [drawn("circle", { class: `dot ${style} ${dots[place]}`, cx: x, cy: y, r: 4 })];
+      if (dots[place].includes("chosen")) found.push(drawn("circle", { class: `ring ${style}`, cx: x, cy: y, r: 8 }));
+      if (low) {
+        const [least, most] = [this.#y(low[place]), high[place] === null ? this.#top : this.#y(high[place])];
+        found.unshift(drawn("path", { class: `interval ${style}`,
+          d: `M${x - 3} ${least}h6m-3 0V${most}${high[place] === null ? "" : "m-3 0h6"}` }));
+      }
+      return found;
+    });
+  }
+
+  // A label that would lie over another is left out: its point tells it all the same.
+  #labels(width) {
+    if (width < NARROW) return [];
+    const put = [];
+    for (const { at, values, labels } of this.#figure.lines.filter((line) => line.labels))
+      at.forEach((moment, place) => {
+        const text = labels[place], x = this.#x(moment), y = this.#y(values[place]) - 11;
+        if (put.every((one) => Math.abs(one.x - x) > (one.text.length + text.length) * LETTER / 2 + 4
+          || Math.abs(one.y - y) > 14)) put.push({ x, y, text });
+      });
+    return put.map(({ x, y, text }) => drawn("text", { x, y, "text-anchor": "middle" }, text));
+  }
+
+  #marks() {
     const groups = new Map();
-    for (const deed of this.#data.actions) {
-      const slot = Math.round(this.#x(deed.at) / MARK_APART);
-      groups.set(slot, [...(groups.get(slot) ?? []), deed]);
+    for (const mark of this.#figure.marks ?? []) {
+      const slot = Math.round(this.#x(mark.at) / MARK_APART);
+      groups.set(slot, [...(groups.get(slot) ?? []), mark]);
     }
-    this.#groups = [...groups.values()].map((deeds) => ({ deeds, x: this.#x(deeds[0].at), at: deeds[0].at }))
+    this.#groups = [...groups.values()].map((marks) => ({ marks, x: this.#x(marks[0].at), at: marks[0].at }))
       .sort((one, other) => one.x - other.x);
-    return this.#groups.map(({ deeds, x }) => {
-      const tone = ["bad", "worry"].find((grave) => deeds.some((deed) => deed.tone === grave)) ?? "";
-      const y = bottom + 11;
-      return drawn("path", { class: `mark ${tone}`, d: `M${x - 4.5} ${y + 9}h9l-4.5 -9z` });
+    return this.#groups.map(({ marks, x }) => {
+      const tone = ["bad", "worry"].find((grave) => marks.some((mark) => mark.tone === grave)) ?? "";
+      return drawn("path", { class: `mark ${tone}`, d: `M${x - 4.5} ${this.#bottom + 20}h9l-4.5 -9z` });
     });
   }
 
@@ -132,24 +198,21 @@ export class Chart {
   }
 
   #point(event) {
-    const x = event.clientX - this.#svg.getBoundingClientRect().left;
+    const box = this.#svg.getBoundingClientRect(), x = event.clientX - box.left;
     const group = this.#groups.find((one) => Math.abs(one.x - x) <= MARK_REACH);
-    const { since, until, at } = this.#data;
-    const when = group?.at ?? since + ((x - this.#x(since)) / (this.#x(until) - this.#x(since))) * (until - since);
-    if (at.length) this.#choose(this.#nearest(when), group);
+    if (this.#stops.length) this.#choose(this.#nearest(group ? this.#x(group.at) : x), group, event.clientY - box.top);
   }
 
-  #nearest(when) {
-    const { at } = this.#data;
+  #nearest(x) {
     let found = 0;
-    at.forEach((moment, place) => {
-      if (Math.abs(moment - when) < Math.abs(at[found] - when)) found = place;
+    this.#stops.forEach((stop, place) => {
+      if (Math.abs(this.#x(stop) - x) < Math.abs(this.#x(this.#stops[found]) - x)) found = place;
     });
     return found;
   }
 
   #press(event) {
-    const last = this.#data.at.length - 1, ways = { ArrowLeft: -1, ArrowRight: 1 };
+    const last = this.#stops.length - 1, ways = { ArrowLeft: -1, ArrowRight: 1 };
     if (event.key === "Escape") return this.#choose(null);
     if (last < 0 || !(event.key in ways || event.key === "Home" || event.key === "End")) return undefined;
     event.preventDefault();
@@ -157,25 +220,29 @@ export class Chart {
     if (event.key === "Home") return this.#choose(0);
     if (event.key === "End" || this.#chosen === null) return this.#choose(last);
     if (!event.shiftKey) return this.#choose(Math.max(0, Math.min(last, this.#chosen + way)));
-    const places = this.#groups.map((group) => ({ group, place: this.#nearest(group.at) }));
+    const places = this.#groups.map((group) => ({ group, place: this.#nearest(this.#x(group.at)) }));
     const next = way > 0 ? places.find(({ place }) => place > this.#chosen)
       : places.findLast(({ place }) => place < this.#chosen);
     return next && this.#choose(next.place, next.group);
   }
 
-  #choose(place, group) {
+  #choose(place, group, pointed = 0) {
     this.#chosen = place;
     this.#tip.hidden = place === null;
     this.#cursor.setAttribute("visibility", place === null ? "hidden" : "visible");
-    if (place === null || place < 0) return;
-    const x = this.#x(Math.max(this.#data.since, this.#data.at[place]));
+    if (place === null) return;
+    const x = this.#x(this.#stops[place]), values = this.#values(this.#stops[place], pointed);
     const shown = group ?? this.#groups.find((one) => Math.abs(one.x - x) <= MARK_REACH);
-    this.#cursor.setAttribute("x1", x);
-    this.#cursor.setAttribute("x2", x);
-    const lines = this.#tell(place, shown);
-    this.#tip.replaceChildren(...lines.map(([text, tone]) => element("p", { class: tone ?? "" }, text)));
+    const said = [[this.#figure.x.show(this.#stops[place]), "strong"],
+      ...firstOf(MOST_VALUES, values.map(({ line, at }) => [this.#tell(line, at)])),
+      ...firstOf(MOST_MARKS, shown?.marks.map(({ text, tone }) => [text, tone]) ?? [])];
+    this.#cursor.replaceChildren(drawn("line", { class: "cursor", x1: x, x2: x, y1: this.#top,
+      y2: this.#bottom + (this.#figure.marks ? MARK_ROW : 0) }), ...values.slice(0, MOST_VALUES)
+      .filter(({ line }) => !line.dots)
+      .map(({ line, y }) => drawn("circle", { class: `dot hollow ${line.style}`, cx: x, cy: y, r: 3.5 })));
+    this.#tip.replaceChildren(...said.map(([text, tone]) => element("p", { class: tone ?? "" }, text)));
     this.#svg.setAttribute("aria-valuenow", place);
-    this.#svg.setAttribute("aria-valuetext", lines.map(([text]) => text).join("; "));
+    this.#svg.setAttribute("aria-valuetext", said.map(([text]) => text).join("; "));
     // On the side where there is more room.
     const left = x < this.#place.clientWidth / 2;
     this.#tip.style.left = left ? `${x + 12}px` : "auto";
@@ -183,28 +250,61 @@ export class Chart {
     this.#tip.style.maxWidth = `${Math.min(TIP_WIDTH, Math.max(x, this.#place.clientWidth - x) - 20)}px`;
   }
 
-  #tell(place, group) {
-    const { at, floor_bytes, usage_bytes, pools } = this.#data;
-    const said = [[moment(at[place]), "strong"], [`not reclaimable: ${size(floor_bytes[place])}`],
-      [`usage: ${size(usage_bytes[place])}`]];
-    for (const [name, sizes] of Object.entries(pools))
-      if (sizes[place] !== null) said.push([`pool ${name}: ${size(sizes[place])}`]);
-    for (const deed of group?.deeds.slice(0, DEEDS_TOLD) ?? [])
-      said.push([`${clock(deed.at)} ${deed.done ? "" : "in vain: "}${deed.line}`, deed.tone]);
-    if (group?.deeds.length > DEEDS_TOLD) said.push([`and ${group.deeds.length - DEEDS_TOLD} more`]);
-    return said;
+  // The values there; of too many to tell those first that are nearest to the pointer, or highest.
+  #values(stop, pointed) {
+    const found = this.#figure.lines.filter((line) => !line.quiet).map((line) => ({ line, at: line.at.indexOf(stop) }))
+      .filter(({ line, at }) => at >= 0 && line.values[at] !== null)
+      .map(({ line, at }) => ({ line, at, y: this.#y(line.values[at]) }));
+    const away = ({ y }) => Math.abs(y - pointed);
+    return found.length > MOST_VALUES ? found.sort((one, other) => away(one) - away(other)) : found;
+  }
+
+  #tell(line, at) {
+    if (line.tell) return line.tell(at);
+    const { show, unit = "" } = this.#figure.y, value = `${line.name}: ${show(line.values[at])}`;
+    if (!line.low) return value + unit;
+    return `${value} (${show(line.low[at])} to ${line.high[at] === null ? "not known" : show(line.high[at])})${unit}`;
   }
 }
 
-const step = (seconds) => (seconds < 60 ? `${seconds} s` : `${seconds / 60} min`);
+// One entry for each name, each level and each key.
+export function legend(place, { lines, levels, marks, keys = [], marksName }) {
+  const stroke = (style) => drawn("line", { class: `course ${style}`, x1: 0, x2: 28, y1: 5, y2: 5 });
+  const dot = (style, r = 4) => drawn("circle", { class: style, cx: 14, cy: 5, r });
+  const named = [...new Map(lines.map((line) => [line.name, line])).values()];
+  const entries = [
+    ...named.map(({ name, style, dots }) => [name, stroke(style), ...(dots ? [dot(`dot ${style}`)] : [])]),
+    ...levels.map(({ name, style }) => [name, stroke(style)]),
+    ...keys.map(({ style, text }) => [text, dot(`dot ${style}`), ...(style === "chosen" ? [dot("ring", 6.5)] : [])]),
+    ...(marks ? [[marksName, drawn("path", { class: "mark", d: "M9.5 9.5h9l-4.5 -9z" })]] : [])];
+  place.replaceChildren(...entries.map(([text, ...drawing]) =>
+    element("li", {}, drawn("svg", { viewBox: "-1 -2 30 14", "aria-hidden": "true" }, ...drawing), text)));
+}
 
-export function legend(place, data, levels) {
-  const entries = [["floor", "not reclaimable"], ["usage", "usage, mean"],
-    ...Object.keys(data.pools).map((name, number) => [`pool-${number % 6}`, `pool ${name}`]),
-    ...levels.map(({ name, bytes }) => [name, `${name} ${size(bytes)}`])];
-  place.replaceChildren(...entries.map(([style, text]) => element("li", {},
-    drawn("svg", { viewBox: "0 0 28 10", "aria-hidden": "true" },
-      drawn("line", { class: `course ${style}`, x1: 0, x2: 28, y1: 5, y2: 5 })), text)),
-  element("li", {}, drawn("svg", { viewBox: "0 0 28 10", "aria-hidden": "true" },
-    drawn("path", { class: "mark", d: "M9.5 9.5h9l-4.5 -9z" })), `action; the lines have steps of ${step(data.step_seconds)}`));
+// A row for each: {name, runs, least, low, first, median, third, high, most, far}, in bytes. Half of the values lie in
+// the box; its lines reach to `low` and `high`, and single values beyond them are `far`.
+export function boxes(place, rows, unit) {
+  if (!rows.length) return;
+  const least = lowest(rows.map((row) => row.least), 0), most = highest(rows.map((row) => row.most), 0);
+  const room = (most - least || 1) * 0.07, from = least - room, to = most + room;
+  const x = (bytes) => `${((100 * (bytes - from)) / (to - from)).toFixed(2)}%`;
+  const marks = ticks("bytes", from, to, 5);
+  const grid = marks.map(({ at }) => drawn("line", { class: "grid", x1: x(at), x2: x(at), y1: 0, y2: "100%" }));
+  const drawing = ({ low, first, median, third, high, far }) => [
+    ...[[low, first], [third, high]].map(([begin, end]) =>
+      drawn("line", { class: "interval", x1: x(begin), x2: x(end), y1: 12, y2: 12 })),
+    drawn("rect", { class: "box", x: x(first), width: `${(100 * (third - first)) / (to - from)}%`, y: 4, height: 16 }),
+    drawn("line", { class: "median", x1: x(median), x2: x(median), y1: 4, y2: 20 }),
+    ...far.map((bytes) => drawn("circle", { class: "dot", cx: x(bytes), cy: 12, r: 2 }))];
+  place.replaceChildren(
+    ...rows.map((row) => element("div", {}, element("p", {}, element("b", {}, row.name), ` ${tellBox(row)}`),
+      drawn("svg", { height: 24, "aria-hidden": "true" }, ...grid.map((line) => line.cloneNode()), ...drawing(row)))),
+    drawn("svg", { height: 36, "aria-hidden": "true" },
+      ...marks.map(({ at, text }) => drawn("text", { x: x(at), y: 14, "text-anchor": "middle" }, text)),
+      drawn("text", { class: "name", x: "100%", y: 31, "text-anchor": "end" }, unit)));
+}
+
+function tellBox({ runs, least, first, median, third, most }) {
+  const [low, half, middle, upper, high] = [least, first, median, third, most].map(mebibytes);
+  return `${runs} runs: half of them ${half} to ${upper} MiB, the median ${middle}, the least ${low}, the most ${high}`;
 }
