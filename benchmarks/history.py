@@ -26,12 +26,13 @@ from benchmarks.contract import Bound, close
 from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.past import Past
-from recyclery.history.reading import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord
 from recyclery.history.store import Store, stamp
+from recyclery.history.timeline import read_stretch
 from recyclery.history.upkeep import Keeping, tidy
 from recyclery.observe.snapshot import Child, Container, Owner, PoolView, Process, Snapshot
+from recyclery.report.leaks.page import MOST_ACTIONS, MOST_STEPS
 
 MIB = 1 << 20
 DAY = 86_400
@@ -124,10 +125,7 @@ def time_queries(path: Path) -> dict[str, float]:
     """Return the seconds that a question over 24 h and the whole report take."""
     now = time.time()
     started = time.perf_counter()
-    with open_history(path) as history:
-        history.floor(now - DAY, now)
-        history.tree("fast", now - DAY, now)
-        history.actions(now - DAY, now)
+    read_stretch(path, now - DAY, now, MOST_STEPS, MOST_ACTIONS)
     asked = time.perf_counter() - started
     answered = []
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

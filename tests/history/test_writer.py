@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from recyclery.history import writer as writing
-from recyclery.history.reading import open_history
 from recyclery.history.records import ContainerSample
 from recyclery.history.schema import VERSION
 from recyclery.history.store import Store
+from recyclery.history.timeline import SPANS, read_timeline
 from recyclery.history.upkeep import Keeping
 from recyclery.history.writer import Writer
 from support.waiting import wait_for
@@ -146,5 +146,4 @@ def test_who_records_never_waits_for_a_file_that_is_locked(tmp_path: Path) -> No
     holder.close()
     wait_for(lambda: len(written(path)) == 1000, "all is written after all")
     writer.close()
-    with open_history(path) as history:
-        assert history.limit(NOW, NOW + 1000) == LIMIT
+    assert read_timeline(path, SPANS["1h"], NOW + 1000).limit_bytes[-1] == LIMIT

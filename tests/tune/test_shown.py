@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-from recyclery.report.leaks.page import NoPlotly
 from recyclery.report.tune.comparison import compare_runs, comparison_document, format_comparison
 from recyclery.report.tune.document import encode_document
 from recyclery.report.tune.page import build_page, write_page
@@ -18,6 +19,7 @@ from recyclery.tune.course import Goal, describe_skipped
 from recyclery.tune.windows import Level, Window
 from recyclery.tune.wishes import Wishes
 from recyclery_worker.browser import browser
+from support.layout import FAINT_TEXTS, OVERLAPS, SIDEWAYS, complaints, dress, watched_options
 from tune.worlds import World, measure
 
 WORLD = World(sleep_seconds=0.8, cpu_seconds=0.3, growth_mib=2, limit_mib=1500)
@@ -70,7 +72,7 @@ def test_a_level_that_was_not_tried_has_no_figures() -> None:
     windows = [*run(concurrencies=(1, 2)), skipped]
     line = next(line for line in format_answer(answer(windows, Wishes())).splitlines() if line[2:5] == " 16")
     assert line.split() == ["-", "16", "10", *["-"] * 6, "not", "tried"]
-    assert "no room for it" in build_page(answer(windows, Wishes()), "")
+    assert "no room for it" in build_page(answer(windows, Wishes()))
     assert json.loads(encode_document(answer(windows, Wishes())))["levels"][-1]["binds"] is None
 
 
@@ -78,7 +80,7 @@ def test_an_answer_without_any_window_is_shown_too() -> None:
     empty = answer([], Wishes())
     assert format_answer(empty) == "Nothing was measured. Run at least one level."
     assert json.loads(encode_document(empty))["levels"] == []
-    assert "Nothing was measured" in build_page(empty, "")
+    assert "Nothing was measured" in build_page(empty)
 
 
 def test_json_has_what_was_measured_what_is_predicted_and_what_to_set(found: Answer) -> None:
@@ -107,19 +109,11 @@ def test_a_law_that_was_refused_says_why_in_json() -> None:
 
 
 def test_no_name_becomes_markup_on_the_page() -> None:
-    named = answer(run(concurrencies=(1,)), Wishes(pool="</script><b>{{plotly}}"))
-    page = build_page(named, "/* plotly */")
-    assert "&lt;/script&gt;&lt;b&gt;{{plotly}}" in page
+    named = answer(run(concurrencies=(1,)), Wishes(pool="</script><b>{{scripts}}"))
+    page = build_page(named)
+    assert "&lt;/script&gt;&lt;b&gt;{{scripts}}" in page
     assert "</script><b>" not in page
-    assert page.count("/* plotly */") == 1
-
-
-def test_without_plotly_the_page_is_refused_with_the_way_out(
-    found: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
-    with pytest.raises(NoPlotly, match=r"pip install 'recyclery\[report\]'"):
-        write_page(tmp_path / "page.html", found)
+    assert page.count("class Chart") == 1
 
 
 @pytest.mark.parametrize(
@@ -185,19 +179,28 @@ def test_a_comparison_fits_80_columns_and_marks_what_may_be_noise() -> None:
 def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(found: Answer, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     write_page(page, found)
-    with browser() as driver:
-        for width in (1280, 390):
-            driver.execute_cdp_cmd(
-                "Emulation.setDeviceMetricsOverride",
-                {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == 390},
-            )
+    with browser(options=watched_options()) as driver:
+        for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+            dress(driver, width, scheme)
             driver.get(page.as_uri())
             drawn, loaded, wide = driver.execute_script(
-                "const plots = [...document.querySelectorAll('.plot')];"
-                "return [plots.map((plot) => plot.querySelectorAll('.trace').length),"
+                "const plots = [...document.querySelectorAll('.chart')];"
+                "return [plots.map((plot) => ['path.course', '.dot', '.interval'].map("
+                "(part) => plot.querySelectorAll(part).length)),"
                 "performance.getEntriesByType('resource').map((entry) => entry.name),"
                 "document.documentElement.scrollWidth]"
             )
-            # Band, law and two numbers of tasks; these two; as the first; front and levels.
-            assert (drawn, loaded) == ([5, 2, 5, 2], [])
+            # Two numbers of tasks, each at four levels, and one that was given up; the levels and their front.
+            assert (drawn, loaded) == ([[2, 8, 8], [2, 8, 8], [2, 10, 10], [2, 8, 0]], [])
             assert wide <= width
+            assert driver.execute_script(SIDEWAYS) == []
+            assert driver.execute_script(OVERLAPS) == []
+            assert driver.execute_script(FAINT_TEXTS) == []
+            assert complaints(driver) == []
+        chart = driver.find_element(By.CSS_SELECTOR, "#speed svg")
+        driver.execute_script("arguments[0].focus()", chart)
+        chart.send_keys(Keys.HOME)
+        told = chart.get_attribute("aria-valuetext") or ""
+        first = found.levels[0].measured.per_second
+        assert first is not None
+        assert told.startswith(f"concurrency 1; 10 tasks per child: {float(f'{first.value:.3g}'):g} (")

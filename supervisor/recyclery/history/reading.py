@@ -52,15 +52,6 @@ class Done:
     done: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """A figure over time, in bytes."""
-
-    name: str
-    at: tuple[float, ...]
-    size_bytes: tuple[int, ...]
-
-
 @contextmanager
 def open_history(path: Path) -> Iterator[History]:
     """Open a history for reading alone, and close it; raises NoHistory."""
@@ -180,45 +171,6 @@ class History:
             {"since": since * 1000, "until": until * 1000},
         )
         return [(minute, int(size)) for minute, size in found]
-
-    def limit(self, since: float, until: float) -> int:
-        """Return the container's limit as last known in between; 0 where nothing is."""
-        found = self._rows(
-            "SELECT limit_bytes FROM (SELECT at, limit_bytes FROM container_samples UNION ALL "
-            "SELECT at, limit_bytes FROM container_minutes) WHERE at >= ? AND at < ? ORDER BY at DESC LIMIT 1",
-            (since * 1000, until * 1000),
-        ).fetchone()
-        return int(found[0]) if found else 0
-
-    def floor(self, since: float, until: float) -> Course:
-        """Return what could not be reclaimed, each second where that is kept, else each minute's most."""
-        return self._course(
-            "floor",
-            "SELECT at, floor_bytes FROM container_samples WHERE at >= :since AND at < :until UNION ALL "
-            "SELECT at, most_floor_bytes FROM container_minutes WHERE at >= :since AND at < :until "
-            "AND at < (SELECT coalesce(min(at), :until) FROM container_samples) ORDER BY at",
-            {},
-            since,
-            until,
-        )
-
-    def tree(self, pool: str, since: float, until: float) -> Course:
-        """Return what a pool's children held together."""
-        return self._course(
-            pool,
-            "SELECT at, tree_bytes FROM pool_samples WHERE pool = :pool AND at >= :since AND at < :until "
-            "UNION ALL SELECT at, most_tree_bytes FROM pool_minutes WHERE pool = :pool AND at >= :since "
-            "AND at < :until AND at < (SELECT coalesce(min(at), :until) FROM pool_samples) ORDER BY at",
-            {"pool": pool},
-            since,
-            until,
-        )
-
-    def _course(
-        self, name: str, statement: str, values: Mapping[str, object], since: float, until: float
-    ) -> Course:
-        found = self._rows(statement, {**values, "since": since * 1000, "until": until * 1000}).fetchall()
-        return Course(name, tuple(at / 1000 for at, _ in found), tuple(int(size) for _, size in found))
 
 
 def read_run(pool: str, row: Sequence[Any], names: Mapping[Any, str]) -> Run:

@@ -17,7 +17,6 @@ from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.init import exit_codes
 from recyclery.observe.cgroup import find_memory_cgroup
-from recyclery.report.leaks.page import NoPlotly
 from recyclery.tune.folder import own_folder
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace
 from recyclery.tune.measure import Bench, EveryTaskFailed, Voice
@@ -50,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION
-    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, NoPlotly, StageFailed) as error:
+    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, StageFailed) as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
