@@ -1,8 +1,8 @@
 """Who may read what is not open: everybody on loopback, elsewhere whoever has the token, or had it.
 
 The token comes from the environment alone, and is asked for in a header alone: files, URLs and logs are read by
-too many. A browser shows a session cookie instead: its expiry time, signed with the token. The governor stores
-no session, so a restarted one accepts those of the one before, and another token ends all of them.
+too many. A browser shows a session cookie instead: the time of its sign-in, signed with the token. The governor
+stores no session, so a restarted one accepts those of the one before, and another token ends all of them.
 
 On loopback a page of another site could ask by a name of its own that it has let point here, so only the names
 of this machine are answered there.
@@ -10,13 +10,14 @@ of this machine are answered there.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 
 import h11
+from itsdangerous import TimestampSigner
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
@@ -71,7 +72,7 @@ def find_refusal(request: h11.Request, address: Address, token: str) -> Answer |
         return None
     if not token:
         return Answer(HTTPStatus.FORBIDDEN, STRANGE_NAME if is_loopback(address) else UNSET)
-    if is_token(sent_token(request), token) or is_signed_in(request, token, time.time()):
+    if is_token(sent_token(request), token) or is_signed_in(request, token):
         return None
     return Answer(HTTPStatus.UNAUTHORIZED, WRONG, {"WWW-Authenticate": 'Bearer realm="recyclery"'})
 
@@ -98,32 +99,28 @@ def sent_token(request: h11.Request) -> bytes:
     return token.strip() if scheme.lower() == SCHEME else b""
 
 
-def make_session(token: str, now: float) -> str:
+def session_signer(token: str) -> TimestampSigner:
+    """Return what signs sessions, and judges them in a time that tells nothing of the signature."""
+    return TimestampSigner(token, salt=COOKIE, key_derivation="hmac", digest_method=hashlib.sha256)
+
+
+def make_session(token: str) -> str:
     """Return what shows that the token was known now, for as long as a session lasts."""
-    until = str(int(now) + SESSION_SECONDS)
-    return f"{until}.{sign(token, until)}"
+    return session_signer(token).sign(b"").decode()
 
 
-def is_valid(session: str, token: str, now: float) -> bool:
+def is_valid(session: str, token: str) -> bool:
     """Tell whether a session was made by this token and has not ended."""
-    until, _, mark = session.partition(".")
-    if not hmac.compare_digest(mark.encode(), sign(token, until).encode()):
-        return False
-    return now < int(until) <= now + SESSION_SECONDS
+    return session_signer(token).validate(session, max_age=SESSION_SECONDS)
 
 
-def sign(token: str, until: str) -> str:
-    """Return the mark of a token under a time."""
-    return hmac.new(token.encode(), b"recyclery: signed in until " + until.encode(), "sha256").hexdigest()
-
-
-def is_signed_in(request: h11.Request, token: str, now: float) -> bool:
+def is_signed_in(request: h11.Request, token: str) -> bool:
     """Tell whether a request brings a session of this token's."""
     cookies = (find_header(request, b"cookie") or "").split(";")
     sessions = (
         value for name, _, value in (cookie.strip().partition("=") for cookie in cookies) if name == COOKIE
     )
-    return any(is_valid(session, token, now) for session in sessions)
+    return any(is_valid(session, token) for session in sessions)
 
 
 def set_cookie(session: str, request: h11.Request) -> str:

@@ -108,7 +108,7 @@ class Api:
                 at=time.time(),
                 host=os.uname().nodename,
                 version=__version__,
-                signed_in=bool(self._token) and is_signed_in(request, self._token, time.time()),
+                signed_in=bool(self._token) and is_signed_in(request, self._token),
                 status=status,
                 troubles=find_troubles(status, status.container.oom_kills),
             )

@@ -99,7 +99,7 @@ class SignIn:
             )
         given = parse_qs(body.decode("latin-1"), encoding="utf-8").get("token", [""])[0]
         if is_token(given.strip().encode(), self._token):
-            session = make_session(self._token, time.time())
+            session = make_session(self._token)
             return send_to("/", {"Set-Cookie": set_cookie(session, request)})
         self._attempts.note_wrong(now)
         if self._attempts.wait_seconds(now) > 0:
