@@ -26,13 +26,13 @@ from benchmarks.contract import Bound, close
 from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.past import Past
+from recyclery.history.reader import read_stretch
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord
+from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.history.timeline import read_stretch
-from recyclery.history.upkeep import Keeping, tidy
+from recyclery.leaks.page import MOST_ACTIONS, MOST_STEPS
 from recyclery.observe.snapshot import Child, Container, Owner, PoolView, Process, Snapshot
-from recyclery.report.leaks.page import MOST_ACTIONS, MOST_STEPS
 
 MIB = 1 << 20
 DAY = 86_400

@@ -34,7 +34,7 @@ def test_without_http_the_governor_loads_nothing_that_serves_it() -> None:
 
 
 def test_pid_1_tries_the_listener_out_without_what_serves_http() -> None:
-    code = "import sys, recyclery.init.run; print({'h11', 'asyncio', 'recyclery.http'} & {*sys.modules})"
+    code = "import sys, recyclery.pid1.run; print({'h11', 'asyncio', 'recyclery.http'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -11,7 +11,7 @@ import pytest
 
 from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
-from recyclery.heartbeat import Beat
+from recyclery.health.heartbeat import Beat
 from recyclery.http import server as http_server
 from recyclery.http.probes import find_stop, find_unready
 from recyclery.http.server import Answer, Handler, serve_http

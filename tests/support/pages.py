@@ -12,8 +12,8 @@ from benchmarks.leak_worlds import Planted, live
 from recyclery.config.settings import Address
 from recyclery.control.status_schema import Event, Status
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
+from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.history.upkeep import Keeping, tidy
 from recyclery.http.page_api import Sources
 from recyclery.http.routes import list_page
 from recyclery.http.server import serve_http

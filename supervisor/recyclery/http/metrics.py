@@ -21,11 +21,11 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.counters import Counters
 from recyclery.decide.browsers import Census, count_kinds
 from recyclery.decide.budget import level_bytes
-from recyclery.heartbeat import tell_state
+from recyclery.health.heartbeat import tell_state
 from recyclery.http.server import Answer, Handler
 from recyclery.http.status import read_cpu_seconds
-from recyclery.observe.depths import read_depths
 from recyclery.observe.processes import read_pss
+from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.tallies import NO_SECONDS, Tallies, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, now

@@ -19,14 +19,13 @@ import h11
 import msgspec
 
 from recyclery import __version__
+from recyclery.control.problems import Trouble, find_troubles
 from recyclery.control.status_schema import Status
-from recyclery.history.reading import NoHistory
-from recyclery.history.timeline import SPANS, Span, Timeline, read_timeline
+from recyclery.history.reader import SPANS, NoHistory, Span, Timeline, read_timeline
 from recyclery.http.auth import is_signed_in
 from recyclery.http.page_leaks import Leaks, find_no_room, make_report
 from recyclery.http.server import Answer, Handler
 from recyclery.http.static import HEADERS
-from recyclery.top.troubles import Trouble, find_troubles
 
 STATUS_SECONDS = 1.0
 LEAKS_SECONDS = 60.0

@@ -9,7 +9,7 @@ import msgspec
 
 from recyclery.control.server import Problem
 from recyclery.decide.budget import find_view
-from recyclery.observe.serving import is_up
+from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import Snapshot
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery_worker import link

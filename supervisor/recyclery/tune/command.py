@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
-from recyclery.init import exit_codes
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.tune.folder import own_folder
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace

@@ -15,7 +15,7 @@ from recyclery.control.client import Declined, NoSupervisor
 from recyclery.demo.cage import Cage
 from recyclery.demo.home import CannotCageError
 from recyclery.demo.services import last_lines
-from recyclery.history.reading import NoHistory, Run, open_history
+from recyclery.history.reader import NoHistory, Run, open_history
 from recyclery.tune.looks import Look, look
 from recyclery.tune.windows import Level
 from recyclery_worker.tuned.space import MARKS, SPACE, Space

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from recyclery.common.units import format_bytes
 from recyclery.http.standalone import fill_in
 from recyclery.report.tune.figures import seconds, with_interval
 from recyclery.report.tune.table import LEGEND, tell_fleet
-from recyclery.sizes import format_bytes
 from recyclery.tune.answer import Answer
 from recyclery.tune.estimates import Estimate
 from recyclery.tune.judge import Judged
