@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from recyclery.http import page_leaks
-from recyclery.http.page_api import Shared
+from recyclery.http.page_api import SharedResult
 from recyclery.http.page_leaks import NEEDED_BYTES, find_no_room, make_report
 from support.statuses import status
 
@@ -29,7 +29,7 @@ def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
             await asyncio.sleep(0)
             return made
 
-        lasting, passing = Shared(make, 3600), Shared(make, 0)
+        lasting, passing = SharedResult(make, 3600), SharedResult(make, 0)
         first = await asyncio.gather(*(lasting.get() for _ in range(10)))
         assert await lasting.get() == 1
         await passing.get()

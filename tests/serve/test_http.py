@@ -14,15 +14,15 @@ from recyclery.config.settings import Address
 from recyclery.health.heartbeat import Beat
 from recyclery.http import server as http_server
 from recyclery.http.probes import find_stop, find_unready
-from recyclery.http.server import Answer, Handler, serve_http
+from recyclery.http.server import Handler, Response, serve_http
 from support.ports import free_port
 
 
-async def hello(_: h11.Request) -> Answer:
-    return Answer(HTTPStatus.OK, "hello\n")
+async def hello(_: h11.Request) -> Response:
+    return Response(HTTPStatus.OK, "hello\n")
 
 
-async def broken(_: h11.Request) -> Answer:
+async def broken(_: h11.Request) -> Response:
     raise ValueError("a secret")
 
 

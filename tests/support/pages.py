@@ -141,8 +141,8 @@ class Served:
             self._loop.call_soon_threadsafe(self._server.cancel)
 
     async def _serve(self) -> None:
-        handlers, takers = list_page(Sources(self._glance, self._history), self.address, self._token)
-        self._server = asyncio.create_task(serve_http(self.address, handlers, takers))
+        handlers, post_handlers = list_page(Sources(self._glance, self._history), self.address, self._token)
+        self._server = asyncio.create_task(serve_http(self.address, handlers, post_handlers))
         await self._server
 
     async def _glance(self) -> Status:

@@ -197,10 +197,18 @@ def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(found: 
             assert driver.execute_script(OVERLAPS) == []
             assert driver.execute_script(FAINT_TEXTS) == []
             assert complaints(driver) == []
-        chart = driver.find_element(By.CSS_SELECTOR, "#speed svg")
-        driver.execute_script("arguments[0].focus()", chart)
-        chart.send_keys(Keys.HOME)
-        told = chart.get_attribute("aria-valuetext") or ""
-        first = found.levels[0].measured.per_second
-        assert first is not None
-        assert told.startswith(f"concurrency 1; 10 tasks per child: {float(f'{first.value:.3g}'):g} (")
+        told = {}
+        for name in ("speed", "times", "memory", "front"):
+            chart = driver.find_element(By.CSS_SELECTOR, f"#{name} svg")
+            driver.execute_script("arguments[0].focus()", chart)
+            chart.send_keys(Keys.HOME)
+            told[name] = chart.get_attribute("aria-valuetext") or ""
+        assert complaints(driver) == []
+    first = found.levels[0].measured
+    assert first.per_second is not None
+    speed = f"{float(f'{first.per_second.value:.3g}'):g}"
+    peak = f"{first.highest_floor_bytes / (1 << 20):.0f} MiB"
+    assert told["speed"].startswith(f"concurrency 1; 10 tasks per child: {speed} (")
+    assert told["times"].endswith(") s")
+    assert told["memory"].startswith(f"concurrency 1; 10 tasks per child: highest {peak}; a window's peak ")
+    assert told["front"] == f"{peak}; 1 × 10: {speed} tasks per second"

@@ -1,11 +1,11 @@
-"""Who may read what is not open: everybody on loopback, elsewhere whoever has the token, or had it.
+"""Access to what is not open: everybody on loopback; elsewhere, clients with the token or a session.
 
-The token comes from the environment alone, and is asked for in a header alone: files, URLs and logs are read by
-too many. A browser shows a session cookie instead: the time of its sign-in, signed with the token. The governor
-stores no session, so a restarted one accepts those of the one before, and another token ends all of them.
+The token is read from the environment and accepted in a header only: too many people read files, URLs and logs.
+A browser sends a session cookie instead: the time of its sign-in, signed with the token. The governor stores no
+session, so a restarted one accepts those of the one before, and a new token ends all of them.
 
-On loopback a page of another site could ask by a name of its own that it has let point here, so only the names
-of this machine are answered there.
+On loopback, a page of another site could reach this server by a domain name that it points here (DNS
+rebinding), so only the names of this machine are accepted there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from itsdangerous import TimestampSigner
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.server import Answer, Handler, find_header
+from recyclery.http.server import Handler, Response, find_header
 
 SCHEME = b"bearer"
 COOKIE = "recyclery_session"
@@ -38,17 +38,17 @@ WRONG = f"send the header `Authorization: Bearer` with what {TOKEN} is\n"
 
 
 def guard(handlers: Mapping[str, Handler], address: Address, token: str) -> Mapping[str, Handler]:
-    """Return the handlers, each of which answers only who may read it at this address."""
+    """Return the handlers, each behind the token where the address needs it."""
     return {path: guarded(handler, address, token) for path, handler in handlers.items()}
 
 
 def is_loopback(address: Address) -> bool:
-    """Tell whether only this machine reaches the address."""
+    """Return whether only this machine can reach the address."""
     return bool(address.host) and is_loopback_name(address.host)
 
 
 def is_loopback_name(name: str) -> bool:
-    """Tell whether a name or IP, without a port, is this machine's to itself."""
+    """Return whether a host name or IP, without a port, is a loopback one."""
     if name.lower() == "localhost":
         return True
     try:
@@ -58,29 +58,29 @@ def is_loopback_name(name: str) -> bool:
 
 
 def needs_token(request: h11.Request, address: Address) -> bool:
-    """Tell whether who asks has to show the token, or that he had it."""
-    # What names no host is no browser's.
+    """Return whether a request needs the token or a session."""
+    # A browser always names the host.
     host = find_header(request, b"host") or "localhost"
     port = host.rpartition(":")[2]
     name = host[: -len(port) - 1] if port.isdecimal() else host
     return not (is_loopback(address) and is_loopback_name(name))
 
 
-def find_refusal(request: h11.Request, address: Address, token: str) -> Answer | None:
-    """Return the answer to who may not read what is not open; None where he may."""
+def find_refusal(request: h11.Request, address: Address, token: str) -> Response | None:
+    """Return the response to a client without access; None if it has access."""
     if not needs_token(request, address):
         return None
     if not token:
-        return Answer(HTTPStatus.FORBIDDEN, STRANGE_NAME if is_loopback(address) else UNSET)
+        return Response(HTTPStatus.FORBIDDEN, STRANGE_NAME if is_loopback(address) else UNSET)
     if is_token(sent_token(request), token) or is_signed_in(request, token):
         return None
-    return Answer(HTTPStatus.UNAUTHORIZED, WRONG, {"WWW-Authenticate": 'Bearer realm="recyclery"'})
+    return Response(HTTPStatus.UNAUTHORIZED, WRONG, {"WWW-Authenticate": 'Bearer realm="recyclery"'})
 
 
 def guarded(handler: Handler, address: Address, token: str) -> Handler:
     """Return the handler behind the token."""
 
-    async def answer(request: h11.Request) -> Answer:
+    async def answer(request: h11.Request) -> Response:
         refusal = find_refusal(request, address, token)
         return await handler(request) if refusal is None else refusal
 
@@ -88,34 +88,34 @@ def guarded(handler: Handler, address: Address, token: str) -> Handler:
 
 
 def is_token(given: bytes, token: str) -> bool:
-    """Compare in a time that does not tell how much of it was right."""
+    """Compare in constant time."""
     return hmac.compare_digest(given, token.encode())
 
 
 def sent_token(request: h11.Request) -> bytes:
-    """Return the token that a request brings; empty where it brings none."""
+    """Return the bearer token of a request; empty without one."""
     given = next((value for name, value in request.headers if name == b"authorization"), b"")
     scheme, _, token = given.partition(b" ")
     return token.strip() if scheme.lower() == SCHEME else b""
 
 
 def session_signer(token: str) -> TimestampSigner:
-    """Return what signs sessions, and judges them in a time that tells nothing of the signature."""
+    """Return the signer of sessions, which compares in constant time."""
     return TimestampSigner(token, salt=COOKIE, key_derivation="hmac", digest_method=hashlib.sha256)
 
 
 def make_session(token: str) -> str:
-    """Return what shows that the token was known now, for as long as a session lasts."""
+    """Return a new session, valid for SESSION_SECONDS."""
     return session_signer(token).sign(b"").decode()
 
 
 def is_valid(session: str, token: str) -> bool:
-    """Tell whether a session was made by this token and has not ended."""
+    """Return whether a session was signed with this token and has not expired."""
     return session_signer(token).validate(session, max_age=SESSION_SECONDS)
 
 
 def is_signed_in(request: h11.Request, token: str) -> bool:
-    """Tell whether a request brings a session of this token's."""
+    """Return whether a request has a valid session cookie."""
     cookies = (find_header(request, b"cookie") or "").split(";")
     sessions = (
         value for name, _, value in (cookie.strip().partition("=") for cookie in cookies) if name == COOKIE
@@ -124,18 +124,18 @@ def is_signed_in(request: h11.Request, token: str) -> bool:
 
 
 def set_cookie(session: str, request: h11.Request) -> str:
-    """Return the header's value that has a browser keep a session."""
+    """Return the Set-Cookie header that stores a session."""
     return f"{COOKIE}={session}; Max-Age={SESSION_SECONDS}; {attributes(request)}"
 
 
 def drop_cookie(request: h11.Request) -> str:
-    """Return the header's value that has a browser forget its session."""
+    """Return the Set-Cookie header that removes the session."""
     return f"{COOKIE}=; Max-Age=0; {attributes(request)}"
 
 
 def attributes(request: h11.Request) -> str:
-    """Say where a browser may show it; never in the open where the way here is not."""
-    # Of several proxies the first is the one that the browser speaks to.
+    """Return the cookie's attributes: Secure if the browser came by HTTPS."""
+    # The first of several proxies is the one that the browser connects to.
     ways = (find_header(request, b"x-forwarded-proto") or "").split(",")
     secure = "; Secure" if ways[0].strip().lower() == "https" else ""
     return f"Path=/; HttpOnly; SameSite=Strict{secure}"

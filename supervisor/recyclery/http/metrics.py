@@ -22,7 +22,7 @@ from recyclery.counters import Counters
 from recyclery.decide.browsers import Census, count_kinds
 from recyclery.decide.budget import level_bytes
 from recyclery.health.heartbeat import tell_state
-from recyclery.http.server import Answer, Handler
+from recyclery.http.server import Handler, Response
 from recyclery.http.status import read_cpu_seconds
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
@@ -273,12 +273,12 @@ class Metric:
 def list_metrics_page(governor: Governor) -> Mapping[str, Handler]:
     """Return the answer by its path."""
 
-    async def metrics(_: h11.Request) -> Answer:
+    async def metrics(_: h11.Request) -> Response:
         try:
             readings = await read_now(governor)
         except LookupError as error:
-            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
-        return Answer(HTTPStatus.OK, render(readings), {"Content-Type": CONTENT_TYPE})
+            return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
+        return Response(HTTPStatus.OK, render(readings), {"Content-Type": CONTENT_TYPE})
 
     return {"/metrics": metrics}
 

@@ -1,4 +1,4 @@
-"""The page's API: what is now, what was, and which task leaks. Read by GET; nothing is changed here."""
+"""The page's API: the status, the history, and the leak report. It is read-only."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from recyclery.control.status_schema import Status
 from recyclery.history.reader import SPANS, NoHistory, Span, Timeline, read_timeline
 from recyclery.http.auth import is_signed_in
 from recyclery.http.page_leaks import Leaks, find_no_room, make_report
-from recyclery.http.server import Answer, Handler
+from recyclery.http.server import Handler, Response
 from recyclery.http.static import HEADERS
 
 STATUS_SECONDS = 1.0
 LEAKS_SECONDS = 60.0
-# A disk that hangs leaves the page without a history, not without an answer.
+# A hanging disk leaves the page without its history, not without a response.
 HISTORY_WAIT_SECONDS = 5.0
 LEAKS_WAIT_SECONDS = 20.0
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
-    """However many look on, and however often, it costs no more than one of them."""
+class SharedResult(Generic[T]):
+    """Caches an async result and coalesces concurrent callers."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> None:
         self._make = make
@@ -45,7 +45,7 @@ class Shared(Generic[T]):
         self._begun = 0.0
 
     async def get(self) -> T:
-        """Return it, not much older than so many seconds. Its making goes on when nobody waits any more."""
+        """Return the result, at most `seconds` old. It is completed even if all callers are cancelled."""
         now = time.monotonic()
         if self._task is None or (self._task.done() and now - self._begun >= self._seconds):
             self._begun = now
@@ -54,7 +54,7 @@ class Shared(Generic[T]):
 
 
 class Now(msgspec.Struct):
-    """What `recyclery top` shows. `at` is seconds since 1970."""
+    """What `recyclery top` shows. `at` is in seconds since 1970."""
 
     at: float
     host: str
@@ -65,7 +65,7 @@ class Now(msgspec.Struct):
 
 
 class Past(msgspec.Struct):
-    """What the history has of a stretch of time, or why it has nothing."""
+    """The history of a span of time, or why there is none."""
 
     timeline: Timeline | None = None
     problem: str = ""
@@ -73,36 +73,36 @@ class Past(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Sources:
-    """Whom the API asks."""
+    """Where the API reads from."""
 
     glance: Callable[[], Coroutine[Any, Any, Status]]
     history: Path
 
 
 class Api:
-    """What is asked by many at a time is made once for all of them."""
+    """The handlers; concurrent requests share one result."""
 
     def __init__(self, sources: Sources, token: str) -> None:
         self._sources = sources
         self._token = token
-        self._status = Shared(sources.glance, STATUS_SECONDS)
-        self._leaks = Shared(self._make_leaks, LEAKS_SECONDS)
-        # At least as often as a line gets a new step.
+        self._status = SharedResult(sources.glance, STATUS_SECONDS)
+        self._leaks = SharedResult(self._make_leaks, LEAKS_SECONDS)
+        # At least once per step of the lines.
         self._pasts = {
-            name: Shared(partial(self._read_past, span), min(span.step_seconds, 60))
+            name: SharedResult(partial(self._read_past, span), min(span.step_seconds, 60))
             for name, span in SPANS.items()
         }
-        # A thread of its own: were the history's disk to hang, what the tick needs threads for must not wait.
+        # A separate thread: if the history's disk hangs, the threads that the tick needs must stay free.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="page")
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the answers by path."""
+        """Return the handlers by path."""
         return {"/api/status": self.status, "/api/history": self.history, "/api/leaks": self.leaks}
 
-    async def status(self, request: h11.Request) -> Answer:
-        """Answer with what is now."""
+    async def status(self, request: h11.Request) -> Response:
+        """Return the status now."""
         status = await self._status.get()
-        return answer_json(
+        return json_response(
             Now(
                 at=time.time(),
                 host=os.uname().nodename,
@@ -113,26 +113,26 @@ class Api:
             )
         )
 
-    async def history(self, request: h11.Request) -> Answer:
-        """Answer with what was, over the stretch of time that is asked for."""
+    async def history(self, request: h11.Request) -> Response:
+        """Return the history of the requested span."""
         query = request.target.partition(b"?")[2].decode("latin-1")
         name = parse_qs(query).get("span", [""])[0]
         past = self._pasts.get(name)
         if past is None:
-            return Answer(HTTPStatus.BAD_REQUEST, f"span must be one of {', '.join(SPANS)}\n", HEADERS)
+            return Response(HTTPStatus.BAD_REQUEST, f"span must be one of {', '.join(SPANS)}\n", HEADERS)
         try:
             async with asyncio.timeout(HISTORY_WAIT_SECONDS):
-                return answer_json(await past.get())
+                return json_response(await past.get())
         except TimeoutError:
-            return answer_json(Past(problem="The history takes long to read; it is tried again."))
+            return json_response(Past(problem="The history takes long to read; it is tried again."))
 
-    async def leaks(self, _: h11.Request) -> Answer:
-        """Answer with the report, which may be a minute old."""
+    async def leaks(self, _: h11.Request) -> Response:
+        """Return the leak report, up to a minute old."""
         try:
             async with asyncio.timeout(LEAKS_WAIT_SECONDS):
-                return answer_json(await self._leaks.get())
+                return json_response(await self._leaks.get())
         except TimeoutError:
-            return answer_json(Leaks(time.time(), problem="The report is being made: a moment."))
+            return json_response(Leaks(time.time(), problem="The report is being made: a moment."))
 
     async def _read_past(self, span: Span) -> Past:
         try:
@@ -146,7 +146,7 @@ class Api:
         return Leaks(time.time(), problem=no_room) if no_room else await make_report(self._sources.history)
 
 
-def answer_json(document: msgspec.Struct) -> Answer:
-    """Answer with a document."""
+def json_response(document: msgspec.Struct) -> Response:
+    """Return a document as a response."""
     text = msgspec.json.encode(document).decode()
-    return Answer(HTTPStatus.OK, text, {**HEADERS, "Content-Type": "application/json"})
+    return Response(HTTPStatus.OK, text, {**HEADERS, "Content-Type": "application/json"})

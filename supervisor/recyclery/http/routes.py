@@ -1,4 +1,4 @@
-"""All that the governor serves over HTTP, and who may read it; imported only where it is served at all."""
+"""All paths that the governor serves over HTTP, and who may read each; imported only where HTTP is on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recyclery.http.auth import guard
 from recyclery.http.metrics import list_metrics_page
 from recyclery.http.page_api import Api, Sources
 from recyclery.http.probes import list_probes
-from recyclery.http.server import Handler, Taker, serve_http
+from recyclery.http.server import Handler, PostHandler, serve_http
 from recyclery.http.sign_in import SignIn
 from recyclery.http.standalone import read_file
 from recyclery.http.static import list_files, serve_text
@@ -25,7 +25,7 @@ PAGE = "page.html"
 
 
 async def serve_pages(governor: Governor, address: Address) -> None:
-    """Serve until cancelled: probes for everybody, the rest for whoever may read it."""
+    """Serve until cancelled: probes are open to everybody, the rest is behind the token."""
     token = read_token(os.environ)
     metrics = guard(list_metrics_page(governor), address, token)
     sources = Sources(governor.glance, history_file(governor.settings.state_dir))
@@ -35,8 +35,8 @@ async def serve_pages(governor: Governor, address: Address) -> None:
 
 def list_page(
     sources: Sources, address: Address, token: str
-) -> tuple[Mapping[str, Handler], Mapping[str, Taker]]:
-    """Return what answers GET, and what takes POST, by path."""
+) -> tuple[Mapping[str, Handler], Mapping[str, PostHandler]]:
+    """Return the page's GET and POST handlers by path."""
     sign_in = SignIn(address, token)
     handlers = {
         "/": sign_in.before(serve_text(read_file(PAGE), PAGE)),
@@ -44,4 +44,4 @@ def list_page(
         **list_files(),
         **guard(Api(sources, token).handlers(), address, token),
     }
-    return handlers, sign_in.takers()
+    return handlers, sign_in.post_handlers()

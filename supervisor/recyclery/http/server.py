@@ -1,7 +1,7 @@
-"""HTTP for probes and people: one small request on each connection, answered, and the connection closed.
+"""An HTTP server for probes and people: each connection serves one small request and is then closed.
 
-The port may be open to strangers, so what a client can take is bounded: time, bytes, and how many there are.
-h11 reads and writes the messages; it does no I/O.
+The port may be open to strangers, so time, bytes and the number of connections are bounded. h11 parses and
+writes the messages; it does no I/O.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
 
 REQUEST_SECONDS = 5.0
-ANSWER_SECONDS = 10.0
-# For the client to close first: with something of it unread, closing would take the answer away from it.
+RESPONSE_SECONDS = 10.0
+# Time for the client to close first: closing with unread input resets the connection and loses the response.
 LINGER_SECONDS = 1.0
 MAX_REQUEST_BYTES = 8 << 10
 MAX_BODY_BYTES = 4 << 10
@@ -34,64 +34,64 @@ log = logging.getLogger("recyclery")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A status, a text, and headers beside those that every answer has."""
+class Response:
+    """A status, a text, and headers beyond those of every response."""
 
     status: HTTPStatus
     text: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[h11.Request], Awaitable[Answer]]
-# Answers a POST, whose body it gets as well.
-Taker = Callable[[h11.Request, bytes], Awaitable[Answer]]
+Handler = Callable[[h11.Request], Awaitable[Response]]
+# Handles a POST request and its body.
+PostHandler = Callable[[h11.Request, bytes], Awaitable[Response]]
 
 
 class BodyTooLarge(Exception):
-    """A request brings more than anything asked for would need."""
+    """The body of a request is larger than any valid one."""
 
 
 async def serve_http(
-    address: Address, handlers: Mapping[str, Handler], takers: Mapping[str, Taker] = {}
+    address: Address, handlers: Mapping[str, Handler], post_handlers: Mapping[str, PostHandler] = {}
 ) -> None:
-    """Serve the paths until cancelled; where the port is taken, go on trying."""
-    told = False
+    """Serve the paths until cancelled; retry while the port is taken."""
+    logged = False
     while True:
         try:
             listener = open_listener(address)
         except OSError as error:
-            if not told:
+            if not logged:
                 log.error("HTTP on %s: %s; trying again", address, os.strerror(error.errno or 0))
-            told = True
+            logged = True
             await asyncio.sleep(RETRY_SECONDS)
         else:
-            server = await asyncio.start_server(Desk(handlers, takers).receive, sock=listener)
+            server = await asyncio.start_server(HttpServer(handlers, post_handlers).serve_client, sock=listener)
             log.info("HTTP on %s", address)
             await server.serve_forever()
 
 
-class Desk:
-    """Receives clients, each to be answered once, and only so many at a time."""
+class HttpServer:
+    """Serves a bounded number of clients at a time, with one response each."""
 
-    def __init__(self, handlers: Mapping[str, Handler], takers: Mapping[str, Taker]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], post_handlers: Mapping[str, PostHandler]) -> None:
         self._handlers = handlers
-        self._takers = takers
+        self._post_handlers = post_handlers
         self._open = 0
 
-    async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one client, and let go of it."""
+    async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Respond to one client and close its connection."""
         self._open += 1
         try:
             if self._open <= MAX_CONNECTIONS:
-                await self._converse(reader, writer)
+                await self._exchange(reader, writer)
         except OSError:
-            # It left, or would not take its answer in time.
+            # The client left, or did not read the response in time.
             pass
         finally:
             self._open -= 1
             writer.transport.abort()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
         request: h11.Request | None = None
         try:
@@ -99,19 +99,19 @@ class Desk:
                 request = await read_request(reader, connection)
                 if request is None:
                     return
-                taken = request.method == b"POST" and path_of(request) in self._takers
-                body = await read_body(reader, connection) if taken else b""
-            answer = await self._answer(request, body)
+                has_body = request.method == b"POST" and path_of(request) in self._post_handlers
+                body = await read_body(reader, connection) if has_body else b""
+            response = await self._respond(request, body)
         except TimeoutError:
-            answer = tell_status(HTTPStatus.REQUEST_TIMEOUT)
+            response = status_response(HTTPStatus.REQUEST_TIMEOUT)
         except BodyTooLarge:
-            answer = tell_status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            response = status_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         except h11.RemoteProtocolError as error:
-            answer = tell_status(HTTPStatus(error.error_status_hint))
-        # `drain` is then done when the kernel has all of it.
+            response = status_response(HTTPStatus(error.error_status_hint))
+        # `drain` then returns once the kernel has everything.
         writer.transport.set_write_buffer_limits(0)
-        async with asyncio.timeout(ANSWER_SECONDS):
-            writer.write(encode(connection, answer, with_text=request is None or request.method != b"HEAD"))
+        async with asyncio.timeout(RESPONSE_SECONDS):
+            writer.write(encode(connection, response, with_text=request is None or request.method != b"HEAD"))
             await writer.drain()
         writer.write_eof()
         with suppress(TimeoutError):
@@ -119,36 +119,37 @@ class Desk:
                 while await reader.read(MAX_REQUEST_BYTES):
                     pass
 
-    async def _answer(self, request: h11.Request, body: bytes) -> Answer:
+    async def _respond(self, request: h11.Request, body: bytes) -> Response:
         path = path_of(request)
-        handler, taker = self._handlers.get(path), self._takers.get(path)
+        handler, post_handler = self._handlers.get(path), self._post_handlers.get(path)
         try:
-            if request.method == b"POST" and taker is not None:
-                return await taker(request, body)
-            if request.method not in METHODS or (handler is None and taker is not None):
-                allowed = [*(["POST"] if taker else ()), *(["GET", "HEAD"] if handler or not taker else ())]
-                return tell_status(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(allowed)})
-            return await handler(request) if handler is not None else tell_status(HTTPStatus.NOT_FOUND)
-        except Exception:  # a page that fails must not take the connection's task with it unanswered
-            # Without what follows the path: people put secrets there.
+            if request.method == b"POST" and post_handler is not None:
+                return await post_handler(request, body)
+            if request.method not in METHODS or (handler is None and post_handler is not None):
+                reads = ["GET", "HEAD"] if handler or not post_handler else []
+                allowed = [*(["POST"] if post_handler else ()), *reads]
+                return status_response(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(allowed)})
+            return await handler(request) if handler is not None else status_response(HTTPStatus.NOT_FOUND)
+        except Exception:  # a failing page still gets a response
+            # Without the query: people put secrets there.
             log.exception("HTTP %s", path)
-            return tell_status(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return status_response(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def path_of(request: h11.Request) -> str:
-    """Return what is asked for, without what follows a question mark."""
+    """Return the path of a request, without its query."""
     return request.target.partition(b"?")[0].decode("latin-1")
 
 
 async def read_request(reader: asyncio.StreamReader, connection: h11.Connection) -> h11.Request | None:
-    """Read a request's head; None where the client left instead. Raises h11.RemoteProtocolError."""
+    """Read a request's head; None if the client closed the connection. Raises h11.RemoteProtocolError."""
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data(await reader.read(MAX_REQUEST_BYTES))
     return event if isinstance(event, h11.Request) else None
 
 
 async def read_body(reader: asyncio.StreamReader, connection: h11.Connection) -> bytes:
-    """Read what follows a request's head. Raises BodyTooLarge, h11.RemoteProtocolError."""
+    """Read a request's body. Raises BodyTooLarge, h11.RemoteProtocolError."""
     body = b""
     while not isinstance(event := connection.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:
@@ -161,26 +162,28 @@ async def read_body(reader: asyncio.StreamReader, connection: h11.Connection) ->
 
 
 def find_header(request: h11.Request, name: bytes) -> str | None:
-    """Return the first header of that name, which is in small letters; None where there is none."""
+    """Return the first header of that name, given in lower case; None without one."""
     return next((value.decode("latin-1") for key, value in request.headers if key == name), None)
 
 
-def tell_status(status: HTTPStatus, headers: Mapping[str, str] = {}) -> Answer:
-    """Answer with the status's own phrase."""
-    return Answer(status, f"{status.phrase}\n", headers)
+def status_response(status: HTTPStatus, headers: Mapping[str, str] = {}) -> Response:
+    """Return a response whose text is the phrase of its status."""
+    return Response(status, f"{status.phrase}\n", headers)
 
 
-def encode(connection: h11.Connection, answer: Answer, *, with_text: bool) -> bytes:
-    """Return an answer's bytes; its length is told also where the text is left out."""
-    text = answer.text.encode()
+def encode(connection: h11.Connection, response: Response, *, with_text: bool) -> bytes:
+    """Return the bytes of a response; its Content-Length is the same without the text."""
+    text = response.text.encode()
     headers = {
         "Date": formatdate(usegmt=True),
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Length": str(len(text)),
         "Cache-Control": "no-store",
         "Connection": "close",
-        **answer.headers,
+        **response.headers,
     }
-    head = h11.Response(status_code=answer.status, headers=list(headers.items()), reason=answer.status.phrase)
+    head = h11.Response(
+        status_code=response.status, headers=list(headers.items()), reason=response.status.phrase
+    )
     events = [head, *([h11.Data(data=text)] if with_text else ()), h11.EndOfMessage()]
     return b"".join(connection.send(event) or b"" for event in events)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("page")
-# In an order in which each needs only those before it.
+# Each script needs only those before it.
 SCRIPTS = ("words.js", "tables.js", "chart.js", "memory.js")
-# One file has nothing to import from.
+# Removed, as all scripts stand in one file.
 MODULE_WORDS = re.compile(r"^import .*\n|^export ", re.MULTILINE)
 
 
@@ -19,13 +19,13 @@ def read_file(name: str) -> str:
 
 
 def fill_in(template: str, values: Mapping[str, str], data: bytes) -> str:
-    """Return a report's page: `values` are HTML, `data` is the JSON that its script draws."""
+    """Return a report's HTML: `values` replace the template's placeholders, `data` is JSON for its script."""
     parts = {
         **values,
-        # As text that ends no script.
+        # Escaped, so that no text can end the script element.
         "data": data.decode().replace("<", "\\u003c"),
         "styles": read_file("page.css"),
         "scripts": MODULE_WORDS.sub("", "\n".join(map(read_file, SCRIPTS))),
     }
-    # In one pass: what is put in may hold such words itself.
+    # In one pass: a value may contain a placeholder itself.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)

@@ -1,15 +1,15 @@
 // Lines and points against axes with units, and below them a mark wherever something was done; boxes of many values.
-// The page and the report files draw with this alone: every value can be read by pointer and by keys.
+// The page and the report files draw with this alone; every value can be read with the pointer and with keys.
 
 import { MIB, clock, day, drawn, element, mebibytes, short, size } from "./words.js";
 
 const HEIGHT = 320, NARROW_HEIGHT = 260, NARROW = 560, LEFT = 62, RIGHT = 10;
 const MARK_ROW = 25, MARK_APART = 12, MARK_REACH = 9, POINT_APART = 7, MOST_VALUES = 8, MOST_MARKS = 5, TIP_WIDTH = 400, LETTER = 6.5;
 const STEPS = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800];
-// A limit so far above all else would press the lines to the ground.
+// A limit this many times above all values would flatten the lines, so it is left out.
 const FAR = 2.5;
 
-// What an axis is in: how its ticks are spaced and written.
+// The units of an axis: the spacing of its ticks and their text.
 const KINDS = {
   bytes: { step: (least) => 2 ** Math.ceil(Math.log2(least)), show: tickSize },
   number: { step: roundStep, show: short },
@@ -42,15 +42,14 @@ function timeTicks(from, to, most) {
 
 const lowest = (values, least) => values.reduce((one, other) => Math.min(one, other), least);
 const highest = (values, least) => values.reduce((one, other) => Math.max(one, other), least);
-const firstOf = (most, said) =>
-  (said.length > most ? [...said.slice(0, most), [`and ${said.length - most} more`]] : said);
+const firstOf = (most, texts) =>
+  (texts.length > most ? [...texts.slice(0, most), [`and ${texts.length - most} more`]] : texts);
 
-// What is drawn: {x, y, lines, levels, marks, keys}.
+// A figure is {x, y, lines, levels, marks, keys}.
 // x: {kind: "time" or one of KINDS, name, show, from, to}; y: {kind, name, show, unit, least}.
-// A line: {name, style, at, values} and where it has them: low, high (null: not known), gap (what is further apart is
-// not joined), stepped, quiet (its values are not told), dots and labels (one for each value), tell (what is told of a
-// value by its place).
-// A level: {name, style, value}. A mark: {at, tone, text}. A key, for the legend alone: {style, text}.
+// A line: {name, style, at, values} and, optionally: low, high (null: not known), gap (values further apart are not
+// joined), stepped, quiet (not in the tip), dots and labels (one for each value), describe (the tip's text by index).
+// A level: {name, style, value}. A mark: {at, tone, text}. A key, for the legend only: {style, text}.
 export class Chart {
   #place; #svg; #tip; #cursor; #figure; #stops = []; #x; #y; #top; #bottom; #groups = []; #chosen = null; #name;
 
@@ -138,14 +137,14 @@ export class Chart {
       if (values[place] === null) return;
       const [x, y] = [this.#x(moment).toFixed(1), this.#y(values[place]).toFixed(1)];
       const joined = before !== null && moment - before <= gap;
-      // A lone step is drawn as a dot: a line of no length with round ends.
+      // A single value is drawn as a dot: a line of length zero with round ends.
       path += joined ? (stepped ? `H${x}V${y}` : `L${x} ${y}`) : `M${x} ${y}L${x} ${y}`;
       before = moment;
     });
     return drawn("path", { class: `course ${style}`, d: path });
   }
 
-  // Points of lines at one place stand beside each other, each with its interval; one without an end is open.
+  // Points of several lines at one x stand side by side, each with its interval; one without a bound is open.
   #dots({ at, values, low, high, style, dots }, number) {
     if (!dots) return [];
     const dotted = this.#figure.lines.filter((line) => line.dots).length;
@@ -162,7 +161,7 @@ export class Chart {
     });
   }
 
-  // A label that would lie over another is left out: its point tells it all the same.
+  // A label that would overlap another is left out: the tip has it.
   #labels(width) {
     if (width < NARROW) return [];
     const put = [];
@@ -233,16 +232,16 @@ export class Chart {
     if (place === null) return;
     const x = this.#x(this.#stops[place]), values = this.#values(this.#stops[place], pointed);
     const shown = group ?? this.#groups.find((one) => Math.abs(one.x - x) <= MARK_REACH);
-    const said = [[this.#figure.x.show(this.#stops[place]), "strong"],
-      ...firstOf(MOST_VALUES, values.map(({ line, at }) => [this.#tell(line, at)])),
+    const texts = [[this.#figure.x.show(this.#stops[place]), "strong"],
+      ...firstOf(MOST_VALUES, values.map(({ line, at }) => [this.#describe(line, at)])),
       ...firstOf(MOST_MARKS, shown?.marks.map(({ text, tone }) => [text, tone]) ?? [])];
     this.#cursor.replaceChildren(drawn("line", { class: "cursor", x1: x, x2: x, y1: this.#top,
       y2: this.#bottom + (this.#figure.marks ? MARK_ROW : 0) }), ...values.slice(0, MOST_VALUES)
       .filter(({ line }) => !line.dots)
       .map(({ line, y }) => drawn("circle", { class: `dot hollow ${line.style}`, cx: x, cy: y, r: 3.5 })));
-    this.#tip.replaceChildren(...said.map(([text, tone]) => element("p", { class: tone ?? "" }, text)));
+    this.#tip.replaceChildren(...texts.map(([text, tone]) => element("p", { class: tone ?? "" }, text)));
     this.#svg.setAttribute("aria-valuenow", place);
-    this.#svg.setAttribute("aria-valuetext", said.map(([text]) => text).join("; "));
+    this.#svg.setAttribute("aria-valuetext", texts.map(([text]) => text).join("; "));
     // On the side where there is more room.
     const left = x < this.#place.clientWidth / 2;
     this.#tip.style.left = left ? `${x + 12}px` : "auto";
@@ -250,7 +249,7 @@ export class Chart {
     this.#tip.style.maxWidth = `${Math.min(TIP_WIDTH, Math.max(x, this.#place.clientWidth - x) - 20)}px`;
   }
 
-  // The values there; of too many to tell those first that are nearest to the pointer, or highest.
+  // The values at one x. If there are too many for the tip, the nearest to the pointer come first.
   #values(stop, pointed) {
     const found = this.#figure.lines.filter((line) => !line.quiet).map((line) => ({ line, at: line.at.indexOf(stop) }))
       .filter(({ line, at }) => at >= 0 && line.values[at] !== null)
@@ -259,15 +258,15 @@ export class Chart {
     return found.length > MOST_VALUES ? found.sort((one, other) => away(one) - away(other)) : found;
   }
 
-  #tell(line, at) {
-    if (line.tell) return line.tell(at);
+  #describe(line, at) {
+    if (line.describe) return line.describe(at);
     const { show, unit = "" } = this.#figure.y, value = `${line.name}: ${show(line.values[at])}`;
     if (!line.low) return value + unit;
     return `${value} (${show(line.low[at])} to ${line.high[at] === null ? "not known" : show(line.high[at])})${unit}`;
   }
 }
 
-// One entry for each name, each level and each key.
+// One entry for each line's name, each level and each key.
 export function legend(place, { lines, levels, marks, keys = [], marksName }) {
   const stroke = (style) => drawn("line", { class: `course ${style}`, x1: 0, x2: 28, y1: 5, y2: 5 });
   const dot = (style, r = 4) => drawn("circle", { class: style, cx: 14, cy: 5, r });
@@ -281,8 +280,8 @@ export function legend(place, { lines, levels, marks, keys = [], marksName }) {
     element("li", {}, drawn("svg", { viewBox: "-1 -2 30 14", "aria-hidden": "true" }, ...drawing), text)));
 }
 
-// A row for each: {name, runs, least, low, first, median, third, high, most, far}, in bytes. Half of the values lie in
-// the box; its lines reach to `low` and `high`, and single values beyond them are `far`.
+// Box plots, one a row: {name, runs, least, low, first, median, third, high, most, far}, in bytes. The box spans the
+// quartiles, its lines reach to `low` and `high`, and single values beyond them are `far`.
 export function boxes(place, rows, unit) {
   if (!rows.length) return;
   const least = lowest(rows.map((row) => row.least), 0), most = highest(rows.map((row) => row.most), 0);
@@ -297,14 +296,14 @@ export function boxes(place, rows, unit) {
     drawn("line", { class: "median", x1: x(median), x2: x(median), y1: 4, y2: 20 }),
     ...far.map((bytes) => drawn("circle", { class: "dot", cx: x(bytes), cy: 12, r: 2 }))];
   place.replaceChildren(
-    ...rows.map((row) => element("div", {}, element("p", {}, element("b", {}, row.name), ` ${tellBox(row)}`),
+    ...rows.map((row) => element("div", {}, element("p", {}, element("b", {}, row.name), ` ${describeBox(row)}`),
       drawn("svg", { height: 24, "aria-hidden": "true" }, ...grid.map((line) => line.cloneNode()), ...drawing(row)))),
     drawn("svg", { height: 36, "aria-hidden": "true" },
       ...marks.map(({ at, text }) => drawn("text", { x: x(at), y: 14, "text-anchor": "middle" }, text)),
       drawn("text", { class: "name", x: "100%", y: 31, "text-anchor": "end" }, unit)));
 }
 
-function tellBox({ runs, least, first, median, third, most }) {
+function describeBox({ runs, least, first, median, third, most }) {
   const [low, half, middle, upper, high] = [least, first, median, third, most].map(mebibytes);
   return `${runs} runs: half of them ${half} to ${upper} MiB, the median ${middle}, the least ${low}, the most ${high}`;
 }

@@ -1,9 +1,9 @@
-// What a history has of a stretch of time, as a chart of the memory and a table of what was done in it.
+// A span of the history: a chart of the memory, and a table of the actions.
 
 import { table } from "./tables.js";
 import { MIB, clock, element, moment, size, zone } from "./words.js";
 
-// So many steps without a look are a gap: the governor was not there.
+// After this many steps without a sample there is a gap: the governor was not running.
 const GAP = 2.5, LEAST_HEIGHT_BYTES = 16 * MIB;
 const TONES = { oom: "bad", preempt: "bad", killworker: "bad", replace: "worry", retire: "worry", hold: "worry",
   timeout: "worry", abandon: "worry" };
@@ -34,7 +34,7 @@ export function countActions({ actions, actions_in_all }) {
   return `Actions in this time: ${actions_in_all}${rest}`;
 }
 
-// Nothing where nothing was done.
+// Empty without actions.
 export function actionsTable({ actions }) {
   if (!actions.length) return [];
   const counts = new Map();

@@ -13,7 +13,7 @@ export function size(bytes) {
   return bytes ? `${Math.round(bytes / KIB)} KiB` : "0";
 }
 
-// With three digits, and all of those before the point.
+// Three significant digits, or all digits before the point.
 export const short = (number) => (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(3))));
 
 // With as many digits as a small growth needs.
