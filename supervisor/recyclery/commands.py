@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from recyclery.config.change import change_settings
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.stored import write_settings
+from recyclery.control.server import Command, Done, Handler, Problem, Reaped
+from recyclery.control.status_schema import Status
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.reap import evict_strangers, find_reaps
-from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
 from recyclery.serve.recycle import Recycling, tell_recycling, why_not
-from recyclery.serve.status import Status
 from recyclery.serve.trace import Tracing, ask_to_trace
 
 if TYPE_CHECKING:

@@ -22,11 +22,14 @@ from recyclery.alarm import Alarm
 from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
+from recyclery.control.server import control_socket, serve_control
+from recyclery.control.status_schema import Status
 from recyclery.decide.ladder import decide
 from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
 from recyclery.deeds import Deeds
 from recyclery.health.heartbeat import Heart, tell_state
 from recyclery.history.recorder import Recorder
+from recyclery.http.status import ReadPss, build_status, leave_unread
 from recyclery.learning import Learning
 from recyclery.ledger import Ledger
 from recyclery.observe.child_reports import bind_reports
@@ -38,9 +41,6 @@ from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.observe.supervisord import read_events
 from recyclery.recent import Recent
-from recyclery.serve.control import control_socket, serve_control
-from recyclery.serve.document import ReadPss, build_status, leave_unread
-from recyclery.serve.status import Status
 from recyclery.tallies import Tallies
 from recyclery_worker.link import governor_socket, now
 
@@ -249,7 +249,7 @@ class Governor:
     async def _serve_http(self) -> None:
         if self.settings.http is not None:
             # What it takes costs memory, and few ask for it.
-            from recyclery.serve.pages import serve_pages  # noqa: PLC0415
+            from recyclery.http.routes import serve_pages  # noqa: PLC0415
 
             await serve_pages(self, self.settings.http)
 

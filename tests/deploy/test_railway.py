@@ -8,7 +8,7 @@ import pytest
 
 from recyclery.config.load import CommandLine, load
 from recyclery.health.heartbeat import Heart
-from recyclery.serve.probes import list_probes
+from recyclery.http.probes import list_probes
 
 ROOT = Path(__file__).parents[2]
 FILES = ("railway.worker-fast.json", "railway.worker-slow.json")

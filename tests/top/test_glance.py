@@ -2,11 +2,11 @@
 
 import pytest
 
+from recyclery.control.status_schema import Event, Status
+from recyclery.http.status import ReadPss, build_status, leave_unread
 from recyclery.ledger import Ledger
 from recyclery.observe.queue_depths import Broker
 from recyclery.recent import KEPT, Recent
-from recyclery.serve.document import ReadPss, build_status, leave_unread
-from recyclery.serve.status import Event, Status
 from support.snapshots import AT, MIB, SETTINGS, child, process, slow_view, snapshot
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-from recyclery.leaks.page import NoPlotly
 from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
 from recyclery.tune.output import build_document, format_recommendation
 from recyclery.tune.page import build_page, write_page
@@ -18,6 +19,7 @@ from recyclery.tune.recommendation import Recommendation, recommend
 from recyclery.tune.spec import Level, Objective
 from recyclery.tune.window import Window, skip_window
 from recyclery_worker.browser import browser
+from support.layout import FAINT_TEXTS, OVERLAPS, SIDEWAYS, complaints, dress, watched_options
 from tune.worlds import World, measure
 
 WORLD = World(sleep_seconds=0.8, cpu_seconds=0.3, growth_mib=2, limit_mib=1500)
@@ -77,7 +79,7 @@ def test_a_level_that_was_not_tried_has_no_figures() -> None:
         if line[2:5] == " 16"
     )
     assert line.split() == ["-", "16", "10", *["-"] * 6, "not", "tried"]
-    assert "no room for it" in build_page(recommend(windows, Objective()), "")
+    assert "no room for it" in build_page(recommend(windows, Objective()))
     assert decode(recommend(windows, Objective()))["levels"][-1]["bottleneck"] is None
 
 
@@ -85,7 +87,7 @@ def test_a_recommendation_without_any_window_is_shown_too() -> None:
     empty = recommend([], Objective())
     assert format_recommendation(empty) == "Nothing was measured. Run at least one level."
     assert decode(empty)["levels"] == []
-    assert "Nothing was measured" in build_page(empty, "")
+    assert "Nothing was measured" in build_page(empty)
 
 
 def test_json_has_what_was_measured_and_what_to_set(found: Recommendation) -> None:
@@ -106,19 +108,11 @@ def test_a_bound_that_is_not_known_is_null_in_json() -> None:
 
 
 def test_no_name_becomes_markup_on_the_page() -> None:
-    named = recommend(run(concurrencies=(1,)), Objective(pool="</script><b>{{plotly}}"))
-    page = build_page(named, "/* plotly */")
-    assert "&lt;/script&gt;&lt;b&gt;{{plotly}}" in page
+    named = recommend(run(concurrencies=(1,)), Objective(pool="</script><b>{{scripts}}"))
+    page = build_page(named)
+    assert "&lt;/script&gt;&lt;b&gt;{{scripts}}" in page
     assert "</script><b>" not in page
-    assert page.count("/* plotly */") == 1
-
-
-def test_without_plotly_the_page_is_refused_with_the_way_out(
-    found: Recommendation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
-    with pytest.raises(NoPlotly, match=r"pip install 'recyclery\[report\]'"):
-        write_page(tmp_path / "page.html", found)
+    assert page.count("class Chart") == 1
 
 
 @pytest.mark.parametrize(
@@ -187,19 +181,36 @@ def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(
 ) -> None:
     page = tmp_path / "page.html"
     write_page(page, found)
-    with browser() as driver:
-        for width in (1280, 390):
-            driver.execute_cdp_cmd(
-                "Emulation.setDeviceMetricsOverride",
-                {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == 390},
-            )
+    with browser(options=watched_options()) as driver:
+        for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+            dress(driver, width, scheme)
             driver.get(page.as_uri())
             drawn, loaded, wide = driver.execute_script(
-                "const plots = [...document.querySelectorAll('.plot')];"
-                "return [plots.map((plot) => plot.querySelectorAll('.trace').length),"
+                "const plots = [...document.querySelectorAll('.chart')];"
+                "return [plots.map((plot) => ['path.course', '.dot', '.interval'].map("
+                "(part) => plot.querySelectorAll(part).length)),"
                 "performance.getEntriesByType('resource').map((entry) => entry.name),"
                 "document.documentElement.scrollWidth]"
             )
-            # Two numbers of tasks, three times; front and levels.
-            assert (drawn, loaded) == ([2, 2, 2, 2], [])
+            # Two numbers of tasks, each at four levels, and one that was given up; the levels and their front.
+            assert (drawn, loaded) == ([[2, 8, 8], [2, 8, 8], [2, 10, 10], [2, 8, 0]], [])
             assert wide <= width
+            assert driver.execute_script(SIDEWAYS) == []
+            assert driver.execute_script(OVERLAPS) == []
+            assert driver.execute_script(FAINT_TEXTS) == []
+            assert complaints(driver) == []
+        told = {}
+        for name in ("speed", "times", "memory", "front"):
+            chart = driver.find_element(By.CSS_SELECTOR, f"#{name} svg")
+            driver.execute_script("arguments[0].focus()", chart)
+            chart.send_keys(Keys.HOME)
+            told[name] = chart.get_attribute("aria-valuetext") or ""
+        assert complaints(driver) == []
+    first = found.levels[0]
+    assert first.per_second is not None
+    speed = f"{float(f'{first.per_second.value:.3g}'):g}"
+    peak = f"{first.highest_floor_bytes / (1 << 20):.0f} MiB"
+    assert told["speed"].startswith(f"concurrency 1; 10 tasks per child: {speed} (")
+    assert told["times"].endswith(") s")
+    assert told["memory"].startswith(f"concurrency 1; 10 tasks per child: highest {peak}; a window's peak ")
+    assert told["front"] == f"{peak}; 1 × 10: {speed} tasks per second"

@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from recyclery.config.paths import find_runtime_dir, find_state_dir, history_file
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.history.reader import NoHistory, open_history
 from recyclery.leaks.trace_output import TraceReport, format_trace, make_report
 from recyclery.leaks.trace_target import Chosen, NotClear, choose_task
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery_worker.tracing.words import Seen, decode_seen
 
 LOOK_EVERY_SECONDS = 0.5

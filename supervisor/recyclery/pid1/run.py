@@ -14,6 +14,7 @@ from pathlib import Path
 
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
+from recyclery.config.listener import open_listener
 from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
@@ -21,7 +22,6 @@ from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants
 from recyclery.pid1.supervisord_conf import write_configuration
-from recyclery.serve.listen import open_listener
 
 # A chromedriver may have to be downloaded, which has a limit of its own.
 APP_CHECK_SECONDS = 180.0

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from recyclery.control.server import Problem
 from recyclery.decide.budget import find_view
 from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import Snapshot
 from recyclery.observe.workers import NoAnswer, ask_worker
-from recyclery.serve.control import Problem
 from recyclery_worker import link
 
 

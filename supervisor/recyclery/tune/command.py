@@ -15,9 +15,8 @@ from pathlib import Path
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
-from recyclery.leaks.page import NoPlotly
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.observe.cgroup import find_memory_cgroup
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery.tune.comparison import print_comparison
 from recyclery.tune.options import load_settings, read_objective, read_spec, resume_spec
 from recyclery.tune.output import build_document, format_loads, format_recommendation, print_json
@@ -49,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION
-    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, NoPlotly, TestbedFailed) as error:
+    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, TestbedFailed) as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

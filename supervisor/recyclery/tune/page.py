@@ -1,53 +1,42 @@
-"""The recommendation as one HTML file that needs nothing else: the table and charts (plotly)."""
+"""The recommendation as one HTML file that needs nothing else: the table, and charts of what was run."""
 
 from __future__ import annotations
 
 import html
-import json
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recyclery.leaks.page import NoPlotly
+import msgspec
+
+from recyclery.http.standalone import fill_in
 from recyclery.tune.levels import LevelResult
 from recyclery.tune.output import LEGEND, format_figures, format_fleet
 from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate
 
-MIB = 1 << 20
 NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
 
 
 def write_page(path: Path, found: Recommendation) -> None:
-    """Write the page; raises NoPlotly, OSError."""
-    try:
-        # Of an extra, and slow to import.
-        from plotly.offline import get_plotlyjs  # noqa: PLC0415
-    except ImportError:
-        raise NoPlotly("the page needs plotly: pip install 'recyclery[report]'") from None
-    path.write_text(build_page(found, get_plotlyjs()), encoding="utf-8")
+    """Write the page; raises OSError."""
+    path.write_text(build_page(found), encoding="utf-8")
 
 
-def build_page(found: Recommendation, script: str) -> str:
+def build_page(found: Recommendation) -> str:
     """Return the page's HTML."""
     template = resources.files("recyclery.tune").joinpath("page.html").read_text(encoding="utf-8")
-    data = json.dumps(draw(found), separators=(",", ":"))
-    fleet = [format_fleet(found.fleet)] if found.fleet is not None else []
     values = {
         "title": f"Concurrency for the pool {html.escape(found.objective.pool)}",
         "reason": html.escape(found.explanation),
         "settings": settings_of(found),
         "table": "\n".join(table_of(found)),
         "legend": html.escape(LEGEND),
-        "said": "\n".join(f"<p>{html.escape(sentence)}" for sentence in (*fleet, *found.caveats)),
-        "data": data,
-        "plotly": script,
+        "said": "\n".join(f"<p class=faint>{html.escape(sentence)}" for sentence in sentences_of(found)),
     }
-    # In one pass: what is put in may hold such words itself.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+    return fill_in(template, values, msgspec.json.encode(draw(found)))
 
 
 def settings_of(found: Recommendation) -> str:
@@ -64,40 +53,50 @@ def settings_of(found: Recommendation) -> str:
     )
 
 
+def sentences_of(found: Recommendation) -> Iterator[str]:
+    """Yield the sentences below the table: the fleet that was asked for, and the caveats."""
+    if found.fleet is not None:
+        yield format_fleet(found.fleet)
+    yield from found.caveats
+
+
 def table_of(found: Recommendation) -> Iterable[str]:
     """Yield the levels' table."""
     numbers = "".join(f"<th class=number>{name}" for name in NUMBERS)
-    yield f"<div class=wide><table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
-    yield from (level_row(result, found) for result in found.levels)
-    yield "</tbody></table></div>"
+    yield f"<table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
+    yield from (row_of(result, found) for result in found.levels)
+    yield "</tbody></table>"
 
 
-def level_row(result: LevelResult, found: Recommendation) -> str:
-    """Return a level's row."""
+def row_of(result: LevelResult, found: Recommendation) -> str:
+    """Return a level's row; on a narrow screen each column's name is put before its figure."""
     chosen = found.settings is not None and found.settings.result is result
-    note = "recommended" if chosen else html.escape(result.rejection)
+    note = "recommended" if chosen else result.rejection
     kind = "chosen" if chosen else "refused" if result.rejection else "measured"
-    figures = format_figures(result)
-    cells = "".join(f"<td class=number>{figures[name]}" for name in NUMBERS)
     bottleneck = result.bottleneck if result.was_tried else ""
-    return f"<tr class={kind}>{cells}<td>{bottleneck}<td class=note>{note}"
+    figures = format_figures(result)
+    # The widest figure has a line of its own there.
+    classes = {name: "number moment" if name == "tasks per second" else "number" for name in NUMBERS}
+    cells = [f'<td class="{classes[name]}" data-name="{name}">{figures[name]}' for name in NUMBERS]
+    cells += [f"<td data-name=bottleneck>{bottleneck}", f"<td class=wide>{html.escape(note)}"]
+    return f"<tr class={kind}>{''.join(cells)}"
 
 
 def draw(found: Recommendation) -> dict[str, Any]:
     """Return what the page's script draws: series of numbers, no styles."""
     chosen = found.settings.result.level if found.settings else None
     return {
-        "limit": round(found.limit_bytes / MIB),
+        "limit": found.limit_bytes,
         "levels": [
             {
-                "name": f"{result.level.concurrency} × {result.level.max_tasks_per_child}",
                 "k": result.level.concurrency,
                 "n": result.level.max_tasks_per_child,
                 "chosen": result.level == chosen,
                 "may": not result.rejection,
                 "speed": bounds(result.per_second),
                 "p95": bounds(result.ran.p95) if result.ran else None,
-                "peak": round(result.highest_floor_bytes / MIB, 1),
+                "peak": result.highest_floor_bytes,
+                "mean": bounds(result.peak_floor_bytes),
             }
             for result in found.levels
             if result.was_tried

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from recyclery.control.client import ask_governor
+from recyclery.control.status_schema import Status
 from recyclery.decide.budget import mib
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.history.reader import Run
 from recyclery.observe.processes import read_file, read_kib
-from recyclery.serve.client import ask_governor
-from recyclery.serve.status import Status
 from recyclery_worker.link import now
 
 # The observer's name for a limit that no kernel enforces: only the supervisor's own processes count then.

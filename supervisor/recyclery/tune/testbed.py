@@ -14,10 +14,10 @@ from pathlib import Path
 
 from recyclery.config import secrets
 from recyclery.config.paths import history_file
+from recyclery.control.client import Declined, NoSupervisor
 from recyclery.history.reader import NoHistory, Run, open_history
 from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.sandbox.cgroups import CannotCageError
-from recyclery.serve.client import Declined, NoSupervisor
 from recyclery.tune.samples import StatusSample, sample_status
 from recyclery.tune.spec import Level
 from recyclery_worker.tuned.space import MARKS, SPACE, Space

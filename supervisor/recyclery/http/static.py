@@ -1,4 +1,4 @@
-"""What a browser gets as it is: the page, its styles, its script. No figure is in it, so it is open."""
+"""The page's static files: markup, styles and scripts. They hold no figures, so they are open to everybody."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import h11
 
-from recyclery.serve.http import Answer, Handler
+from recyclery.http.server import Handler, Response
+from recyclery.http.standalone import FOLDER, read_file
 
-FOLDER = Path(__file__).with_name("files")
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# Nothing from elsewhere, nothing inline, nothing within another's frame.
+# Nothing from other hosts, nothing inline, and no framing by other pages.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -30,27 +30,24 @@ HEADERS = {
 }
 
 
-def read_file(name: str) -> str:
-    """Return one file."""
-    return (FOLDER / name).read_text(encoding="utf-8")
-
-
-def show(text: str, name: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Answer:
-    """Answer with a file's text."""
+def file_response(
+    text: str, name: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] = {}
+) -> Response:
+    """Return a file as a response."""
     kind = f"{KINDS[Path(name).suffix]}; charset=utf-8"
-    return Answer(status, text, {**HEADERS, "Content-Type": kind, **headers})
+    return Response(status, text, {**HEADERS, "Content-Type": kind, **headers})
 
 
 def list_files() -> Mapping[str, Handler]:
-    """Return the answers by path; what is not a page of its own. All is read now: a disk may hang later."""
+    """Return the handlers of all files but pages, by path. All are read now: a disk may hang later."""
     names = [path.name for path in FOLDER.iterdir() if path.suffix in KINDS and path.suffix != ".html"]
     return {f"/files/{name}": serve_text(read_file(name), name) for name in names}
 
 
 def serve_text(text: str, name: str) -> Handler:
-    """Return the handler that always answers with this."""
+    """Return a handler whose response is always this text."""
 
-    async def answer(_: h11.Request) -> Answer:
-        return show(text, name)
+    async def answer(_: h11.Request) -> Response:
+        return file_response(text, name)
 
     return answer

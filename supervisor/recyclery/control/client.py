@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from recyclery.serve.control import ASK_SECONDS, control_socket
+from recyclery.control.server import ASK_SECONDS, control_socket
 
 
 class NoSupervisor(Exception):

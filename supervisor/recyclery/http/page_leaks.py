@@ -1,4 +1,4 @@
-"""The leaks report for the page, made by `recyclery leaks` in a process that ends with it.
+"""The leak report for the page, made by a `recyclery leaks` process.
 
 Judging thousands of runs takes seconds and more memory than the governor is to have. So it is done beside it,
 at low priority, only where there is room, and the kernel is told to take that process before any other.
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.config import secrets
-from recyclery.serve.status import ContainerStatus
+from recyclery.control.status_schema import ContainerStatus
 
 DEADLINE_SECONDS = 60.0
 # It takes 38 MiB for 8000 runs in two pools (scripts/bench history); there may be more pools.
@@ -28,7 +28,7 @@ FIRST_TO_GO = "1000"
 
 
 class Leaks(msgspec.Struct):
-    """The report as `recyclery leaks --json` has it, and when it was made; or why there is none."""
+    """The report as `recyclery leaks --json` prints it, and when it was made; or why there is none."""
 
     at: float
     report: msgspec.Raw | None = None
@@ -36,7 +36,7 @@ class Leaks(msgspec.Struct):
 
 
 def find_no_room(container: ContainerStatus) -> str | None:
-    """Say why the report is not made now; None where there is memory for it."""
+    """Return why the report is not made now; None if there is memory for it."""
     if container.floor_bytes + NEEDED_BYTES <= container.high_bytes:
         return None
     return "Memory is too short to make this report now; it is tried again."
@@ -53,7 +53,7 @@ async def make_report(history: Path) -> Leaks:
         limit=MOST_REPORT_BYTES,
     )
     try:
-        stand_back(process.pid)
+        lower_priority(process.pid)
         async with asyncio.timeout(DEADLINE_SECONDS):
             printed = await read_all(process)
             if printed is None:
@@ -70,7 +70,7 @@ async def make_report(history: Path) -> Leaks:
 
 
 async def read_all(process: asyncio.subprocess.Process) -> bytes | None:
-    """Return what a process prints until it ends; None where that is too much."""
+    """Return the output of a process; None if it is too long."""
     assert process.stdout is not None  # noqa: S101  # as it was started
     printed = b""
     while piece := await process.stdout.read(1 << 16):
@@ -81,15 +81,15 @@ async def read_all(process: asyncio.subprocess.Process) -> bytes | None:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """See to it that a process is gone, and collected."""
+    """Kill a process if it still runs, and collect it."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-def stand_back(pid: int) -> None:
-    """Have a process run after all others, and be the first to be killed for want of memory."""
+def lower_priority(pid: int) -> None:
+    """Give a process the lowest priority and make it the first choice of the OOM killer."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
         Path(f"/proc/{pid}/oom_score_adj").write_text(FIRST_TO_GO)

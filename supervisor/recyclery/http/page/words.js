@@ -1,15 +1,20 @@
 // Figures as people read them, and elements made of plain text: what comes from a task is never taken for markup.
 
-const KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB;
+export const MIB = 1 << 20;
+const KIB = 1024, GIB = 1024 * MIB;
 const MINUTE = 60, HOUR = 3600, DAY = 86400;
 
 const trimmed = (number, places) => number.toFixed(places).replace(/\.?0+$/, "");
 
 export function size(bytes) {
+  if (bytes < 0) return `−${size(-bytes)}`;
   if (bytes >= GIB) return `${trimmed(bytes / GIB, 2)} GiB`;
   if (bytes >= MIB) return `${Math.round(bytes / MIB)} MiB`;
   return bytes ? `${Math.round(bytes / KIB)} KiB` : "0";
 }
+
+// Three significant digits, or all digits before the point.
+export const short = (number) => (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(3))));
 
 // With as many digits as a small growth needs.
 export function mebibytes(bytes) {

@@ -11,15 +11,7 @@ from collections.abc import Callable, Mapping
 import psutil
 
 from recyclery.config.settings import Browsers, Pool, Settings
-from recyclery.counters import Counters
-from recyclery.decide.browsers import count_kinds
-from recyclery.decide.budget import level_bytes
-from recyclery.decide.handoff import find_successor
-from recyclery.ledger import Ledger
-from recyclery.observe.queue_depths import Broker, read_depths
-from recyclery.observe.snapshot import Child, PoolView, Snapshot
-from recyclery.recent import Recent
-from recyclery.serve.status import (
+from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
     ContainerStatus,
@@ -30,6 +22,14 @@ from recyclery.serve.status import (
     TaskStatus,
     WorkerStatus,
 )
+from recyclery.counters import Counters
+from recyclery.decide.browsers import count_kinds
+from recyclery.decide.budget import level_bytes
+from recyclery.decide.handoff import find_successor
+from recyclery.ledger import Ledger
+from recyclery.observe.queue_depths import Broker, read_depths
+from recyclery.observe.snapshot import Child, PoolView, Snapshot
+from recyclery.recent import Recent
 from recyclery_worker.link import WorkerStat
 
 # Returns a process's PSS by its pid.

@@ -1,6 +1,7 @@
 // Asks the API again and again, and shows what it says.
 
 import { Chart, legend } from "./chart.js";
+import { actionsTable, countActions, memoryFigure } from "./memory.js";
 import { table, tiles } from "./tables.js";
 import { age, element, mebibytes, moment, size } from "./words.js";
 
@@ -10,14 +11,11 @@ const SPANS = [["15m", "15 min", 900], ["1h", "1 h", 3600], ["6h", "6 h", 21600]
   ["7d", "7 d", 604800]];
 const MOST_LEAKS = 40, FIRST_EVENTS = 8;
 const RISING = new Set(["starting", "draining", "stopping"]);
-const TONES = { oom: "bad", preempt: "bad", killworker: "bad", replace: "worry", retire: "worry", hold: "worry",
-  timeout: "worry", abandon: "worry" };
-const NAMES = { oom: "OOM kill", killworker: "kill worker", endsession: "end session", tellfell: "tell of a death" };
 const SHAPES = { leak: "bad", step: "bad", undecided: "worry", plateau: "good", none: "good" };
 const PLACES = { python: "Python", browser: "Chrome", shared: "shm", other: "others", files: "shm files" };
 
 const place = (id) => document.getElementById(id);
-const chart = new Chart(place("chart"));
+const chart = new Chart(place("chart"), "Memory over time");
 const known = { status: null, past: null, span: "1h", heard: Date.now(), silent: "" };
 
 async function ask(path) {
@@ -170,15 +168,14 @@ async function lookBack() {
 }
 
 function showPast(timeline) {
-  timeline.actions.forEach((deed) => { deed.tone = deed.kind.startsWith("reap") ? "" : TONES[deed.kind] ?? ""; });
   const container = known.status?.status.container;
-  const levels = [{ name: "limit", bytes: timeline.limit_bytes.at(-1) ?? 0 },
-    ...(container ? [{ name: "hard", bytes: container.hard_bytes }, { name: "high", bytes: container.high_bytes }] : [])]
-    .filter((level) => level.bytes > 0);
-  chart.show(timeline, levels);
-  legend(place("legend"), timeline, levels);
+  const figure = memoryFigure(timeline, [{ name: "limit", bytes: timeline.limit_bytes.at(-1) ?? 0 },
+    ...(container ? [{ name: "hard", bytes: container.hard_bytes }, { name: "high", bytes: container.high_bytes }] : [])]);
+  chart.show(figure);
+  legend(place("legend"), figure);
   showSpans(timeline);
-  showDeeds(timeline);
+  place("deeds-count").textContent = countActions(timeline);
+  place("deeds-table").replaceChildren(...actionsTable(timeline));
 }
 
 function showSpans({ kept_since, until }) {
@@ -190,16 +187,6 @@ function showSpans({ kept_since, until }) {
     const before = number ? SPANS[number - 1][2] : 0;
     button.disabled = kept <= before && name !== known.span && seconds > 3600;
   });
-}
-
-function showDeeds({ actions, actions_in_all }) {
-  const rest = actions_in_all > actions.length ? `, the newest ${actions.length} below` : "";
-  place("deeds-count").textContent = `Actions in this time: ${actions_in_all}${rest}`;
-  const rows = actions.map((deed) => [moment(deed.at),
-    element("span", { class: deed.tone }, `${NAMES[deed.kind] ?? deed.kind}${deed.done ? "" : ", in vain"}`),
-    deed.pool || "–", deed.line]);
-  place("deeds-table").replaceChildren(...(rows.length ? [table("The newest first",
-    [{ name: "when", kind: "moment" }, { name: "what" }, { name: "pool" }, { name: "why", kind: "wide" }], rows)] : []));
 }
 
 async function lookForLeaks() {
