@@ -1,4 +1,4 @@
-"""All that these tests take from the product: where something is renamed, this file alone changes."""
+"""Everything the contract tests use of the product. After a rename only this file has to change."""
 
 import argparse
 import dataclasses
@@ -36,8 +36,6 @@ from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Address, Alerts, Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.control.problems import find_troubles
-from recyclery.control.server import Command
-from recyclery.control.status_schema import Status
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
 from recyclery.decide.alerts import KINDS, Alert, Topic
@@ -48,12 +46,6 @@ from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.http.metrics import list_metrics_page, render
-from recyclery.http.page_api import Sources
-from recyclery.http.probes import list_probes
-from recyclery.http.routes import list_page
-from recyclery.http.standalone import read_file
-from recyclery.http.status import build_status
 from recyclery.leaks.document import LeakReport
 from recyclery.leaks.report import RECYCLES, gather
 from recyclery.leaks.trace_output import make_report
@@ -65,6 +57,14 @@ from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS
 from recyclery.pid1.worker_process import BANNER
 from recyclery.recent import Recent
+from recyclery.control.server import Command
+from recyclery.http.status import build_status
+from recyclery.http.metrics import list_metrics_page, render
+from recyclery.http.page_api import Sources
+from recyclery.http.standalone import read_file
+from recyclery.http.routes import list_page
+from recyclery.http.probes import list_probes
+from recyclery.control.status_schema import Status
 from recyclery_worker import link
 from recyclery_worker.broker import PROBE
 from recyclery_worker.delivery.generations import GENERATIONS, LEASES, Book, Generation
@@ -80,7 +80,7 @@ from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child
 from support.statuses import pool, status
 
 ACTIONS: tuple[type[Any], ...] = typing.get_args(Action)
-# By a field's type; what needs more than that, no action has.
+# Values for the fields of actions, by type; a field of any other type is a tuple.
 STAND_INS: dict[Any, Any] = {
     "str": "x",
     "int": 1,
@@ -103,12 +103,12 @@ WORKER = WorkerStat(
     sent=AT,
 )
 
-# Where nobody takes them.
+# Nothing listens there.
 WEBHOOK = {"RECYCLERY_ALERT_URL": "http://127.0.0.1:1/"}
 
 
 def actions() -> list[Any]:
-    """Return one of each class of action, and of a reap one of each cause."""
+    """Return an action of each class, and a reap for each cause."""
     made = [
         action(**{field.name: STAND_INS.get(field.type, ()) for field in dataclasses.fields(action)})
         for action in ACTIONS
@@ -119,24 +119,24 @@ def actions() -> list[Any]:
 
 
 def kinds_in_reports() -> set[str]:
-    """Return the kinds of action that the leak report asks for."""
+    """Return the action kinds that the leak report and its page look for."""
     return {*RECYCLES}
 
 
 def page_script() -> str:
-    """Return the script that shows actions, on the web page and in the leak report's file."""
+    """Return the JavaScript of the web page."""
     return read_file("memory.js")
 
 
 def record_everything(folder: Path) -> Path:
-    """Have each action noted in a history, and runs that end in every way; return its file."""
+    """Record every kind of action and a run with every outcome; return the history file."""
     recorder = Recorder(structs.replace(SETTINGS, state_dir=folder))
     done, _died, preempted, killed = children = [CHILD._replace(pid=pid) for pid in (20, 21, 22, 23)]
     for owner in children:
         recorder.hear(child_report(owner, 0, "task"))
     recorder.hear(child_report(done, 1, None))
     for moment, living in enumerate([children, [done, preempted, killed], [done, killed], [done]]):
-        # In the last look one is gone as the kernel has killed.
+        # In the last snapshot a child is gone and the OOM counter has risen.
         look(recorder, living, at=AT + moment, oom_kills=moment // 3)
         if living == [done, preempted, killed]:
             recorder.note(Preempt(preempted, (), "x"), Outcome(True, "x"), snapshot())
@@ -147,7 +147,7 @@ def record_everything(folder: Path) -> Path:
 
 
 def child_report(owner: Owner, tasks_done: int, task: str | None) -> ChildReport:
-    """Return what a child says as its first task begins or ends."""
+    """Return the report that a child sends when its first task starts or ends."""
     return ChildReport(
         pool=owner.pool,
         pid=owner.pid,
@@ -163,21 +163,21 @@ def child_report(owner: Owner, tasks_done: int, task: str | None) -> ChildReport
 
 
 def look(recorder: Recorder, living: Iterable[Owner], *, at: float, oom_kills: int) -> None:
-    """Have the recorder see these children."""
+    """Pass a snapshot with these children to the recorder."""
     seen = snapshot(*(child(owner=owner, task_id="task", task_name="task") for owner in living))
     container = dataclasses.replace(seen.container, oom_kills=oom_kills)
     recorder.look(dataclasses.replace(seen, container=container, at=at), LEARNED, SETTINGS)
 
 
 def sum_up(history: Path) -> None:
-    """Do with a history what is done each minute."""
+    """Run the upkeep of a history: roll up, delete what is too old."""
     store = Store(history)
     tidy(store.connection, Keeping(), stamp(time.time()))
     store.close()
 
 
 def record_runs(history: Path, count: int, kinds: Iterable[str]) -> None:
-    """Write runs of one task that grows into a history, and actions of these kinds on its child."""
+    """Write runs of one leaking task to a history, and actions of these kinds on its child."""
     store = Store(history)
     for number in range(count):
         before, after = Parts(python=50 * MIB + number * MIB), Parts(python=51 * MIB + number * MIB)
@@ -188,7 +188,7 @@ def record_runs(history: Path, count: int, kinds: Iterable[str]) -> None:
 
 
 def record_late_pool(history: Path) -> None:
-    """Write a pool's first moment into a history, and an action on no task."""
+    """Write the first sample of a new pool to a history, and an action without a task."""
     store, at = Store(history), time.time() - 60
     store.write([PoolSample(at, "late", MIB, MIB, 1, MIB, 10)])
     store.write([ActionRecord(at, "replace", "late", None, None, "", "", True, 0, 0)])
@@ -196,13 +196,13 @@ def record_late_pool(history: Path) -> None:
 
 
 def report_on(history: Path) -> LeakReport:
-    """Return the leak report on a history."""
+    """Return the leak report of a history."""
     with open_history(history) as opened:
         return gather(opened, history, 0, 1000.0)
 
 
 def status_documents() -> list[Any]:
-    """Return what `recyclery status --json` prints: of a worker with a successor or a former one, of none."""
+    """Return status documents: with a successor, with a draining worker, and without any worker."""
     busy = child(process(30, mib=200), task_id="1", task_name="sync", task_started=AT - 12)
     beside = child(owner=CHILD._replace(pid=21), slot="slow-b", task_id="2", task_name="sync")
     view = slow_view(vitals=ANSWERED, queue_depth=4)
@@ -219,7 +219,7 @@ def status_documents() -> list[Any]:
 
 
 def build_document(seen: Snapshot, stats: dict[str, WorkerStat]) -> Any:
-    """Return the status document of one snapshot as programs get it."""
+    """Return the status document of a snapshot, as decoded JSON."""
     counters, recent = Counters(), Recent()
     counters.count_replaced("slow")
     recent.note(AT - 60, "retire slow/20: why")
@@ -229,7 +229,7 @@ def build_document(seen: Snapshot, stats: dict[str, WorkerStat]) -> Any:
 
 
 def trace_documents() -> list[Any]:
-    """Return what `recyclery leaks --trace TASK --json` prints, of a task with and without a history."""
+    """Return `recyclery leaks --trace TASK --json` documents, for a task with and without a history."""
     site = Site(frames=[Frame("a.py", 1, "f")], bytes_per_run=1.5, count_per_run=1.5, grew_in=5)
     seen = Seen(pid=20, tool="memray", warm_up_seconds=[1.5], seconds=[1.5], judged=1, sites=[site], over=True)
     reports = [make_report(Chosen("slow", "task", usual_seconds), seen, "") for usual_seconds in (None, 1.5)]
@@ -237,13 +237,13 @@ def trace_documents() -> list[Any]:
 
 
 def alert_messages(form: str) -> list[Any]:
-    """Return what is posted in a form as an alert fires, and as all is well again."""
+    """Return the webhook messages of an alert in one format: firing and resolved."""
     alerts = [Alert(Topic("parked", ""), firing, "text") for firing in (True, False)]
     return [build_message(alert, form, "host", "key", datetime.now(UTC)) for alert in alerts]
 
 
 def metrics_text() -> str:
-    """Return what /metrics answers when all is known."""
+    """Return the text of /metrics with every metric present."""
     seen = readings()
     container = dataclasses.replace(seen.snapshot.container, pressure_percent=12.5)
     known = dataclasses.replace(seen.snapshot, container=container)
@@ -251,14 +251,14 @@ def metrics_text() -> str:
 
 
 def rewrite_models(path: Path) -> Path:
-    """Have what was learned read from a file and written back."""
+    """Load models.json and store it again."""
     learning = Learning(path)
     learning.store(AT)
     return path
 
 
 def rewrite_settings(path: Path) -> Path:
-    """Have the settings in force read from a file and written to another."""
+    """Load settings.json and write it to another folder; return the new file."""
     settings = load_settings(path.parent)
     elsewhere = path.parent / "written"
     elsewhere.mkdir()
@@ -269,12 +269,12 @@ def rewrite_settings(path: Path) -> Path:
 
 
 def workers_max_deaths() -> int:
-    """Return the limit of deaths that the worker in this environment goes by."""
+    """Return max_task_deaths as a worker in this environment reads it."""
     return read_max_deaths()
 
 
 def fire_alerts(folder: Path) -> Path:
-    """Have a parked task and a deep queue noticed; return the file of the alerts that stand."""
+    """Fire alerts for a parked task and a deep queue; return the file that lists them."""
     alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
     settings = structs.replace(SETTINGS, pools=slow, runtime_dir=folder, alerts=alerts)
     counts = Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=1)
@@ -284,18 +284,18 @@ def fire_alerts(folder: Path) -> Path:
 
 
 def remembered_alerts(folder: Path) -> Mapping[str, int]:
-    """Return how many alerts of each kind a governor remembers that is started again."""
+    """Return the number of firing alerts of each kind that a restarted governor loads."""
     return Alarm(structs.replace(SETTINGS, runtime_dir=folder), WEBHOOK).count_firing()
 
 
 def beat(folder: Path, states: Mapping[str, str]) -> Path:
-    """Give one sign of life; return its file."""
+    """Write one heartbeat; return its file."""
     Heart(folder).beat(states)
     return folder / "heartbeat.json"
 
 
 def health_fault(heartbeat: Path, now: float) -> str | None:
-    """Return what `recyclery health` finds wrong."""
+    """Return the fault that `recyclery health` reports, None if there is none."""
     return find_fault(heartbeat, now)
 
 
@@ -311,7 +311,7 @@ BAD_CONFIGURATION: type[Exception] = BadConfiguration
 
 
 def link_constants() -> dict[str, object]:
-    """Return what both ends of the link between worker and governor rely on."""
+    """Return the constants that worker and governor share."""
     folder = Path()
     return {
         "version": link.VERSION,
@@ -324,21 +324,21 @@ def link_constants() -> dict[str, object]:
 
 
 def decode_link(kind: str, packet: bytes) -> Any:
-    """Return the message in a packet."""
+    """Decode a packet."""
     return {"report": link.decode_report, "request": link.decode_request, "reply": link.decode_reply}[kind](
         packet
     )
 
 
 def control_answers() -> dict[str, tuple[Any, ...]]:
-    """Return the messages that may answer each command of the control socket."""
+    """Return the types of answer to each command of the control socket."""
     handlers = list_commands(typing.cast(Any, None))
     answers = {name: typing.get_type_hints(handler)["return"] for name, handler in handlers.items()}
     return {name: typing.get_args(answer) or (answer,) for name, answer in answers.items()}
 
 
 def http_paths() -> list[str]:
-    """Return the method and path of all that the governor serves over HTTP but the page's own files."""
+    """Return the method and path of every HTTP endpoint, except the static files of the page."""
     nobody = typing.cast(Any, None)
     pages, forms = list_page(Sources(nobody, Path()), Address(host="127.0.0.1", port=9100), "token")
     read = {**list_probes(nobody), **list_metrics_page(nobody), **pages}
@@ -347,12 +347,12 @@ def http_paths() -> list[str]:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return the parser of `recyclery`."""
+    """Return the argument parser of `recyclery`."""
     return build_parser()
 
 
 def exit_codes() -> dict[str, int]:
-    """Return the codes with which `recyclery run` ends, by what they say."""
+    """Return the exit codes of `recyclery run` by their meaning."""
     return {
         "stopped and drained": codes.DRAINED,
         "something had to be killed": codes.KILLED,
@@ -365,24 +365,24 @@ def exit_codes() -> dict[str, int]:
 def load_configuration(
     config: Path | None, environment: Mapping[str, str], options: Mapping[str, Any]
 ) -> Settings:
-    """Return the settings by a file, an environment and the options of `recyclery run`."""
+    """Load the settings from a file, the environment and options of `recyclery run`."""
     return load(CommandLine(config=None if config is None else str(config), **options), environment)
 
 
 def setting_keys() -> set[tuple[str, str]]:
-    """Return the table ("" for the top) and key of every setting; `pools` stands for any pool's table."""
+    """Return the table ("" at the top level, `pools` for any pool) and key of every setting."""
     tables = {"": TOP_KEYS, "memory": MEMORY_KEYS, "browsers": BROWSERS_KEYS, "alerts": ALERTS_KEYS}
     tables |= {"history": HISTORY_KEYS, "pools": POOL_KEYS}
     return {(table, key) for table, keys in tables.items() for key in keys}
 
 
 def pool_names(settings: Settings) -> list[str]:
-    """Return the names of the pools that run."""
+    """Return the names of the configured pools."""
     return [pool.name for pool in settings.pools]
 
 
 def read_setting(settings: Settings, table: str, key: str) -> Any:
-    """Return a value as the file has it, from a table, a pool of that name, or the top ("")."""
+    """Return a value in the form of the file; `table` is a table, a pool's name, or "" for the top level."""
     pool = next((pool for pool in settings.pools if pool.name == table), None)
     value = getattr(pool or (getattr(settings, table) if table else settings), key)
     if pool is not None and key == "concurrency" and pool.concurrency_most is not None:
@@ -395,18 +395,18 @@ def read_setting(settings: Settings, table: str, key: str) -> Any:
 
 
 def change_setting(settings: Settings, table: str, key: str, text: str) -> Settings:
-    """Do what `recyclery set TABLE KEY=TEXT` does."""
+    """Change a setting as `recyclery set TABLE KEY=TEXT` does."""
     return change_settings(settings, table, {key: text})
 
 
 def reread(running: Settings, fresh: Settings) -> tuple[Settings, list[str]]:
-    """Do what a HUP does; return the settings then in force, and what waits for the next start."""
+    """Reload as on HUP; return the settings now in force, and the changes that need a restart."""
     settings, _, waiting = follow_file(running, fresh)
     return settings, waiting
 
 
 def banner(queues: str, name: str) -> list[str]:
-    """Return what is printed as a worker starts."""
+    """Return the start banner of a worker."""
     return [
         FORMATS["text"].banner(name, line).decode().removesuffix("\n")
         for line in BANNER.format(queues=queues, name=name).splitlines()
@@ -414,12 +414,12 @@ def banner(queues: str, name: str) -> list[str]:
 
 
 def format_output(log_format: str, pool: str, line: bytes) -> bytes:
-    """Return a line of a worker's as it is printed."""
+    """Format one line of a worker's output."""
     return FORMATS[log_format].output(pool, line, cut=False)
 
 
 def redis_keys() -> list[str]:
-    """Return the names of the keys that the worker's half uses, as far as it has them ready."""
+    """Return the Redis keys that the worker package names as constants."""
     generation = Generation("ID", "", "", 0)
     return [
         *(GENERATIONS, LEASES, *generation.keys.values(), started_key("ID")),
@@ -428,7 +428,7 @@ def redis_keys() -> list[str]:
 
 
 def begin_tuning(url: str) -> None:
-    """Leave in a Redis what a tuning has there."""
+    """Write the Redis keys of a running `recyclery tune`."""
     space = Space("0" * 12)
     with Redis.from_url(url) as client:
         renew(Book(client), space)
@@ -436,7 +436,7 @@ def begin_tuning(url: str) -> None:
 
 
 def forget_worker_and_tuning(url: str) -> None:
-    """Leave in a Redis what a worker and a tuning leave that died long ago."""
+    """Write the Redis keys that a worker and a tuning leave behind when they are killed."""
     with Redis.from_url(url) as client:
         book, generation = Book(client), Generation("0" * 16, "slow@host", "slow", 10)
         book.enter(generation)
@@ -447,7 +447,7 @@ def forget_worker_and_tuning(url: str) -> None:
 
 
 def judge_state(state: str) -> str:
-    """Return what is made of a pool's state by all who judge it."""
+    """Return how health, metrics, alerts and `top` judge a pool state."""
     seen = snapshot(pools=(slow_view(state=state, vitals=ANSWERED),))
     (up,) = re.findall(r'^recyclery_pool_up{pool="slow"} (\d)', render(readings(seen)), re.M)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The product's source text, read without importing it: which words it holds, wherever they stand."""
+"""The string literals in the source of both packages, read without importing them."""
 
 import ast
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ PACKAGES = (ROOT / "supervisor" / "recyclery", ROOT / "worker_pool" / "recyclery
 
 @cache
 def strings() -> frozenset[str]:
-    """Return every text in the code but docstrings, with `{}` for each part of an f-string that is filled in.
+    """Return every string literal except docstrings, with `{}` for the fields of f-strings.
 
-    The demo is none of the product's.
+    The demo is left out.
     """
     paths = [path for package in PACKAGES for path in package.rglob("*.py") if "demo" not in path.parts]
     return frozenset(text for path in paths for text in strings_in(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def strings_in(tree: ast.Module) -> Iterator[str]:
-    """Yield every text of a module."""
+    """Yield the string literals of a module."""
     left: list[ast.AST] = [tree]
     while left:
         node = left.pop()
-        # Docstrings, and the pieces of an f-string, are no texts of their own.
+        # Skip docstrings and the parts of f-strings.
         is_whole = not isinstance(node, ast.Expr | ast.JoinedStr)
         left += (
             child for child in ast.iter_child_nodes(node) if is_whole or not isinstance(child, ast.Constant)

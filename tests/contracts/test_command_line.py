@@ -1,4 +1,4 @@
-"""The command line: commands, their options and arguments, and how `recyclery` ends."""
+"""The command line: commands, options, arguments and exit codes."""
 
 import argparse
 import subprocess
@@ -13,7 +13,7 @@ from contracts.frozen import assert_frozen
 
 
 def describe(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:
-    """Yield a command's options and arguments, then those of the commands within it."""
+    """Yield the options and arguments of a command and of its subcommands."""
     yield command
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -24,14 +24,14 @@ def describe(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:
 
 
 def describe_option(action: argparse.Action) -> str:
-    """Return an option's names, what it takes, and what it is when it is left out."""
+    """Return the names, the value and the default of an option."""
     words = ["|".join(action.option_strings) or f"argument {action.metavar or action.dest}"]
     if action.nargs != 0:
         words.append(f"{{{','.join(map(str, action.choices))}}}" if action.choices else "VALUE")
     if action.nargs not in (None, 0):
         words.append(f"x{action.nargs}")
     if isinstance(action, argparse._AppendAction):
-        words.append("again and again")
+        words.append("repeatable")
     if action.required and action.option_strings:
         words.append("required")
     if action.default not in (None, False, [], argparse.SUPPRESS):
@@ -67,7 +67,7 @@ def test_the_exit_codes_are_the_frozen_numbers() -> None:
         (["health"], 1),
     ],
 )
-def test_a_command_ends_with_its_frozen_code(arguments: list[str], code: int, tmp_path: Path) -> None:
+def test_a_command_exits_with_the_frozen_code(arguments: list[str], code: int, tmp_path: Path) -> None:
     product.record_runs(tmp_path / "history.db", 1, kinds=())
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Documents that programs read: what commands print with `--json`, the page's API answers, alerts post."""
+"""Documents for programs: `--json` output of commands, the API of the web page, alert messages."""
 
 import json
 import os
@@ -29,7 +29,7 @@ queues = ["none"]
 
 
 def print_json(*arguments: str, redis_url: str = NOBODY) -> Any:
-    """Return the document that a command prints with `--json`; its app is the sample one."""
+    """Run a command with `--json` for the sample app; return what it prints."""
     ours = ("CELERY_", "RECYCLERY_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
@@ -45,7 +45,7 @@ def print_json(*arguments: str, redis_url: str = NOBODY) -> Any:
 
 @pytest.fixture(scope="module")
 def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A history of two hours with known leaks, and a pool that came late."""
+    """A history of two hours with known leaks and a pool that appears at the end."""
     history = record_hours(tmp_path_factory.mktemp("hours") / "history.db", 2)
     product.record_late_pool(history)
     return history
@@ -53,7 +53,7 @@ def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(hours: Path) -> Iterator[Served]:
-    """The page over that history."""
+    """The web page on that history."""
     with serving_page(hours) as served:
         yield served
 
@@ -69,7 +69,7 @@ def test_the_leaks_document_has_the_frozen_keys_and_types(hours: Path, tmp_path:
     assert_frozen("documents", shape(*reports), "leaks: ")
 
 
-def test_a_comparison_of_leaks_is_two_leaks_documents(hours: Path) -> None:
+def test_a_comparison_of_leaks_consists_of_two_leaks_documents(hours: Path) -> None:
     compared = print_json("leaks", "--compare", "2h..1h", "--history", str(hours))
     assert compared.keys() == {"before", "after"}
     assert {line.partition(":")[0] for line in shape(compared["before"])} <= paths("leaks: ")
@@ -101,7 +101,7 @@ def test_the_reclaim_document_has_the_frozen_keys_and_types(fresh_redis: str) ->
 
 
 @pytest.mark.parametrize("asked", ["status", "history?span=1h", "leaks"])
-def test_an_answer_of_the_pages_api_has_the_frozen_keys_and_types(page: Served, asked: str) -> None:
+def test_an_api_answer_of_the_web_page_has_the_frozen_keys_and_types(page: Served, asked: str) -> None:
     def ask() -> Any:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/api/{asked}", timeout=60) as answer:
@@ -110,7 +110,7 @@ def test_an_answer_of_the_pages_api_has_the_frozen_keys_and_types(page: Served, 
             return None
 
     found = shape(wait_for(ask, "the page answers"), maps=API_MAPS)
-    # What other documents are part of it is frozen there.
+    # Documents within this one are frozen as such.
     within = {"status.": "status: ", "report.": "leaks: "}
     for start, part in within.items():
         inner = {line.removeprefix(start).partition(":")[0] for line in found if line.startswith(start)}
@@ -120,7 +120,7 @@ def test_an_answer_of_the_pages_api_has_the_frozen_keys_and_types(page: Served, 
 
 
 @pytest.mark.parametrize("form", ["json", "slack", "pagerduty"])
-def test_an_alert_is_posted_with_the_frozen_keys_and_types(form: str) -> None:
+def test_an_alert_message_has_the_frozen_keys_and_types(form: str) -> None:
     assert_frozen("documents", shape(*product.alert_messages(form)), f"alert as {form}: ")
 
 

@@ -1,4 +1,4 @@
-"""`history.db`: reports, the web page and people's own queries ask for tables and kinds of action by name."""
+"""`history.db`: reports, the web page and users' own queries select tables and action kinds by name."""
 
 import re
 import sqlite3
@@ -10,14 +10,14 @@ from support.waiting import wait_for
 
 
 def kinds_in(history: Path) -> set[str]:
-    """Return the kinds of action that are written down."""
+    """Return the action kinds in a history."""
     with sqlite3.connect(history) as connection:
         return {kind for (kind,) in connection.execute("SELECT kind FROM actions")}
 
 
-def test_the_history_has_each_action_under_its_frozen_kind(tmp_path: Path) -> None:
+def test_the_history_stores_each_action_under_its_frozen_kind(tmp_path: Path) -> None:
     history = product.record_everything(tmp_path)
-    wait_for(lambda: "notice" in kinds_in(history), "all is written")
+    wait_for(lambda: "notice" in kinds_in(history), "everything is written")
     assert_frozen("history_kinds", kinds_in(history))
 
 
@@ -25,7 +25,7 @@ def test_every_action_class_states_its_kind_itself() -> None:
     assert [action for action in product.ACTIONS if "kind" not in vars(action)] == []
 
 
-def test_the_leak_report_and_its_page_ask_for_frozen_kinds() -> None:
+def test_the_leak_report_and_its_page_look_for_frozen_kinds() -> None:
     assert product.kinds_in_reports() <= {*frozen("history_kinds")}
 
 
@@ -43,9 +43,9 @@ def test_the_leak_report_counts_recycles_oom_kills_and_left_browsers_by_kind(tmp
     assert (task.recycles, task.oom_kills, task.browsers_left) == (3, 1, 1)
 
 
-def test_the_history_has_the_frozen_tables_columns_sums_and_outcomes(tmp_path: Path) -> None:
+def test_the_history_has_the_frozen_tables_columns_rollups_and_outcomes(tmp_path: Path) -> None:
     history = product.record_everything(tmp_path)
-    wait_for(lambda: "notice" in kinds_in(history), "all is written")
+    wait_for(lambda: "notice" in kinds_in(history), "everything is written")
     product.sum_up(history)
     with sqlite3.connect(history) as connection:
         ask = connection.execute

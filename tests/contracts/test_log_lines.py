@@ -1,4 +1,4 @@
-"""The lines that the docs quote: product and docs say the same. The start banner is exact."""
+"""Output that the docs quote: docs and product agree. The start banner is exact."""
 
 import json
 import re
@@ -11,21 +11,21 @@ from contracts.frozen import frozen
 from contracts.sources import ROOT, strings
 
 BANNER = ["🔨 Starting Celery Worker", "ℹ  Processing queues: high,default", "ℹ  Worker name: fast"]
-# What is filled in, by an f-string (see sources), by str.format or by %.
+# Fields of f-strings (see sources), str.format and %.
 FILLED_IN = re.compile(r"\{\w*\}|%[-\d.]*[sdgrf](?!\w)")
-# A template with fewer fixed letters, and fewer than a third, would give too many lines.
+# A template with fewer fixed letters, and less than a third of the line, matches too much.
 LEAST_FIXED = 8
 QUOTES = [tuple(line.split(" ", 1)) for line in frozen("log_lines")]
 
 
 @cache
 def templates() -> frozenset[str]:
-    """Return each line that the product can print, with what is filled in left open."""
+    """Return the lines of all string literals, with their fields."""
     return frozenset(" ".join(line.split()) for text in strings() for line in text.split("\n"))
 
 
 def is_made_by(template: str, line: str) -> bool:
-    """Tell whether a line is what a template gives."""
+    """Tell whether a template can produce a line."""
     fixed = FILLED_IN.split(template)
     if not all(part in line for part in fixed):
         return False
@@ -36,7 +36,7 @@ def is_made_by(template: str, line: str) -> bool:
 
 
 def can_be_printed(line: str) -> bool:
-    """Tell whether the product can print a line, or, where `…` ends it, one that begins so."""
+    """Tell whether the product can print a line; with `…` at its end, a line that starts with it."""
     if not line.endswith("…"):
         return any(is_made_by(template, line) for template in templates())
     start = line.removesuffix("…")
@@ -45,18 +45,18 @@ def can_be_printed(line: str) -> bool:
 
 
 @pytest.mark.parametrize(("page", "quote"), QUOTES)
-def test_a_line_that_the_docs_quote_is_still_there_and_still_printed(page: str, quote: str) -> None:
+def test_a_quoted_line_is_in_the_docs_and_in_the_product(page: str, quote: str) -> None:
     said = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     line = " ".join(quote.split())
-    assert line.removesuffix("…") in said, f"{page} does not say {quote!r} any more"
-    assert can_be_printed(line), f"This is a contract: {page} quotes {quote!r}, and nothing prints it any more"
+    assert line.removesuffix("…") in said, f"{page} no longer quotes {quote!r}"
+    assert can_be_printed(line), f"{page} quotes {quote!r}, which no string of the product produces any more"
 
 
-def test_a_workers_start_is_announced_by_the_frozen_lines() -> None:
+def test_the_start_banner_of_a_worker_is_exact() -> None:
     assert product.banner(queues="high,default", name="fast") == BANNER
 
 
-def test_a_workers_line_is_printed_with_its_pool_before_it() -> None:
+def test_a_line_of_a_worker_is_prefixed_with_its_pool() -> None:
     assert product.format_output("text", "slow", b"some words") == b"slow | some words\n"
 
 
@@ -70,7 +70,7 @@ def test_a_workers_line_is_printed_with_its_pool_before_it() -> None:
         (b"some words \xff", {"pool": "slow", "message": "some words \\xff"}),
     ],
 )
-def test_a_workers_line_as_json_has_the_frozen_keys(line: bytes, known: dict[str, str]) -> None:
+def test_a_line_of_a_worker_in_json_has_the_frozen_keys(line: bytes, known: dict[str, str]) -> None:
     entry = json.loads(product.format_output("json", "slow", line))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", entry.pop("time"))
     assert entry == known

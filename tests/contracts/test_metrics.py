@@ -1,4 +1,4 @@
-"""/metrics: what rules and dashboards ask for. That ours do so too is in tests/deploy/test_alert_rules.py."""
+"""/metrics, which alert rules and dashboards query. tests/deploy/test_alert_rules.py checks our own ones."""
 
 import re
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from contracts.frozen import assert_frozen
 
 TYPE = re.compile(r"# TYPE (\w+) (\w+)")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
-# Whose values are users' own.
+# Labels with values that users choose.
 FREE = {"pool", "queue", "version"}
 
 
 def describe(text: str) -> Iterator[str]:
-    """Yield each metric with its type and labels, then each value that a label of ours may have."""
+    """Yield the type, name and labels of each metric, then the values of each label with fixed values."""
     families = [(TYPE.match(block), block) for block in re.split(r"^# HELP .*\n", text, flags=re.M)]
     for found, block in families:
         if found is not None:

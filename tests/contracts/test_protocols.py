@@ -1,4 +1,4 @@
-"""What processes say to each other: workers of one version run beside a governor and commands of another."""
+"""Protocols between processes. Workers, governor and commands may be of different versions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from contracts.frozen import assert_frozen
 
 
 def fields(struct: msgspec.inspect.StructType, path: str) -> Iterator[str]:
-    """Yield the fields of a struct and of those within it."""
+    """Yield the fields of a struct and of the structs in it."""
     for field in struct.fields:
         here = f"{path}{field.encode_name}"
         default = "" if field.required else f" = {default_of(field)!r}"
@@ -21,12 +21,12 @@ def fields(struct: msgspec.inspect.StructType, path: str) -> Iterator[str]:
 
 
 def default_of(field: msgspec.inspect.Field) -> Any:
-    """Return the value of a field that was left out."""
+    """Return the default of an optional field."""
     return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
 
 
 def name_type(kind: msgspec.inspect.Type) -> str:
-    """Return a type as JSON has it."""
+    """Return the name of a type in JSON terms."""
     match kind:
         case msgspec.inspect.UnionType(types=types):
             return "|".join(sorted(name_type(each) for each in types))
@@ -45,7 +45,7 @@ def name_type(kind: msgspec.inspect.Type) -> str:
 
 
 def structs_in(kind: msgspec.inspect.Type, path: str) -> Iterator[tuple[msgspec.inspect.StructType, str]]:
-    """Yield the structs that a field holds, with their paths."""
+    """Yield the structs in a field, with their paths."""
     match kind:
         case msgspec.inspect.StructType():
             yield kind, path
@@ -65,12 +65,12 @@ def test_a_message_between_worker_and_governor_has_the_frozen_fields(kind: str) 
         f"{struct.tag} {line}"
         for struct in found
         if isinstance(struct, msgspec.inspect.StructType)
-        for line in [f"is told by {struct.tag_field}", *fields(struct, "")]
+        for line in [f"is named by the field {struct.tag_field}", *fields(struct, "")]
     ]
     assert_frozen("link", lines, f"{kind} ")
 
 
-def test_worker_and_governor_meet_by_the_frozen_constants() -> None:
+def test_worker_and_governor_share_the_frozen_constants() -> None:
     assert_frozen("link", [f"{name}: {value}" for name, value in product.link_constants().items()], "the ")
 
 
@@ -82,12 +82,12 @@ def test_worker_and_governor_meet_by_the_frozen_constants() -> None:
         ("reply", b'{"type":"refused","reason":"no","later":null}'),
     ],
 )
-def test_a_message_of_a_later_version_with_a_field_more_is_read(kind: str, packet: bytes) -> None:
+def test_a_message_with_an_unknown_field_is_accepted(kind: str, packet: bytes) -> None:
     message = product.decode_link(kind, packet)
     assert not hasattr(message, "later")
 
 
-def test_the_control_socket_takes_the_frozen_commands_and_answers_with_the_frozen_fields() -> None:
+def test_the_control_socket_has_the_frozen_commands_and_fields() -> None:
     asked = msgspec.inspect.type_info(product.CONTROL_REQUEST)
     assert isinstance(asked, msgspec.inspect.StructType)
     lines = [f"request {line}" for line in fields(asked, "")]
@@ -101,5 +101,5 @@ def test_the_control_socket_takes_the_frozen_commands_and_answers_with_the_froze
     assert_frozen("control_socket", lines)
 
 
-def test_http_is_served_at_the_frozen_paths() -> None:
+def test_the_http_server_has_the_frozen_paths() -> None:
     assert_frozen("http_paths", product.http_paths())

@@ -1,4 +1,4 @@
-"""What users import and install: names, signatures, fixtures, programs, each by its literal name."""
+"""What users import and install: names, signatures, fixtures and programs."""
 
 import inspect
 import re
@@ -27,7 +27,7 @@ PUBLIC = {
 
 
 def describe(module: str, name: str) -> Iterator[str]:
-    """Yield a name with its parameters, as callers give them, or with the exceptions that it is one of."""
+    """Yield a name with its parameters, or an exception with its base classes."""
     found, where = getattr(import_module(module), name), f"{module}.{name}"
     if inspect.isclass(found) and issubclass(found, Exception):
         yield from (f"{where} is a {base.__name__}" for base in found.__mro__[1:-3])
@@ -35,7 +35,7 @@ def describe(module: str, name: str) -> Iterator[str]:
         yield where
         for parameter in inspect.signature(found).parameters.values():
             default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-            # Without the modules that the types are from: those differ between versions of Python.
+            # Module names of types differ between Python versions.
             kind = re.sub(r"[\w.]+\.|['\"]", "", inspect.formatannotation(parameter.annotation))
             yield f"{where} takes {parameter.kind.description} {parameter.name}: {kind}{default}"
     else:
@@ -47,43 +47,43 @@ def test_the_public_modules_have_the_frozen_names_parameters_and_defaults() -> N
     assert_frozen("public_names", lines)
 
 
-def test_the_browser_module_offers_just_its_public_names() -> None:
+def test_the_browser_module_exports_exactly_its_public_names() -> None:
     assert {*import_module("recyclery_worker.browser").__all__} == {*PUBLIC["recyclery_worker.browser"]}
 
 
-def test_the_version_is_a_version() -> None:
+def test_the_package_has_a_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", import_module("recyclery").__version__)
 
 
-def test_a_worker_may_import_the_worker_package_where_no_supervisor_runs() -> None:
+def test_the_worker_package_does_nothing_on_import_without_a_supervisor() -> None:
     script = "import recyclery_worker, sys; print('celery' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], env={}, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
-def test_installing_gives_the_command_and_the_pytest_plugin() -> None:
+def test_the_distribution_has_the_command_and_the_pytest_plugin() -> None:
     assert [found.name for found in entry_points(group="console_scripts", name="recyclery")] == ["recyclery"]
     (plugin,) = entry_points(group="pytest11", name="recyclery")
     assert {"managed_browser", "managed_browser_options"} <= vars(plugin.load()).keys()
 
 
-def test_python_runs_the_package_as_the_command() -> None:
+def test_the_package_can_be_run_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "recyclery", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"recyclery {import_module('recyclery').__version__}\n"
 
 
-def test_installing_can_add_the_extras_that_the_docs_name() -> None:
+def test_the_distribution_has_the_extras_that_the_docs_name() -> None:
     assert {"browser", "trace"} <= {*(metadata("recyclery").get_all("Provides-Extra") or [])}
 
 
-def test_the_failure_of_a_parked_task_has_the_frozen_name() -> None:
+def test_the_exception_of_a_parked_task_has_the_frozen_name() -> None:
     kind = product.PARKED_FAILURE
     assert f"{kind.__module__}.{kind.__qualname__}" == "recyclery_worker.parking.records.Parked"
 
 
-def test_users_tests_have_the_fixtures_without_asking_for_the_plugin(tmp_path: Path) -> None:
+def test_the_pytest_fixtures_are_available_without_configuration(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text("def test_it(managed_browser, managed_browser_options): pass\n")
     command = [sys.executable, "-m", "pytest", "-q", "--setup-plan", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
-"""What a real run leaves where others look: Redis, folders, HTTP, the control socket, supervisorctl, the log.
+"""Contracts of a running supervisor: Redis, files, HTTP, control socket, supervisorctl and log.
 
-One supervisor with a task that is parked, one that runs, a tuning, and then a worker that is killed.
+It has parked a task, runs another one, and its worker has been killed once.
 """
 
 import json
@@ -38,7 +38,7 @@ NAMES = {
 
 @dataclass
 class Ran:
-    """What was seen: the lines on Redis' keys, and documents."""
+    """The running supervisor, and what was collected on the way."""
 
     running: Supervised
     port: int
@@ -50,20 +50,20 @@ class Ran:
 
 
 def list_keys(client: Any, pattern: str) -> list[str]:
-    """Return the keys of that name, without those that a worker only tries out at its start."""
+    """Return the matching keys, without those of the self-test that a worker does at its start."""
     names = sorted(key.decode() for key in client.scan_iter(pattern))
     return [name for name in names if "rehearsal" not in name]
 
 
 def describe_keys(client: Any, pattern: str) -> Iterator[str]:
-    """Yield each key of that name with its type, and what the JSON in it holds."""
+    """Yield the matching keys with their types and the fields of the JSON in them."""
     for name in list_keys(client, pattern):
         plain = name
         for own, words in NAMES.items():
             plain = re.sub(own, words, plain)
         kind = client.type(name).decode()
         yield f"{plain} is a {kind}"
-        # kombu's own are in the others.
+        # kombu writes the messages.
         if kind == "hash" and not plain.endswith(":unacked"):
             entries = [json.loads(entry) for entry in client.hvals(name)]
             yield from (f"{plain} -> {line}" for line in shape(*entries) if not line.startswith("message."))
@@ -71,7 +71,7 @@ def describe_keys(client: Any, pattern: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def ran(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """The supervisor, after all that."""
+    """A supervisor after a parked task and a killed worker."""
     empty(redis_url)
     folder, port = tmp_path_factory.mktemp("ran"), free_port()
     environment = {"RECYCLERY_ALERT_URL": "http://127.0.0.1:1/", "RECYCLERY_HTTP": f"127.0.0.1:{port}"}
@@ -85,23 +85,25 @@ def ran(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ra
         ask(running, command="set", table="slow", values={"max_task_deaths": "3"})
         marks, gate = folder / "runs", folder / "gate"
         sender.send_task("sample_app.run_until", (str(marks), str(gate)), queue="low")
-        wait_for(lambda: list_keys(client, "recyclery:*:started"), "it is written down that it runs")
+        wait_for(lambda: list_keys(client, "recyclery:*:started"), "the running task is recorded")
         product.begin_tuning(redis_url)
         keys = [*describe_keys(client, "recyclery:*")]
-        alerts = wait_for(lambda: read_json(running.runtime_dir / "alerts.json"), "an alert stands")
+        alerts = wait_for(lambda: read_json(running.runtime_dir / "alerts.json"), "an alert fires")
         os.kill(running.status()["pools"]["slow"]["pid"], signal.SIGKILL)
-        wait_for(lambda: list_keys(client, "recyclery:*:reclaimed"), "what the worker held is given back")
+        wait_for(
+            lambda: list_keys(client, "recyclery:*:reclaimed"), "the messages of the worker are given back"
+        )
         keys += describe_keys(client, "recyclery:*:reclaimed")
-        wait_for(lambda: marks.read_text() == "xx", "it runs again")
+        wait_for(lambda: marks.read_text() == "xx", "the task runs again")
         gate.touch()
-        wait_for((running.runtime_dir / "state" / "models.json").exists, "what it cost is learned")
+        wait_for((running.runtime_dir / "state" / "models.json").exists, "the models are stored")
         parked = json.loads(run_parked(redis_url, "list", "--json").stdout)
         dropped = json.loads(run_parked(redis_url, "drop", "--all", "--json").stdout)
         yield Ran(running, port, keys, alerts, parked, dropped, list_programs(running))
 
 
 def read_json(path: Path) -> Any:
-    """Return a document; None while it is not there, or not wholly."""
+    """Return a JSON file; None while it is missing or incomplete."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -109,14 +111,14 @@ def read_json(path: Path) -> Any:
 
 
 def list_programs(running: Supervised) -> list[str]:
-    """Return what supervisorctl prints."""
+    """Return the output of `supervisorctl status`."""
     configuration = running.runtime_dir / "supervisord.conf"
     command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(configuration), "status"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def ask(running: Supervised, **request: Any) -> Any:
-    """Send one request to the control socket and return the answer."""
+    """Send a request to the control socket; return the answer."""
     with socket.socket(socket.AF_UNIX) as control:
         control.settimeout(30)
         control.connect(str(running.runtime_dir / "control.sock"))
@@ -125,12 +127,12 @@ def ask(running: Supervised, **request: Any) -> Any:
             return json.loads(answer.readline())
 
 
-def test_redis_holds_the_frozen_keys_with_the_frozen_values(ran: Ran) -> None:
+def test_redis_has_the_frozen_keys_and_values(ran: Ran) -> None:
     known = [f"{name} is known" for name in product.redis_keys()]
     assert_frozen("redis_keys", widen("redis_keys", [*known, *ran.keys]))
 
 
-def test_every_key_that_the_code_names_is_a_frozen_one() -> None:
+def test_the_code_names_only_frozen_redis_keys() -> None:
     keys = [re.fullmatch(r"(?:\{\})?(recyclery:[\w:{}-]+?):?", text) for text in strings()]
     named = {found[1] for found in keys if found is not None}
     known = {line.split()[0] for line in frozen("redis_keys")}
@@ -142,7 +144,7 @@ def test_every_key_that_the_code_names_is_a_frozen_one() -> None:
 def test_a_running_supervisors_status_has_only_frozen_keys(ran: Ran) -> None:
     found = {line.partition(":")[0] for line in shape(ran.running.status(), maps=("pools", "pools.*.recycles"))}
     known = [line.removeprefix("status: ").partition(":")[0] for line in frozen("documents", "status: ")]
-    # A list that is empty now stands there itself.
+    # An empty list has a line of its own.
     assert [path for path in found if not any(re.split(r"\[]", path)[0] in name for name in known)] == []
 
 
@@ -157,31 +159,31 @@ def test_the_control_socket_knows_the_frozen_commands(ran: Ran) -> None:
     assert {*known} == {line.split()[0] for line in frozen("control_socket") if " -> " in line}
 
 
-def test_the_folders_have_the_frozen_files(ran: Ran) -> None:
+def test_the_runtime_and_state_folders_have_the_frozen_files(ran: Ran) -> None:
     runtime, state = ran.running.runtime_dir, ran.running.runtime_dir / "state"
     found = [f"runtime {path.name}" for path in runtime.iterdir() if path != state]
     found += [f"state {path.name}" for path in state.iterdir()]
     assert_frozen("folders", [name for name in sorted(found) if not name.endswith((".new", "-wal", "-shm"))])
 
 
-def test_alerts_and_heartbeat_are_where_they_are_looked_for(ran: Ran) -> None:
+def test_the_alerts_and_heartbeat_files_have_the_frozen_form(ran: Ran) -> None:
     assert ["parked", ""] in ran.alerts
     beat = json.loads((ran.running.runtime_dir / "heartbeat.json").read_text())
     assert (beat.keys(), beat["pools"].keys()) == ({"at", "pools"}, {"slow"})
 
 
-def test_supervisorctl_knows_the_pools_slots_and_the_governor(ran: Ran) -> None:
+def test_supervisorctl_lists_the_slots_of_the_pool_and_the_governor(ran: Ran) -> None:
     assert {line.split()[0] for line in ran.supervisorctl} == {"governor", "slow", "slow-b"}
 
 
-def test_the_start_of_a_worker_is_announced_in_the_log(ran: Ran) -> None:
+def test_the_log_has_the_start_banner_of_the_worker(ran: Ran) -> None:
     first = ran.running.lines.index("🔨 Starting Celery Worker")
     assert ran.running.lines[first + 1 : first + 3] == ["ℹ  Processing queues: low", "ℹ  Worker name: slow"]
     assert any(line.startswith("slow | ") for line in ran.running.lines)
 
 
 @pytest.mark.parametrize(("path", "text"), [("/livez", "alive\n"), ("/readyz", "ready\n")])
-def test_probes_answer_with_their_word(ran: Ran, path: str, text: str) -> None:
+def test_the_probes_answer_with_the_frozen_text(ran: Ran, path: str, text: str) -> None:
     def probe() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{ran.port}{path}", timeout=10) as answer:
             return bool(answer.read().decode() == text)
@@ -190,7 +192,7 @@ def test_probes_answer_with_their_word(ran: Ran, path: str, text: str) -> None:
 
 
 def not_refused(probe: Any) -> bool:
-    """Tell what a probe tells; a worker that comes up is not ready."""
+    """Return what a probe returns; False for an error, as while a worker starts."""
     try:
         return bool(probe())
     except OSError:

@@ -1,4 +1,4 @@
-"""The settings: keys, defaults, ranges, sources, and when a change takes effect. settings.toml has them all."""
+"""The settings: keys, defaults, ranges, sources, and when a change takes effect. The table is settings.toml."""
 
 import json
 import tomllib
@@ -16,7 +16,7 @@ APP = {"CELERY_APP": "app"}
 
 
 def list_settings() -> Iterator[tuple[str, str, Any]]:
-    """Yield each setting's table ("" for the top), its key and what is promised of it."""
+    """Yield the table ("" at the top level), the key and the contract of each setting."""
     yield from (("", key, value) for key, value in FROZEN.items() if key not in (*TABLES, "pools"))
     for table in TABLES:
         yield from ((table, key, value) for key, value in FROZEN[table].items())
@@ -31,21 +31,21 @@ every_setting = pytest.mark.parametrize(
 
 
 def toml(value: Any) -> str:
-    """Return a value as TOML has it."""
+    """Return a value in TOML."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {toml(each)}" for key, each in value.items()) + " }"
     return json.dumps(value)
 
 
 def text(value: Any) -> str:
-    """Return a value as the environment and the command line have it."""
+    """Return a value as given in the environment or on the command line."""
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def load(
     folder: Path, table: str, lines: Mapping[str, Any], environment: Mapping[str, str] = APP, **options: str
 ) -> Any:
-    """Return the settings by a file with these values in one table, an environment and options."""
+    """Load the settings from a file with these values in one table, an environment and options."""
     config = folder / "recyclery.toml"
     written = [f"{key} = {toml(value)}" for key, value in lines.items()]
     config.write_text("\n".join([f"[{table}]" if table else "", *written]))
@@ -53,11 +53,11 @@ def load(
 
 
 def read(settings: Any, table: str, key: str) -> Any:
-    """Return one value of the settings as their file has it."""
+    """Return a value in the form of the file."""
     return product.read_setting(settings, table.removeprefix("pools."), key)
 
 
-def test_there_are_just_the_frozen_settings() -> None:
+def test_the_configuration_has_exactly_the_frozen_settings() -> None:
     assert {(table.removesuffix(".fast"), key) for table, key, _ in SETTINGS} == product.setting_keys()
 
 
@@ -70,7 +70,7 @@ def test_a_setting_has_its_frozen_default(
 
 
 @every_setting
-def test_a_setting_takes_its_frozen_range_and_refuses_what_is_beyond_it(
+def test_a_setting_accepts_its_frozen_range_and_refuses_other_values(
     tmp_path: Path, table: str, key: str, promised: dict[str, Any]
 ) -> None:
     environment: dict[str, str] = {} if key == "app" else APP
@@ -82,12 +82,12 @@ def test_a_setting_takes_its_frozen_range_and_refuses_what_is_beyond_it(
 
 
 @every_setting
-def test_a_settings_variable_stands_above_the_file_and_its_option_above_both(
+def test_the_variable_of_a_setting_overrides_the_file_and_its_option_overrides_both(
     tmp_path: Path, table: str, key: str, promised: dict[str, Any]
 ) -> None:
     one, other = (promised["takes"] * 2)[:2]
     expected = read(load(tmp_path, table, {key: other}, {} if key == "app" else APP), table, key)
-    # What variables of pools say goes to the one pool that runs.
+    # The variables of pools apply to the only pool that runs.
     environment = {**APP, "CELERY_WORKER_NAME": "fast"} if table.startswith("pools.") else APP
     if variable := promised.get("variable"):
         settings = load(tmp_path, table, {key: one}, {**environment, variable: text(other)})
@@ -101,7 +101,7 @@ def test_a_settings_variable_stands_above_the_file_and_its_option_above_both(
 
 
 @every_setting
-def test_a_setting_takes_effect_when_it_is_promised_to(
+def test_a_setting_takes_effect_at_the_frozen_time(
     tmp_path: Path, table: str, key: str, promised: dict[str, Any]
 ) -> None:
     value, live = promised["takes"][0], promised["live"]
@@ -120,7 +120,7 @@ def test_a_setting_takes_effect_when_it_is_promised_to(
             product.change_setting(running, named or key, key, toml(value))
 
 
-def test_port_says_where_http_is_served_unless_something_else_does(tmp_path: Path) -> None:
+def test_port_sets_the_http_address_unless_recyclery_http_does(tmp_path: Path) -> None:
     by_port = load(tmp_path, "", {"http": 1}, {**APP, "PORT": "9100"})
     both = load(tmp_path, "", {"http": 1}, {**APP, "PORT": "9100", "RECYCLERY_HTTP": "9200"})
     assert [read(settings, "", "http") for settings in (by_port, both)] == [":9100", ":9200"]
@@ -137,7 +137,7 @@ def test_port_says_where_http_is_served_unless_something_else_does(tmp_path: Pat
         ({"CELERY_WORKER_NAME": "mine", "CELERY_QUEUES": "a"}, {}, [("mine", ["a"], 2, 10)]),
     ],
 )
-def test_the_pools_that_run_are_the_frozen_ones(
+def test_the_built_in_pools_are_the_frozen_ones(
     tmp_path: Path, environment: dict[str, str], options: dict[str, Any], pools: list[Any]
 ) -> None:
     settings = product.load_configuration(None, APP | environment, options)

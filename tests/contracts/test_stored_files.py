@@ -1,4 +1,4 @@
-"""Files that outlive a process: what an older version wrote is read, what a newer one added does no harm."""
+"""Files that outlive a process: old ones are still read, and unknown fields are ignored."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ LATER = {"from_a_later_version": 1}
 
 
 def stored(name: str) -> Any:
-    """Return what a version before this one has written."""
+    """Return a file that an earlier version wrote."""
     return json.loads((STORED / name).read_text(encoding="utf-8"))
 
 
@@ -28,14 +28,14 @@ def put(document: Any, folder: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "rewrite"), [("models.json", product.rewrite_models), ("settings.json", product.rewrite_settings)]
 )
-def test_a_stored_file_is_read_and_written_back_as_it_was(
+def test_a_stored_file_is_read_and_written_back_unchanged(
     tmp_path: Path, name: str, rewrite: Callable[[Path], Path]
 ) -> None:
     written = rewrite(put(stored(name), tmp_path, name))
     assert json.loads(written.read_text(encoding="utf-8")) == stored(name)
 
 
-def test_models_with_parts_that_are_not_known_are_read_all_the_same(tmp_path: Path) -> None:
+def test_models_with_unknown_fields_are_read(tmp_path: Path) -> None:
     document = stored("models.json")
     slow = document["models"]["slow"]
     tasks = {name: cost | LATER for name, cost in slow["tasks"].items()}
@@ -44,12 +44,12 @@ def test_models_with_parts_that_are_not_known_are_read_all_the_same(tmp_path: Pa
     assert json.loads(written.read_text()) == document
 
 
-def test_models_of_which_parts_are_missing_are_read(tmp_path: Path) -> None:
+def test_models_with_missing_fields_are_read(tmp_path: Path) -> None:
     written = product.rewrite_models(put({"version": 1, "models": {"slow": {}}}, tmp_path, "models.json"))
     assert json.loads(written.read_text())["models"].keys() == {"slow"}
 
 
-def test_settings_with_parts_that_are_not_known_are_read_all_the_same(tmp_path: Path) -> None:
+def test_settings_with_unknown_fields_are_read(tmp_path: Path) -> None:
     document = stored("settings.json")
     later = document | {"pools": [pool | LATER for pool in document["pools"]]} | LATER
     later |= {name: part | LATER for name, part in document.items() if isinstance(part, dict)}
@@ -65,7 +65,7 @@ def test_settings_of_the_first_version_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pool", "deaths"), [("slow", 5), ("nobody", 3)])
-def test_the_worker_finds_its_limit_of_deaths_in_the_settings_file(
+def test_the_worker_reads_max_task_deaths_from_the_settings_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str, deaths: int
 ) -> None:
     put(stored("settings.json"), tmp_path, "settings.json")
@@ -74,13 +74,13 @@ def test_the_worker_finds_its_limit_of_deaths_in_the_settings_file(
     assert product.workers_max_deaths() == deaths
 
 
-def test_alerts_that_stand_are_written_and_remembered(tmp_path: Path) -> None:
+def test_firing_alerts_are_stored_and_loaded_again(tmp_path: Path) -> None:
     assert json.loads(product.fire_alerts(tmp_path).read_text()) == stored("alerts.json")
     firing = product.remembered_alerts(tmp_path)
     assert {kind for kind, count in firing.items() if count} == {"parked", "queue_depth"}
 
 
-def test_the_heartbeat_has_a_time_and_each_pools_state_and_is_believed(
+def test_the_heartbeat_has_a_time_and_the_state_of_each_pool(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     beat = json.loads(product.beat(tmp_path, {"fast": "running", "slow": "starting"}).read_text())
