@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_an_api_answer_of_the_web_page_has_the_frozen_keys_and_types(page: Serve
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/api/{asked}", timeout=60) as answer:
                 return json.load(answer)
-        except ConnectionError:
+        except URLError:
             return None
 
     found = shape(wait_for(ask, "the page answers"), maps=API_MAPS)
