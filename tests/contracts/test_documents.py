@@ -101,6 +101,11 @@ def test_the_reclaim_document_has_the_frozen_keys_and_types(fresh_redis: str) ->
     assert_frozen("documents", shape(document), "reclaim: ")
 
 
+@pytest.mark.parametrize("action", ["retry", "drop"])
+def test_retrying_or_dropping_parked_tasks_prints_their_ids(fresh_redis: str, action: str) -> None:
+    assert print_json("parked", action, "--all", redis_url=fresh_redis) == {action: []}
+
+
 @pytest.mark.parametrize("asked", ["status", "history?span=1h", "leaks"])
 def test_an_api_answer_of_the_web_page_has_the_frozen_keys_and_types(page: Served, asked: str) -> None:
     def ask() -> Any:
