@@ -36,6 +36,8 @@ from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Address, Alerts, Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.control.problems import find_troubles
+from recyclery.control.server import Command
+from recyclery.control.status_schema import Status
 from recyclery.counters import Counters
 from recyclery.decide.actions import Action, Preempt, Reap
 from recyclery.decide.alerts import KINDS, Alert, Topic
@@ -46,6 +48,12 @@ from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
+from recyclery.http.metrics import list_metrics_page, render
+from recyclery.http.page_api import Sources
+from recyclery.http.probes import list_probes
+from recyclery.http.routes import list_page
+from recyclery.http.standalone import read_file
+from recyclery.http.status import build_status
 from recyclery.leaks.document import LeakReport
 from recyclery.leaks.report import RECYCLES, gather
 from recyclery.leaks.trace_output import make_report
@@ -57,14 +65,6 @@ from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS
 from recyclery.pid1.worker_process import BANNER
 from recyclery.recent import Recent
-from recyclery.control.server import Command
-from recyclery.http.status import build_status
-from recyclery.http.metrics import list_metrics_page, render
-from recyclery.http.page_api import Sources
-from recyclery.http.standalone import read_file
-from recyclery.http.routes import list_page
-from recyclery.http.probes import list_probes
-from recyclery.control.status_schema import Status
 from recyclery_worker import link
 from recyclery_worker.broker import PROBE
 from recyclery_worker.delivery.generations import GENERATIONS, LEASES, Book, Generation
