@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from recyclery_worker.parking.lot import Lot
+from recyclery_worker.parking.store import Lot
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from celery import Celery
 
-from recyclery_worker.delivery.generations import Book
 from recyclery_worker.delivery.reclaim import reclaim
-from recyclery_worker.parking.lot import Lot
-from recyclery_worker.parking.starts import read_starts
+from recyclery_worker.delivery.registry import Book
+from recyclery_worker.parking.in_flight import read_starts
+from recyclery_worker.parking.store import Lot
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_server import count_held
 from support.waiting import is_alive, wait_for

@@ -12,8 +12,8 @@ import redis
 from celery import Celery, chord
 from celery.result import AsyncResult
 
-from recyclery_worker.parking.lot import Lot
 from recyclery_worker.parking.records import Parked
+from recyclery_worker.parking.store import Lot
 from support.bare_worker import bare_worker
 from support.parked import run_parked
 from support.redis_server import count_held, empty

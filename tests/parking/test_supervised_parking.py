@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 
 from recyclery.demo.cgroups import make_cgroup
-from recyclery_worker.parking.lot import Lot
+from recyclery_worker.parking.store import Lot
 from support.parked import run_parked
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for

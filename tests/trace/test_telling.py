@@ -13,7 +13,7 @@ from recyclery.report.trace.document import make_report
 from recyclery.report.trace.functions import function_at
 from recyclery.report.trace.table import format_trace
 from recyclery_worker.tracing.growth import Growth, Held, changes_between
-from recyclery_worker.tracing.words import Frame, Seen, Site
+from recyclery_worker.tracing.messages import Frame, Seen, Site
 from support.snapshots import AT, CHILD, child, slow_view, snapshot
 
 LEAK = Site(

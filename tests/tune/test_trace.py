@@ -2,8 +2,8 @@
 
 from celery import Celery
 
-from recyclery_worker.delivery.generations import connected, new_generation, open_book
-from recyclery_worker.tuned.trace import Watch
+from recyclery_worker.delivery.registry import connected, new_generation, open_book
+from recyclery_worker.tuning.arrivals import Watch
 from support.tuning import content_of
 
 

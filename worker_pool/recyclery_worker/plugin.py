@@ -9,18 +9,18 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
-from recyclery_worker.broker import BrokerReturn, BrokerWait, outlive_refusals
-from recyclery_worker.by_signals import follow_by_signals
+from recyclery_worker.broker.wait import BrokerReturn, BrokerWait, outlive_refusals
+from recyclery_worker.compat import found_hooks
+from recyclery_worker.control.heartbeat import PulseStep
+from recyclery_worker.control.server import LinkServer
+from recyclery_worker.control.stats import follow_intake
 from recyclery_worker.delivery.defaults import set_defaults
-from recyclery_worker.delivery.keeper import LeaseStep, keep_own_keys, keeper
+from recyclery_worker.delivery.lease import LeaseStep, keep_own_keys, keeper
 from recyclery_worker.early import find_browser_early
-from recyclery_worker.fit import read_fit
-from recyclery_worker.hooks import found_hooks
-from recyclery_worker.intake import follow_intake
-from recyclery_worker.outcomes import follow_lost
 from recyclery_worker.parking.plugin import GateStep, describe_lack
-from recyclery_worker.pulse import PulseStep
-from recyclery_worker.server import LinkServer
+from recyclery_worker.pool.capabilities import read_fit
+from recyclery_worker.pool.signals import follow_by_signals
+from recyclery_worker.pool.task_stats import follow_lost
 
 logger = get_logger(__name__)
 

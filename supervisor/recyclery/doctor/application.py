@@ -11,7 +11,7 @@ from celery import Celery
 
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
-from recyclery_worker.hooks import missing_hooks
+from recyclery_worker.compat import missing_hooks
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.init import exit_codes
 from recyclery.report.routes import ONE_CONTAINERS
-from recyclery_worker.asked import NOT_REDIS
-from recyclery_worker.delivery.forgotten import Forgotten
+from recyclery_worker.broker.subprocess_protocol import NOT_REDIS
+from recyclery_worker.delivery.orphans import Forgotten
 
 # Importing the app, and a lease's time.
 WAIT_SECONDS = 120.0
@@ -46,13 +46,13 @@ def remove_tunings(app: str) -> tuple[str, ...]:
 
 def ask(app: str, *options: str) -> tuple[Forgotten, ...]:
     """Have the workers that are dead looked for."""
-    answer = ask_module("recyclery_worker.delivery.forgotten", app, *options)
+    answer = ask_module("recyclery_worker.delivery.orphans", app, *options)
     return msgspec.json.decode(answer, type=tuple[Forgotten, ...])
 
 
 def ask_tunings(app: str, *options: str) -> tuple[str, ...]:
     """Have the tunings that are dead looked for."""
-    answer = ask_module("recyclery_worker.tuned.leftovers", app, *options)
+    answer = ask_module("recyclery_worker.tuning.cleanup", app, *options)
     return msgspec.json.decode(answer, type=tuple[str, ...])
 
 

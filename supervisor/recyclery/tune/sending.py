@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from recyclery_worker.tuned.orders import Answer, Order, Quit
+from recyclery_worker.tuning.messages import Answer, Order, Quit
 
 # Importing the user's app may take long; sending what one order asks for does not.
 START_SECONDS = 180.0
@@ -32,7 +32,7 @@ class Sending:
         self._answers = b""
         self._is_ready = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "recyclery_worker.tuned.serve", app, task, *calls],
+            [sys.executable, "-m", "recyclery_worker.tuning.serve", app, task, *calls],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.child import reporter
+from recyclery_worker.pool.child import reporter
 
 RESET_SECONDS = 5.0
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from recyclery_worker.browser.bounded import BrowserNotStarted, bound_remote
 from recyclery_worker.browser.wanted import Wanted
-from recyclery_worker.child import reporter
+from recyclery_worker.pool.child import reporter
 
 if TYPE_CHECKING:
     from selenium import webdriver

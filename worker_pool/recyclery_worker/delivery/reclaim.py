@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from recyclery_worker.delivery.generations import Generation, connected, open_book
-from recyclery_worker.parking.mourn import note_deaths
+from recyclery_worker.delivery.registry import Generation, connected, open_book
+from recyclery_worker.parking.deaths import note_deaths
 
 
 def reclaim(app: Any, generation: Generation) -> int:

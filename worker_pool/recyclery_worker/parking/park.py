@@ -11,8 +11,8 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from kombu.utils.json import dumps
 
-from recyclery_worker.parking.lot import Lot
 from recyclery_worker.parking.records import Parked, ParkedTask, times
+from recyclery_worker.parking.store import Lot
 
 logger = get_logger(__name__)
 

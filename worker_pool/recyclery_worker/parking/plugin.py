@@ -8,12 +8,12 @@ from typing import Any
 from celery import bootsteps
 from celery.utils.log import get_logger
 
-from recyclery_worker.delivery.generations import connected
-from recyclery_worker.delivery.keeper import keeper
+from recyclery_worker.delivery.lease import keeper
+from recyclery_worker.delivery.registry import connected
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.gate import Gate
-from recyclery_worker.parking.lot import open_lot
-from recyclery_worker.parking.seen import seen
+from recyclery_worker.parking.admission import Gate
+from recyclery_worker.parking.reported_deaths import seen
+from recyclery_worker.parking.store import open_lot
 
 logger = get_logger(__name__)
 

@@ -9,8 +9,8 @@ from celery.backends.base import DisabledBackend
 from celery.worker.request import Request
 from kombu.utils.json import loads
 
-from recyclery_worker.parking.lot import open_lot
 from recyclery_worker.parking.records import Parked, ParkedTask
+from recyclery_worker.parking.store import open_lot
 
 
 def retry(app: Any, channel: Any, task: ParkedTask) -> bool:

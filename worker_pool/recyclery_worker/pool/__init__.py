@@ -18,10 +18,10 @@ def __getattr__(name: str) -> Any:
         if name in get_available_pool_names():
             return get_implementation(name)
         raise AttributeError(name)
-    from recyclery_worker.hooks import missing_hooks  # noqa: PLC0415
+    from recyclery_worker.compat import missing_hooks  # noqa: PLC0415
 
     if missing_hooks():
         return get_implementation("prefork")
-    from recyclery_worker.task_pool import TaskPool  # noqa: PLC0415
+    from recyclery_worker.pool.task_pool import TaskPool  # noqa: PLC0415
 
     return TaskPool

@@ -16,7 +16,7 @@ import memray
 import msgspec
 
 from recyclery_worker.tracing.growth import Growth, Held
-from recyclery_worker.tracing.words import Frame, Seen, Site, encode_seen
+from recyclery_worker.tracing.messages import Frame, Seen, Site, encode_seen
 
 FRAMES = 16
 # Of all signs none is left out: so many are 14 hours.

@@ -1,0 +1,74 @@
+"""Keeps this process's messages apart from those in service: under the tuning's own keys, whatever sends them.
+
+A worker under tuning takes tasks from the tuning's queue alone. What its tasks send goes to the tuning's sink,
+and what they send to another broker than the app's goes nowhere.
+"""
+
+# Of what is put in kombu's place mypy does not know what it is part of.
+# mypy: disable-error-code="method-assign,assignment"
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.utils.log import get_logger
+from kombu import Queue, messaging
+from kombu.transport import redis
+
+from recyclery_worker.tuning.namespace import Space
+from recyclery_worker.tuning.null_backend import keep_no_results
+
+logger = get_logger(__name__)
+
+# kombu's parts that are put in place of; in 5.5.4 and 5.7.0.
+put = redis.Channel._put
+publish = messaging.Producer._publish
+
+
+def keep_keys_apart(space: Space) -> None:
+    """Have every connection to a Redis that kombu opens from now on use the tuning's keys, and no others."""
+
+    def prefix_of(channel: Any) -> str:
+        return str(channel.__dict__.get("own_keyprefix", "")) + space.prefix
+
+    def note_own(channel: Any, own: str) -> None:
+        channel.__dict__["own_keyprefix"] = own
+
+    redis.Channel.global_keyprefix = property(prefix_of, note_own)
+
+
+def keep_messages_apart(app: Any, space: Space) -> None:
+    """Have all that is sent from here go to the sink, but for the tuning's own tasks, which may come again."""
+    with app.connection_for_write() as connection:
+        home = brokers_of(connection)
+    told: set[str] = set()
+
+    def put_apart(channel: Any, queue: str, message: dict[str, Any], **options: Any) -> None:
+        if queue != space.queue:
+            queue = space.sink
+            message = {**message, "properties": {**message["properties"], "priority": 0}}
+        put(channel, queue, message, **options)
+
+    def publish_apart(producer: Any, *args: Any, **options: Any) -> Any:
+        address = producer.channel.connection.client.as_uri()
+        if address in home:
+            return publish(producer, *args, **options)
+        if address not in told:
+            told.add(address)
+            logger.warning("what tasks send to %s is dropped while they are tuned", address)
+        return None
+
+    redis.Channel._put = put_apart
+    messaging.Producer._publish = publish_apart
+
+
+def brokers_of(connection: Any) -> frozenset[str]:
+    """Return the addresses that a connection may be to, without passwords."""
+    others = [connection.clone(hostname=url) for url in connection.alt]
+    return frozenset(each.as_uri() for each in (connection, *others))
+
+
+def consume_apart(app: Any, space: Space) -> None:
+    """Make a worker's app, whatever queues it may have, one that knows the tuning's queue and keeps nothing."""
+    app.amqp.queues.add(Queue(space.queue, routing_key=space.queue))
+    keep_no_results(app)
