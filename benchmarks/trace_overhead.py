@@ -23,7 +23,7 @@ from benchmarks.trace_overhead_app import LEFT_BYTES, SECONDS
 from benchmarks.workers import count_held, make_client, make_sender, running_redis, running_worker, wait_until
 from recyclery.report.trace.listen import follow, listening
 from recyclery_worker import link
-from recyclery_worker.tracing.messages import Seen
+from recyclery_worker.tracing.sites import Seen
 
 APP = "benchmarks.trace_overhead_app"
 TASKS = ("parse", "wait")

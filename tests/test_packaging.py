@@ -34,10 +34,9 @@ def test_the_worker_side_never_imports_the_supervisor() -> None:
         "app_check",
         "pool.child",
         "delivery.lease",
-        "early",
         "link",
         "plugin",
-        "pool.task_pool",
+        "pool.prefork",
         "pool.workloop",
         "control.server",
     ]

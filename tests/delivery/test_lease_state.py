@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
-from recyclery_worker.delivery.lease_state import Standing, ask_before_each
+from recyclery_worker.delivery.lease import Standing, ask_before_each
 from recyclery_worker.link import now
 
 JOB: tuple[str, Any] = ("TASK", (7, None, print, ("name", "id"), {}))

@@ -16,8 +16,7 @@ from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport import redis as transport
 
-from recyclery_worker.delivery.client_tracking import Wake
-from recyclery_worker.delivery.receive import OneStep, receive_in_one_step
+from recyclery_worker.delivery.receive import OneStep, Wake, receive_in_one_step
 from recyclery_worker.delivery.registry import Book, Generation, new_generation
 from recyclery_worker.delivery.unacked import Hand, KeptQoS
 from support.waiting import wait_for

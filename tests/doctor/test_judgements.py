@@ -20,7 +20,7 @@ from recyclery.doctor.supervision import (
     SupervisionFacts,
     judge_supervision,
 )
-from recyclery_worker.delivery.orphans import Forgotten
+from recyclery_worker.delivery.reclaim import Forgotten
 
 SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"))
 APP = AppFacts(

@@ -9,7 +9,7 @@ from celery import Celery
 
 from recyclery_worker.delivery.reclaim import reclaim
 from recyclery_worker.delivery.registry import Book
-from recyclery_worker.parking.in_flight import read_starts
+from recyclery_worker.parking.deaths import read_starts
 from recyclery_worker.parking.store import Lot
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_server import count_held

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from recyclery_worker.delivery.registry import connected
 from recyclery_worker.link import Fell
+from recyclery_worker.parking.admission import describe_lack
 from recyclery_worker.parking.park import parked_task
-from recyclery_worker.parking.plugin import describe_lack
 from recyclery_worker.parking.records import Death, ParkedTask, Run
 from recyclery_worker.parking.store import Lot, open_lot
 

@@ -12,8 +12,7 @@ from recyclery.report.trace.choose import Chosen
 from recyclery.report.trace.document import make_report
 from recyclery.report.trace.functions import function_at
 from recyclery.report.trace.table import format_trace
-from recyclery_worker.tracing.growth import Growth, Held, changes_between
-from recyclery_worker.tracing.messages import Frame, Seen, Site
+from recyclery_worker.tracing.sites import Frame, Growth, Held, Seen, Site, changes_between
 from support.snapshots import AT, CHILD, child, slow_view, snapshot
 
 LEAK = Site(
@@ -48,7 +47,7 @@ def test_what_a_run_puts_in_the_place_of_the_last_ones_does_not_grow() -> None:
 
 
 def test_a_run_whose_pauses_had_no_sign_of_the_time_is_left_out() -> None:
-    read_memray = pytest.importorskip("recyclery_worker.tracing.read_memray")
+    read_memray = pytest.importorskip("recyclery_worker.tracing.memray_tracer")
     span = read_memray.Span(pause=100, begun=150, ended=200, paused=250)
     assert read_memray.find_window(span, [90, 120, 140, 190, 210, 230]) == (2, 4)
     assert read_memray.find_window(span, [90, 190, 210]) is None

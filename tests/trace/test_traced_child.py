@@ -15,7 +15,7 @@ from celery import Celery
 from recyclery.report.trace.functions import function_at
 from recyclery.report.trace.listen import CutShort, follow, listening
 from recyclery_worker import link
-from recyclery_worker.tracing.messages import Seen, Site
+from recyclery_worker.tracing.sites import Seen, Site
 from support.bare_worker import BareWorker, bare_worker
 from support.supervised import SUPPORT
 from support.waiting import wait_for

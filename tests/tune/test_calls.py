@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery_worker.tuning.task_args import BadCalls, Call, cycle_calls
+from recyclery_worker.tuning.sender import BadCalls, Call, cycle_calls
 
 
 def test_a_files_calls_come_again_and_again(tmp_path: Path) -> None:

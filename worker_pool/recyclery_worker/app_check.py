@@ -17,7 +17,24 @@ from pathlib import Path
 import celery
 from celery.app.utils import find_app
 
-from recyclery_worker.early import find_browser_early
+
+def find_browser_early() -> str:
+    """Find the pair that `browser()` will use, where the app has imported that and no Grid is named.
+
+    Returns what is amiss where there is no Chrome at all, which may be meant so, else an empty text. Raises
+    BrowserMissing where there is a Chrome and no driver fits it.
+    """
+    if "recyclery_worker.browser" not in sys.modules or os.environ.get("SELENIUM_REMOTE_URL", "").strip():
+        return ""
+    # Importing it would look like the app's doing.
+    from recyclery_worker.browser.driver import ChromeMissing, find_browser  # noqa: PLC0415
+
+    try:
+        find_browser()
+    except ChromeMissing as missing:
+        return str(missing)
+    return ""
+
 
 BROWSER_DOES_NOT_FIT = 3
 

@@ -9,6 +9,7 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
+from recyclery_worker.app_check import find_browser_early
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait, outlive_refusals
 from recyclery_worker.compat import found_hooks
 from recyclery_worker.control.heartbeat import PulseStep
@@ -16,10 +17,8 @@ from recyclery_worker.control.server import LinkServer
 from recyclery_worker.control.stats import follow_intake
 from recyclery_worker.delivery.defaults import set_defaults
 from recyclery_worker.delivery.lease import LeaseStep, keep_own_keys, keeper
-from recyclery_worker.early import find_browser_early
-from recyclery_worker.parking.plugin import GateStep, describe_lack
-from recyclery_worker.pool.capabilities import read_fit
-from recyclery_worker.pool.signals import follow_by_signals
+from recyclery_worker.parking.admission import GateStep, describe_lack
+from recyclery_worker.pool.capabilities import follow_by_signals, read_fit
 from recyclery_worker.pool.task_stats import follow_lost
 
 logger = get_logger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from recyclery.doctor.findings import Finding, ok, skipped, warning
 from recyclery.report.reclaim import CannotTell, find_forgotten, find_tunings
-from recyclery_worker.delivery.orphans import Forgotten
+from recyclery_worker.delivery.reclaim import Forgotten
 
 NAME = "forgotten tasks"
 

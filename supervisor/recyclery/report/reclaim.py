@@ -14,7 +14,7 @@ from recyclery.config.load import CommandLine, load
 from recyclery.init import exit_codes
 from recyclery.report.routes import ONE_CONTAINERS
 from recyclery_worker.broker.subprocess_protocol import NOT_REDIS
-from recyclery_worker.delivery.orphans import Forgotten
+from recyclery_worker.delivery.reclaim import Forgotten
 
 # Importing the app, and a lease's time.
 WAIT_SECONDS = 120.0
@@ -46,7 +46,7 @@ def remove_tunings(app: str) -> tuple[str, ...]:
 
 def ask(app: str, *options: str) -> tuple[Forgotten, ...]:
     """Have the workers that are dead looked for."""
-    answer = ask_module("recyclery_worker.delivery.orphans", app, *options)
+    answer = ask_module("recyclery_worker.delivery.reclaim", app, *options)
     return msgspec.json.decode(answer, type=tuple[Forgotten, ...])
 
 

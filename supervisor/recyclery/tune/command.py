@@ -30,7 +30,7 @@ from recyclery.tune.sending import CannotSend, Sending, calls_of
 from recyclery.tune.shown import compare, show
 from recyclery.tune.stage import StageFailed
 from recyclery.tune.wishes import Wishes
-from recyclery_worker.tuning.namespace import SPACE, Space
+from recyclery_worker.tuning.messages import SPACE, Space
 
 FAILED = 1
 INTERRUPTED = 130

@@ -20,8 +20,7 @@ from recyclery.tune.sending import Sending
 from recyclery.tune.stage import Stage, marks_file, supervisor_environment
 from recyclery.tune.windows import Level, Window
 from recyclery_worker.link import now
-from recyclery_worker.tuning.messages import Arrive, Fill, Rest, Sweep
-from recyclery_worker.tuning.namespace import Space
+from recyclery_worker.tuning.messages import Arrive, Fill, Rest, Space, Sweep
 
 STEP_SECONDS = 0.25
 LOOK_SECONDS = 0.5

@@ -32,7 +32,7 @@ class Sending:
         self._answers = b""
         self._is_ready = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "recyclery_worker.tuning.serve", app, task, *calls],
+            [sys.executable, "-m", "recyclery_worker.tuning.sender", app, task, *calls],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from recyclery.history.reading import NoHistory, Run, open_history
 from recyclery.serve.client import Declined, NoSupervisor
 from recyclery.tune.looks import Look, look
 from recyclery.tune.windows import Level
-from recyclery_worker.tuning.namespace import MARKS, SPACE, Space
+from recyclery_worker.tuning.messages import MARKS, SPACE, Space
 
 READY_SECONDS = 180.0
 # Above the supervisor's own time for what runs.

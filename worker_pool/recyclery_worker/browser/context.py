@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 from recyclery_worker.browser import kept
 from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.browser.evidence import default_dir, keep_evidence
+from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
 from recyclery_worker.browser.kept import KeepLimits
-from recyclery_worker.browser.remote import read_url, start_remote
-from recyclery_worker.browser.session import start_local
-from recyclery_worker.browser.task import running_task
+from recyclery_worker.browser.session import read_url, start_local, start_remote
 from recyclery_worker.browser.wanted import Wanted
 
 if TYPE_CHECKING:

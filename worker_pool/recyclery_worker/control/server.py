@@ -13,9 +13,8 @@ import msgspec
 from celery import bootsteps
 from celery.utils.log import get_logger
 
-from recyclery_worker.control.active_tasks import running_tasks
 from recyclery_worker.control.pause import Holding
-from recyclery_worker.control.stats import consumed_queues, has_room, received
+from recyclery_worker.control.stats import consumed_queues, has_room, received, running_tasks
 from recyclery_worker.delivery.lease import keeper
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
@@ -40,10 +39,10 @@ from recyclery_worker.link import (
     now,
     worker_socket,
 )
-from recyclery_worker.parking.plugin import note_fell
+from recyclery_worker.parking.admission import note_fell
 from recyclery_worker.pool.capabilities import read_fit
+from recyclery_worker.pool.prefork import find_overdue, time_out
 from recyclery_worker.pool.task_stats import OUTCOMES
-from recyclery_worker.pool.time_limits import find_overdue, time_out
 
 logger = get_logger(__name__)
 

@@ -1,11 +1,15 @@
-"""What this worker takes from its queues: how much it has taken, from which, and whether it could take more."""
+"""What this worker takes from its queues, whether it could take more, and what its children run."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from celery import signals
 from celery.worker import state
+from celery.worker import state as worker_state
 
 _received = 0
 
@@ -40,3 +44,19 @@ def has_room(worker: Any) -> bool:
         bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()
     )
     return not rate_limited and len(state.reserved_requests) < worker.pool.num_processes
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that a child has accepted and not finished."""
+
+    task_id: str
+    name: str
+
+
+def running_tasks() -> Iterator[tuple[int, RunningTask]]:
+    """Yield (child's pid, task) for every task a child of this worker has accepted."""
+    for request in list(worker_state.active_requests):
+        pid = getattr(request, "worker_pid", None)
+        if pid and pid != os.getpid():
+            yield pid, RunningTask(task_id=request.id, name=request.name)

@@ -15,8 +15,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from kombu.transport import redis, virtual
 
-from recyclery_worker.delivery.client_tracking import WakeStep
-from recyclery_worker.delivery.receive import receive_in_one_step
+from recyclery_worker.delivery.receive import WakeStep, receive_in_one_step
 from recyclery_worker.delivery.registry import Book, Generation, open_book
 
 logger = get_logger(__name__)

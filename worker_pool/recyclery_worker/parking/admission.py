@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
+from celery import bootsteps
 from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
 
-from recyclery_worker.parking.in_flight import Starts
-from recyclery_worker.parking.limit import is_to_be_parked, read_max_deaths
+from recyclery_worker.delivery.lease import keeper
+from recyclery_worker.delivery.registry import connected
+from recyclery_worker.link import Fell
+from recyclery_worker.parking.deaths import Starts, seen
 from recyclery_worker.parking.park import park
 from recyclery_worker.parking.records import Death, Run, name_run
-from recyclery_worker.parking.reported_deaths import seen
 from recyclery_worker.parking.store import open_lot
+
+DEFAULT_MAX_DEATHS = 3
+
+
+class PoolLimit(msgspec.Struct):
+    """What of a pool's settings matters here."""
+
+    name: str
+    max_task_deaths: int = DEFAULT_MAX_DEATHS
+
+
+class Limits(msgspec.Struct):
+    """The settings in force, as far as they matter here."""
+
+    pools: list[PoolLimit] = []
+
+
+def is_to_be_parked(deaths: int, max_deaths: int) -> bool:
+    """Tell whether a task that died so often is to run no more; a limit of 0 is none."""
+    return 0 < max_deaths <= deaths
+
+
+def read_max_deaths() -> int:
+    """Return this pool's limit as it is now: the supervisor's settings may change while we run."""
+    pool = os.environ.get("RECYCLERY_POOL")
+    try:
+        content = Path(os.environ.get("RECYCLERY_RUNTIME_DIR", ""), "settings.json").read_bytes()
+        pools = msgspec.json.decode(content, type=Limits).pools
+    except (OSError, msgspec.DecodeError):
+        return DEFAULT_MAX_DEATHS
+    return next((found.max_task_deaths for found in pools if found.name == pool), DEFAULT_MAX_DEATHS)
+
 
 logger = get_logger(__name__)
 
@@ -106,3 +144,45 @@ def describe_end(exc_info: Any) -> str:
 def is_cut_off() -> bool:
     """Tell whether this worker kills its own tasks, as it was told to."""
     return state.should_terminate is not None and state.should_terminate is not False
+
+
+class GateStep(bootsteps.StartStopStep):
+    """Worker bootstep: before the first message is taken."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Stand before the pool, of whichever kind."""
+        kept = keeper()
+        starts = kept.starts if kept is not None else None
+        parent.pool.apply_async = Gate(parent.pool.apply_async, parent.hostname, starts)
+
+
+def describe_lack(app: Any) -> str:
+    """Say why tasks of an app's broker are not parked; empty where they are."""
+    with app.connection_for_write() as connection:
+        kind = connection.transport.driver_type
+    if kind == "redis":
+        return ""
+    return (
+        f"a task that keeps killing its process is not parked: only with Redis as the broker, and it is {kind}"
+    )
+
+
+def note_fell(app: Any, fell: Fell) -> str:
+    """Add what the governor saw to a death that is noted, or will be; return why not, empty where it is."""
+    if keeper() is None:
+        return "deaths are counted only with Redis as the broker"
+    if seen.hear(fell):
+        # Not on the worker's loop: Redis may not answer.
+        threading.Thread(target=complete_noted, args=(app, fell), daemon=True).start()
+    return ""
+
+
+def complete_noted(app: Any, fell: Fell) -> None:
+    """Add what the governor saw to a death that is in Redis already."""
+    try:
+        with connected(app) as channel:
+            open_lot(channel).complete_death(fell)
+    except Exception as error:  # Redis is away: it is a figure less for whoever looks.
+        logger.debug("what was seen of %s is not noted: %s", fell.task_id, error)

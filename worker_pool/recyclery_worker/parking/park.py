@@ -1,4 +1,4 @@
-"""Moves a task that a worker has in hand to the parked list, and lets those know who wait for it."""
+"""Moves a task to the parked list, and back or away as a person decides; lets those know who wait for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 from celery import states
+from celery.backends.base import DisabledBackend
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.utils.json import dumps
+from celery.worker.request import Request
+from kombu.utils.json import dumps, loads
 
 from recyclery_worker.parking.records import Parked, ParkedTask, times
-from recyclery_worker.parking.store import Lot
+from recyclery_worker.parking.store import Lot, open_lot
 
 logger = get_logger(__name__)
 
@@ -73,3 +75,45 @@ def show_parked(request: Any, failure: Parked) -> None:
         request.send_event("task-failed", exception=repr(failure), traceback="")
     except Exception:  # result backends raise errors of many kinds, and it is parked all the same
         logger.exception("the result of %s does not show that it is parked", request.id)
+
+
+def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
+    """Put a task back to its queue, its deaths forgotten, its result pending; tell whether it was parked still.
+
+    Raises what redis and the result backend raise when they do not answer.
+    """
+    backend = backend_of(app, task)
+    if not isinstance(backend, DisabledBackend):
+        # Before it can run: its new result must not be forgotten.
+        backend.forget(task.task_id)
+    return open_lot(channel).put_back(task)
+
+
+def drop(app: Any, channel: Any, task: ParkedTask) -> bool:
+    """Take a task from the list for good, and let what waits for it fail; tell whether it was parked still.
+
+    Raises what redis and the result backend raise when they do not answer.
+    """
+    if not open_lot(channel).remove(task):
+        return False
+    failure = Parked("its process died again and again while it ran, and it was dropped")
+    if task.type in app.tasks:
+        request = request_of(app, channel, task)
+        request.task.backend.mark_as_failure(
+            task.task_id, failure, request=request._context, store_result=request.store_errors
+        )
+    else:
+        # The app does not know it any more: nor can what follows it be known.
+        app.backend.store_result(task.task_id, failure, states.FAILURE)
+    return True
+
+
+def request_of(app: Any, channel: Any, task: ParkedTask) -> Any:
+    """Return a parked message as a worker has it."""
+    message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
+    return Request(message, app=app, task=app.tasks[task.type])
+
+
+def backend_of(app: Any, task: ParkedTask) -> Any:
+    """Return the result backend of a task, the app's where the app does not know it any more."""
+    return app.tasks[task.type].backend if task.type in app.tasks else app.backend

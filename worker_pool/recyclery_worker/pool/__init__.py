@@ -22,6 +22,6 @@ def __getattr__(name: str) -> Any:
 
     if missing_hooks():
         return get_implementation("prefork")
-    from recyclery_worker.pool.task_pool import TaskPool  # noqa: PLC0415
+    from recyclery_worker.pool.prefork import TaskPool  # noqa: PLC0415
 
     return TaskPool

@@ -3,7 +3,6 @@
 It rests on private parts of Celery and billiard, which `hooks` names and looks for before this is imported.
 """
 
-# celery-types does not know the private parts that this rests on.
 # mypy: disable-error-code="attr-defined,misc"
 
 from __future__ import annotations
@@ -14,17 +13,23 @@ import os
 import random
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from billiard import pool as billiard_pool
-from celery.concurrency import asynpool
+from celery.concurrency import asynpool, prefork
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
+from recyclery_worker.delivery.lease import keeper
 from recyclery_worker.link import Departure, Trace
 from recyclery_worker.pool.task_stats import OUTCOMES
 from recyclery_worker.pool.workloop import Worker
+
+# celery-types does not know the private parts that this rests on.
+
 
 logger = get_logger(__name__)
 
@@ -337,3 +342,74 @@ class Pool(asynpool.AsynPool):
         if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
             return False
         return not any(job._write_to is process and not job._accepted for job in self._cache.values())
+
+
+# celery-types does not know the private parts that this rests on.
+
+
+class TaskPool(prefork.TaskPool):
+    """Celery's prefork pool over `Pool`."""
+
+    Pool = Pool
+
+    @property
+    def max_tasks_per_child(self) -> int | None:
+        """The limit in force; None for no limit."""
+        limit: int | None = self._pool._maxtasksperchild
+        return limit
+
+    @property
+    def departures(self) -> list[Departure]:
+        """The children told to leave lately."""
+        return list(self._pool.departures)
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a task, unless it is not this worker's any more; raises TaskRevokedError then."""
+        kept = keeper()
+        if kept is not None:
+            kept.assure()
+        return super().apply_async(*args, **kwargs)
+
+    def tasks_by_child(self) -> dict[int, int]:
+        """Return how many tasks each child has done, by its pid."""
+        return {process.pid: process._recyclery.tasks_done for process in self._pool._pool}
+
+    def set_max_tasks(self, max_tasks: int) -> None:
+        """See `Pool.set_max_tasks`."""
+        self._pool.set_max_tasks(max_tasks)
+
+    def resize(self, processes: int) -> None:
+        """See `Pool.resize`."""
+        self._pool.resize(processes)
+
+    def trace(self, order: Trace) -> int | None:
+        """See `Pool.trace`."""
+        pid: int | None = self._pool.trace(order)
+        return pid
+
+    def retire(self, pid: int) -> str:
+        """See `Pool.retire`."""
+        refusal: str = self._pool.retire(pid)
+        return refusal
+
+
+def find_overdue(pool: Any) -> dict[int, float]:
+    """Return for how many seconds tasks have been past their hard limits, by their children's pids."""
+    return {job._worker_pid: seconds for job, seconds in overdue_jobs(pool)}
+
+
+def time_out(pool: Any, pid: int) -> str:
+    """End a child's task as its hard limit would have; return why that cannot be done, empty when it is."""
+    for job, _ in overdue_jobs(pool):
+        if job._worker_pid == pid:
+            pool.on_hard_timeout(job)
+            return ""
+    return f"{pid} has no task that is past its hard time limit"
+
+
+def overdue_jobs(pool: Any) -> Iterator[tuple[Any, float]]:
+    """Yield the billiard pool's jobs that are past their hard limit, and by how many seconds."""
+    for job in list(pool._cache.values()):
+        accepted, limit = job._time_accepted, job._timeout
+        if accepted and limit and job._worker_pid and monotonic() > accepted + limit and not job.ready():
+            yield job, monotonic() - accepted - limit

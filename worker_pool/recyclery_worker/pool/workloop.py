@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.concurrency import asynpool
 
-from recyclery_worker.delivery.lease import keeper
-from recyclery_worker.delivery.lease_state import ask_before_each
+from recyclery_worker.delivery.lease import ask_before_each, keeper
 from recyclery_worker.link import Trace
 from recyclery_worker.pool.child import Reporter, become_session_leader, end_session, reporter
 

@@ -16,7 +16,7 @@ from celery.utils.log import get_logger
 
 from recyclery_worker.link import Trace
 from recyclery_worker.pool.child import Reporter
-from recyclery_worker.tracing.messages import Seen, Site, encode_seen
+from recyclery_worker.tracing.sites import Seen, Site, encode_seen
 
 logger = get_logger(__name__)
 

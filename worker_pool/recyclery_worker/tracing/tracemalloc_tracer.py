@@ -9,8 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery_worker.tracing.growth import Growth, Held, changes_between
-from recyclery_worker.tracing.messages import Frame, Seen, Site, encode_seen
+from recyclery_worker.tracing.sites import Frame, Growth, Held, Seen, Site, changes_between, encode_seen
 
 # The allocation, its caller and the next: each more slows every allocation by half again, and more where it is
 # one of Celery's large functions, whose line numbers are looked up each time.

@@ -1,22 +1,45 @@
-"""Keeps this process's messages apart from those in service: under the tuning's own keys, whatever sends them.
+"""A result backend that keeps nothing, and takes whatever a task wants of it."""
 
-A worker under tuning takes tasks from the tuning's queue alone. What its tasks send goes to the tuning's sink,
-and what they send to another broker than the app's goes nowhere.
-"""
-
-# Of what is put in kombu's place mypy does not know what it is part of.
 # mypy: disable-error-code="method-assign,assignment"
 
 from __future__ import annotations
 
 from typing import Any
 
+from celery.backends.base import DisabledBackend
 from celery.utils.log import get_logger
 from kombu import Queue, messaging
 from kombu.transport import redis
 
-from recyclery_worker.tuning.namespace import Space
-from recyclery_worker.tuning.null_backend import keep_no_results
+from recyclery_worker.tuning.messages import Space
+
+
+class NoResults(DisabledBackend):
+    """Unlike Celery's own, it lets tasks make chords: they are sent, and never run."""
+
+    def ensure_chords_allowed(self) -> None:
+        """Nothing is in the way of one."""
+
+    def set_chord_size(self, *_: Any, **__: Any) -> None:
+        """Nobody will count."""
+
+    def add_to_chord(self, *_: Any, **__: Any) -> None:
+        """Nobody will wait for it."""
+
+    def on_chord_part_return(self, *_: Any, **__: Any) -> None:
+        """Nobody counts."""
+
+
+def keep_no_results(app: Any) -> None:
+    """Have an app's tasks leave no results, wherever they would keep them."""
+    app._backend_cache = NoResults(app=app)
+    for task in app.tasks.values():
+        # One that names a backend of its own, too.
+        task._backend = None
+
+
+# Of what is put in kombu's place mypy does not know what it is part of.
+
 
 logger = get_logger(__name__)
 

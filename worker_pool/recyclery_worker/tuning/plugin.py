@@ -9,7 +9,7 @@ from typing import Any
 from celery import signals
 
 from recyclery_worker.tuning.isolation import consume_apart, keep_keys_apart, keep_messages_apart
-from recyclery_worker.tuning.namespace import MARKS, own_space
+from recyclery_worker.tuning.messages import MARKS, own_space
 from recyclery_worker.tuning.task_log import mark_tasks
 
 

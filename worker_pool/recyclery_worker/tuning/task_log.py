@@ -14,7 +14,7 @@ from typing import Any
 from celery import signals
 
 from recyclery_worker.link import now
-from recyclery_worker.tuning.namespace import Space
+from recyclery_worker.tuning.messages import Space
 
 Write = Callable[..., None]
 

@@ -17,7 +17,7 @@ from recyclery.report.trace.document import TraceReport, make_report
 from recyclery.report.trace.listen import CannotListen, CutShort, follow, listening
 from recyclery.report.trace.table import format_trace
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
-from recyclery_worker.tracing.messages import Seen
+from recyclery_worker.tracing.sites import Seen
 
 INTERRUPTED = 130
 

@@ -6,7 +6,7 @@ import msgspec
 
 from recyclery.report.trace.choose import Chosen
 from recyclery.report.trace.functions import function_at
-from recyclery_worker.tracing.messages import Frame, Seen, Site
+from recyclery_worker.tracing.sites import Frame, Seen, Site
 
 
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):

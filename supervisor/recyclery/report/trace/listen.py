@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery_worker.tracing.messages import Seen, decode_seen
+from recyclery_worker.tracing.sites import Seen, decode_seen
 
 LOOK_EVERY_SECONDS = 0.5
 READ_BYTES = 1 << 16

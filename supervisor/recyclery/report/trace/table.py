@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from recyclery.report.trace.document import TraceReport
-from recyclery_worker.tracing.messages import Frame, Site
+from recyclery_worker.tracing.sites import Frame, Site
 
 WIDTH = 80
 MARGIN = 23

@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 
 from recyclery.report.reclaim import CannotTell, find_forgotten
-from recyclery_worker.delivery import orphans as forgotten
+from recyclery_worker.delivery import reclaim as forgotten
 from recyclery_worker.delivery.registry import (
     LEASES,
     Book,
