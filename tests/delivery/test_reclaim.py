@@ -13,15 +13,9 @@ import redis
 from celery import Celery
 
 from recyclery.report.reclaim import CannotTell, find_forgotten
+from recyclery_worker.broker.connection import connected
 from recyclery_worker.delivery import reclaim as forgotten
-from recyclery_worker.delivery.registry import (
-    LEASES,
-    Book,
-    Generation,
-    connected,
-    new_generation,
-    open_book,
-)
+from recyclery_worker.delivery.registry import LEASES, Book, Generation, new_generation, open_book
 from support.supervised import SUPPORT
 
 

@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from recyclery_worker import link
+from recyclery_worker.broker.connection import connected
 from recyclery_worker.delivery.lease import keep_own_keys, keeper
 from recyclery_worker.delivery.reclaim import reclaim
-from recyclery_worker.delivery.registry import connected, new_generation, open_book
+from recyclery_worker.delivery.registry import new_generation, open_book
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_kinds import (
     Kind,

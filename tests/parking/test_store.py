@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Connection, Queue
 from msgspec.structs import replace
 
-from recyclery_worker.delivery.registry import connected
+from recyclery_worker.broker.connection import connected
 from recyclery_worker.link import Fell
 from recyclery_worker.parking.admission import describe_lack
 from recyclery_worker.parking.park import parked_task

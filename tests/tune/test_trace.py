@@ -2,7 +2,8 @@
 
 from celery import Celery
 
-from recyclery_worker.delivery.registry import connected, new_generation, open_book
+from recyclery_worker.broker.connection import connected
+from recyclery_worker.delivery.registry import new_generation, open_book
 from recyclery_worker.tuning.arrivals import Watch
 from support.tuning import content_of
 

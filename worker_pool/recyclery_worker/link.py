@@ -19,6 +19,8 @@ MAX_PACKET_BYTES = 128 * 1024
 # The governor's word to a child to collect ended browsers. Ignored by default: a child whose code took the
 # signal for something else comes to no harm.
 COLLECT_SIGNAL = signal.SIGURG
+# Environment variable `RUN/POOL/PID/START_TICKS` that everything a pool child starts inherits.
+CHILD_MARKER = "RECYCLERY_CHILD"
 # By which running times are sorted: the last place is for what took longer than all of them.
 SECONDS_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 

@@ -10,13 +10,13 @@ from celery import signals
 from celery.utils.log import get_logger
 
 from recyclery_worker.app_check import find_browser_early
-from recyclery_worker.broker.wait import BrokerReturn, BrokerWait, outlive_refusals
+from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
 from recyclery_worker.compat import found_hooks
 from recyclery_worker.control.heartbeat import PulseStep
 from recyclery_worker.control.server import LinkServer
 from recyclery_worker.control.stats import follow_intake
-from recyclery_worker.delivery.defaults import set_defaults
-from recyclery_worker.delivery.lease import LeaseStep, keep_own_keys, keeper
+from recyclery_worker.delivery.defaults import outlive_refusals, set_defaults
+from recyclery_worker.delivery.lease import LeaseStep, keep_own_keys, keeper, starts
 from recyclery_worker.parking.admission import GateStep, describe_lack
 from recyclery_worker.pool.capabilities import follow_by_signals, read_fit
 from recyclery_worker.pool.task_stats import follow_lost
@@ -70,6 +70,7 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         steps.add(LeaseStep)
     note_parking = describe_lack(sender.app)
     if not note_parking:
+        GateStep.starts = staticmethod(starts)
         steps.add(GateStep)
 
     def say(**_: Any) -> None:

@@ -17,7 +17,7 @@ from recyclery.init import exit_codes
 from recyclery.report.parked_page import describe, format_list, format_task
 from recyclery.report.routes import ONE_CONTAINERS
 from recyclery.report.routing import UnusableApp, import_app, output_as_errors
-from recyclery_worker.delivery.registry import connected
+from recyclery_worker.broker.connection import connected
 from recyclery_worker.parking.park import drop, retry
 from recyclery_worker.parking.records import ParkedTask
 from recyclery_worker.parking.store import Lot, open_lot

@@ -13,7 +13,7 @@ from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.init import exit_codes
 from recyclery.report.routes import ONE_CONTAINERS
-from recyclery_worker.broker.subprocess_protocol import NOT_REDIS
+from recyclery_worker.broker.connection import NOT_REDIS
 from recyclery_worker.delivery.reclaim import Forgotten
 
 # Importing the app, and a lease's time.

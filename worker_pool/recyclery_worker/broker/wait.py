@@ -15,8 +15,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from kombu.utils.url import maybe_sanitize_url
 
-from recyclery_worker.delivery.defaults import is_set
-from recyclery_worker.delivery.registry import BOUNDED, open_book
+from recyclery_worker.broker.connection import BOUNDED, open_redis
 
 logger = get_logger(__name__)
 
@@ -88,20 +87,9 @@ def try_broker(app: Any) -> str | None:
 
 def try_write(channel: Any) -> None:
     """Raise what Redis says where it takes no writes: a replica, or one that is out of memory or disk."""
-    book = open_book(channel)
+    client, prefix = open_redis(channel)
     try:
-        book.client.setrange(book.prefix + PROBE, 0, "")
+        client.setrange(prefix + PROBE, 0, "")
     except redis.exceptions.NoPermissionError:
         # A user whose rights are counted out may lack this one and have all that Celery needs.
         return
-
-
-def outlive_refusals(app: Any) -> None:
-    """Have Celery connect again when Redis refuses a command, where the user has not said otherwise.
-
-    By default that ends the worker: a failover in which the old master is made a replica kills all of them.
-    """
-    with app.connection_for_read() as connection:
-        is_redis = connection.transport.driver_type == "redis"
-    if is_redis and not is_set(app.conf, "broker_channel_error_retry"):
-        app.conf.broker_channel_error_retry = True

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.pool.child import reporter
+from recyclery_worker.pool.child import at_end, reporter
 
 RESET_SECONDS = 5.0
 
@@ -96,8 +96,9 @@ def end_kept() -> None:
         end(slot.session)
 
 
-# A pool child leaves by another way, on which `end_session` calls it.
 atexit.register(end_kept)
+# A pool child leaves by another way.
+at_end.append(end_kept)
 
 
 def end(session: Session) -> None:

@@ -20,8 +20,8 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from kombu.exceptions import ChannelError
 
+from recyclery_worker.broker.connection import BOUNDED
 from recyclery_worker.broker.wait import try_write
-from recyclery_worker.delivery.registry import BOUNDED
 from recyclery_worker.link import Pulse, encode, governor_socket, now
 
 PULSE_SECONDS = 2.0

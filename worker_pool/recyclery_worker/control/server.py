@@ -168,7 +168,7 @@ def carry_out(worker: Any, holding: Holding, request: Request) -> Reply:
         case Reclaim(generation=generation):
             refusal = reclaim_soon(generation)
         case Fell():
-            refusal = note_fell(worker.app, request)
+            refusal = hear_of_death(worker, request)
         case Hold():
             refusal = hold(worker, holding, request.seconds)
         case _:
@@ -197,6 +197,14 @@ def trace(worker: Any, order: Trace) -> Canary | Refused:
     if pid is None:
         return Refused(reason="a child of this pool is traced already, or all of them are about to leave")
     return Canary(pid=pid)
+
+
+def hear_of_death(worker: Any, fell: Fell) -> str:
+    """Take in what the governor saw of a death; return why that is of no use, empty where it is."""
+    if keeper() is None:
+        return "deaths are counted only with Redis as the broker"
+    note_fell(worker.app, fell)
+    return ""
 
 
 def reclaim_soon(generation: str) -> str:

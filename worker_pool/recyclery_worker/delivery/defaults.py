@@ -31,3 +31,14 @@ def is_set(conf: Any, name: str) -> bool:
     """Tell whether a setting is the user's, under any of the names that Celery takes it by."""
     # The last map holds Celery's own defaults (celery/app/utils.py, Settings.without_defaults).
     return name in type(conf)({}, conf.maps[:-1], conf._keys, conf.prefix)
+
+
+def outlive_refusals(app: Any) -> None:
+    """Have Celery connect again when Redis refuses a command, where the user has not said otherwise.
+
+    By default that ends the worker: a failover in which the old master is made a replica kills all of them.
+    """
+    with app.connection_for_read() as connection:
+        is_redis = connection.transport.driver_type == "redis"
+    if is_redis and not is_set(app.conf, "broker_channel_error_retry"):
+        app.conf.broker_channel_error_retry = True

@@ -22,6 +22,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from redis.exceptions import NoPermissionError, ResponseError
 
+from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.broker.wait import SAY_EVERY_SECONDS, TRY_EVERY_SECONDS, BrokerWait
 from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
 from recyclery_worker.delivery.reclaim import reclaim
@@ -31,7 +32,6 @@ from recyclery_worker.delivery.registry import (
     RENEW_SECONDS,
     Book,
     Generation,
-    connected,
     new_generation,
     open_book,
 )
@@ -261,6 +261,11 @@ def keeper() -> Keeper | None:
     return _keeper
 
 
+def starts() -> Starts | None:
+    """Return where this worker's runs are written down; None where it keeps no lease."""
+    return _keeper.starts if _keeper is not None else None
+
+
 class LeaseStep(bootsteps.StartStopStep):
     """Worker bootstep: from before the first message is taken until after the last task's process has ended."""
 
@@ -292,9 +297,8 @@ def keep_own_keys(app: Any, node: str) -> str:
     Returns why not, where that is the user's doing.
     """
     global _keeper
-    with app.connection_for_write() as connection:
-        if connection.transport.driver_type != "redis":
-            return ""
+    if broker_kind(app) != "redis":
+        return ""
     options = app.conf.broker_transport_options
     if not options.keys().isdisjoint(KEY_OPTIONS):
         return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"

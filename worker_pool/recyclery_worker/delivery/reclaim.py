@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from recyclery_worker.broker.subprocess_protocol import serve
-from recyclery_worker.delivery.registry import LEASE_SECONDS, Book, Generation, connected, open_book
+from recyclery_worker.broker.connection import connected, serve
+from recyclery_worker.delivery.registry import LEASE_SECONDS, Book, Generation, open_book
 from recyclery_worker.parking.deaths import note_deaths
 
 
@@ -31,7 +31,7 @@ def reclaim(app: Any, generation: Generation) -> int:
         if tags:
             book.fence(generation)
             tags = book.held_tags(generation)
-            note_deaths(channel, generation, tags)
+            note_deaths(channel, generation.id, generation.node, tags)
         for tag in tags:
             # The newest first: tasks are taken from the right, and there the oldest is to be outermost.
             channel.qos.restore_by_tag(tag, leftmost=False)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import redis
 
+from recyclery_worker.broker.connection import open_redis
 from recyclery_worker.parking.records import started_key
 
 LEASE_SECONDS = 10.0
@@ -25,7 +25,6 @@ GENERATIONS = "recyclery:generations"
 LEASES = "recyclery:leases"
 # Tells a worker whose lease is gone that its messages were given away, and Redis's data not just lost.
 RECLAIMED_SECONDS = 24 * 3600
-BOUNDED = {"socket_timeout": 3.0, "socket_connect_timeout": 3.0}
 # kombu's names (kombu/transport/redis.py, Channel).
 KEY_OPTIONS = ("unacked_key", "unacked_index_key", "unacked_mutex_key")
 
@@ -171,18 +170,6 @@ def escape(text: str) -> str:
     return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
-@contextmanager
-def connected(app: Any, **options: Any) -> Iterator[Any]:
-    """Yield a channel of a connection of its own, with further transport options; never waits for long.
-
-    Raises what kombu and redis raise when Redis is away: by itself kombu would try again for ever.
-    """
-    with app.connection_for_write(transport_options={**BOUNDED, **options}) as connection:
-        connection.connect()
-        yield connection.default_channel
-
-
 def open_book(channel: Any) -> Book:
-    """Return the book in the Redis of one of kombu's channels, by its own pool: TLS, Sentinel and all."""
-    # Not the channel's own client: that adds the prefix to some commands and not to others.
-    return Book(redis.Redis(connection_pool=channel.pool), getattr(channel, "global_keyprefix", "") or "")
+    """Return the book in the Redis of one of kombu's channels."""
+    return Book(*open_redis(channel))

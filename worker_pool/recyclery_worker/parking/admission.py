@@ -17,8 +17,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
 
-from recyclery_worker.delivery.lease import keeper
-from recyclery_worker.delivery.registry import connected
+from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.link import Fell
 from recyclery_worker.parking.deaths import Starts, seen
 from recyclery_worker.parking.park import park
@@ -150,18 +149,16 @@ class GateStep(bootsteps.StartStopStep):
     """Worker bootstep: before the first message is taken."""
 
     requires = ("celery.worker.components:Pool",)
+    starts: Callable[[], Starts | None]
 
     def start(self, parent: Any) -> None:
         """Stand before the pool, of whichever kind."""
-        kept = keeper()
-        starts = kept.starts if kept is not None else None
-        parent.pool.apply_async = Gate(parent.pool.apply_async, parent.hostname, starts)
+        parent.pool.apply_async = Gate(parent.pool.apply_async, parent.hostname, type(self).starts())
 
 
 def describe_lack(app: Any) -> str:
     """Say why tasks of an app's broker are not parked; empty where they are."""
-    with app.connection_for_write() as connection:
-        kind = connection.transport.driver_type
+    kind = broker_kind(app)
     if kind == "redis":
         return ""
     return (
@@ -169,14 +166,11 @@ def describe_lack(app: Any) -> str:
     )
 
 
-def note_fell(app: Any, fell: Fell) -> str:
-    """Add what the governor saw to a death that is noted, or will be; return why not, empty where it is."""
-    if keeper() is None:
-        return "deaths are counted only with Redis as the broker"
+def note_fell(app: Any, fell: Fell) -> None:
+    """Add what the governor saw to a death that is noted, or will be."""
     if seen.hear(fell):
         # Not on the worker's loop: Redis may not answer.
         threading.Thread(target=complete_noted, args=(app, fell), daemon=True).start()
-    return ""
 
 
 def complete_noted(app: Any, fell: Fell) -> None:

@@ -16,7 +16,6 @@ import msgspec
 from celery.worker import state
 from msgspec.structs import replace
 
-from recyclery_worker.delivery.registry import Generation
 from recyclery_worker.link import Fell
 from recyclery_worker.parking.records import Death, Run, complete, name_run, started_key
 from recyclery_worker.parking.store import Lot, open_lot
@@ -121,13 +120,13 @@ def is_stopping() -> bool:
     return any(told is not None and told is not False for told in (state.should_stop, state.should_terminate))
 
 
-def note_deaths(channel: Any, generation: Generation, tags: Iterable[str]) -> None:
+def note_deaths(channel: Any, generation_id: str, node: str, tags: Iterable[str]) -> None:
     """Note the death of every run that a dead generation had begun, of the messages it still holds.
 
     Before they are given back: whoever takes one is to know. Raises what redis raises when Redis is away.
     """
     lot = open_lot(channel)
-    begun = read_starts(lot, generation.id)
+    begun = read_starts(lot, generation_id)
     for run in (begun[tag] for tag in tags if tag in begun):
-        death = Death(at=time.time(), how="its worker died", node=generation.node, pid=run.pid)
+        death = Death(at=time.time(), how="its worker died", node=node, pid=run.pid)
         lot.note_death(run, seen.complete(run.task_id, death))

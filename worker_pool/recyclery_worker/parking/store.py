@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import redis
 
-from recyclery_worker.delivery.registry import open_book
+from recyclery_worker.broker.connection import open_redis
 from recyclery_worker.link import Fell
 from recyclery_worker.parking.records import Death, ParkedTask, Run, complete
 
@@ -129,5 +129,4 @@ class Lot:
 
 def open_lot(channel: Any) -> Lot:
     """Return the lot in the Redis of one of kombu's channels."""
-    book = open_book(channel)
-    return Lot(book.client, book.prefix)
+    return Lot(*open_redis(channel))

@@ -6,16 +6,12 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from recyclery_worker.link import COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
-
-MARKER = "RECYCLERY_CHILD"
-"""Environment variable `RUN/POOL/PID/START_TICKS` that everything a child starts inherits."""
-
+from recyclery_worker.link import CHILD_MARKER, COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
 
 # A browser that is asked to leave is gone in 0.2 s, and has then removed its own files.
 ASKED_SECONDS = 1.0
@@ -125,6 +121,8 @@ class Reporter:
 
 
 _reporter: Reporter | None = None
+# What is called first when the session is ended.
+at_end: list[Callable[[], None]] = []
 
 
 def become_session_leader() -> None:
@@ -146,15 +144,14 @@ def introduce() -> None:
         return
     signal.signal(COLLECT_SIGNAL, collect_browsers)
     start_ticks = read_start_ticks()
-    os.environ[MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
+    os.environ[CHILD_MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
     _reporter = Reporter(pool, str(governor_socket(Path(runtime_dir))), start_ticks)
 
 
 def end_session() -> None:
     """Stop what shares our session: asked first (TERM), then killed. Only where we lead it."""
-    kept = sys.modules.get("recyclery_worker.browser.kept")
-    if kept is not None:
-        kept.end_kept()
+    for end in at_end:
+        end()
     me = os.getpid()
     if os.getsid(0) != me:
         return

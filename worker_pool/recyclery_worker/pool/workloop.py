@@ -83,7 +83,7 @@ def report_tasks(told: Reporter, wait_for_job: Callable[[], Any], inbox: Inbox) 
         if isinstance(message, Trace):
             from recyclery_worker.tracing.traced_child import Canary  # noqa: PLC0415  # few children ever trace
 
-            canary = Canary(message, told)
+            canary = Canary(message, told.tracing_is)
             # As if nothing had come: then it is asked again.
             return None
         if message:

@@ -21,7 +21,7 @@ from pathlib import Path
 import memray
 import msgspec
 
-from recyclery_worker.pool.child import MARKER
+from recyclery_worker.link import CHILD_MARKER
 from recyclery_worker.tracing.sites import Frame, Growth, Held, Seen, Site, encode_seen
 
 SIGN_EVERY_MS = 5
@@ -78,7 +78,7 @@ class Tracer:
     def tell_all(self, seen: Seen, link: socket.socket) -> None:
         """Have another process read the file, and tell of it: it outlives this child."""
         order = Order(self._file, link.fileno(), self._spans, seen)
-        environment = {name: value for name, value in os.environ.items() if name != MARKER}
+        environment = {name: value for name, value in os.environ.items() if name != CHILD_MARKER}
         reader = subprocess.Popen(
             [sys.executable, "-m", "recyclery_worker.tracing.memray_tracer"],
             stdin=subprocess.PIPE,

@@ -9,13 +9,12 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
 
 from celery.utils.log import get_logger
 
 from recyclery_worker.link import Trace
-from recyclery_worker.pool.child import Reporter
 from recyclery_worker.tracing.sites import Seen, Site, encode_seen
 
 logger = get_logger(__name__)
@@ -67,16 +66,16 @@ def start_tracer() -> Tracer:
 class Canary:
     """Traces from the order on until the last run, or until nobody listens; then this child is to leave."""
 
-    def __init__(self, order: Trace, told: Reporter) -> None:
+    def __init__(self, order: Trace, tracing_is: Callable[[Literal["on", "over"]], None]) -> None:
         self._order = order
-        self._told = told
+        self._tracing_is = tracing_is
         self._tracer: Tracer | None = None
         self._begun: float | None = None
         self._warm_up: list[float] = []
         self._seconds: list[float] = []
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._link.settimeout(TELL_SECONDS)
-        told.tracing_is("on")
+        tracing_is("on")
         with self._or_end():
             self._link.connect(order.address)
             self._tracer = start_tracer()
@@ -155,4 +154,4 @@ class Canary:
     def _leave(self) -> None:
         self._tracer = None
         self._link.close()
-        self._told.tracing_is("over")
+        self._tracing_is("over")

@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
-from recyclery_worker.broker.subprocess_protocol import serve
-from recyclery_worker.delivery.registry import GENERATIONS, Book, connected, open_book
+from recyclery_worker.broker.connection import connected, serve
+from recyclery_worker.delivery.registry import GENERATIONS, Book, open_book
 
 LOOK_SECONDS = 0.005
 GENERATIONS_SECONDS = 1.0

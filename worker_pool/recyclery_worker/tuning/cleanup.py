@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from recyclery_worker.broker.subprocess_protocol import serve
-from recyclery_worker.delivery.registry import Book, connected, open_book
+from recyclery_worker.broker.connection import connected, serve
+from recyclery_worker.delivery.registry import Book, open_book
 from recyclery_worker.tuning.messages import NAME, Space, remove_keys
 
 TUNES = "recyclery:tunes"

@@ -28,7 +28,8 @@ from celery import Task
 from celery.app.utils import find_app
 from kombu import Queue
 
-from recyclery_worker.delivery.registry import BOUNDED, Book, open_book
+from recyclery_worker.broker.connection import BOUNDED
+from recyclery_worker.delivery.registry import Book, open_book
 from recyclery_worker.link import now
 from recyclery_worker.tuning.cleanup import RENEW_SECONDS, renew, strike, strike_dead
 from recyclery_worker.tuning.isolation import keep_keys_apart
