@@ -11,7 +11,7 @@ from celery.utils.log import get_logger
 
 from recyclery_worker.app_check import find_browser_early
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
-from recyclery_worker.compat import found_hooks
+from recyclery_worker.compat import found
 from recyclery_worker.control.heartbeat import PulseStep
 from recyclery_worker.control.server import LinkServer
 from recyclery_worker.control.stats import follow_intake
@@ -74,7 +74,7 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         steps.add(GateStep)
 
     def say(**_: Any) -> None:
-        logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found_hooks()))
+        logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found("pool")))
         for line in filter(None, (note, note_keys, note_parking)):
             logger.warning("%s", line)
         # Before any fork: the children inherit what was found.

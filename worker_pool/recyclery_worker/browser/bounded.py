@@ -69,7 +69,9 @@ def bound_commands(driver: Any, timeout_seconds: float) -> None:
     import urllib3  # noqa: PLC0415
 
     set_command_timeout(driver, timeout_seconds)
-    driver.command_executor._conn.connection_pool_kw["retries"] = urllib3.Retry(connect=3, read=False)
+    pool_manager = getattr(driver.command_executor, "_conn", None)
+    if pool_manager is not None:
+        pool_manager.connection_pool_kw["retries"] = urllib3.Retry(connect=3, read=False)
 
 
 def set_command_timeout(driver: Any, timeout_seconds: float) -> None:

@@ -29,8 +29,11 @@ def set_defaults(app: Any) -> list[str]:
 
 def is_set(conf: Any, name: str) -> bool:
     """Tell whether a setting is the user's, under any of the names that Celery takes it by."""
+    keys = getattr(conf, "_keys", None)
+    if keys is None:
+        return bool(conf.value_set_for(name))
     # The last map holds Celery's own defaults (celery/app/utils.py, Settings.without_defaults).
-    return name in type(conf)({}, conf.maps[:-1], conf._keys, conf.prefix)
+    return name in type(conf)({}, conf.maps[:-1], keys, conf.prefix)
 
 
 def outlive_refusals(app: Any) -> None:

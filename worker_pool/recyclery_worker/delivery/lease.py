@@ -24,6 +24,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.broker.wait import SAY_EVERY_SECONDS, TRY_EVERY_SECONDS, BrokerWait
+from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
 from recyclery_worker.delivery.reclaim import reclaim
 from recyclery_worker.delivery.registry import (
@@ -299,6 +300,8 @@ def keep_own_keys(app: Any, node: str) -> str:
     global _keeper
     if broker_kind(app) != "redis":
         return ""
+    if missing("lease"):
+        return f"{describe_missing('lease')}: this worker keeps no lease, so what it holds when it dies waits"
     options = app.conf.broker_transport_options
     if not options.keys().isdisjoint(KEY_OPTIONS):
         return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"

@@ -28,6 +28,7 @@ from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
+from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import LEASES, Generation
 
 logger = get_logger(__name__)
@@ -157,8 +158,6 @@ return nil
 TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
 # How Redis 6 and 7 say that this user may not, and others that they cannot; BRPOP meets the rest too.
 REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
-# kombu's private parts that are used below; in 5.5.4 and 5.7.0.
-PARTS = ("_brpop_start", "_brpop_read", "_update_queue_cycle", "_q_for_pri", "_in_poll")
 
 
 class OneStep:
@@ -292,11 +291,10 @@ class OneStep:
 
 def receive_in_one_step(generation: Generation) -> None:
     """Have channels that are made from now on do so, where kombu has the parts for it."""
-    missing = [part for part in PARTS if not hasattr(redis.Channel, part)]
-    if missing:
+    if missing("receive"):
         logger.warning(
-            "this kombu's Redis channel has no %s, so messages are received as it does by itself",
-            ", ".join(missing),
+            "%s, so a message is lost when the worker is killed just as it receives it",
+            describe_missing("receive"),
         )
         return
     for transport, channel in (

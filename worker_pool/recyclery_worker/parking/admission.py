@@ -18,6 +18,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from recyclery_worker.broker.connection import broker_kind, connected
+from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.link import Fell
 from recyclery_worker.parking.deaths import Starts, seen
 from recyclery_worker.parking.park import park
@@ -159,11 +160,10 @@ class GateStep(bootsteps.StartStopStep):
 def describe_lack(app: Any) -> str:
     """Say why tasks of an app's broker are not parked; empty where they are."""
     kind = broker_kind(app)
-    if kind == "redis":
+    if kind == "redis" and not missing("parking"):
         return ""
-    return (
-        f"a task that keeps killing its process is not parked: only with Redis as the broker, and it is {kind}"
-    )
+    why = describe_missing("parking") if kind == "redis" else f"only with Redis as the broker, and it is {kind}"
+    return f"a task that keeps killing its process is not parked: {why}"
 
 
 def note_fell(app: Any, fell: Fell) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 from celery import states
-from celery.backends.base import DisabledBackend
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
@@ -82,6 +81,9 @@ def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
 
     Raises what redis and the result backend raise when they do not answer.
     """
+    # Few processes need it: not at import.
+    from celery.backends.base import DisabledBackend  # noqa: PLC0415
+
     backend = backend_of(app, task)
     if not isinstance(backend, DisabledBackend):
         # Before it can run: its new result must not be forgotten.

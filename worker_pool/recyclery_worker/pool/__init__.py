@@ -18,9 +18,9 @@ def __getattr__(name: str) -> Any:
         if name in get_available_pool_names():
             return get_implementation(name)
         raise AttributeError(name)
-    from recyclery_worker.compat import missing_hooks  # noqa: PLC0415
+    from recyclery_worker.compat import missing  # noqa: PLC0415
 
-    if missing_hooks():
+    if missing("pool"):
         return get_implementation("prefork")
     from recyclery_worker.pool.prefork import TaskPool  # noqa: PLC0415
 

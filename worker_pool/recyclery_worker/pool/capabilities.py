@@ -11,7 +11,7 @@ from typing import Any
 from celery import signals
 from celery.concurrency import get_implementation, prefork
 
-from recyclery_worker.compat import describe_missing, missing_hooks
+from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.pool.child import become_session_leader, end_session, introduce, reporter
 
 
@@ -42,8 +42,16 @@ def read_fit(worker: Any) -> Fit:
                 "the supervisor kills what a dead worker left, and replaces one that is past its budget"
             ),
         )
-    if missing_hooks():
-        return Fit(retires=False, forks=True, one_at_a_time=True, lack=describe_missing())
+    if missing("pool"):
+        return Fit(
+            retires=False,
+            forks=True,
+            one_at_a_time=True,
+            lack=(
+                f"{describe_missing('pool')}: this worker runs Celery's own pool. No child of it can be "
+                "retired and no limit changed while it runs; the supervisor replaces the worker"
+            ),
+        )
     if not worker.use_eventloop:
         return Fit(
             retires=False,

@@ -43,7 +43,7 @@ def keep_no_results(app: Any) -> None:
 
 logger = get_logger(__name__)
 
-# kombu's parts that are put in place of; in 5.5.4 and 5.7.0.
+# What kombu does by itself.
 put = redis.Channel._put
 publish = messaging.Producer._publish
 

@@ -29,6 +29,7 @@ from celery.app.utils import find_app
 from kombu import Queue
 
 from recyclery_worker.broker.connection import BOUNDED
+from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import Book, open_book
 from recyclery_worker.link import now
 from recyclery_worker.tuning.cleanup import RENEW_SECONDS, renew, strike, strike_dead
@@ -259,6 +260,8 @@ def prepare(options: argparse.Namespace, space: Space) -> Sender:
         raise Refused(
             f"app is {options.app!r}: it cannot be imported: {type(error).__name__}: {error}"
         ) from None
+    if missing("tuning"):
+        raise Refused(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
     app.conf.task_always_eager = False
     with app.connection_for_write() as connection:
         if connection.transport.driver_type != "redis":
