@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
-from recyclery_worker.delivery.lease import Standing, ask_before_each
+from recyclery_worker.delivery.lease import LeaseState, check_lease
 from recyclery_worker.link import now
 
 JOB: tuple[str, Any] = ("TASK", (7, None, print, ("name", "id"), {}))
 
 
-def expired() -> Standing:
+def expired() -> LeaseState:
     """Return a lease that has run out, as a child of its main process sees it."""
-    standing = Standing()
+    standing = LeaseState()
     standing._main_pid = os.getppid()
-    standing.note_renewed(now() - 1)
+    standing.set_valid_until(now() - 1)
     return standing
 
 
@@ -29,40 +29,40 @@ def after(seconds: float, note: object, *args: float) -> threading.Timer:
 
 
 def test_before_there_is_a_lease_all_may_begin() -> None:
-    assert Standing().is_ours()
+    assert LeaseState().wait_until_known()
 
 
 def test_a_valid_lease_lets_a_task_begin() -> None:
     standing = expired()
-    standing.note_renewed(now() + 60)
-    assert standing.is_ours()
+    standing.set_valid_until(now() + 60)
+    assert standing.wait_until_known()
 
 
 def test_a_child_waits_until_the_lease_is_renewed() -> None:
     standing = expired()
-    timer = after(0.1, standing.note_renewed, now() + 60)
-    assert standing.is_ours()
+    timer = after(0.1, standing.set_valid_until, now() + 60)
+    assert standing.wait_until_known()
     assert timer.finished.is_set()
 
 
 def test_a_child_waits_until_the_lease_is_known_to_be_lost() -> None:
     standing = expired()
-    timer = after(0.1, standing.note_lost)
-    assert not standing.is_ours()
+    timer = after(0.1, standing.set_lost)
+    assert not standing.wait_until_known()
     assert timer.finished.is_set()
 
 
 def test_where_redis_is_away_a_task_may_begin() -> None:
     standing = expired()
-    after(0.1, standing.note_unanswered, now() + 60)
-    assert standing.is_ours()
+    after(0.1, standing.set_unanswered, now() + 60)
+    assert standing.wait_until_known()
 
 
 def test_that_redis_was_away_earlier_tells_nothing() -> None:
     standing = expired()
-    standing.note_unanswered(now())
-    timer = after(0.1, standing.note_lost)
-    assert not standing.is_ours()
+    standing.set_unanswered(now())
+    timer = after(0.1, standing.set_lost)
+    assert not standing.wait_until_known()
     assert timer.finished.is_set()
 
 
@@ -70,28 +70,28 @@ def test_a_child_whose_main_process_is_gone_leaves() -> None:
     standing = expired()
     standing._main_pid = 0
     with pytest.raises(SystemExit):
-        standing.is_ours()
+        standing.wait_until_known()
 
 
 def test_a_fork_sees_what_is_noted_later() -> None:
-    standing = Standing()
-    standing.note_renewed(now() - 1)
+    standing = LeaseState()
+    standing.set_valid_until(now() - 1)
     child = os.fork()
     if child == 0:
-        os._exit(0 if not standing.is_ours() else 1)
-    standing.note_lost()
+        os._exit(0 if not standing.wait_until_known() else 1)
+    standing.set_lost()
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_of_a_job_that_is_not_ours_only_the_refusal_is_run() -> None:
     standing = expired()
-    standing.note_lost()
-    kind, (job, number, function, args, kwargs) = ask_before_each(standing, lambda: JOB)()
+    standing.set_lost()
+    kind, (job, number, function, args, kwargs) = check_lease(standing, lambda: JOB)()
     assert (kind, job, number) == ("TASK", 7, None)
     with pytest.raises(Ignore):
         function(*args, **kwargs)
 
 
 def test_a_job_that_is_ours_and_no_job_pass_unchanged() -> None:
-    assert ask_before_each(Standing(), lambda: JOB)() is JOB
-    assert ask_before_each(Standing(), lambda: None)() is None
+    assert check_lease(LeaseState(), lambda: JOB)() is JOB
+    assert check_lease(LeaseState(), lambda: None)() is None

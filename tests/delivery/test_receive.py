@@ -16,9 +16,9 @@ from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport import redis as transport
 
-from recyclery_worker.delivery.receive import OneStep, Wake, receive_in_one_step
-from recyclery_worker.delivery.registry import Book, Generation, new_generation
-from recyclery_worker.delivery.unacked import Hand, KeptQoS
+from recyclery_worker.delivery.receive import AtomicReceive, ClientTracking, receive_atomically
+from recyclery_worker.delivery.registry import Generation, Registry, new_generation
+from recyclery_worker.delivery.unacked import Unacked, UnackedQoS
 from support.waiting import wait_for
 
 
@@ -32,21 +32,21 @@ def client(fresh_redis: str) -> Iterator[redis.Redis]:
 def generation(client: redis.Redis) -> Generation:
     """A worker that has its lease."""
     ours = new_generation("low@here")
-    Book(client).enter(ours)
+    Registry(client).register(ours)
     return ours
 
 
 @pytest.fixture
-def hand(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> Hand:
+def unacked(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> Unacked:
     """What that worker has in hand; channels made from now on are its own."""
     for kind in (transport.Transport, transport.SentinelTransport):
         monkeypatch.setattr(kind, "Channel", kind.Channel)
-    monkeypatch.setattr(transport.Channel, "QoS", KeptQoS)
-    monkeypatch.setattr(OneStep, "_refused", False)
-    in_hand = Hand()
-    monkeypatch.setattr(KeptQoS, "hand", in_hand, raising=False)
-    receive_in_one_step(generation)
-    return in_hand
+    monkeypatch.setattr(transport.Channel, "QoS", UnackedQoS)
+    monkeypatch.setattr(AtomicReceive, "_refused", False)
+    created = Unacked()
+    monkeypatch.setattr(UnackedQoS, "unacked", created, raising=False)
+    receive_atomically(generation)
+    return created
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
 
 
 @pytest.fixture
-def worker(fresh_redis: str, generation: Generation, hand: Hand) -> Iterator[Worker]:
+def worker(fresh_redis: str, generation: Generation, unacked: Unacked) -> Iterator[Worker]:
     one = Worker(fresh_redis, generation, ("low",))
     with one.connection:
         yield one
@@ -127,7 +127,7 @@ def test_it_is_written_as_kombu_writes_it(
     assert worker.receive() == ["ü/ä"]
     ours = entry()
     worker.received[0].ack()
-    monkeypatch.setattr(OneStep, "_refused", True)
+    monkeypatch.setattr(AtomicReceive, "_refused", True)
     worker.send("ü/ä", priority=3)
     worker.receive()
     assert entry() == ours
@@ -149,13 +149,13 @@ def test_a_worker_without_its_lease_takes_nothing(
     worker: Worker, client: redis.Redis, generation: Generation
 ) -> None:
     worker.send("a")
-    Book(client).fence(generation)
+    Registry(client).fence(generation)
     assert worker.receive() == []
     assert client.llen("low") == 1
 
 
 def test_the_queues_take_turns_and_priorities_come_first(
-    fresh_redis: str, generation: Generation, hand: Hand
+    fresh_redis: str, generation: Generation, unacked: Unacked
 ) -> None:
     worker = Worker(fresh_redis, generation, ("high", "low"), priority_steps=[0, 5])
     with worker.connection:
@@ -170,10 +170,10 @@ def test_the_queues_take_turns_and_priorities_come_first(
     assert sorted(received[3:]) == ["high1", "low1"]
 
 
-def test_keys_have_the_users_prefix(fresh_redis: str, client: redis.Redis, hand: Hand) -> None:
+def test_keys_have_the_users_prefix(fresh_redis: str, client: redis.Redis, unacked: Unacked) -> None:
     ours = new_generation("low@here")
-    Book(client, "mine:").enter(ours)
-    receive_in_one_step(ours)
+    Registry(client, "mine:").register(ours)
+    receive_atomically(ours)
     worker = Worker(fresh_redis, ours, ("low",), global_keyprefix="mine:")
     with worker.connection:
         worker.send("a")
@@ -183,7 +183,7 @@ def test_keys_have_the_users_prefix(fresh_redis: str, client: redis.Redis, hand:
 
 
 def test_a_consumer_that_acknowledges_nothing_has_nothing_in_hand(
-    fresh_redis: str, client: redis.Redis, generation: Generation, hand: Hand
+    fresh_redis: str, client: redis.Redis, generation: Generation, unacked: Unacked
 ) -> None:
     worker = Worker(fresh_redis, generation, ("low",), no_ack=True)
     with worker.connection:
@@ -240,11 +240,11 @@ def test_where_scripts_are_not_allowed_messages_come_as_kombu_takes_them(
 
 
 def test_a_kombu_without_the_parts_for_it_receives_as_it_does(
-    monkeypatch: pytest.MonkeyPatch, generation: Generation, hand: Hand, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, generation: Generation, unacked: Unacked, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(transport.Transport, "Channel", transport.Channel)
     monkeypatch.delattr(transport.Channel, "_brpop_read")
-    receive_in_one_step(generation)
+    receive_atomically(generation)
     assert transport.Transport.Channel is transport.Channel
     assert "has no _brpop_read" in caplog.text
 
@@ -267,10 +267,10 @@ def hub() -> Iterator[Any]:
 
 
 @pytest.fixture
-def wake(worker: Worker, hub: Any) -> Iterator[Wake]:
+def tracking(worker: Worker, hub: Any) -> Iterator[ClientTracking]:
     """What wakes the worker."""
-    one = Wake(worker.channel.pool, hub, worker.channel.look_again)
-    worker.channel.be_woken_by(one)
+    one = ClientTracking(worker.channel.pool, hub, worker.channel.poll_again)
+    worker.channel.set_tracking(one)
     yield one
     one.close()
 
@@ -283,34 +283,34 @@ def test_a_worker_at_an_empty_queue_asks_for_nothing_and_is_woken(
     worker.receive()
     worker.send("first")
     worker.receive()
-    wake = Wake(worker.channel.pool, hub, looks.set)
-    worker.channel.be_woken_by(wake)
+    tracking = ClientTracking(worker.channel.pool, hub, looks.set)
+    worker.channel.set_tracking(tracking)
     try:
         worker.receive()
         worker.ask()
         worker.send("a")
-        assert select([wake._socket], [], [], 10)[0]
+        assert select([tracking._socket], [], [], 10)[0]
         # It was not taken meanwhile, as it would be by a BRPOP: this worker might have died.
         assert client.llen("low") == 1
-        wake._on_readable()
+        tracking._on_readable()
         assert looks.is_set()
-        worker.channel.look_again()
+        worker.channel.poll_again()
         assert worker.receive() == ["first", "a"]
     finally:
-        wake.close()
+        tracking.close()
 
 
-def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, wake: Wake) -> None:
+def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, tracking: ClientTracking) -> None:
     worker.ask()
     assert select([worker.channel.client.connection._sock], [], [], 10)[0]
     worker.send("a")
-    assert select([wake._socket], [], [], 10)[0]
-    wake._on_readable()
+    assert select([tracking._socket], [], [], 10)[0]
+    tracking._on_readable()
     worker.hear()
     assert worker.receive() == ["a"]
 
 
-@pytest.mark.usefixtures("wake")
+@pytest.mark.usefixtures("tracking")
 def test_a_queue_that_is_added_is_asked_for_at_once(worker: Worker) -> None:
     worker.receive()
     more: Any = Consumer(worker.channel, [Queue("more", routing_key="more")], on_message=worker.received.append)
@@ -320,24 +320,24 @@ def test_a_queue_that_is_added_is_asked_for_at_once(worker: Worker) -> None:
 
 
 def test_a_message_whose_answer_was_lost_is_found(
-    worker: Worker, client: redis.Redis, generation: Generation, hand: Hand
+    worker: Worker, client: redis.Redis, generation: Generation, unacked: Unacked
 ) -> None:
     worker.send("a")
     worker.ask()
     connection = worker.channel.client.connection
     assert select([connection._sock], [], [], 10)[0]
     # It may still be read.
-    assert hand.find_strays(Book(client), generation) == []
+    assert unacked.find_orphans(Registry(client), generation) == []
     connection.disconnect()
-    hand.expect_no_more(worker.channel)
-    (tag,) = hand.find_strays(Book(client), generation)
+    unacked.expect_no_more(worker.channel)
+    (tag,) = unacked.find_orphans(Registry(client), generation)
     worker.channel.qos.restore_by_tag(tag)
     assert worker.receive() == ["a"]
-    assert hand.find_strays(Book(client), generation) == []
+    assert unacked.find_orphans(Registry(client), generation) == []
 
 
 def test_a_process_killed_as_it_receives_loses_nothing(
-    fresh_redis: str, client: redis.Redis, generation: Generation, hand: Hand
+    fresh_redis: str, client: redis.Redis, generation: Generation, unacked: Unacked
 ) -> None:
     """As above, with the real thing: a process that never gets to read."""
     reading, writing = os.pipe()

@@ -15,7 +15,7 @@ from celery import Celery
 from recyclery.report.reclaim import CannotTell, find_forgotten
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.delivery import reclaim as forgotten
-from recyclery_worker.delivery.registry import LEASES, Book, Generation, new_generation, open_book
+from recyclery_worker.delivery.registry import LEASES, Generation, Registry, new_generation, open_registry
 from support.supervised import SUPPORT
 
 
@@ -29,7 +29,7 @@ def hold(app: Celery, count: int) -> Generation:
     """Take messages as a worker does that then dies."""
     generation = new_generation("slow@there")
     with connected(app, **generation.keys) as channel:
-        open_book(channel).enter(generation)
+        open_registry(channel).register(generation)
         for number in range(count):
             app.send_task("any", (number,), queue="low")
             assert channel.basic_get("low")
@@ -46,26 +46,26 @@ def test_a_worker_without_a_valid_lease_is_found_and_one_with_it_is_not(
 ) -> None:
     dead, _living = hold(sender, 2), hold(sender, 1)
     let_expire(client, dead)
-    (found,) = forgotten.find_forgotten(Book(client))
-    assert found == forgotten.Forgotten(dead.id, "slow@there", os.getpid(), 2)
+    (found,) = forgotten.find_orphaned(Registry(client))
+    assert found == forgotten.OrphanedLease(dead.id, "slow@there", os.getpid(), 2)
 
 
 def test_messages_of_a_worker_that_redis_forgot_are_found(sender: Celery, client: redis.Redis) -> None:
     dead = hold(sender, 1)
     client.delete("recyclery:generations", LEASES)
-    (found,) = forgotten.find_forgotten(Book(client))
+    (found,) = forgotten.find_orphaned(Registry(client))
     assert (found.generation, found.messages) == (dead.id, 1)
 
 
 def test_a_prefix_that_is_a_pattern_stands_for_itself(client: redis.Redis) -> None:
     client.hset("m[a]ne*:recyclery:1:unacked", "tag", "message")
     client.hset("mane:recyclery:2:unacked", "tag", "message")
-    assert [each.id for each in Book(client, "m[a]ne*:").list_unwritten()] == ["1"]
+    assert [each.id for each in Registry(client, "m[a]ne*:").list_unregistered()] == ["1"]
 
 
 def test_what_workers_under_tuning_hold_is_not_forgotten(client: redis.Redis) -> None:
     client.hset("recyclery:tune:0123456789ab:recyclery:1:unacked", "tag", "message")
-    assert not Book(client).list_unwritten()
+    assert not Registry(client).list_unregistered()
 
 
 def test_what_is_forgotten_is_given_back_and_leaves_nothing_but_a_mark(
@@ -87,7 +87,7 @@ def test_a_worker_that_renews_its_lease_meanwhile_keeps_what_it_has(
     living = hold(sender, 1)
     let_expire(client, living)
     # As after Redis was away: all leases look old, for a moment.
-    threading.Timer(0.1, Book(client).renew, (living,)).start()
+    threading.Timer(0.1, Registry(client).renew, (living,)).start()
     assert forgotten.give_back(sender) == []
     assert client.llen("low") == 0
 

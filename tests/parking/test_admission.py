@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from recyclery_worker.parking.admission import Gate
+from recyclery_worker.parking.admission import Admission
 
 
 def test_a_bundle_of_tasks_passes_as_it_is() -> None:
@@ -11,5 +11,5 @@ def test_a_bundle_of_tasks_passes_as_it_is() -> None:
     def apply_async(*args: Any, **options: Any) -> None:
         started.append((args, options))
 
-    Gate(apply_async, "slow@here", None)(sum, args=([],), callback=print)
+    Admission(apply_async, "slow@here", None)(sum, args=([],), callback=print)
     assert started == [((sum,), {"args": ([],), "callback": print})]

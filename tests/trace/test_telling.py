@@ -12,7 +12,7 @@ from recyclery.report.trace.choose import Chosen
 from recyclery.report.trace.document import make_report
 from recyclery.report.trace.functions import function_at
 from recyclery.report.trace.table import format_trace
-from recyclery_worker.tracing.sites import Frame, Growth, Held, Seen, Site, changes_between
+from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, changes_between
 from support.snapshots import AT, CHILD, child, slow_view, snapshot
 
 LEAK = Site(
@@ -23,8 +23,8 @@ LEAK = Site(
 )
 
 
-def seen(*sites: Site, tool: str = "tracemalloc") -> Seen:
-    return Seen(
+def seen(*sites: Site, tool: str = "tracemalloc") -> TracedRuns:
+    return TracedRuns(
         pid=7, tool=tool, warm_up_seconds=[9.0], seconds=[2.0] * 5, judged=5, sites=list(sites), over=True
     )
 

@@ -15,7 +15,7 @@ from celery import Celery
 from recyclery.report.trace.functions import function_at
 from recyclery.report.trace.listen import CutShort, follow, listening
 from recyclery_worker import link
-from recyclery_worker.tracing.sites import Seen, Site
+from recyclery_worker.tracing.sites import Site, TracedRuns
 from support.bare_worker import BareWorker, bare_worker
 from support.supervised import SUPPORT
 from support.waiting import wait_for
@@ -44,7 +44,7 @@ class Heard:
     """All that a child says, taken in beside the test."""
 
     def __init__(self, listener: socket.socket, pid: int) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[TracedRuns] = []
         self.cut_short = ""
         self._thread = threading.Thread(target=self._follow, args=(listener, pid), daemon=True)
         self._thread.start()

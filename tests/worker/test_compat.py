@@ -14,8 +14,8 @@ from kombu.transport.virtual.base import Message
 
 import recyclery_worker
 from recyclery_worker import compat
-from recyclery_worker.delivery.lease import keep_own_keys
-from recyclery_worker.parking.admission import describe_lack
+from recyclery_worker.delivery.lease import set_up
+from recyclery_worker.parking.admission import why_not_parked
 
 PACKAGE = Path(recyclery_worker.__file__).parent
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -50,7 +50,7 @@ def own_classes() -> dict[str, type]:
 def foreign_names(kind: type) -> frozenset[str]:
     """Return the names that the foreign bases of a class of ours have or use."""
     # A mixin is put before kombu's channel; its own bases do not say so.
-    bases = [*kind.__mro__, *(redis.Channel.__mro__ if kind.__name__ == "OneStep" else ())]
+    bases = [*kind.__mro__, *(redis.Channel.__mro__ if kind.__name__ == "AtomicReceive" else ())]
     return frozenset(
         name
         for base in bases
@@ -125,16 +125,14 @@ def without_restoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A kombu whose next release gave methods other names."""
     monkeypatch.delattr(redis.QoS, "restore_by_tag")
     monkeypatch.delattr(redis.Channel, "_q_for_pri")
-    compat.missing.cache_clear()
     yield
     monkeypatch.undo()
-    compat.missing.cache_clear()
 
 
 @pytest.mark.usefixtures("without_restoring")
 def test_without_a_name_a_worker_keeps_no_lease_and_parks_nothing_and_says_so() -> None:
     app = Celery(broker="redis://127.0.0.1:1/0")
-    assert "lacks QoS.restore_by_tag: this worker keeps no lease" in keep_own_keys(app, "slow@here")
+    assert "lacks QoS.restore_by_tag: this worker keeps no lease" in set_up(app, "slow@here")
     assert "unacked_key" not in app.conf.broker_transport_options
-    assert describe_lack(app).endswith("lacks Channel._q_for_pri")
+    assert why_not_parked(app).endswith("lacks Channel._q_for_pri")
     assert compat.missing("receive") == ("Channel._q_for_pri",)

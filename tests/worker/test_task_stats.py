@@ -10,7 +10,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore, Reject, Retry
 
 from recyclery_worker.link import SECONDS_BOUNDS
-from recyclery_worker.pool.task_stats import MOST_QUEUES, Outcomes
+from recyclery_worker.pool.task_stats import MAX_QUEUES, TaskStats
 
 
 class Request:
@@ -35,28 +35,28 @@ def failure(error: Exception) -> Any:
 
 
 def test_results_are_counted_by_what_they_say() -> None:
-    outcomes = Outcomes()
-    outcomes.note_result(result(), (True, (0, "42", 3.0)))
+    stats = TaskStats()
+    stats.record_result(result(), (True, (0, "42", 3.0)))
     for error in (ValueError(), Retry(), Ignore(), Reject()):
-        outcomes.note_result(result(), failure(error))
-    tally = outcomes.tally()
+        stats.record_result(result(), failure(error))
+    tally = stats.tally()
     assert (tally.succeeded, tally.failed, tally.retried) == (1, 1, 1)
     assert sum(tally.queues["low"].counts) == 5
     assert tally.queues["low"].seconds == pytest.approx(3.8, abs=0.5)
 
 
 def test_a_task_that_was_lost_is_counted_by_celerys_word_alone() -> None:
-    outcomes = Outcomes()
-    outcomes.note_result(result(), (False, ExceptionInfo))
-    outcomes.note_lost(task_id="a", exception=ValueError())
-    assert (outcomes.tally().failed, outcomes.tally().queues) == (1, {})
+    stats = TaskStats()
+    stats.record_result(result(), (False, ExceptionInfo))
+    stats.record_lost(task_id="a", exception=ValueError())
+    assert (stats.tally().failed, stats.tally().queues) == (1, {})
 
 
 def test_times_are_sorted_by_bounds_that_hold_their_own_value() -> None:
-    outcomes = Outcomes()
+    stats = TaskStats()
     for seconds in (0.0, 0.1, 10.0, 10.1, 9999.0):
-        outcomes.note_result(result(), (True, (0, "", seconds)))
-    counts = outcomes.tally().queues["low"].counts
+        stats.record_result(result(), (True, (0, "", seconds)))
+    counts = stats.tally().queues["low"].counts
     assert [place for place, count in enumerate(counts) for _ in range(count)] == [
         0,
         0,
@@ -67,17 +67,17 @@ def test_times_are_sorted_by_bounds_that_hold_their_own_value() -> None:
 
 
 def test_routing_keys_without_number_are_counted_together() -> None:
-    outcomes = Outcomes()
-    for number in range(MOST_QUEUES + 20):
-        outcomes.note_result(result(f"key{number}"), (True, (0, "", 1.0)))
-    queues = outcomes.tally().queues
-    assert len(queues) == MOST_QUEUES + 1
+    stats = TaskStats()
+    for number in range(MAX_QUEUES + 20):
+        stats.record_result(result(f"key{number}"), (True, (0, "", 1.0)))
+    queues = stats.tally().queues
+    assert len(queues) == MAX_QUEUES + 1
     assert sum(queues[""].counts) == 20
 
 
 @pytest.mark.parametrize("reply", [(True, None), (True, 7), (True, ("a", "b")), (True, "abc"), None, ()])
 def test_what_was_no_task_is_not_counted_and_does_not_end_the_worker(reply: object) -> None:
-    outcomes = Outcomes()
-    outcomes.note_result(None, reply)
-    tally = outcomes.tally()
+    stats = TaskStats()
+    stats.record_result(None, reply)
+    tally = stats.tally()
     assert (tally.succeeded, tally.failed, tally.queues) == (0, 0, {})

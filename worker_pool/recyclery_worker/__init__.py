@@ -1,6 +1,6 @@
-"""What runs inside a Celery worker: the pool, the child's reports, the link to the governor, the browser.
+"""What runs inside a Celery worker: the pool, the children's reports, the link to the governor, the browser.
 
-Loaded into the user's processes by `celery worker -P custom -I recyclery_worker`; it stays small and never
+Loaded into the user's processes by `celery worker -P custom -I recyclery_worker`, so it stays small and never
 imports `recyclery`. Importing it does nothing unless the supervisor started this process.
 """
 

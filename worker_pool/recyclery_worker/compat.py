@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
-from functools import cache
 from importlib.metadata import version
 from types import CodeType
 from typing import Literal
@@ -67,7 +66,6 @@ OPTIONAL: Mapping[str, str] = {
 }
 
 
-@cache
 def missing(feature: Feature) -> tuple[str, ...]:
     """Return the names that a feature misses, as Class.name; empty where it can be used."""
     return tuple(name for name, is_there in check(feature) if not is_there)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from recyclery.doctor.findings import Finding, ok, skipped, warning
 from recyclery.report.reclaim import CannotTell, find_forgotten, find_tunings
-from recyclery_worker.delivery.reclaim import Forgotten
+from recyclery_worker.delivery.reclaim import OrphanedLease
 
 NAME = "forgotten tasks"
 
 
-def look_at_leases(app: str) -> Sequence[Forgotten] | str:
+def look_at_leases(app: str) -> Sequence[OrphanedLease] | str:
     """Return the dead workers that hold something, or why that cannot be told."""
     try:
         return find_forgotten(app)
@@ -19,7 +19,7 @@ def look_at_leases(app: str) -> Sequence[Forgotten] | str:
         return str(error)
 
 
-def judge_leases(found: Sequence[Forgotten] | str) -> Iterator[Finding]:
+def judge_leases(found: Sequence[OrphanedLease] | str) -> Iterator[Finding]:
     """Say whether tasks wait in the hands of the dead."""
     if isinstance(found, str):
         yield skipped(NAME, found)

@@ -1,12 +1,13 @@
-"""Waits for the broker before the worker connects, so that it goes on within a second or two of its coming.
+"""Waits for the broker before the worker connects, so that it goes on within a second or two of its return.
 
-Celery's own wait backs off to 32 s between tries (kombu's `ensure_connection`), and has no bound for a Redis
-that takes the connection and answers nothing.
+Celery's own wait backs off to 32 s between tries (kombu's `ensure_connection`), and has no timeout for a Redis
+that accepts the connection and never answers.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -19,9 +20,10 @@ from recyclery_worker.broker.connection import BOUNDED, open_redis
 
 logger = get_logger(__name__)
 
-TRY_EVERY_SECONDS = 1.0
-SAY_EVERY_SECONDS = 60.0
-# A write that makes nothing and is refused where others are: a Redis that takes none is of no use to a worker.
+TRY_SECONDS = 1.0
+LOG_SECONDS = 60.0
+# A write that creates nothing, and is refused where others are: a Redis that takes none is of no use to a
+# worker.
 PROBE = "recyclery:probe"
 
 
@@ -49,20 +51,27 @@ class BrokerReturn(bootsteps.StartStopStep):
 
 
 def wait_for_broker(app: Any) -> None:
-    """Return when the broker answers; raises what ends a Celery worker when that is told to stop."""
+    """Return when the broker answers; raises what ends a Celery worker that is told to stop."""
     began = time.monotonic()
-    said: float | None = None
+    if wait_until(lambda: try_broker(app), "waiting for the broker at %s"):
+        logger.warning("broker answers after %.0f s: going on", time.monotonic() - began)
+
+
+def wait_until(attempt: Callable[[], str | None], message: str) -> bool:
+    """Repeat an attempt until it returns None instead of a problem, which is logged; tell whether one was.
+
+    Raises what ends a Celery worker that is told to stop.
+    """
+    logged: float | None = None
     while True:
         state.maybe_shutdown()
-        problem = try_broker(app)
+        problem = attempt()
         if problem is None:
-            if said is not None:
-                logger.warning("broker answers after %.0f s: going on", time.monotonic() - began)
-            return
-        if said is None or time.monotonic() - said >= SAY_EVERY_SECONDS:
-            said = time.monotonic()
-            logger.warning("waiting for the broker at %s", problem)
-        time.sleep(TRY_EVERY_SECONDS)
+            return logged is not None
+        if logged is None or time.monotonic() - logged >= LOG_SECONDS:
+            logged = time.monotonic()
+            logger.warning(message, problem)
+        time.sleep(TRY_SECONDS)
 
 
 def try_broker(app: Any) -> str | None:
@@ -79,17 +88,17 @@ def try_broker(app: Any) -> str | None:
             recoverable = connection.recoverable_connection_errors
             if not isinstance(error, (OSError, redis.ResponseError, *recoverable)):
                 raise
-            # Sentinel's error goes on with the whole client, its options and password among them.
+            # Sentinel's error ends with the whole client, its options and password among them.
             what = str(error).partition(" : <")[0]
             return f"{maybe_sanitize_url(connection.as_uri())}: {what}"
     return None
 
 
 def try_write(channel: Any) -> None:
-    """Raise what Redis says where it takes no writes: a replica, or one that is out of memory or disk."""
+    """Raise Redis's error where it takes no writes: a replica, or one that is out of memory or disk."""
     client, prefix = open_redis(channel)
     try:
         client.setrange(prefix + PROBE, 0, "")
     except redis.exceptions.NoPermissionError:
-        # A user whose rights are counted out may lack this one and have all that Celery needs.
+        # A user with an explicit list of rights may lack this one and have all that Celery needs.
         return

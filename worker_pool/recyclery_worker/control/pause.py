@@ -1,4 +1,4 @@
-"""Stops this worker from taking tasks for a while, what it has in hand going on."""
+"""Pauses this worker: for a while it takes no tasks, and goes on with those it has."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ logger = get_logger(__name__)
 RETRY_SECONDS = 1.0
 
 
-class Holding:
-    """The queues that are not consumed from now, and until when (seconds of time.monotonic)."""
+class Pause:
+    """The queues that are not consumed now, and until when (seconds of time.monotonic)."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
@@ -22,18 +22,18 @@ class Holding:
         self._timer: Any = None
 
     @property
-    def on(self) -> bool:
+    def is_on(self) -> bool:
         """Whether tasks are not taken now."""
         return bool(self._queues)
 
     def begin(self, seconds: float) -> None:
-        """Take no more tasks until told to, or for so long: a governor that died must not stop a queue.
+        """Take no more tasks until `end`, or for so long: the death of a governor must not stop a queue.
 
-        Raises what Celery raises when it has no connection; the hold is then on, and runs out.
+        Raises what Celery raises when it has no connection; the pause is then on, and expires.
         """
         consumer = self._worker.consumer
         self._until = time.monotonic() + seconds
-        self.arm()
+        self.start_timer()
         for queue in list(consumer.app.amqp.queues.consume_from):
             self._queues.append(queue)
             consumer.cancel_task_queue(queue)
@@ -45,21 +45,21 @@ class Holding:
             self._queues.pop()
         self._until = 0.0
 
-    def arm(self) -> None:
-        """See to it that the hold runs out; anew after a reconnect, for Celery 5.5 then forgets its timers."""
+    def start_timer(self) -> None:
+        """Have the pause expire; called again after a reconnect, when Celery 5.5 forgets its timers."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._until:
             left = max(RETRY_SECONDS, self._until - time.monotonic())
-            self._timer = self._worker.timer.call_after(left, self._run_out)
+            self._timer = self._worker.timer.call_after(left, self._expire)
 
-    def _run_out(self) -> None:
+    def _expire(self) -> None:
         if not self._queues:
             return
-        logger.warning("nobody renewed the hold: taking tasks again")
+        logger.warning("the pause was not renewed: taking tasks again")
         try:
             self.end()
-        except Exception:  # Without a connection: the next try comes by the timer.
-            logger.exception("the hold could not be ended yet")
-            self.arm()
+        except Exception:  # Without a connection: the timer tries again.
+            logger.exception("the pause could not be ended yet")
+            self.start_timer()

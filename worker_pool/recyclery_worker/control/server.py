@@ -1,4 +1,4 @@
-"""Answers the governor on a unix socket, on Celery's own event loop."""
+"""Answers the governor's requests on a unix socket, on Celery's own event loop."""
 
 from __future__ import annotations
 
@@ -13,36 +13,13 @@ import msgspec
 from celery import bootsteps
 from celery.utils.log import get_logger
 
-from recyclery_worker.control.pause import Holding
-from recyclery_worker.control.stats import consumed_queues, has_room, received, running_tasks
-from recyclery_worker.delivery.lease import keeper
-from recyclery_worker.link import (
-    MAX_PACKET_BYTES,
-    Canary,
-    ChildStat,
-    Done,
-    Fell,
-    Hold,
-    Reclaim,
-    Refused,
-    Reply,
-    Request,
-    Retire,
-    SetConcurrency,
-    SetMaxTasks,
-    Stat,
-    TimeOut,
-    Trace,
-    WorkerStat,
-    decode_request,
-    encode,
-    now,
-    worker_socket,
-)
-from recyclery_worker.parking.admission import note_fell
-from recyclery_worker.pool.capabilities import read_fit
-from recyclery_worker.pool.prefork import find_overdue, time_out
-from recyclery_worker.pool.task_stats import OUTCOMES
+from recyclery_worker import link
+from recyclery_worker.control.pause import Pause
+from recyclery_worker.control.stats import active_tasks, consumed_queues, has_room, is_consuming, received
+from recyclery_worker.delivery.lease import lease
+from recyclery_worker.parking.admission import report_death
+from recyclery_worker.pool.capabilities import read_capabilities
+from recyclery_worker.pool.task_stats import TASK_STATS
 
 logger = get_logger(__name__)
 
@@ -57,17 +34,17 @@ class LinkServer(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self._holding = Holding(worker)
+        self._pause = Pause(worker)
         self._path: Path | None = None
         self._listener: socket.socket | None = None
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Bind the socket; a worker that cannot runs on without it, and says so.
+        """Bind the socket; where that fails the worker logs it and runs on.
 
-        Where the pool has no event loop a thread answers.
+        Without an event loop a thread answers.
         """
-        path = worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
+        path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             path.unlink(missing_ok=True)
@@ -81,17 +58,15 @@ class LinkServer(bootsteps.StartStopStep):
         self._path, self._listener = path, listener
         if not parent.use_eventloop:
             listener.setblocking(True)
-            threading.Thread(
-                target=serve_in_thread, args=(parent, self._holding, listener), daemon=True
-            ).start()
+            threading.Thread(target=serve_in_thread, args=(parent, self._pause, listener), daemon=True).start()
 
     def stop(self, parent: Any) -> None:
-        """Close the socket and take its name away."""
+        """Close the socket and remove its file."""
         for peer in self._peers:
             peer.close()
         self._peers.clear()
         if self._listener is not None and self._path is not None:
-            # A thread that waits for a peer is woken by this, not by the close.
+            # This wakes a thread that waits in accept(); closing would not.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -101,8 +76,8 @@ class LinkServer(bootsteps.StartStopStep):
     terminate = stop
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """Serve on the hub; called again for each new hub after the broker was away."""
-        self._holding.arm()
+        """Serve on the hub; called again for each new hub, after a reconnect to the broker."""
+        self._pause.start_timer()
         if self._listener is not None:
             hub.add_reader(self._listener, self._accept, worker, hub)
             for peer in self._peers:
@@ -119,9 +94,9 @@ class LinkServer(bootsteps.StartStopStep):
 
     def _answer(self, worker: Any, hub: Any, peer: socket.socket) -> None:
         try:
-            packet = peer.recv(MAX_PACKET_BYTES)
+            packet = peer.recv(link.MAX_PACKET_BYTES)
             if packet:
-                peer.send(encode(answer(worker, self._holding, packet)))
+                peer.send(link.encode(answer(worker, self._pause, packet)))
                 return
         except BlockingIOError:
             return
@@ -132,8 +107,8 @@ class LinkServer(bootsteps.StartStopStep):
         peer.close()
 
 
-def serve_in_thread(worker: Any, holding: Holding, listener: socket.socket) -> None:
-    """Answer one peer after the other until the listener is shut."""
+def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
+    """Answer one peer after the other until the listener is shut down."""
     while True:
         try:
             peer, _ = listener.accept()
@@ -141,146 +116,114 @@ def serve_in_thread(worker: Any, holding: Holding, listener: socket.socket) -> N
             return
         with peer, contextlib.suppress(OSError):
             peer.settimeout(PEER_SECONDS)
-            while packet := peer.recv(MAX_PACKET_BYTES):
-                peer.send(encode(answer(worker, holding, packet)))
+            while packet := peer.recv(link.MAX_PACKET_BYTES):
+                peer.send(link.encode(answer(worker, pause, packet)))
 
 
-def answer(worker: Any, holding: Holding, packet: bytes) -> Reply:
-    """Carry out the request in `packet`; one that cannot be read or done is refused with the reason."""
+def answer(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
+    """Carry out the request in `packet`; one that cannot be decoded or done is refused with the reason."""
     try:
-        request = decode_request(packet)
+        request = link.decode_request(packet)
     except msgspec.DecodeError as error:
-        return Refused(reason=f"not a request: {error}")
+        return link.Refused(reason=f"not a request: {error}")
     try:
-        return carry_out(worker, holding, request)
-    except Exception as error:  # Whatever goes wrong here must not end the user's worker.
+        return carry_out(worker, pause, request)
+    except Exception as error:  # An error here must not end the user's worker.
         logger.exception("%s could not be carried out", request)
-        return Refused(reason=f"{type(error).__name__}: {error}")
+        return link.Refused(reason=f"{type(error).__name__}: {error}")
 
 
-def carry_out(worker: Any, holding: Holding, request: Request) -> Reply:
+def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
     """Carry out one request on this worker."""
+    held, refusal = lease(), ""
     match request:
-        case Stat():
-            return stat(worker, holding)
-        case Trace():
+        case link.Stat():
+            return stat(worker, pause)
+        case link.Trace():
             return trace(worker, request)
-        case Reclaim(generation=generation):
-            refusal = reclaim_soon(generation)
-        case Fell():
-            refusal = hear_of_death(worker, request)
-        case Hold():
-            refusal = hold(worker, holding, request.seconds)
+        case link.Reclaim(generation=generation) if held is not None:
+            held.reclaim_soon(generation)
+        case link.Reclaim():
+            refusal = "this worker keeps no lease"
+        case link.Fell() if held is not None:
+            report_death(worker.app, request)
+        case link.Fell():
+            refusal = "deaths are counted only with Redis as the broker"
+        case link.Hold() if not worker.use_eventloop:
+            refusal = "without an event loop this worker cannot be told to wait"
+        case link.Hold(seconds=seconds) if seconds > 0:
+            pause.begin(seconds)
+        case link.Hold():
+            pause.end()
         case _:
-            refusal = read_fit(worker).lack or change_pool(worker, request)
-    return Refused(reason=refusal) if refusal else Done()
+            refusal = read_capabilities(worker).lack or change_pool(worker, request)
+    return link.Refused(reason=refusal) if refusal else link.Done()
 
 
-def hold(worker: Any, holding: Holding, seconds: float) -> str:
-    """Stop taking tasks for so long, or take them again; return why it cannot be done, empty when it is."""
-    if not worker.use_eventloop:
-        return "without an event loop this worker cannot be told to wait"
-    if seconds > 0:
-        holding.begin(seconds)
-    else:
-        holding.end()
-    return ""
-
-
-def trace(worker: Any, order: Trace) -> Canary | Refused:
-    """Have a child trace a task's allocations; say which one, or why none will."""
-    if lack := read_fit(worker).lack:
-        return Refused(reason=lack)
-    if order.task not in worker.app.tasks:
-        return Refused(reason=f"{order.task!r} is no task of this worker's app")
-    pid: int | None = worker.pool.trace(order)
+def trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
+    """Have a child trace a task's allocations; return which child, or why none will."""
+    if lack := read_capabilities(worker).lack:
+        return link.Refused(reason=lack)
+    if request.task not in worker.app.tasks:
+        return link.Refused(reason=f"{request.task!r} is no task of this worker's app")
+    pid: int | None = worker.pool.children.trace(request)
     if pid is None:
-        return Refused(reason="a child of this pool is traced already, or all of them are about to leave")
-    return Canary(pid=pid)
+        return link.Refused(reason="a child of this pool is traced already, or all of them are about to leave")
+    return link.Canary(pid=pid)
 
 
-def hear_of_death(worker: Any, fell: Fell) -> str:
-    """Take in what the governor saw of a death; return why that is of no use, empty where it is."""
-    if keeper() is None:
-        return "deaths are counted only with Redis as the broker"
-    note_fell(worker.app, fell)
-    return ""
+def change_pool(
+    worker: Any, request: link.Retire | link.SetMaxTasks | link.SetConcurrency | link.TimeOut
+) -> str:
+    """Change our pool; return why not, empty where it is done."""
+    children = worker.pool.children
+    refusal = ""
+    match request:
+        case link.Retire(pid=pid):
+            refusal = children.retire(pid)
+        case link.TimeOut(pid=pid):
+            refusal = children.enforce_time_limit(pid)
+        case link.SetMaxTasks(max_tasks=max_tasks):
+            if max_tasks < 1:
+                return "max_tasks must be at least 1"
+            children.set_max_tasks(max_tasks)
+        case link.SetConcurrency(concurrency=concurrency):
+            if concurrency < 1:
+                return "concurrency must be at least 1"
+            change = concurrency - worker.pool.num_processes
+            children.resize(concurrency)
+            if change and worker.consumer is not None:
+                worker.consumer._update_prefetch_count(change)
+    return refusal
 
 
-def reclaim_soon(generation: str) -> str:
-    """Have a dead generation's messages given back; return why that cannot be done, empty when it will."""
-    kept = keeper()
-    if kept is None:
-        return "this worker keeps no lease"
-    kept.reclaim_soon(generation)
-    return ""
-
-
-def change_pool(worker: Any, request: Retire | SetMaxTasks | SetConcurrency | TimeOut) -> str:
-    """Change our pool; return why it cannot be done, empty when it is."""
-    pool = worker.pool
-    if isinstance(request, Retire):
-        refusal: str = pool.retire(request.pid)
-        return refusal
-    if isinstance(request, TimeOut):
-        return time_out(pool._pool, request.pid)
-    if isinstance(request, SetMaxTasks):
-        if request.max_tasks < 1:
-            return "max_tasks must be at least 1"
-        pool.set_max_tasks(request.max_tasks)
-        return ""
-    if request.concurrency < 1:
-        return "concurrency must be at least 1"
-    change = request.concurrency - pool.num_processes
-    pool.resize(request.concurrency)
-    if change and worker.consumer is not None:
-        worker.consumer._update_prefetch_count(change)
-    return ""
-
-
-def stat(worker: Any, holding: Holding) -> WorkerStat:
-    """Return what this worker knows of itself."""
-    pool, fit = worker.pool, read_fit(worker)
-    tasks = dict(running_tasks())
-    return WorkerStat(
+def stat(worker: Any, pause: Pause) -> link.WorkerStat:
+    """Return the state of this worker."""
+    pool, capabilities, held = worker.pool, read_capabilities(worker), lease()
+    children = pool.children if capabilities.retires else None
+    tasks = {pid: (task_id, name) for pid, task_id, name in active_tasks()}
+    return link.WorkerStat(
         pool=os.environ["RECYCLERY_POOL"],
         pid=os.getpid(),
         node=worker.hostname,
         concurrency=pool.num_processes,
-        max_tasks_per_child=pool.max_tasks_per_child if fit.retires else worker.max_tasks_per_child,
-        retires=fit.retires,
-        lack=fit.lack,
+        max_tasks_per_child=children.max_tasks if children else worker.max_tasks_per_child,
+        retires=capabilities.retires,
+        lack=capabilities.lack,
         children=[
-            ChildStat(
-                pid=pid,
-                tasks_done=tasks_done,
-                task_id=tasks[pid].task_id if pid in tasks else None,
-                task_name=tasks[pid].name if pid in tasks else None,
-            )
-            for pid, tasks_done in (pool.tasks_by_child().items() if fit.retires else ())
+            link.ChildStat(pid, tasks_done, *tasks.get(pid, (None, None)))
+            for pid, tasks_done in (children.tasks_by_child().items() if children else ())
         ],
-        departures=pool.departures if fit.retires else [],
-        sent=now(),
-        generation=kept.generation.id if (kept := keeper()) else "",
-        reclaimed=kept.reclaimed if kept else 0,
-        parked=kept.parked if kept else 0,
-        holding=holding.on if worker.use_eventloop else None,
+        departures=list(children.departures) if children else [],
+        sent=link.now(),
+        generation=held.generation.id if held else "",
+        reclaimed=held.reclaimed if held else 0,
+        parked=held.parked if held else 0,
+        holding=pause.is_on if worker.use_eventloop else None,
         consuming=is_consuming(worker),
         consumes=consumed_queues(worker),
         received=received(),
         has_room=has_room(worker),
-        overdue=find_overdue(pool._pool) if fit.retires else {},
-        tasks=OUTCOMES.tally() if fit.retires else None,
+        overdue=children.overdue_seconds() if children else {},
+        tasks=TASK_STATS.tally() if children else None,
     )
-
-
-def is_consuming(worker: Any) -> bool:
-    """Tell whether tasks are taken from all queues that the worker is to serve.
-
-    On the event loop nobody asks before the loop waits for them.
-    """
-    consumer = worker.consumer
-    if consumer is None or consumer.task_consumer is None:
-        return False
-    queues = list(consumer.app.amqp.queues.consume_from)
-    return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))

@@ -1,23 +1,21 @@
-"""What this worker takes from its queues, whether it could take more, and what its children run."""
+"""What this worker takes from its queues, whether it could take more, and which tasks its children run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from celery import signals
 from celery.worker import state
-from celery.worker import state as worker_state
 
 _received = 0
 
 
-def follow_intake() -> None:
+def count_received() -> None:
     """Count every message that becomes a task here, and those that cannot or must not."""
     for signal in (signals.task_received, signals.task_unknown, signals.task_rejected, signals.task_revoked):
-        signal.connect(count_one, dispatch_uid="recyclery.intake")
+        signal.connect(count_one, dispatch_uid="recyclery.received")
 
 
 def count_one(**_: Any) -> None:
@@ -27,17 +25,29 @@ def count_one(**_: Any) -> None:
 
 
 def received() -> int:
-    """Return how many messages this worker has taken since its start."""
+    """Return how many messages this worker has received since its start."""
     return _received
 
 
 def consumed_queues(worker: Any) -> list[str]:
-    """Return the queues it takes tasks from: all of its own, but for those that were cancelled."""
+    """Return the queues that tasks are taken from: all of the worker's own, except cancelled ones."""
     return list(worker.app.amqp.queues.consume_from)
 
 
+def is_consuming(worker: Any) -> bool:
+    """Tell whether tasks are taken from all queues that the worker is to serve.
+
+    On an event loop this is answered only once the loop runs and so waits for tasks.
+    """
+    consumer = worker.consumer
+    if consumer is None or consumer.task_consumer is None:
+        return False
+    queues = consumed_queues(worker)
+    return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))
+
+
 def has_room(worker: Any) -> bool:
-    """Tell whether it could take a task: it has fewer in hand than it may run, and no limit of its own."""
+    """Tell whether it could take a task: it has fewer than it may run, and nothing else limits it."""
     if worker.consumer is None or worker.app.conf.get("worker_eta_task_limit"):
         return False
     rate_limited = any(
@@ -46,17 +56,9 @@ def has_room(worker: Any) -> bool:
     return not rate_limited and len(state.reserved_requests) < worker.pool.num_processes
 
 
-@dataclass(frozen=True, slots=True)
-class RunningTask:
-    """A task that a child has accepted and not finished."""
-
-    task_id: str
-    name: str
-
-
-def running_tasks() -> Iterator[tuple[int, RunningTask]]:
-    """Yield (child's pid, task) for every task a child of this worker has accepted."""
-    for request in list(worker_state.active_requests):
+def active_tasks() -> Iterator[tuple[int, str, str]]:
+    """Yield (child's pid, task id, task name) for every task that a child of this worker has accepted."""
+    for request in list(state.active_requests):
         pid = getattr(request, "worker_pid", None)
         if pid and pid != os.getpid():
-            yield pid, RunningTask(task_id=request.id, name=request.name)
+            yield pid, request.id, request.name

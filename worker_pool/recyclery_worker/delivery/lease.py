@@ -1,8 +1,8 @@
-"""This worker's lease: kept by a thread of its main process, which also gives back what dead workers hold.
+"""This worker's lease: a thread of its main process renews it, and gives back what dead workers hold.
 
-Its state is in memory that the main process shares with the pool's children. The main process asks before it
-hands a task over, a child again before it begins: both may have stood still in between, for longer than the
-lease.
+The state of the lease is in memory that the main process shares with the pool's children. The main process
+checks it before it hands a task to a child, the child again before it begins: in between both may have been
+frozen, for longer than the lease is valid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from celery.worker import state
 from redis.exceptions import NoPermissionError, ResponseError
 
 from recyclery_worker.broker.connection import broker_kind, connected
-from recyclery_worker.broker.wait import SAY_EVERY_SECONDS, TRY_EVERY_SECONDS, BrokerWait
+from recyclery_worker.broker.wait import BrokerWait, wait_until
 from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
 from recyclery_worker.delivery.reclaim import reclaim
@@ -31,219 +31,219 @@ from recyclery_worker.delivery.registry import (
     KEY_OPTIONS,
     LEASE_SECONDS,
     RENEW_SECONDS,
-    Book,
     Generation,
+    Registry,
     new_generation,
-    open_book,
+    open_registry,
 )
-from recyclery_worker.delivery.unacked import Hand, engage, prepare
+from recyclery_worker.delivery.unacked import Unacked, install, prepare
 from recyclery_worker.link import now
-from recyclery_worker.parking.deaths import Starts
-from recyclery_worker.parking.store import Lot
+from recyclery_worker.parking.deaths import InFlight
+from recyclery_worker.parking.store import DeadLetterStore
 
-LOOK_EVERY_SECONDS = 0.02
+logger = get_logger(__name__)
+
+CHECK_SECONDS = 0.02
 VALID_UNTIL, LOST, UNANSWERED = range(3)
 
 
-class Standing:
-    """One lease's state; times in seconds of CLOCK_BOOTTIME, which goes on in a freeze."""
+class LeaseState:
+    """One lease's state; times in seconds of CLOCK_BOOTTIME, which goes on while processes are frozen."""
 
     def __init__(self) -> None:
-        # Anonymous and shared, so a fork has the same page; eight bytes are written at once.
+        # Anonymous and shared: a forked child has the same page, and eight bytes are written at once.
         self._shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d")
         self._main_pid = os.getpid()
 
     @property
     def is_valid(self) -> bool:
-        """Whether nobody can have given our messages away; so too before there is a lease."""
+        """Whether nobody can have given our messages away; true too before there is a lease."""
         until = self._shared[VALID_UNTIL]
         return until == 0.0 or now() <= until
 
     @property
     def is_lost(self) -> bool:
-        """Whether our messages were given to others."""
+        """Whether our messages were given to other workers."""
         return self._shared[LOST] != 0.0
 
-    def note_renewed(self, until: float) -> None:
-        """Note up to when it is valid."""
+    def set_valid_until(self, until: float) -> None:
+        """Record a renewal."""
         self._shared[VALID_UNTIL] = until
 
-    def note_lost(self) -> None:
-        """Note that it is lost, for good."""
+    def set_lost(self) -> None:
+        """Record that the lease is lost, for good."""
         self._shared[LOST] = 1.0
 
-    def note_unanswered(self, asked: float) -> None:
-        """Note that Redis was asked at a time, and was away."""
+    def set_unanswered(self, asked: float) -> None:
+        """Record that Redis was asked at a time and did not answer."""
         self._shared[UNANSWERED] = asked
 
-    def is_ours(self) -> bool:
+    def wait_until_known(self) -> bool:
         """Tell, in a child, whether a task may begin; waits until the main process knows.
 
-        It may where Redis is away, for then nobody else has it either. Raises SystemExit when the main process
-        is gone: what it handed over will be given to others.
+        It may while Redis is away, as then no other worker has it either. Raises SystemExit when the main
+        process is gone: its messages will be given to others.
         """
         asked = now()
         while not self.is_valid and not self.is_lost and self._shared[UNANSWERED] < asked:
             if os.getppid() != self._main_pid:
                 raise SystemExit("its worker is gone")
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(CHECK_SECONDS)
         return not self.is_lost
 
 
-def ask_before_each(standing: Standing, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
-    """Return billiard's `wait_for_job` (`Worker.workloop`) such that what is not ours any more is not run."""
+def check_lease(lease_state: LeaseState, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
+    """Return billiard's `wait_for_job` (`Worker.workloop`) with a check that skips tasks of a lost lease."""
 
-    def wait_and_ask() -> Any:
+    def wait_and_check() -> Any:
         message = wait_for_job()
-        if message and not standing.is_ours():
+        if message and not lease_state.wait_until_known():
             kind, (job, number, _, _, _) = message
-            return kind, (job, number, leave_to_others, (), {})
+            return kind, (job, number, skip_task, (), {})
         return message
 
-    return wait_and_ask
+    return wait_and_check
 
 
-def leave_to_others() -> None:
-    """Stand in for a task that was given to another worker; Celery stores nothing of one that ends so."""
+def skip_task() -> None:
+    """Replace a task that was given to another worker; Celery stores no result of one that ends so."""
     raise Ignore("another worker has it")
 
 
-logger = get_logger(__name__)
+class Lease:
+    """The lease of one generation, and the thread that renews it."""
 
-
-class Keeper:
-    """The lease of one generation."""
-
-    def __init__(self, app: Any, generation: Generation, hand: Hand) -> None:
+    def __init__(self, app: Any, generation: Generation, unacked: Unacked) -> None:
         self.generation = generation
-        self.standing = Standing()
+        self.state = LeaseState()
         self.reclaimed = 0
         self.parked = 0
-        self.starts = Starts(generation.id)
+        self.in_flight = InFlight(generation.id)
         self._app = app
-        self._hand = hand
-        self._wanted: queue.Queue[str | None] = queue.Queue()
+        self._unacked = unacked
+        # Generations to give back; None ends the thread.
+        self._requests: queue.Queue[str | None] = queue.Queue()
         self._thread: threading.Thread | None = None
-        self._heard_since = 0.0
-        self._refused = False
+        self._connected_since = 0.0
+        self._is_refused = False
 
     def begin(self) -> None:
-        """Write ourselves down before the first message is taken; raises where Redis is away or refuses."""
+        """Register before the first message is received; raises where Redis is away or refuses."""
         with connected(self._app) as channel:
-            book = open_book(channel)
-            book.rehearse()
+            registry = open_registry(channel)
+            registry.probe()
             asked = now()
-            book.enter(self.generation)
-        self.standing.note_renewed(asked + LEASE_SECONDS)
-        engage(self._app, self._hand, self.generation)
-        self._thread = threading.Thread(target=self._keep, name="recyclery-lease", daemon=True)
+            registry.register(self.generation)
+        self.state.set_valid_until(asked + LEASE_SECONDS)
+        install(self._app, self._unacked, self.generation)
+        self._thread = threading.Thread(target=self._run, name="recyclery-lease", daemon=True)
         self._thread.start()
 
     def reclaim_soon(self, generation_id: str) -> None:
-        """Have a generation whose processes are known to be dead given back, lease or not."""
-        self._wanted.put(generation_id)
+        """Have the messages of a generation given back whose processes are known to be dead, lease or not."""
+        self._requests.put(generation_id)
 
     def end(self) -> None:
-        """Give back what is still held, and strike ourselves; nothing runs any more."""
-        self._wanted.put(None)
+        """Give back what is still held, and deregister; no task runs any more."""
+        self._requests.put(None)
         if self._thread is not None:
             self._thread.join(LEASE_SECONDS)
         try:
             with connected(self._app) as channel:
-                self._hand.settle(open_book(channel), self.generation)
+                self._unacked.flush_acks(open_registry(channel), self.generation)
             given_back = reclaim(self._app, self.generation)
-        except Exception as error:  # Redis is away: another worker does it when the lease has run out.
+        except Exception as error:  # Redis is away: another worker does it once the lease has expired.
             logger.warning("what this worker holds will be given back when its lease ends: %s", error)
             return
         if given_back:
             logger.warning("gave back %d unfinished tasks", given_back)
 
-    def assure(self) -> None:
-        """Let a task start only while our messages are our own; raises TaskRevokedError when they are not.
+    def require(self) -> None:
+        """Raise TaskRevokedError where the lease is lost; called before each task.
 
-        Asked before each start. Without Redis nobody else has them either.
+        A task may start while Redis is away, as then no other worker has it either.
         """
-        if not self.standing.is_valid and not self.standing.is_lost:
+        if not self.state.is_valid and not self.state.is_lost:
             asked = now()
             try:
                 with connected(self._app) as channel:
-                    self._renew(open_book(channel))
+                    self._renew(open_registry(channel))
             except Exception as error:
-                logger.debug("the lease cannot be looked at: %s", error)
-                self.standing.note_unanswered(asked)
-        if self.standing.is_lost:
+                logger.debug("the lease cannot be checked: %s", error)
+                self.state.set_unanswered(asked)
+        if self.state.is_lost:
             raise TaskRevokedError("another worker has it")
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         while True:
             asked = now()
             try:
                 with connected(self._app) as channel:
-                    self._heard_since = now()
-                    if not self._serve(channel, open_book(channel)):
-                        return
-            except Exception as error:  # Redis is away, which the worker itself says, or refuses.
-                refused = isinstance(error, ResponseError) and not self._refused
+                    self._connected_since = now()
+                    self._serve(channel, open_registry(channel))
+                    return
+            except Exception as error:  # Redis is away, which the worker itself logs, or refuses.
+                is_new_refusal = isinstance(error, ResponseError) and not self._is_refused
                 logger.log(
-                    logging.ERROR if refused else logging.DEBUG,
+                    logging.ERROR if is_new_refusal else logging.DEBUG,
                     "this worker's lease is not renewed, so its tasks may be given to others: %s",
                     error,
                 )
-                self._refused = self._refused or refused
-                self.standing.note_unanswered(asked)
-                if self._is_told_to_end():
+                self._is_refused = self._is_refused or is_new_refusal
+                self.state.set_unanswered(asked)
+                if self._is_ending():
                     return
 
-    def _is_told_to_end(self) -> bool:
+    def _is_ending(self) -> bool:
         try:
-            wanted = self._wanted.get(timeout=RENEW_SECONDS)
+            request = self._requests.get(timeout=RENEW_SECONDS)
         except queue.Empty:
             return False
-        if wanted is not None:
-            self._wanted.put(wanted)
-        return wanted is None
+        if request is not None:
+            self._requests.put(request)
+        return request is None
 
-    def _serve(self, channel: Any, book: Book) -> bool:
-        """Renew and reclaim, until told to end; raises when Redis does not answer."""
+    def _serve(self, channel: Any, registry: Registry) -> None:
+        """Renew and reclaim until the thread is to end; raises when Redis does not answer."""
+        store = DeadLetterStore(registry.client, registry.prefix)
         while True:
-            self._renew(book)
-            self._refused = False
-            self._hand.settle(book, self.generation)
-            for tag in self._hand.find_strays(book, self.generation):
+            self._renew(registry)
+            self._is_refused = False
+            self._unacked.flush_acks(registry, self.generation)
+            for tag in self._unacked.find_orphans(registry, self.generation):
                 channel.qos.restore_by_tag(tag, leftmost=False)
-            lot = Lot(book.client, book.prefix)
-            self.starts.renew(lot)
-            self.parked = lot.count_parked()
-            # After Redis was away all leases look old: their holders get as long to renew them as we had.
-            if now() - self._heard_since > LEASE_SECONDS:
-                for dead in book.list_dead():
+            self.in_flight.update(store)
+            self.parked = store.count_parked()
+            # After Redis was away all leases look expired: their holders get as long to renew them as we had.
+            if now() - self._connected_since > LEASE_SECONDS:
+                for dead in registry.list_dead():
                     self._give_back(dead, "its lease has run out")
             try:
-                wanted = self._wanted.get(timeout=RENEW_SECONDS)
+                request = self._requests.get(timeout=RENEW_SECONDS)
             except queue.Empty:
                 continue
-            if wanted is None:
-                # Nothing runs any more. What was cut off was so by our own end, and did not die of itself.
-                self.starts.clear(lot)
-                return False
-            found = book.find(wanted)
+            if request is None:
+                # No task runs any more. Those that were cut off died by our own end, not of themselves.
+                self.in_flight.clear(store)
+                return
+            found = registry.find(request)
             if found is not None:
                 self._give_back(found, "its processes are dead")
 
-    def _renew(self, book: Book) -> None:
+    def _renew(self, registry: Registry) -> None:
         asked = now()
-        if not book.renew(self.generation):
-            if book.was_reclaimed(self.generation) and not self.standing.is_lost:
-                self.standing.note_lost()
+        if not registry.renew(self.generation):
+            if registry.was_reclaimed(self.generation) and not self.state.is_lost:
+                self.state.set_lost()
                 logger.critical(
                     "this worker was taken for dead: its tasks were given to others. It starts no more, "
                     "finishes what runs, and ends"
                 )
                 stop: Any = state
                 stop.should_stop = 0
-            # Lost with Redis's data, or to be given back once more when we have ended.
-            book.enter(self.generation)
-        self.standing.note_renewed(asked + LEASE_SECONDS)
+            # The entry was lost with Redis's data, or what we hold must be given back again when we have ended.
+            registry.register(self.generation)
+        self.state.set_valid_until(asked + LEASE_SECONDS)
 
     def _give_back(self, dead: Generation, why: str) -> None:
         if dead.id == self.generation.id:
@@ -254,50 +254,47 @@ class Keeper:
             logger.warning("gave back %d tasks of %s (pid %d): %s", given_back, dead.node, dead.pid, why)
 
 
-_keeper: Keeper | None = None
+_lease: Lease | None = None
 
 
-def keeper() -> Keeper | None:
-    """Return this worker's; None where the broker needs none."""
-    return _keeper
+def lease() -> Lease | None:
+    """Return this worker's lease; None where it keeps none."""
+    return _lease
 
 
-def starts() -> Starts | None:
-    """Return where this worker's runs are written down; None where it keeps no lease."""
-    return _keeper.starts if _keeper is not None else None
+def in_flight() -> InFlight | None:
+    """Return where the tasks that run are written down; None where this worker keeps no lease."""
+    return _lease.in_flight if _lease is not None else None
 
 
 class LeaseStep(bootsteps.StartStopStep):
-    """Worker bootstep: from before the first message is taken until after the last task's process has ended."""
+    """Worker bootstep: from before the first message is received until the last task's process has ended."""
 
     requires = (BrokerWait,)
 
     def start(self, parent: Any) -> None:
-        """Return when we are written down, or when the worker is asked to stop."""
-        assert _keeper is not None  # noqa: S101  # the step is added only where there is one
-        said: float | None = None
-        while True:
-            state.maybe_shutdown()
+        """Return when this worker is registered, or when it is asked to stop."""
+        assert _lease is not None  # noqa: S101  # the step is added only where there is one
+        begin = _lease.begin
+
+        def try_begin() -> str | None:
             try:
-                _keeper.begin()
+                begin()
             except NoPermissionError as error:
-                step_aside(parent.app, error)
-                return
+                disable(parent.app, error)
             except Exception as error:  # kombu and redis raise errors of many kinds
-                if said is None or time.monotonic() - said >= SAY_EVERY_SECONDS:
-                    said = time.monotonic()
-                    logger.warning("waiting for a Redis that takes writes: %s", error)
-                time.sleep(TRY_EVERY_SECONDS)
-            else:
-                return
+                return str(error)
+            return None
+
+        wait_until(try_begin, "waiting for a Redis that takes writes: %s")
 
 
-def keep_own_keys(app: Any, node: str) -> str:
-    """Give this worker keys and a lease of its own, where its broker is Redis.
+def set_up(app: Any, node: str) -> str:
+    """Give this worker a lease and keys of its own, where its broker is Redis.
 
-    Returns why not, where that is the user's doing.
+    Returns why not, where that is to be logged.
     """
-    global _keeper
+    global _lease
     if broker_kind(app) != "redis":
         return ""
     if missing("lease"):
@@ -311,25 +308,25 @@ def keep_own_keys(app: Any, node: str) -> str:
         **options,
         **generation.keys,
     }
-    _keeper = Keeper(app, generation, prepare(app, generation))
-    # After the pool has ended: nothing of ours runs.
-    signals.worker_shutdown.connect(end_keeping, weak=False, dispatch_uid="recyclery.lease")
+    _lease = Lease(app, generation, prepare(app, generation))
+    # After the pool has ended, so that no task runs.
+    signals.worker_shutdown.connect(end_lease, weak=False, dispatch_uid="recyclery.lease")
     return ""
 
 
-def step_aside(app: Any, error: Exception) -> None:
-    """Go on as Celery does by itself, where Redis does not let us write; nothing has been received yet."""
-    global _keeper
-    assert _keeper is not None  # noqa: S101  # the step is added only where there is one
+def disable(app: Any, error: Exception) -> None:
+    """Do as Celery does by itself where Redis refuses our writes; nothing has been received yet."""
+    global _lease
+    assert _lease is not None  # noqa: S101  # the step is added only where there is one
     options = dict(app.conf.broker_transport_options)
     prefix = options.get("global_keyprefix", "")
-    for option in _keeper.generation.keys:
+    for option in _lease.generation.keys:
         del options[option]
     if options.get("visibility_timeout") == VISIBILITY_SECONDS:
-        # Without a lease the broker's timeout is all there is.
+        # Without a lease the broker's timeout is needed.
         del options["visibility_timeout"]
     app.conf.broker_transport_options = options
-    _keeper = None
+    _lease = None
     logger.error(
         "this worker keeps no lease, so what it holds when it dies waits for the broker's visibility timeout: "
         "its Redis user may not use the keys %srecyclery:* (%s). ACL SETUSER ... ~%srecyclery:* +@all would do",
@@ -339,7 +336,7 @@ def step_aside(app: Any, error: Exception) -> None:
     )
 
 
-def end_keeping(**_: Any) -> None:
-    """Give back and strike."""
-    if _keeper is not None:
-        _keeper.end()
+def end_lease(**_: Any) -> None:
+    """Give back what is held, and deregister."""
+    if _lease is not None:
+        _lease.end()

@@ -1,14 +1,15 @@
-"""A message goes from its queue into its worker's hand in one step, by a script that Redis runs.
+"""A message moves from its queue to this worker's unacknowledged messages atomically, by a script in Redis.
 
-By itself kombu takes it with BRPOP and writes it down as unacknowledged afterwards: a process that dies
-between the two takes it along (https://github.com/celery/kombu/issues/305). The script also asks for the lease:
-a worker that was given up for dead takes nothing, whatever of it is still on its way to Redis.
+By itself kombu takes it with BRPOP and records it as unacknowledged afterwards: a process that dies in between
+loses it (https://github.com/celery/kombu/issues/305). The script also checks the lease: a worker that was taken
+for dead receives nothing, whatever of it is still on its way to Redis.
 
-That a queue has changed is told by a connection of its own, which Redis sends the names of changed keys to that
-another has read (CLIENT TRACKING with REDIRECT,
-https://redis.io/docs/latest/develop/reference/client-side-caching/). Which keys does not matter.
+A second connection tells when a queue has changed: Redis sends it the names of changed keys that the first one
+has read (CLIENT TRACKING with REDIRECT, https://redis.io/docs/latest/develop/reference/client-side-caching/).
+Which keys does not matter.
 """
 
+# mypy cannot type a mixin's `super()`.
 # mypy: disable-error-code="misc"
 
 from __future__ import annotations
@@ -28,108 +29,19 @@ from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from recyclery_worker.compat import describe_missing, missing
+from recyclery_worker.compat import missing
 from recyclery_worker.delivery.registry import LEASES, Generation
 
 logger = get_logger(__name__)
 
-# A word that is lost must not hold tasks up for long, nor a lease that came too late.
-LOOK_EVERY_SECONDS = 2.0
+# A lost notification must not delay tasks for long, nor a lease that came too late.
+POLL_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 
-
-class Wake:
-    """The connection; `changed` is called in the worker's loop when something is said on it."""
-
-    def __init__(self, pool: Any, hub: Any, changed: Callable[[], None]) -> None:
-        self._hub = hub
-        self._changed = changed
-        self._connection = pool.make_connection()
-        try:
-            self._connection.connect()
-            self._connection.send_command("CLIENT", "ID")
-            self.id = int(self._connection.read_response())
-            # From here on raw: a reader of Redis's protocol would want to know what each word is for.
-            self._connection.send_command("SUBSCRIBE", "__redis__:invalidate")
-            self._socket = self._connection._sock
-            self._socket.settimeout(ANSWER_SECONDS)
-            self._hear()
-            self._socket.setblocking(False)
-        except BaseException:
-            self._connection.disconnect()
-            raise
-        hub.add_reader(self._socket.fileno(), self._on_readable)
-        self._timer = hub.call_repeatedly(LOOK_EVERY_SECONDS, changed)
-
-    def follow(self, connection: Any) -> bool:
-        """Be told of others' changes to what another connection reads from now on, if Redis agrees."""
-        connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", self.id, "NOLOOP")
-        try:
-            connection.read_response()
-        except ResponseError as error:
-            say_waits_plainly(error)
-            return False
-        return True
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._timer.cancel()
-        if self._socket.fileno() >= 0:
-            self._hub.remove_reader(self._socket.fileno())
-        self._connection.disconnect()
-
-    def _on_readable(self) -> None:
-        try:
-            self._hear()
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return
-        self._changed()
-
-    def _hear(self) -> None:
-        if not self._socket.recv(1 << 16):
-            raise RedisConnectionError("Redis closed the connection that it tells of changed queues on")
-
-
-class WakeStep(bootsteps.StartStopStep):
-    """Consumer bootstep: on every new connection."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def start(self, parent: Any) -> None:
-        """Have the channel that tasks come by be woken, where the worker's loop can be."""
-        channel = parent.task_consumer.channel
-        if parent.hub is None or not hasattr(channel, "be_woken_by"):
-            return
-        try:
-            channel.be_woken_by(Wake(channel.pool, parent.hub, channel.look_again))
-        except ResponseError as error:
-            say_waits_plainly(error)
-
-    def stop(self, parent: Any) -> None:
-        """Be woken no more."""
-        channel: Any = getattr(parent.task_consumer, "channel", None)
-        wake = getattr(channel, "wake", None)
-        if wake is not None:
-            channel.be_woken_by(None)
-            wake.close()
-
-
-def say_waits_plainly(error: ResponseError) -> None:
-    """Say that an empty queue is waited at as Celery does by itself."""
-    logger.warning(
-        "Redis tells this worker of no changes, so a message that comes to an empty queue is lost when the "
-        "worker is killed just as it receives it: %s",
-        error,
-    )
-
-
-# Of a mixin mypy does not know what it is mixed into.
-
-
 # The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
-# from its queue: where Redis takes no writes, nothing has happened. What cannot be read as a message goes out
-# unwritten, as by BRPOP. Queues that are empty are looked at by a reading command, so that Redis tells of their
-# next change (CLIENT TRACKING).
+# from its queue: where Redis takes no writes, nothing has happened. What is no readable message is returned
+# unwritten, as by BRPOP. Empty queues are read by a command, so that Redis tells of their next change (CLIENT
+# TRACKING).
 TAKE = """
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
 if not redis.call('ZSCORE', leases, ARGV[1]) then
@@ -156,26 +68,113 @@ end
 return nil
 """
 TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
-# How Redis 6 and 7 say that this user may not, and others that they cannot; BRPOP meets the rest too.
+# How Redis 6, 7 and others say that this user may not run scripts, or that they cannot.
 REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
 
 
-class OneStep:
+class ClientTracking:
+    """The second connection; `changed` is called in the worker's loop when it is told of a change."""
+
+    def __init__(self, pool: Any, hub: Any, changed: Callable[[], None]) -> None:
+        self._hub = hub
+        self._changed = changed
+        self._connection = pool.make_connection()
+        try:
+            self._connection.connect()
+            self._connection.send_command("CLIENT", "ID")
+            self.id = int(self._connection.read_response())
+            # From here on raw: that there is a message is enough, its content does not matter.
+            self._connection.send_command("SUBSCRIBE", "__redis__:invalidate")
+            self._socket = self._connection._sock
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._read()
+            self._socket.setblocking(False)
+        except BaseException:
+            self._connection.disconnect()
+            raise
+        hub.add_reader(self._socket.fileno(), self._on_readable)
+        self._timer = hub.call_repeatedly(POLL_SECONDS, changed)
+
+    def follow(self, connection: Any) -> bool:
+        """Be told of others' changes to what `connection` reads from now on; tell whether Redis does that."""
+        connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", self.id, "NOLOOP")
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            warn_untracked(error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._timer.cancel()
+        if self._socket.fileno() >= 0:
+            self._hub.remove_reader(self._socket.fileno())
+        self._connection.disconnect()
+
+    def _on_readable(self) -> None:
+        try:
+            self._read()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        self._changed()
+
+    def _read(self) -> None:
+        if not self._socket.recv(1 << 16):
+            raise RedisConnectionError("Redis closed the connection that it tells of changed queues on")
+
+
+class ClientTrackingStep(bootsteps.StartStopStep):
+    """Consumer bootstep: on every new connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Track the queues of the channel that tasks come by, where the worker has an event loop."""
+        channel = parent.task_consumer.channel
+        if parent.hub is None or not hasattr(channel, "set_tracking"):
+            return
+        try:
+            channel.set_tracking(ClientTracking(channel.pool, parent.hub, channel.poll_again))
+        except ResponseError as error:
+            warn_untracked(error)
+
+    def stop(self, parent: Any) -> None:
+        """Track no more."""
+        channel: Any = getattr(parent.task_consumer, "channel", None)
+        tracking = getattr(channel, "tracking", None)
+        if tracking is not None:
+            channel.set_tracking(None)
+            tracking.close()
+
+
+def warn_untracked(error: ResponseError) -> None:
+    """Log that an empty queue is waited for with kombu's BRPOP."""
+    logger.warning(
+        "Redis tells this worker of no changes, so a message that comes to an empty queue is lost when the "
+        "worker is killed just as it receives it: %s",
+        error,
+    )
+
+
+class AtomicReceive:
     """What a kombu Redis channel does differently; a mixin before it."""
 
     generation: Generation
-    wake: Wake | None = None
+    tracking: ClientTracking | None = None
     written_tag = ""
-    """The tag of the message that is being delivered, where Redis has it under our name already."""
+    """The tag of the message being delivered, where Redis has it under our name already."""
     _refused = False
     _script_on: Any = None
-    _asks = ""
-    _woken = False
+    """The socket of the connection that was given the script."""
+    _pending = ""
+    """What the channel waits for: the answer to "take" or "brpop", or with "wait" that BRPOP is sent next."""
+    _changed = False
 
     def _brpop_start(self: Any, timeout: float | None = None) -> None:
-        """Ask for a message; on a loop of its own each time that none is asked for."""
-        if OneStep._refused or self._asks == "wait":
-            self._asks = "brpop"
+        """Ask for a message; Celery's loop calls this whenever none is asked for."""
+        if AtomicReceive._refused or self._pending == "wait":
+            self._pending = "brpop"
             super()._brpop_start(*(() if timeout is None else (timeout,)))
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
@@ -189,37 +188,36 @@ class OneStep:
         own = (self.unacked_key, self.unacked_index_key, LEASES)
         lists = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
         keys = [prefix + key for key in (*own, *lists)]
-        self._asks, self._woken = "take", False
-        self.qos.hand.expect(self)
+        self._pending, self._changed = "take", False
+        self.qos.unacked.expect(self)
         connection.send_command("EVALSHA", TAKE_SHA, len(keys), *keys, self.generation.id, time.time())
 
     def _prepare(self: Any, connection: Any) -> None:
-        """Give Redis the script, and have it tell of changes, once for each connection."""
+        """Load the script and start tracking, once for each connection."""
         self._script_on = connection._sock
         connection.send_command("SCRIPT", "LOAD", TAKE)
         try:
             connection.read_response()
         except ResponseError as error:
-            # Asked to run it, Redis says so once more.
+            # EVALSHA will be refused too, and is handled.
             logger.debug("Redis took no script: %s", error)
-        if self.wake is not None and not self.wake.follow(connection):
-            self.wake.close()
-            self.wake = None
+        if self.tracking is not None and not self.tracking.follow(connection):
+            self.tracking.close()
+            self.tracking = None
 
     def _brpop_read(self: Any, **options: Any) -> bool:
-        """Deliver what has come; raises Empty when that is nothing."""
-        if self._asks == "brpop":
-            self._asks = ""
+        """Deliver what has come; raises Empty where that is nothing."""
+        pending, self._pending = self._pending, ""
+        if pending == "brpop":
             return bool(super()._brpop_read(**options))
-        if self._asks != "take":
-            # Closed while nothing is asked for.
-            self._in_poll = None
+        if pending != "take":
+            # The connection was closed while nothing is asked for.
+            self._pending, self._in_poll = pending, None
             raise Empty
-        self._asks = ""
         try:
             return bool(self._deliver_taken(self._read_taken()))
         finally:
-            self.qos.hand.expect_no_more(self)
+            self.qos.unacked.expect_no_more(self)
 
     def _read_taken(self: Any) -> Any:
         connection = self.client.connection
@@ -249,39 +247,39 @@ class OneStep:
             self.connection._deliver(loads(item), queue)
         finally:
             if self.written_tag:
-                # A consumer that acknowledges nothing.
+                # The consumer acknowledges nothing.
                 self.written_tag = ""
                 self.qos._remove_from_indices(tag).execute()
         return True
 
     def _idle(self: Any) -> None:
-        """Wait for a word from Redis, or else as kombu does."""
-        if self.wake is None:
-            self._asks = "wait"
-        elif not self._woken:
-            # As long as this is set kombu asks for nothing; no answer is due that could be late.
-            self._asks, self._in_poll, self._brpop_sent_at = "", self.client.connection, None
+        """Wait for a change, or where changes are not tracked, as kombu does."""
+        if self.tracking is None:
+            self._pending = "wait"
+        elif not self._changed:
+            # While `_in_poll` is set kombu asks for nothing; without `_brpop_sent_at` no answer can be late.
+            self._pending, self._in_poll, self._brpop_sent_at = "", self.client.connection, None
 
-    def be_woken_by(self: Any, wake: Wake | None) -> None:
-        """Wait for another's word from now on, or for none."""
-        self.wake = wake
-        # It is to follow the connection that there may be already.
+    def set_tracking(self: Any, tracking: ClientTracking | None) -> None:
+        """Wait for changes by another connection from now on, or by none."""
+        self.tracking = tracking
+        # So that it follows a connection that is already open.
         self._script_on = None
 
-    def look_again(self: Any) -> None:
-        """Ask once more: a queue has changed."""
-        self._woken = True
-        if not self._asks:
+    def poll_again(self: Any) -> None:
+        """Ask again, as a queue has changed."""
+        self._changed = True
+        if not self._pending:
             self._in_poll = None
 
     def _update_queue_cycle(self: Any) -> None:
         super()._update_queue_cycle()
-        self.look_again()
+        self.poll_again()
 
     def _refuse(self: Any, error: ResponseError) -> None:
         """Go on as kombu does by itself."""
-        if not OneStep._refused:
-            OneStep._refused = True
+        if not AtomicReceive._refused:
+            AtomicReceive._refused = True
             logger.warning(
                 "Redis runs no script for this worker, so a message is lost when the worker is killed just "
                 "as it receives it: %s",
@@ -289,16 +287,14 @@ class OneStep:
             )
 
 
-def receive_in_one_step(generation: Generation) -> None:
-    """Have channels that are made from now on do so, where kombu has the parts for it."""
+def receive_atomically(generation: Generation) -> None:
+    """Have channels made from now on do so, where kombu has the private names for it."""
     if missing("receive"):
-        logger.warning(
-            "%s, so a message is lost when the worker is killed just as it receives it",
-            describe_missing("receive"),
-        )
+        names = ", ".join(name.partition(".")[2] for name in missing("receive"))
+        logger.warning("this kombu has no %s, so messages are received as it does by itself", names)
         return
     for transport, channel in (
         (redis.Transport, redis.Channel),
         (redis.SentinelTransport, redis.SentinelChannel),
     ):
-        transport.Channel = type("Channel", (OneStep, channel), {"generation": generation})
+        transport.Channel = type("Channel", (AtomicReceive, channel), {"generation": generation})

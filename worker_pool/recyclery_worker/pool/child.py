@@ -1,4 +1,7 @@
-"""A pool child: leads its own session, carries its name in its environment, tells the governor of its tasks."""
+"""A pool child: its own session, its name in its environment, and its reports to the governor.
+
+Without Celery: `browser()` uses this in any process.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from typing import Literal
 
 from recyclery_worker.link import CHILD_MARKER, COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
 
-# A browser that is asked to leave is gone in 0.2 s, and has then removed its own files.
-ASKED_SECONDS = 1.0
-
-
-# Tasks shorter than this are told of now and then, not each: what a task costs must not be its report.
+# A browser that gets TERM is gone in 0.2 s, and has then removed its own files.
+TERM_SECONDS = 1.0
+# Tasks shorter than this are not reported each: the report must not be most of what a task costs.
 SHORT_SECONDS = 0.02
 
 
@@ -45,40 +46,40 @@ class Reporter:
         self._tracing: Literal["", "on", "over"] = ""
 
     def browser_kept(self, chromedriver_pid: int) -> None:
-        """Note a browser that is kept for the next task; told of as this one ends."""
+        """Record a browser that is kept for the next task; reported when this task ends."""
         self._kept.add(chromedriver_pid)
 
     def browser_ended(self, chromedriver_pid: int) -> None:
-        """Note the end of a browser, kept or not."""
+        """Record the end of a browser, kept or not."""
         self._kept.discard(chromedriver_pid)
 
     def session_opened(self, session_id: str) -> None:
-        """Tell at once of a session on a Grid: nobody else could find it after our death."""
+        """Report a session on a Grid at once: nobody could find it after this process died."""
         self._remote.add(session_id)
         self._send()
 
     def session_closed(self, session_id: str) -> None:
-        """Tell that a session on a Grid is closed."""
+        """Report that a session on a Grid is closed."""
         self._remote.discard(session_id)
         self._send()
 
-    def tracing_is(self, state: Literal["on", "over"]) -> None:
-        """Tell that allocations are traced: what this child holds is not the tasks' doing any more."""
+    def set_tracing(self, state: Literal["on", "over"]) -> None:
+        """Report that allocations are traced: from then on this child's memory says nothing about its tasks."""
         self._tracing = state
         self._send()
 
     def task_started(self, task_id: str, task_name: str) -> None:
-        """Note a task's start."""
+        """Record a task's start."""
         self._running = task_id, task_name
         self._task_started = now()
         if self._first_task_started is None:
             self._first_task_started = self._task_started
-            self._idle_bytes, self._idle_shared_bytes = read_own_memory()
+            self._idle_bytes, self._idle_shared_bytes = read_memory()
         if not self._last_was_short:
             self._send()
 
-    def task_ended(self, *, tell: bool = False) -> None:
-        """Note the end of the task started last; nothing if there is none. `tell` of a short one too."""
+    def task_ended(self, *, force: bool = False) -> None:
+        """Record the end of the task started last, if there is one; with `force` report a short one too."""
         if self._running is None:
             return
         _, task_name = self._running
@@ -87,9 +88,9 @@ class Reporter:
         self._tasks_done += 1
         self._last_task_ended = now()
         self._last_was_short = self._last_task_ended - self._task_started < SHORT_SECONDS
-        if tell or not self._last_was_short or self._last_task_ended - self._sent > SHORT_SECONDS:
-            # With work waiting the next task begins within a millisecond: nobody else sees this moment.
-            self._idle_bytes, self._idle_shared_bytes = read_own_memory()
+        if force or not self._last_was_short or self._last_task_ended - self._sent > SHORT_SECONDS:
+            # Where work waits, the next task begins within a millisecond: only here can idle memory be read.
+            self._idle_bytes, self._idle_shared_bytes = read_memory()
             self._send()
 
     def _send(self) -> None:
@@ -115,53 +116,53 @@ class Reporter:
         try:
             self._socket.sendto(encode(report), self._address)
         except OSError:
-            # No governor, or its queue is full: the next report says it all again.
+            # No governor, or its queue is full: the next report repeats everything.
             return
         self._ended = {}
 
 
 _reporter: Reporter | None = None
-# What is called first when the session is ended.
-at_end: list[Callable[[], None]] = []
+# Called before the session is ended.
+before_end: list[Callable[[], None]] = []
 
 
-def become_session_leader() -> None:
-    """Lead a session of one's own, so that all this child starts can be found by it.
+def become_session_leader(**_: object) -> None:
+    """Lead a session, by which everything that this child starts can be found.
 
-    Called first thing after the fork, before any handler of the user's can start a process.
+    Called first after the fork, before a handler of the user can start a process.
     """
     if os.getsid(0) != os.getpid():
         os.setsid()
-    introduce()
+    start_reporting()
 
 
-def introduce() -> None:
-    """Give what this process starts its marker, and report its tasks: where there is a supervisor."""
+def start_reporting() -> None:
+    """Mark what this process starts, and report its tasks, where there is a supervisor."""
     global _reporter
     pool = os.environ.get("RECYCLERY_POOL")
     runtime_dir = os.environ.get("RECYCLERY_RUNTIME_DIR")
     if not pool or not runtime_dir:
         return
-    signal.signal(COLLECT_SIGNAL, collect_browsers)
+    signal.signal(COLLECT_SIGNAL, reap_browsers)
     start_ticks = read_start_ticks()
     os.environ[CHILD_MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
     _reporter = Reporter(pool, str(governor_socket(Path(runtime_dir))), start_ticks)
 
 
-def end_session() -> None:
-    """Stop what shares our session: asked first (TERM), then killed. Only where we lead it."""
-    for end in at_end:
-        end()
+def end_session(**_: object) -> None:
+    """Stop the other members of our session, with TERM, then KILL; only where we lead it."""
+    for call in before_end:
+        call()
     me = os.getpid()
     if os.getsid(0) != me:
         return
-    deadline = time.monotonic() + ASKED_SECONDS
+    deadline = time.monotonic() + TERM_SECONDS
     signum = signal.SIGTERM
     while members := [pid for pid in list_session(me) if pid != me]:
         for pid in members:
             with contextlib.suppress(OSError):
                 os.kill(pid, signum)
-        collect_browsers()
+        reap_browsers()
         if signum == signal.SIGKILL:
             return
         while time.monotonic() < deadline and any(map(is_running, members)):
@@ -170,7 +171,7 @@ def end_session() -> None:
 
 
 def list_session(session: int) -> list[int]:
-    """Return the pids of a session's members that have not ended."""
+    """Return the pids of a session's members that run."""
     members = []
     for entry in os.listdir("/proc"):  # noqa: PTH208  # a Path for each process costs ten times as much
         if entry.isdigit():
@@ -181,7 +182,7 @@ def list_session(session: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process is there and has not ended."""
+    """Tell whether a process exists and is no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -189,15 +190,15 @@ def is_running(pid: int) -> bool:
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in {b"Z", b"X"}
 
 
-def collect_browsers(*_: object) -> None:
-    """Wait for ended browser processes among our own children: task code that forgot a browser never will.
+def reap_browsers(*_: object) -> None:
+    """Reap browser zombies among our own children: task code that forgot a browser never does.
 
-    Only those: another process's exit status belongs to whoever started it. A Popen whose process is
-    collected here reports returncode 0 later (subprocess, Popen._try_wait).
+    Only browsers: another process's exit status belongs to whoever started it. A Popen whose process is
+    reaped here reports returncode 0 later (subprocess, Popen._try_wait).
     """
     for pid in list_children():
         with contextlib.suppress(OSError):
-            if read_name(pid).startswith(("chrom", "headless_shell", "google-chrome")):
+            if Path(f"/proc/{pid}/comm").read_text().startswith(("chrom", "headless_shell", "google-chrome")):
                 os.waitpid(pid, os.WNOHANG)
 
 
@@ -211,20 +212,15 @@ def list_children() -> list[int]:
     return children
 
 
-def read_name(pid: int) -> str:
-    """Return the kernel's name of a process (proc(5), comm); raises OSError when it is gone."""
-    return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
 def read_start_ticks() -> int:
     """Return this process's start in clock ticks since boot (field 22 of /proc/self/stat, proc(5))."""
     stat = Path("/proc/self/stat").read_bytes()
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
-def read_own_memory() -> tuple[int, int]:
-    """Return this process's anonymous memory, and what it has mapped of shared memory (proc(5), status)."""
-    status = Path("/proc/self/status").read_bytes()
+def read_memory(pid: int | str = "self") -> tuple[int, int]:
+    """Return a process's anonymous memory, and how much shared memory it has mapped (proc(5), status)."""
+    status = Path(f"/proc/{pid}/status").read_bytes()
     return read_size(status, b"\nRssAnon:"), read_size(status, b"\nRssShmem:")
 
 

@@ -1,7 +1,7 @@
-"""What came of this worker's tasks and how long they ran, counted where the results come in.
+"""Counts of this worker's task results and running times, taken where the results arrive.
 
-Of a task that ended its child tells; for one whose child was lost, or whose hard time limit passed, the main
-process must speak itself, and sends Celery's task_failure as it does.
+A child sends the result of a task that ended. For one whose child was lost, or whose hard time limit passed,
+there is none: Celery's main process then sends the signal task_failure.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, now
 
 logger = get_logger(__name__)
 
-# Routing keys of a topic exchange may be without number.
-MOST_QUEUES = 50
+# The routing keys of a topic exchange may be unlimited in number.
+MAX_QUEUES = 50
 OTHER_QUEUES = ""
 
 
-class Outcomes:
+class TaskStats:
     """Counts since `since`."""
 
     def __init__(self) -> None:
@@ -33,19 +33,19 @@ class Outcomes:
         self._counts: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
 
-    def note_result(self, result: Any, reply: Any) -> None:
-        """Count what a child tells of a task: billiard's (ok, (failed, return value, seconds))."""
+    def record_result(self, result: Any, reply: Any) -> None:
+        """Count a child's result of a task: billiard's (ok, (failed, return value, seconds))."""
         try:
-            self._note_result(result, reply)
-        except Exception:  # this stands in the middle of Celery's loop: a slip here would end the user's worker
+            self._record_result(result, reply)
+        except Exception:  # called by Celery's event loop: an error here would end the user's worker
             logger.exception("a task's result could not be counted")
 
-    def _note_result(self, result: Any, reply: Any) -> None:
-        ok, told = reply
-        # Else Celery speaks for it (`note_lost`), or it was no task that was run.
-        if not ok or not isinstance(told, tuple) or len(told) != 3:
+    def _record_result(self, result: Any, reply: Any) -> None:
+        ok, answer = reply
+        # Others are counted by `record_lost`, or did not run.
+        if not ok or not isinstance(answer, tuple) or len(answer) != 3:
             return
-        failed, value, seconds = told
+        failed, value, seconds = answer
         if not failed:
             self._succeeded += 1
         else:
@@ -56,20 +56,21 @@ class Outcomes:
                 self._retried += 1
             elif not isinstance(error, Ignore | Reject):
                 self._failed += 1
-        if seconds is None:
-            # Celery times only what succeeds.
-            seconds = seconds_since(getattr(result, "_time_accepted", None))
+        accepted = getattr(result, "_time_accepted", None)
+        if seconds is None and accepted is not None:
+            # Celery measures only tasks that succeed; the child accepted this one by the same CLOCK_MONOTONIC.
+            seconds = max(0.0, time.monotonic() - accepted)
         if seconds is not None:
-            self._note_seconds(queue_of(result), seconds)
+            self._record_seconds(queue_of(result), seconds)
 
-    def note_lost(self, **_: Any) -> None:
-        """Count a task that failed without a word from its child."""
+    def record_lost(self, **_: Any) -> None:
+        """Count a task that failed without a result from its child."""
         self._failed += 1
 
-    def _note_seconds(self, queue: str, seconds: float) -> None:
+    def _record_seconds(self, queue: str, seconds: float) -> None:
         counts = self._counts.get(queue)
         if counts is None:
-            if len(self._counts) >= MOST_QUEUES:
+            if len(self._counts) >= MAX_QUEUES:
                 queue = OTHER_QUEUES
             counts = self._counts.setdefault(queue, [0] * (len(SECONDS_BOUNDS) + 1))
         counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
@@ -89,21 +90,16 @@ class Outcomes:
         )
 
 
-def seconds_since(accepted: float | None) -> float | None:
-    """Return how long ago a child accepted its task (the system's monotonic clock, its own too)."""
-    return None if accepted is None else max(0.0, time.monotonic() - accepted)
-
-
 def queue_of(result: Any) -> str:
-    """Return the routing key by which a result's task came; on Redis that is its queue's name."""
+    """Return the routing key of a result's task; on Redis that is its queue's name."""
     request = getattr(getattr(result, "_callback", None), "__self__", None)
-    told = getattr(request, "delivery_info", None) or {}
-    return str(told.get("routing_key") or OTHER_QUEUES)
+    delivery_info = getattr(request, "delivery_info", None) or {}
+    return str(delivery_info.get("routing_key") or OTHER_QUEUES)
 
 
-OUTCOMES = Outcomes()
+TASK_STATS = TaskStats()
 
 
-def follow_lost() -> None:
-    """Count what Celery itself says of tasks in the main process."""
-    signals.task_failure.connect(OUTCOMES.note_lost, dispatch_uid="recyclery.task_failure")
+def count_lost_tasks() -> None:
+    """Count the failures that Celery signals in the main process."""
+    signals.task_failure.connect(TASK_STATS.record_lost, dispatch_uid="recyclery.task_failure")

@@ -1,28 +1,21 @@
-"""What billiard runs in a pool child, with a session of its own, reports of its tasks, and a clean way out."""
+"""What billiard runs in a pool child, with a session of its own, reports of its tasks, and a clean exit."""
 
-# celery-types does not know the private parts that this rests on.
+# celery-types does not know the private names.
 # mypy: disable-error-code="misc,call-arg"
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from celery.concurrency import asynpool
 
-from recyclery_worker.delivery.lease import ask_before_each, keeper
+from recyclery_worker.delivery.lease import check_lease, lease
 from recyclery_worker.link import Trace
 from recyclery_worker.pool.child import Reporter, become_session_leader, end_session, reporter
 
 if TYPE_CHECKING:
-    from recyclery_worker.tracing.traced_child import Canary
-
-
-class Inbox(Protocol):
-    """What a child reads its work from."""
-
-    def fileno(self) -> int:
-        """Return its number."""
+    from recyclery_worker.tracing.traced_child import TracedChild
 
 
 class Worker(asynpool.Worker):
@@ -33,25 +26,26 @@ class Worker(asynpool.Worker):
     on_exit: Callable[..., Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # The parent counts (see Pool.on_job_ready): what a child is told at its start it keeps for life.
+        # Without max-tasks-per-child: the parent counts (Pool.on_job_ready), as a child could not learn a new
+        # limit.
         super().__init__(*args[:5], None, *args[6:], **kwargs)
 
     def after_fork(self) -> None:
-        """Lead a session before anything of the user's runs."""
+        """Lead a session before any code of the user runs."""
         become_session_leader()
         super().after_fork()
-        told = reporter()
-        if told is not None:
-            self.wait_for_job = report_tasks(told, self.wait_for_job, self.inq._reader)
-        kept = keeper()
-        if kept is not None:
-            # Outermost: the less lies between this and the task's first line, the better.
-            self.wait_for_job = ask_before_each(kept.standing, self.wait_for_job)
+        reports = reporter()
+        if reports is not None:
+            self.wait_for_job = report_tasks(reports, self.wait_for_job, self.inq._reader)
+        held = lease()
+        if held is not None:
+            # Outermost, so that as little as possible runs between this check and the task's first line.
+            self.wait_for_job = check_lease(held.state, self.wait_for_job)
 
     def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
-        """On every way out that comes by here, stop what the tasks have left running.
+        """Stop what the tasks have left running, whichever way this child exits.
 
-        After the user's `worker_process_shutdown` handlers: they may want to end some of it themselves.
+        After the user's `worker_process_shutdown` handlers, which may want to end some of it themselves.
         """
         handlers = self.on_exit
 
@@ -66,33 +60,33 @@ class Worker(asynpool.Worker):
         super()._do_exit(pid, exitcode, exc)
 
 
-def report_tasks(told: Reporter, wait_for_job: Callable[[], Any], inbox: Inbox) -> Callable[[], Any]:
-    """Return `wait_for_job` with a report on either side: asking for a job means that the last one is done.
+def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any) -> Callable[[], Any]:
+    """Return `wait_for_job` with a report on either side: a child that asks for a job has ended its last one.
 
-    Celery's task_prerun and task_postrun signals would do, at several times the price.
+    Celery's task_prerun and task_postrun signals would do the same, at several times the cost.
     """
-    canary: Canary | None = None
+    traced: TracedChild | None = None
 
     def wait_and_report() -> Any:
-        nonlocal canary
-        told.task_ended()
-        if canary is not None:
-            canary.task_ended()
-            canary.wait(inbox.fileno())
+        nonlocal traced
+        reports.task_ended()
+        if traced is not None:
+            traced.task_ended()
+            traced.wait(inbox.fileno())
         message = wait_for_job()
         if isinstance(message, Trace):
-            from recyclery_worker.tracing.traced_child import Canary  # noqa: PLC0415  # few children ever trace
+            from recyclery_worker.tracing.traced_child import TracedChild  # noqa: PLC0415  # few children trace
 
-            canary = Canary(message, told.tracing_is)
-            # As if nothing had come: then it is asked again.
+            traced = TracedChild(message, reports.set_tracing)
+            # As if nothing had come: the loop then asks again.
             return None
         if message:
             _, (_, _, _, arguments, _) = message
-            # What Celery's tracer is called with begins with the task's name and id.
+            # The arguments of Celery's tracer begin with the task's name and id.
             if len(arguments) > 1:
-                told.task_started(task_id=arguments[1], task_name=arguments[0])
-                if canary is not None:
-                    canary.task_started(arguments[0])
+                reports.task_started(task_id=arguments[1], task_name=arguments[0])
+                if traced is not None:
+                    traced.task_started(arguments[0])
         return message
 
     return wait_and_report

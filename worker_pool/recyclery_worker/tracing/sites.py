@@ -1,11 +1,11 @@
-"""Which sites grew: those that held more after most of the runs.
+"""The sites whose memory grew over a task's runs, and the messages that a traced child sends about them.
 
-What a child that traces says on the socket of whoever waits for it is a line of JSON after each run.
+After each run it sends one line of JSON to the socket of the command that waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A place in the code. `function` is empty where the tracer does not tell it."""
+    """A place in the code. `function` is empty where the tracer does not report it."""
 
     file: str
     line: int
@@ -21,51 +21,51 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """Where memory was allocated that is still held: the frames from the allocation outwards."""
+    """Where memory was allocated that is still held: the frames, innermost first."""
 
     frames: list[Frame]
     bytes_per_run: float
     count_per_run: float
     grew_in: int
-    """In how many runs more was held after it than before."""
+    """In how many runs more was held after than before."""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was seen so far: the next makes good a lost one."""
+class TracedRuns(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole result so far, so that a lost report does not matter."""
 
     pid: int
     tool: str
     """`tracemalloc` or `memray`."""
     warm_up_seconds: list[float]
     seconds: list[float]
-    """How long each run took that is judged."""
+    """How long each run took, without those of the warm-up."""
     judged: int = 0
-    """Of these runs, how many the sites are told from."""
+    """How many of these runs the sites are computed from."""
     sites: list[Site] = []
-    """Largest growth first, of those that grew in most runs."""
+    """The sites that grew in most runs, largest growth first."""
     over: bool = False
 
 
-def encode_seen(seen: Seen) -> bytes:
-    """Return what was seen as one line."""
-    return msgspec.json.encode(seen) + b"\n"
+def encode_report(report: TracedRuns) -> bytes:
+    """Return a report as one line."""
+    return msgspec.json.encode(report) + b"\n"
 
 
-def decode_seen(line: bytes) -> Seen:
-    """Return what was seen; raises msgspec.DecodeError for anything else."""
-    return msgspec.json.decode(line, type=Seen)
+def decode_report(line: bytes) -> TracedRuns:
+    """Return the report in a line; raises msgspec.DecodeError for anything else."""
+    return msgspec.json.decode(line, type=TracedRuns)
 
 
 Place = TypeVar("Place", bound=Hashable)
 
-MOST_SITES = 30
-# Less than this is what a run's own bookkeeping comes to; no container dies of it.
-LEAST_BYTES_PER_RUN = 512
+MAX_SITES = 30
+# Smaller growth is a run's own bookkeeping, and fills no container.
+MIN_BYTES_PER_RUN = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is held of the allocations of one place."""
+    """The memory held that was allocated at one place."""
 
     bytes: int
     count: int
@@ -82,13 +82,13 @@ class Grown:
 
 @dataclass
 class Growth(Generic[Place]):
-    """The runs so far, added up by place."""
+    """The growth of all places over the runs so far."""
 
     runs: int = 0
     _grown: dict[Place, Grown] = field(default_factory=dict)
 
     def add(self, changes: Iterable[tuple[Place, Held]]) -> None:
-        """Take in one run: by how much places changed, those that did not may be left out."""
+        """Add one run: by how much places changed; those that did not may be left out."""
         self.runs += 1
         for place, change in changes:
             before = self._grown.get(place, Grown(0, 0, 0))
@@ -97,13 +97,25 @@ class Growth(Generic[Place]):
             )
 
     def worst(self) -> list[tuple[Place, Grown]]:
-        """Return the places that grew in more than half of the runs, those that grew most first."""
+        """Return the places that grew in more than half of the runs, largest growth first."""
         grown = [
             (place, grown)
             for place, grown in self._grown.items()
-            if 2 * grown.runs > self.runs and grown.bytes >= LEAST_BYTES_PER_RUN * self.runs
+            if 2 * grown.runs > self.runs and grown.bytes >= MIN_BYTES_PER_RUN * self.runs
         ]
-        return sorted(grown, key=lambda item: -item[1].bytes)[:MOST_SITES]
+        return sorted(grown, key=lambda item: -item[1].bytes)[:MAX_SITES]
+
+    def sites(self, frames_of: Callable[[Place], list[Frame]]) -> list[Site]:
+        """Return these places as sites."""
+        return [
+            Site(
+                frames=frames_of(place),
+                bytes_per_run=round(grown.bytes / self.runs),
+                count_per_run=round(grown.count / self.runs, 1),
+                grew_in=grown.runs,
+            )
+            for place, grown in self.worst()
+        ]
 
 
 def changes_between(before: Mapping[Place, Held], after: Mapping[Place, Held]) -> Iterator[tuple[Place, Held]]:

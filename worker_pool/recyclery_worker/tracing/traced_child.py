@@ -1,5 +1,4 @@
-"""A child that was told to trace: looks around each run of one task, and says what it saw, as long as somebody
-listens."""
+"""A child that traces allocations: compares memory around each run of a task, and reports the difference."""
 
 from __future__ import annotations
 
@@ -10,50 +9,26 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from celery.utils.log import get_logger
 
 from recyclery_worker.link import Trace
-from recyclery_worker.tracing.sites import Seen, Site, encode_seen
+from recyclery_worker.tracing.sites import TracedRuns, encode_report
+
+if TYPE_CHECKING:
+    from recyclery_worker.tracing import memray_tracer, tracemalloc_tracer
+
+    Tracer = memray_tracer.Tracer | tracemalloc_tracer.Tracer
 
 logger = get_logger(__name__)
 
-# Whoever waits reads at once, or is stopped: then nobody waits.
-TELL_SECONDS = 2.0
-
-
-class Tracer(Protocol):
-    """Looks at this process's memory around runs."""
-
-    name: str
-
-    @property
-    def judged(self) -> int:
-        """How many runs the sites are told from."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has no room for more."""
-
-    def begin_run(self) -> None:
-        """Look before a run."""
-
-    def end_run(self) -> None:
-        """Look after it."""
-
-    def sites(self) -> list[Site]:
-        """Return the sites that grew so far, as far as that is known before the end."""
-
-    def stop(self) -> None:
-        """Trace no more."""
-
-    def tell_all(self, seen: Seen, link: socket.socket) -> None:
-        """Tell all that was seen, or have it told, once it traces no more."""
+# The command that waits reads at once, or has been stopped.
+SEND_SECONDS = 2.0
 
 
 def start_tracer() -> Tracer:
-    """Begin to trace: with memray where it is installed."""
+    """Start tracing, with memray where it is installed."""
     if importlib.util.find_spec("memray") is not None:
         from recyclery_worker.tracing import memray_tracer  # noqa: PLC0415
 
@@ -63,44 +38,44 @@ def start_tracer() -> Tracer:
     return tracemalloc_tracer.Tracer()
 
 
-class Canary:
-    """Traces from the order on until the last run, or until nobody listens; then this child is to leave."""
+class TracedChild:
+    """Traces until the last run, or until nobody listens; after that the governor retires this child."""
 
-    def __init__(self, order: Trace, tracing_is: Callable[[Literal["on", "over"]], None]) -> None:
-        self._order = order
-        self._tracing_is = tracing_is
+    def __init__(self, request: Trace, set_tracing: Callable[[Literal["on", "over"]], None]) -> None:
+        self._request = request
+        self._set_tracing = set_tracing
         self._tracer: Tracer | None = None
         self._begun: float | None = None
         self._warm_up: list[float] = []
         self._seconds: list[float] = []
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._link.settimeout(TELL_SECONDS)
-        tracing_is("on")
+        self._link.settimeout(SEND_SECONDS)
+        set_tracing("on")
         with self._or_end():
-            self._link.connect(order.address)
+            self._link.connect(request.address)
             self._tracer = start_tracer()
-            self._link.sendall(encode_seen(self._describe(self._tracer)))
+            self._link.sendall(encode_report(self._make_report(self._tracer)))
 
     def wait(self, inbox: int) -> None:
-        """Wait for a task, and end the tracing at once when nobody listens any more."""
+        """Wait for a task, and end the tracing as soon as nobody listens any more."""
         if self._tracer is None:
             return
         listener = self._link.fileno()
         ready, _, _ = select.select([inbox, listener], [], [])
-        # Nothing is ever said to us: what can be read is the end.
+        # Nothing is ever sent to us, so it is readable only when it is closed.
         if listener in ready:
             self._end()
 
     def task_started(self, name: str) -> None:
-        """Look before a run of the task."""
-        if self._tracer is not None and name == self._order.task:
+        """Handle the start of a task."""
+        if self._tracer is not None and name == self._request.task:
             with self._or_end():
                 if self._is_warm:
                     self._tracer.begin_run()
                 self._begun = time.monotonic()
 
     def task_ended(self) -> None:
-        """Look after a run of the task, say what was seen, and end after the last."""
+        """Handle the end of a task: report a run, and end the tracing after the last one."""
         begun, self._begun = self._begun, None
         if self._tracer is None or begun is None:
             return
@@ -111,19 +86,19 @@ class Canary:
                 self._tracer.end_run()
             else:
                 self._warm_up.append(seconds)
-            seen = self._describe(self._tracer)
-            self._link.sendall(encode_seen(seen))
-            if len(self._seconds) >= self._order.runs or self._tracer.is_full:
+            report = self._make_report(self._tracer)
+            self._link.sendall(encode_report(report))
+            if len(self._seconds) >= self._request.runs or self._tracer.is_full:
                 self._tracer.stop()
-                self._tracer.tell_all(seen, self._link)
-                self._leave()
+                self._tracer.send_final(report, self._link)
+                self._finish()
 
     @property
     def _is_warm(self) -> bool:
-        return len(self._warm_up) >= self._order.warm_up
+        return len(self._warm_up) >= self._request.warm_up
 
-    def _describe(self, tracer: Tracer) -> Seen:
-        return Seen(
+    def _make_report(self, tracer: Tracer) -> TracedRuns:
+        return TracedRuns(
             pid=os.getpid(),
             tool=tracer.name,
             warm_up_seconds=self._warm_up,
@@ -134,24 +109,24 @@ class Canary:
 
     @contextlib.contextmanager
     def _or_end(self) -> Iterator[None]:
-        """End the tracing where it fails: the tasks go on."""
+        """End the tracing where it fails; the tasks go on."""
         try:
             yield
         except OSError as error:
-            logger.warning("allocations are traced no more: %s", error)
+            logger.warning("tracing of allocations ended: %s", error)
             self._end()
         except Exception:
-            logger.exception("allocations are traced no more")
+            logger.exception("tracing of allocations ended")
             self._end()
 
     def _end(self) -> None:
-        """Trace no more, whatever was seen."""
+        """Stop tracing, whatever was found."""
         if self._tracer is not None:
             with contextlib.suppress(Exception):
                 self._tracer.stop()
-        self._leave()
+        self._finish()
 
-    def _leave(self) -> None:
+    def _finish(self) -> None:
         self._tracer = None
         self._link.close()
-        self._tracing_is("over")
+        self._set_tracing("over")

@@ -1,4 +1,4 @@
-"""Python's own tracer: sees what Python allocates, and slows down whatever runs meanwhile."""
+"""Traces with tracemalloc: it sees what Python allocates, and slows down everything that runs meanwhile."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery_worker.tracing.sites import Frame, Growth, Held, Seen, Site, changes_between, encode_seen
+from recyclery_worker.tracing.sites import (
+    Frame,
+    Growth,
+    Held,
+    Site,
+    TracedRuns,
+    changes_between,
+    encode_report,
+)
 
-# The allocation, its caller and the next: each more slows every allocation by half again, and more where it is
-# one of Celery's large functions, whose line numbers are looked up each time.
+# The allocation, its caller and the next: each further frame slows every allocation by half again, and more
+# where it is one of Celery's large functions, whose line numbers are looked up each time.
 FRAMES = 3
-# What tracing itself holds, and what is only loaded once.
+# Allocations of tracing itself, and of imports, which happen only once.
 NOT_THE_TASKS = (tracemalloc.__file__, str(Path(__file__).parent), "<frozen importlib._bootstrap")
 
 
@@ -22,7 +30,6 @@ class Tracer:
     """Compares what is held before and after each run."""
 
     name = "tracemalloc"
-    # It keeps nothing but what is held.
     is_full = False
 
     def __init__(self) -> None:
@@ -32,48 +39,39 @@ class Tracer:
 
     @property
     def judged(self) -> int:
-        """How many runs the sites are told from."""
+        """How many runs the sites are computed from."""
         return self._growth.runs
 
     def begin_run(self) -> None:
-        """Look what is held before a run."""
+        """Prepare for a run."""
         self._before = held()
 
     def end_run(self) -> None:
-        """Look what is held after it."""
+        """Compare after the run."""
         self._growth.add(changes_between(self._before, held()))
         self._before = {}
 
     def sites(self) -> list[Site]:
-        """Return the sites that grew so far."""
-        return [
-            Site(
-                # tracemalloc tells the outermost frame first.
-                frames=[Frame(frame.filename, frame.lineno) for frame in reversed(traceback)],
-                bytes_per_run=round(grown.bytes / self.judged),
-                count_per_run=round(grown.count / self.judged, 1),
-                grew_in=grown.runs,
-            )
-            for traceback, grown in self._growth.worst()
-        ]
+        """Return the sites that grew so far, where that is known before the end."""
+        # tracemalloc has the outermost frame first.
+        return self._growth.sites(lambda place: [Frame(each.filename, each.lineno) for each in reversed(place)])
 
     def stop(self) -> None:
-        """Trace no more."""
         tracemalloc.stop()
 
-    def tell_all(self, seen: Seen, link: socket.socket) -> None:
-        """Tell the sites that grew."""
-        link.sendall(encode_seen(msgspec.structs.replace(seen, sites=self.sites(), over=True)))
+    def send_final(self, report: TracedRuns, link: socket.socket) -> None:
+        """Send the final report, or have it sent, after the tracer was stopped."""
+        link.sendall(encode_report(msgspec.structs.replace(report, sites=self.sites(), over=True)))
 
 
 def held() -> dict[tracemalloc.Traceback, Held]:
-    """Return what is held of all that was allocated since tracing began; what is mere garbage is not."""
+    """Return what is held of all that was allocated since tracing began, without garbage."""
     gc.collect()
     found = tracemalloc.take_snapshot().statistics("traceback")
-    # tracemalloc's own filters match each allocation, not each place: that takes seconds.
+    # tracemalloc's own filters match each allocation instead of each place, which takes seconds.
     return {one.traceback: Held(one.size, one.count) for one in found if is_the_tasks(one.traceback)}
 
 
 def is_the_tasks(traceback: tracemalloc.Traceback) -> bool:
-    """Tell whether an allocation is neither the tracing's own nor of what is only loaded once."""
+    """Tell whether an allocation is a task's, not of tracing itself or of an import."""
     return not any(frame.filename.startswith(NOT_THE_TASKS) for frame in traceback)

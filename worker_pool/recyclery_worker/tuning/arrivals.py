@@ -1,8 +1,8 @@
-"""`python -m recyclery_worker.tuning.arrivals APP QUEUE SECONDS`: when tasks come to a queue in service.
+"""`python -m recyclery_worker.tuning.arrivals APP QUEUE SECONDS`: record when tasks come to a queue.
 
-Prints a line with seconds from the begin for each task, and takes none. A script in Redis looks at what came to
-the queue since the last look, and at what workers have in hand; no body leaves Redis, only names of messages.
-A task that comes, is taken and is done with between two looks is not seen.
+Prints a line with the seconds since the start for each task, and takes none. A script in Redis reads what came
+to the queue since the last poll, and what workers hold; only delivery tags leave Redis. A task that comes, is
+taken and is done between two polls is not seen.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import sys
 import time
 from typing import Any
 
-from recyclery_worker.broker.connection import connected, serve
-from recyclery_worker.delivery.registry import GENERATIONS, Book, open_book
+from recyclery_worker.broker.connection import connected, open_redis, run_program
+from recyclery_worker.delivery.registry import GENERATIONS
 
-LOOK_SECONDS = 0.005
+POLL_SECONDS = 0.005
 GENERATIONS_SECONDS = 1.0
-# From the newest message of each list (kombu puts at the left) to the newest that the last look saw; then
-# those in hand, of which the transport keeps [message, exchange, routing key].
-LOOK = r"""
+# From the newest message of each list (kombu puts at the left) to the newest of the last poll; then the
+# unacknowledged ones, which the transport stores as [message, exchange, routing key].
+POLL = r"""
 local tags, lists = {}, tonumber(ARGV[1])
 for number = 1, lists do
     local newest = ARGV[2 + number]
@@ -41,29 +41,28 @@ return tags
 """
 
 
-class Watch:
-    """Looks at one queue again and again."""
+class QueueWatch:
+    """Polls one queue."""
 
     def __init__(self, channel: Any, queue: str) -> None:
-        self._book: Book = open_book(channel)
+        self._client, self._prefix = open_redis(channel)
         self._queue = queue
-        prefix = self._book.prefix
-        self._lists = [prefix + channel._q_for_pri(queue, step) for step in channel.priority_steps]
-        self._stock = prefix + channel.unacked_key
+        self._lists = [self._prefix + channel._q_for_pri(queue, step) for step in channel.priority_steps]
+        self._default_unacked = self._prefix + channel.unacked_key
         self._newest = [""] * len(self._lists)
         self._seen: set[str] = set()
-        self._hands: list[str] = []
+        self._unacked: list[str] = []
         self._asked = 0.0
-        self._look = self._book.client.register_script(LOOK)
+        self._poll = self._client.register_script(POLL)
 
-    def look(self) -> int:
-        """Return how many tasks came since the last look."""
+    def poll(self) -> int:
+        """Return how many tasks came since the last poll."""
         if time.monotonic() - self._asked > GENERATIONS_SECONDS:
             self._asked = time.monotonic()
-            names: Any = self._book.client.hkeys(self._book.prefix + GENERATIONS)
-            self._hands = [f"{self._book.prefix}recyclery:{name.decode()}:unacked" for name in names]
-        found: Any = self._look(
-            keys=[*self._lists, self._stock, *self._hands],
+            names: Any = self._client.hkeys(self._prefix + GENERATIONS)
+            self._unacked = [f"{self._prefix}recyclery:{name.decode()}:unacked" for name in names]
+        found: Any = self._poll(
+            keys=[*self._lists, self._default_unacked, *self._unacked],
             args=[len(self._lists), self._queue, *self._newest],
         )
         came = 0
@@ -77,34 +76,36 @@ class Watch:
         return came
 
 
-def record(channel: Any, queue: str, seconds: float, answer: int) -> int:
-    """Write when tasks come, until it is over; return how many came."""
-    watch = Watch(channel, queue)
-    watch.look()
+def record(channel: Any, queue: str, seconds: float, output: int) -> int:
+    """Write when tasks come, until the time is over; return how many came."""
+    watch = QueueWatch(channel, queue)
+    watch.poll()
     began = time.monotonic()
     total = 0
     while (passed := time.monotonic() - began) < seconds:
-        came = watch.look()
+        came = watch.poll()
         total += came
         if came:
-            os.write(answer, f"{passed:.3f}\n".encode() * came)
-        time.sleep(LOOK_SECONDS)
+            os.write(output, f"{passed:.3f}\n".encode() * came)
+        time.sleep(POLL_SECONDS)
     return total
 
 
 def main() -> int:
-    """Record what is named."""
+    """Record the queue named by the arguments."""
     name, queue, seconds = sys.argv[1:]
 
-    def work(app: Any, answer: int) -> None:
+    def work(app: Any, output: int) -> None:
         with connected(app) as channel:
-            head = f"# arrivals at {queue}, in seconds, looked at every {LOOK_SECONDS:g} s\n"
-            os.write(answer, head.encode())
-            total = record(channel, queue, float(seconds), answer)
+            head = f"# arrivals at {queue}, in seconds, looked at every {POLL_SECONDS:g} s\n"
+            os.write(output, head.encode())
+            total = record(channel, queue, float(seconds), output)
         print(f"{total} tasks came", file=sys.stderr)
 
     try:
-        return serve(name, work, else_say="the app's broker is not Redis, whose queues can be looked at")
+        return run_program(
+            name, work, without_redis="the app's broker is not Redis, whose queues can be looked at"
+        )
     except KeyboardInterrupt:
         return 0
 

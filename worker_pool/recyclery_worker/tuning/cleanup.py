@@ -1,7 +1,8 @@
-"""`python -m recyclery_worker.tuning.cleanup APP [--remove]`: what tunings that were killed left in Redis.
+"""Finds and removes what tunings that were killed left in Redis.
 
-Prints a JSON list of their names and nothing else. Each tuning has a lease, as workers have: `recyclery:tunes`
-is a sorted set, a tuning's name to the time, by Redis's clock, up to which it was known to live.
+Each tuning has a lease, like a worker: `recyclery:tunes` is a sorted set, a tuning's name to the time, by
+Redis's clock, until which its lease is valid. `python -m recyclery_worker.tuning.cleanup APP [--remove]` prints
+the names of dead tunings as a JSON list.
 """
 
 from __future__ import annotations
@@ -12,54 +13,54 @@ from typing import Any
 
 import msgspec
 
-from recyclery_worker.broker.connection import connected, serve
-from recyclery_worker.delivery.registry import Book, open_book
+from recyclery_worker.broker.connection import connected, run_program
+from recyclery_worker.delivery.registry import Registry, open_registry
 from recyclery_worker.tuning.messages import NAME, Space, remove_keys
 
 TUNES = "recyclery:tunes"
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 5.0
+TUNING_LEASE_SECONDS = 30.0
+TUNING_RENEW_SECONDS = 5.0
 
 
-def renew(book: Book, space: Space) -> None:
-    """Say that a tuning lives, for the first time or again; raises redis.RedisError."""
-    book.client.zadd(book.prefix + TUNES, {space.name: book.now() + LEASE_SECONDS})
+def renew(registry: Registry, space: Space) -> None:
+    """Write or renew a tuning's lease; raises redis.RedisError."""
+    registry.client.zadd(registry.prefix + TUNES, {space.name: registry.now() + TUNING_LEASE_SECONDS})
 
 
-def strike(book: Book, space: Space) -> int:
-    """Remove all keys of a tuning, and itself; return how many keys that were. Raises redis.RedisError."""
-    removed = remove_keys(book.client, space)
-    # Last: a tuning that is listed no more has left nothing.
-    book.client.zrem(book.prefix + TUNES, space.name)
+def remove(registry: Registry, space: Space) -> int:
+    """Remove all keys of a tuning, and its lease; return how many keys that were. Raises redis.RedisError."""
+    removed = remove_keys(registry.client, space)
+    # Last, so that a tuning that is no longer listed has left nothing.
+    registry.client.zrem(registry.prefix + TUNES, space.name)
     return removed
 
 
-def list_dead(book: Book) -> list[Space]:
-    """Return the tunings whose lease has run out; raises redis.RedisError."""
-    found: Any = book.client.zrangebyscore(book.prefix + TUNES, "-inf", book.now())
+def list_dead(registry: Registry) -> list[Space]:
+    """Return the tunings whose lease has expired; raises redis.RedisError."""
+    found: Any = registry.client.zrangebyscore(registry.prefix + TUNES, "-inf", registry.now())
     names = [name.decode() for name in found]
     return [Space(name) for name in names if NAME.fullmatch(name)]
 
 
-def strike_dead(book: Book) -> list[Space]:
+def remove_dead(registry: Registry) -> list[Space]:
     """Remove what dead tunings left; return them. Raises redis.RedisError."""
-    dead = list_dead(book)
+    dead = list_dead(registry)
     for space in dead:
-        strike(book, space)
+        remove(registry, space)
     return dead
 
 
 def main() -> int:
-    """Look, and remove if asked to."""
+    """List, and remove where that is asked for."""
     name, *options = sys.argv[1:]
 
-    def work(app: Any, answer: int) -> None:
+    def work(app: Any, output: int) -> None:
         with connected(app) as channel:
-            book = open_book(channel)
-            dead = strike_dead(book) if "--remove" in options else list_dead(book)
-        os.write(answer, msgspec.json.encode([space.name for space in dead]))
+            registry = open_registry(channel)
+            dead = remove_dead(registry) if "--remove" in options else list_dead(registry)
+        os.write(output, msgspec.json.encode([space.name for space in dead]))
 
-    return serve(name, work, else_say="the app's broker is not Redis, where nothing is tuned")
+    return run_program(name, work, without_redis="the app's broker is not Redis, where nothing is tuned")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
-"""A result backend that keeps nothing, and takes whatever a task wants of it."""
+"""Isolates a tuning in Redis: this process's messages stay under the tuning's own keys, whoever sends them.
 
+A worker under tuning takes tasks from the tuning's queue alone. What its tasks send goes to the tuning's sink,
+and what they send to another broker than the app's is dropped. Results are dropped too.
+"""
+
+# mypy does not know that these are attributes of kombu's classes.
 # mypy: disable-error-code="method-assign,assignment"
 
 from __future__ import annotations
@@ -13,85 +18,68 @@ from kombu.transport import redis
 
 from recyclery_worker.tuning.messages import Space
 
-
-class NoResults(DisabledBackend):
-    """Unlike Celery's own, it lets tasks make chords: they are sent, and never run."""
-
-    def ensure_chords_allowed(self) -> None:
-        """Nothing is in the way of one."""
-
-    def set_chord_size(self, *_: Any, **__: Any) -> None:
-        """Nobody will count."""
-
-    def add_to_chord(self, *_: Any, **__: Any) -> None:
-        """Nobody will wait for it."""
-
-    def on_chord_part_return(self, *_: Any, **__: Any) -> None:
-        """Nobody counts."""
-
-
-def keep_no_results(app: Any) -> None:
-    """Have an app's tasks leave no results, wherever they would keep them."""
-    app._backend_cache = NoResults(app=app)
-    for task in app.tasks.values():
-        # One that names a backend of its own, too.
-        task._backend = None
-
-
-# Of what is put in kombu's place mypy does not know what it is part of.
-
-
 logger = get_logger(__name__)
 
-# What kombu does by itself.
-put = redis.Channel._put
-publish = messaging.Producer._publish
+original_put = redis.Channel._put
+original_publish = messaging.Producer._publish
 
 
-def keep_keys_apart(space: Space) -> None:
-    """Have every connection to a Redis that kombu opens from now on use the tuning's keys, and no others."""
+class NullBackend(DisabledBackend):
+    """Stores no results. Unlike Celery's own, it lets tasks make chords, which are sent and never run."""
 
-    def prefix_of(channel: Any) -> str:
+    def ignore(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+    ensure_chords_allowed = set_chord_size = add_to_chord = on_chord_part_return = ignore
+
+
+def isolate_keys(space: Space) -> None:
+    """Have every connection that kombu opens to a Redis from now on use the tuning's keys, and no others."""
+
+    def read_prefix(channel: Any) -> str:
         return str(channel.__dict__.get("own_keyprefix", "")) + space.prefix
 
-    def note_own(channel: Any, own: str) -> None:
+    def set_own_prefix(channel: Any, own: str) -> None:
         channel.__dict__["own_keyprefix"] = own
 
-    redis.Channel.global_keyprefix = property(prefix_of, note_own)
+    redis.Channel.global_keyprefix = property(read_prefix, set_own_prefix)
 
 
-def keep_messages_apart(app: Any, space: Space) -> None:
-    """Have all that is sent from here go to the sink, but for the tuning's own tasks, which may come again."""
+def isolate_messages(app: Any, space: Space) -> None:
+    """Send all messages of this process to the sink, except the tuning's own tasks, which may be requeued."""
     with app.connection_for_write() as connection:
         home = brokers_of(connection)
-    told: set[str] = set()
+    warned: set[str] = set()
 
-    def put_apart(channel: Any, queue: str, message: dict[str, Any], **options: Any) -> None:
+    def put(channel: Any, queue: str, message: dict[str, Any], **options: Any) -> None:
         if queue != space.queue:
             queue = space.sink
             message = {**message, "properties": {**message["properties"], "priority": 0}}
-        put(channel, queue, message, **options)
+        original_put(channel, queue, message, **options)
 
-    def publish_apart(producer: Any, *args: Any, **options: Any) -> Any:
+    def publish(producer: Any, *args: Any, **options: Any) -> Any:
         address = producer.channel.connection.client.as_uri()
         if address in home:
-            return publish(producer, *args, **options)
-        if address not in told:
-            told.add(address)
+            return original_publish(producer, *args, **options)
+        if address not in warned:
+            warned.add(address)
             logger.warning("what tasks send to %s is dropped while they are tuned", address)
         return None
 
-    redis.Channel._put = put_apart
-    messaging.Producer._publish = publish_apart
+    redis.Channel._put = put
+    messaging.Producer._publish = publish
 
 
 def brokers_of(connection: Any) -> frozenset[str]:
-    """Return the addresses that a connection may be to, without passwords."""
+    """Return the addresses that a connection may use, without passwords."""
     others = [connection.clone(hostname=url) for url in connection.alt]
     return frozenset(each.as_uri() for each in (connection, *others))
 
 
-def consume_apart(app: Any, space: Space) -> None:
-    """Make a worker's app, whatever queues it may have, one that knows the tuning's queue and keeps nothing."""
+def isolate_app(app: Any, space: Space) -> None:
+    """Give a worker's app the tuning's queue, and have its tasks leave no results."""
     app.amqp.queues.add(Queue(space.queue, routing_key=space.queue))
-    keep_no_results(app)
+    app._backend_cache = NullBackend(app=app)
+    for task in app.tasks.values():
+        # Also where a task has a backend of its own.
+        task._backend = None

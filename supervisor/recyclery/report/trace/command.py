@@ -17,7 +17,7 @@ from recyclery.report.trace.document import TraceReport, make_report
 from recyclery.report.trace.listen import CannotListen, CutShort, follow, listening
 from recyclery.report.trace.table import format_trace
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
-from recyclery_worker.tracing.sites import Seen
+from recyclery_worker.tracing.sites import TracedRuns
 
 INTERRUPTED = 130
 
@@ -71,7 +71,7 @@ def say(line: str) -> None:
 
 def trace(runtime_dir: Path, chosen: Chosen, wanted: Wanted, say: Callable[[str], None]) -> TraceReport:
     """Have a child trace, and return what it saw; raises CutShort where that is nothing."""
-    latest: Seen | None = None
+    latest: TracedRuns | None = None
     with listening(runtime_dir) as listener:
         order = {
             "task": chosen.task,
@@ -94,7 +94,7 @@ def trace(runtime_dir: Path, chosen: Chosen, wanted: Wanted, say: Callable[[str]
     return make_report(chosen, latest, full)
 
 
-def tell_progress(seen: Seen, wanted: Wanted) -> str:
+def tell_progress(seen: TracedRuns, wanted: Wanted) -> str:
     """Say which run was seen last."""
     if seen.seconds and seen.tool == "memray" and len(seen.seconds) == wanted.runs:
         return (

@@ -6,7 +6,7 @@ import msgspec
 
 from recyclery.report.trace.choose import Chosen
 from recyclery.report.trace.functions import function_at
-from recyclery_worker.tracing.sites import Frame, Seen, Site
+from recyclery_worker.tracing.sites import Frame, Site, TracedRuns
 
 
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[Site]
 
 
-def make_report(chosen: Chosen, seen: Seen, cut_short: str) -> TraceReport:
+def make_report(chosen: Chosen, seen: TracedRuns, cut_short: str) -> TraceReport:
     """Return the report, with the functions named."""
     return TraceReport(
         pool=chosen.pool,

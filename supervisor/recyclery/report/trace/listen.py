@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery_worker.tracing.sites import Seen, decode_seen
+from recyclery_worker.tracing.sites import TracedRuns, decode_report
 
 LOOK_EVERY_SECONDS = 0.5
 READ_BYTES = 1 << 16
@@ -46,7 +46,7 @@ def listening(runtime_dir: Path) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[Seen]:
+def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[TracedRuns]:
     """Yield what the child `pid` has seen, after each run; raises CutShort where the last is not the end."""
     deadline = time.monotonic() + seconds
     with wait_for_child(listener, pid, deadline) as child:
@@ -59,7 +59,7 @@ def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[Seen]:
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
                 try:
-                    seen = decode_seen(line)
+                    seen = decode_report(line)
                 except msgspec.DecodeError as error:
                     raise CutShort(f"child {pid} said what cannot be read: {error}") from None
                 yield seen
