@@ -84,7 +84,7 @@ def browser(
             if folder is not None:
                 keep_evidence(session.driver, error, folder)
             raise
-        is_kept = keep > 1 and kept.give_back(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
+        is_kept = keep > 1 and kept.keep(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
     finally:
         if not is_kept:
             kept.end(session)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 DIR_VARIABLE = "RECYCLERY_EVIDENCE_DIR"
 # The hard time limit may follow the soft one closely.
 COLLECT_SECONDS = 3.0

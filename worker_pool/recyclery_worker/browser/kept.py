@@ -60,7 +60,7 @@ def take(key: str) -> Session | None:
     return None
 
 
-def give_back(key: str, session: Session, limits: KeepLimits) -> bool:
+def keep(key: str, session: Session, limits: KeepLimits) -> bool:
     """Clean a browser after a block that did not raise, and keep it; tell whether it is kept."""
     session.uses += 1
     if session.uses >= limits.uses or _slots.slot is not None:

@@ -36,7 +36,7 @@ from recyclery_worker.delivery.registry import (
     new_generation,
     open_registry,
 )
-from recyclery_worker.delivery.unacked import Unacked, install, prepare
+from recyclery_worker.delivery.unacked import Unacked, install_qos, prepare
 from recyclery_worker.link import now
 from recyclery_worker.parking.deaths import InFlight
 from recyclery_worker.parking.store import DeadLetterStore
@@ -135,7 +135,7 @@ class Lease:
             asked = now()
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
-        install(self._app, self._unacked, self.generation)
+        install_qos(self._app, self._unacked, self.generation)
         self._thread = threading.Thread(target=self._run, name="recyclery-lease", daemon=True)
         self._thread.start()
 

@@ -69,17 +69,17 @@ class Registry:
 
         Raises redis.NoPermissionError where this Redis user may not: better now than when a lease is due.
         """
-        nobody = Generation(f"rehearsal-{secrets.token_hex(4)}", "", "", 0)
-        self.register(nobody)
-        self.renew(nobody)
+        probe = Generation(f"rehearsal-{secrets.token_hex(4)}", "", "", 0)
+        self.register(probe)
+        self.renew(probe)
         self.list_dead()
-        self.find(nobody.id)
-        self.fence(nobody)
-        self.was_reclaimed(nobody)
-        self.held_tags(nobody)
-        self.forget(nobody, ["none"])
-        self.deregister(nobody)
-        self.client.delete(self._mark(nobody))
+        self.find(probe.id)
+        self.fence(probe)
+        self.was_reclaimed(probe)
+        self.held_tags(probe)
+        self.forget(probe, ["none"])
+        self.deregister(probe)
+        self.client.delete(self._mark(probe))
 
     def renew(self, generation: Generation) -> bool:
         """Extend a lease that exists, expired or not; tell whether it did."""

@@ -160,14 +160,14 @@ class MoveStep(bootsteps.StartStopStep):
 
 
 def prepare(app: Any, generation: Generation) -> Unacked:
-    """Add the steps that move messages between connections; they do nothing until `install`."""
+    """Add the steps that move messages between connections; they do nothing until `install_qos`."""
     unacked = Unacked()
     MoveStep.unacked, MoveStep.generation = unacked, generation
     app.steps["consumer"].update({MoveStep, ClientTrackingStep})
     return unacked
 
 
-def install(app: Any, unacked: Unacked, generation: Generation) -> None:
+def install_qos(app: Any, unacked: Unacked, generation: Generation) -> None:
     """Keep messages when a connection is lost; called before the first connection is opened."""
     UnackedQoS.unacked = unacked
     redis.Channel.QoS = UnackedQoS

@@ -1,8 +1,8 @@
 """The worker's pool, named to Celery by CELERY_CUSTOM_WORKER_POOL and `-P custom`.
 
-`recyclery_worker.pool:TaskPool` is our prefork pool, or Celery's own where a private part that ours uses is
-missing. `recyclery_worker.pool:threads`, `:solo` and so on are other pools of Celery. It imports a custom pool,
-and so us, before its tasks copy the settings of the app; a built-in pool it would import without us.
+`recyclery_worker.pool:TaskPool` is our prefork pool, or Celery's own where a private name that ours uses is
+missing. `recyclery_worker.pool:threads`, `:solo` and so on are Celery's other pools: Celery imports a custom
+pool, and so this package, before its tasks copy the app's settings. With a built-in pool it would be too late.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Return a pool class; imported on demand, for a process without Celery imports submodules of this too."""
+    """Return a pool class, imported on demand: `pool.child` is used in processes without Celery too."""
     from celery.concurrency import get_available_pool_names, get_implementation  # noqa: PLC0415
 
     if name != "TaskPool":

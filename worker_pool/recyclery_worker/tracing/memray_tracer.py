@@ -22,7 +22,7 @@ import memray
 import msgspec
 
 from recyclery_worker.link import CHILD_MARKER
-from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, encode_report
+from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, encode_runs
 
 TIMESTAMP_MS = 5
 PAUSE_SECONDS = 0.05
@@ -132,7 +132,7 @@ def main() -> int:
     with socket.socket(fileno=request.link) as link:
         # The child had set a timeout.
         link.setblocking(True)
-        link.sendall(encode_report(report))
+        link.sendall(encode_runs(report))
     return 0
 
 

@@ -46,12 +46,12 @@ class TracedRuns(msgspec.Struct, frozen=True, kw_only=True):
     over: bool = False
 
 
-def encode_report(report: TracedRuns) -> bytes:
+def encode_runs(report: TracedRuns) -> bytes:
     """Return a report as one line."""
     return msgspec.json.encode(report) + b"\n"
 
 
-def decode_report(line: bytes) -> TracedRuns:
+def decode_runs(line: bytes) -> TracedRuns:
     """Return the report in a line; raises msgspec.DecodeError for anything else."""
     return msgspec.json.decode(line, type=TracedRuns)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from celery.utils.log import get_logger
 
 from recyclery_worker.link import Trace
-from recyclery_worker.tracing.sites import TracedRuns, encode_report
+from recyclery_worker.tracing.sites import TracedRuns, encode_runs
 
 if TYPE_CHECKING:
     from recyclery_worker.tracing import memray_tracer, tracemalloc_tracer
@@ -54,7 +54,7 @@ class TracedChild:
         with self._or_end():
             self._link.connect(request.address)
             self._tracer = start_tracer()
-            self._link.sendall(encode_report(self._make_report(self._tracer)))
+            self._link.sendall(encode_runs(self._make_report(self._tracer)))
 
     def wait(self, inbox: int) -> None:
         """Wait for a task, and end the tracing as soon as nobody listens any more."""
@@ -87,7 +87,7 @@ class TracedChild:
             else:
                 self._warm_up.append(seconds)
             report = self._make_report(self._tracer)
-            self._link.sendall(encode_report(report))
+            self._link.sendall(encode_runs(report))
             if len(self._seconds) >= self._request.runs or self._tracer.is_full:
                 self._tracer.stop()
                 self._tracer.send_final(report, self._link)

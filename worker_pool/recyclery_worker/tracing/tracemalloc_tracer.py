@@ -16,7 +16,7 @@ from recyclery_worker.tracing.sites import (
     Site,
     TracedRuns,
     changes_between,
-    encode_report,
+    encode_runs,
 )
 
 # The allocation, its caller and the next: each further frame slows every allocation by half again, and more
@@ -61,7 +61,7 @@ class Tracer:
 
     def send_final(self, report: TracedRuns, link: socket.socket) -> None:
         """Send the final report, or have it sent, after the tracer was stopped."""
-        link.sendall(encode_report(msgspec.structs.replace(report, sites=self.sites(), over=True)))
+        link.sendall(encode_runs(msgspec.structs.replace(report, sites=self.sites(), over=True)))
 
 
 def held() -> dict[tracemalloc.Traceback, Held]:

@@ -1,1 +1,1 @@
-"""What a worker does differently while `recyclery tune` measures it: it keeps apart, and tells of each task."""
+"""What a worker does differently while `recyclery tune` measures it: it is isolated, and logs each task."""

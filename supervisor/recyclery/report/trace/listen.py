@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery_worker.tracing.sites import TracedRuns, decode_report
+from recyclery_worker.tracing.sites import TracedRuns, decode_runs
 
 LOOK_EVERY_SECONDS = 0.5
 READ_BYTES = 1 << 16
@@ -59,7 +59,7 @@ def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[Traced
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
                 try:
-                    seen = decode_report(line)
+                    seen = decode_runs(line)
                 except msgspec.DecodeError as error:
                     raise CutShort(f"child {pid} said what cannot be read: {error}") from None
                 yield seen
