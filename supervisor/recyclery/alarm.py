@@ -29,8 +29,8 @@ from recyclery.decide.alerts import (
     find_conditions,
     follow_alerts,
 )
-from recyclery.heartbeat import tell_state
-from recyclery.observe.depths import read_depths
+from recyclery.health.heartbeat import tell_state
+from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
 from recyclery.tallies import NO_TASKS, minus
 from recyclery_worker.link import TaskTally

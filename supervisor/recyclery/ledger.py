@@ -28,13 +28,12 @@ from recyclery.decide.actions import (
     TimeOut,
     Tune,
 )
-from recyclery.decide.ailments import follow_ailments, follow_mend
-from recyclery.decide.fallen import find_fallen
-from recyclery.decide.holders import follow_holders
-from recyclery.decide.model import RISK, PoolModel
+from recyclery.decide.concurrency import note_work
+from recyclery.decide.delivery import find_fallen, follow_holders
+from recyclery.decide.memory_model import RISK, PoolModel
 from recyclery.decide.past import Ailment, Fallen, Holder, Mend, Past, is_recent
-from recyclery.decide.scale import note_work
-from recyclery.decide.silence import Silence, follow_silences
+from recyclery.decide.stalls import Silence, follow_silences
+from recyclery.decide.worker_health import follow_ailments, follow_mend
 from recyclery.handoffs import Handoffs
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import WorkerStat
@@ -113,7 +112,7 @@ class Ledger:
     def is_news(self, action: Action, at: float) -> bool:
         """Tell whether an action is worth a line: a notice or a hold that only goes on is not."""
         if isinstance(action, Notice):
-            return not is_recent(self.said.get(action.kind), at, SAY_AGAIN_SECONDS)
+            return not is_recent(self.said.get(action.topic), at, SAY_AGAIN_SECONDS)
         # A word on a child that may just have left tells nobody else anything.
         return not (isinstance(action, TellFell) or (isinstance(action, Hold) and action.renewed))
 
@@ -142,8 +141,8 @@ class Ledger:
                 self.timed_out[owner] = at
             case Dismiss(owner=owner):
                 self.dismissed[owner] = at
-            case Notice(kind=kind):
-                self.said[kind] = at
+            case Notice(topic=topic):
+                self.said[topic] = at
             case _:
                 pass
 
@@ -194,7 +193,7 @@ class Ledger:
             owner: at for owner, at in self.retired.items() if owner in living or owner in self._gone
         }
         self.said = {
-            kind: at for kind, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
+            topic: at for topic, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
         }
         self.silences = follow_silences(self.silences, snapshot)
         self.ailments = follow_ailments(self.ailments, snapshot, settings)

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from recyclery.decide.actions import Clean, EndSession, Evict
-from recyclery.decide.attention import ALERT_SECONDS, next_look_seconds
 from recyclery.decide.ladder import decide
-from recyclery.decide.notice import find_notices
 from recyclery.decide.past import Past
+from recyclery.decide.poll_interval import ALERT_SECONDS, next_look_seconds
 from recyclery.decide.reap import LINGER_SECONDS, STRANDED_SECONDS, evict_strangers, find_reaps
+from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import OpenSessions, Process, Remains, Snapshot
 from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, process, slow_view, snapshot
 
@@ -26,7 +26,7 @@ def seen(*members: Process, **rest: object) -> Snapshot:
 
 def reaped(found: Snapshot) -> list[tuple[str, set[int]]]:
     return [
-        (action.kind, {member.pid for member in action.processes})
+        (action.cause, {member.pid for member in action.processes})
         for action in find_reaps(found, Past(), SETTINGS)
     ]
 

@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.act.outcome import Outcome
 from recyclery.decide.actions import EndSession, Evict, Hold, Notice, Preempt, Replace, Retire, Scale, Tune
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.ledger import SAY_AGAIN_SECONDS, Ledger
 from recyclery.observe.snapshot import Snapshot
 from recyclery_worker.link import Departure, WorkerStat
@@ -147,7 +147,7 @@ def test_a_kill_by_the_kernel_is_told() -> None:
 
 
 def test_a_notice_is_news_once_in_ten_minutes() -> None:
-    ledger, notice = Ledger(), Notice(kind="tight slow", text="it is tight")
+    ledger, notice = Ledger(), Notice(topic="tight slow", text="it is tight")
     assert ledger.is_news(notice, AT)
     ledger.note(notice, DONE, AT)
     assert not ledger.is_news(notice, AT + SAY_AGAIN_SECONDS - 1)

@@ -3,7 +3,7 @@
 import pytest
 
 from recyclery.ledger import Ledger
-from recyclery.observe.broker import Broker
+from recyclery.observe.queue_depths import Broker
 from recyclery.recent import KEPT, Recent
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Event, Status

@@ -19,9 +19,9 @@ from recyclery.history.records import (
     Record,
     parts_of,
 )
+from recyclery.history.retention import DAY_MS, HOUR_MS, Keeping
 from recyclery.history.runs import Runs
-from recyclery.history.upkeep import DAY_MS, HOUR_MS, Keeping
-from recyclery.history.writer import Writer
+from recyclery.history.store import Writer
 from recyclery.observe.snapshot import Child, Owner, Snapshot
 from recyclery_worker.link import ChildReport
 
@@ -73,7 +73,7 @@ class Recorder:
         if isinstance(action, Preempt):
             self._preempted.add(action.owner)
         owner = action.owner if isinstance(action, Reap | Retire | Dismiss | Preempt) else None
-        kind = f"reap {action.kind}" if isinstance(action, Reap) else type(action).__name__.lower()
+        kind = f"{action.kind} {action.cause}" if isinstance(action, Reap) else action.kind
         self._writer.put(
             [
                 ActionRecord(

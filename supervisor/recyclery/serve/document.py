@@ -16,8 +16,7 @@ from recyclery.decide.browsers import count_kinds
 from recyclery.decide.budget import level_bytes
 from recyclery.decide.handoff import find_successor
 from recyclery.ledger import Ledger
-from recyclery.observe.broker import Broker
-from recyclery.observe.depths import read_depths
+from recyclery.observe.queue_depths import Broker, read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.recent import Recent
 from recyclery.serve.status import (
