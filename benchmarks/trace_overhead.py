@@ -23,7 +23,7 @@ from benchmarks.trace_overhead_app import LEFT_BYTES, SECONDS
 from benchmarks.workers import count_held, make_client, make_sender, running_redis, running_worker, wait_until
 from recyclery.leaks.trace_command import follow, listening
 from recyclery_worker import link
-from recyclery_worker.tracing.words import Seen
+from recyclery_worker.tracing.sites import TracedRuns
 
 APP = "benchmarks.trace_overhead_app"
 TASKS = ("parse", "wait")
@@ -75,7 +75,7 @@ def main() -> int:
     )
 
 
-def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, Seen]:
+def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, TracedRuns]:
     """Return the runs before a child traces and while it does, and what it saw."""
     with (
         python_without("memray" if tool == "tracemalloc" else None),
@@ -121,7 +121,7 @@ def begin(folder: Path, order: link.Trace) -> int:
     return reply.pid
 
 
-def is_named(seen: Seen) -> bool:
+def is_named(seen: TracedRuns) -> bool:
     """Tell whether the planted leak is the largest site, by its file and to a tenth of its size."""
     first = next(iter(seen.sites), None)
     return (

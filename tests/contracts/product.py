@@ -66,15 +66,15 @@ from recyclery.pid1.output import FORMATS
 from recyclery.pid1.worker_process import BANNER
 from recyclery.recent import Recent
 from recyclery_worker import link
-from recyclery_worker.broker import PROBE
-from recyclery_worker.delivery.generations import GENERATIONS, LEASES, Book, Generation
+from recyclery_worker.broker.wait import PROBE
+from recyclery_worker.delivery.registry import GENERATIONS, LEASES, Generation, Registry
 from recyclery_worker.link import ChildReport, WorkerStat
-from recyclery_worker.parking.limit import read_max_deaths
-from recyclery_worker.parking.lot import PARKED
-from recyclery_worker.parking.records import Parked, started_key
-from recyclery_worker.tracing.words import Frame, Seen, Site
-from recyclery_worker.tuned.registry import TUNES, renew
-from recyclery_worker.tuned.space import Space
+from recyclery_worker.parking.admission import read_max_deaths
+from recyclery_worker.parking.records import Parked, in_flight_key
+from recyclery_worker.parking.store import PARKED
+from recyclery_worker.tracing.sites import Frame, Site, TracedRuns
+from recyclery_worker.tuning.cleanup import TUNES, renew
+from recyclery_worker.tuning.messages import Space
 from support.readings import readings
 from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
 from support.statuses import pool, status
@@ -231,8 +231,10 @@ def build_document(seen: Snapshot, stats: dict[str, WorkerStat]) -> Any:
 def trace_documents() -> list[Any]:
     """Return `recyclery leaks --trace TASK --json` documents, for a task with and without a history."""
     site = Site(frames=[Frame("a.py", 1, "f")], bytes_per_run=1.5, count_per_run=1.5, grew_in=5)
-    seen = Seen(pid=20, tool="memray", warm_up_seconds=[1.5], seconds=[1.5], judged=1, sites=[site], over=True)
-    reports = [make_report(Chosen("slow", "task", usual_seconds), seen, "") for usual_seconds in (None, 1.5)]
+    runs = TracedRuns(
+        pid=20, tool="memray", warm_up_seconds=[1.5], seconds=[1.5], judged=1, sites=[site], over=True
+    )
+    reports = [make_report(Chosen("slow", "task", usual_seconds), runs, "") for usual_seconds in (None, 1.5)]
     return [json.loads(msgspec.json.encode(report)) for report in reports]
 
 
@@ -422,7 +424,7 @@ def redis_keys() -> list[str]:
     """Return the Redis keys that the worker package names as constants."""
     generation = Generation("ID", "", "", 0)
     return [
-        *(GENERATIONS, LEASES, *generation.keys.values(), started_key("ID")),
+        *(GENERATIONS, LEASES, *generation.keys.values(), in_flight_key("ID")),
         *(PARKED, PROBE, TUNES, f"{Space('NAME').prefix}*"),
     ]
 
@@ -431,18 +433,18 @@ def begin_tuning(url: str) -> None:
     """Write the Redis keys of a running `recyclery tune`."""
     space = Space("0" * 12)
     with Redis.from_url(url) as client:
-        renew(Book(client), space)
+        renew(Registry(client), space)
         client.lpush(f"{space.prefix}{space.queue}", "a message")
 
 
 def forget_worker_and_tuning(url: str) -> None:
     """Write the Redis keys that a worker and a tuning leave behind when they are killed."""
     with Redis.from_url(url) as client:
-        book, generation = Book(client), Generation("0" * 16, "slow@host", "slow", 10)
-        book.enter(generation)
+        registry, generation = Registry(client), Generation("0" * 16, "slow@host", "slow", 10)
+        registry.register(generation)
         client.hset(generation.keys["unacked_key"], "a tag", "a message")
         client.delete(LEASES)
-        renew(book, Space("0" * 12))
+        renew(registry, Space("0" * 12))
         client.zadd(TUNES, {"0" * 12: 0.0})
 
 

@@ -13,8 +13,8 @@ from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
-from recyclery_worker.asked import NOT_REDIS
-from recyclery_worker.delivery.forgotten import Forgotten
+from recyclery_worker.broker.connection import NOT_REDIS
+from recyclery_worker.delivery.reclaim import OrphanedLease
 
 # Importing the app, and a lease's time.
 WAIT_SECONDS = 120.0
@@ -24,12 +24,12 @@ class CannotTell(Exception):
     """What is forgotten cannot be told; the message says why."""
 
 
-def find_forgotten(app: str) -> tuple[Forgotten, ...]:
+def find_forgotten(app: str) -> tuple[OrphanedLease, ...]:
     """Return what is forgotten in the Redis of an app, named as `celery -A` takes it; raises CannotTell."""
     return ask(app)
 
 
-def give_back(app: str) -> tuple[Forgotten, ...]:
+def give_back(app: str) -> tuple[OrphanedLease, ...]:
     """Give it back and return what it was; raises CannotTell."""
     return ask(app, "--give-back")
 
@@ -44,15 +44,15 @@ def remove_tunings(app: str) -> tuple[str, ...]:
     return ask_tunings(app, "--remove")
 
 
-def ask(app: str, *options: str) -> tuple[Forgotten, ...]:
+def ask(app: str, *options: str) -> tuple[OrphanedLease, ...]:
     """Have the workers that are dead looked for."""
-    answer = ask_module("recyclery_worker.delivery.forgotten", app, *options)
-    return msgspec.json.decode(answer, type=tuple[Forgotten, ...])
+    answer = ask_module("recyclery_worker.delivery.reclaim", app, *options)
+    return msgspec.json.decode(answer, type=tuple[OrphanedLease, ...])
 
 
 def ask_tunings(app: str, *options: str) -> tuple[str, ...]:
     """Have the tunings that are dead looked for."""
-    answer = ask_module("recyclery_worker.tuned.leftovers", app, *options)
+    answer = ask_module("recyclery_worker.tuning.cleanup", app, *options)
     return msgspec.json.decode(answer, type=tuple[str, ...])
 
 
@@ -94,7 +94,7 @@ def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> i
     return 0
 
 
-def describe(found: Sequence[Forgotten], *, only_list: bool) -> list[str]:
+def describe(found: Sequence[OrphanedLease], *, only_list: bool) -> list[str]:
     """Return a line for each dead worker, or one that there is none."""
     if not found:
         return ["nothing is forgotten"]

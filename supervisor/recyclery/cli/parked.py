@@ -27,10 +27,10 @@ from recyclery.celery_app.routing import (
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
-from recyclery_worker.delivery.generations import connected
-from recyclery_worker.parking.lot import Lot, open_lot
+from recyclery_worker.broker.connection import connected
+from recyclery_worker.parking.park import drop, retry
 from recyclery_worker.parking.records import Death, ParkedTask, times
-from recyclery_worker.parking.release import drop, retry
+from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
 
@@ -48,7 +48,7 @@ def run_action(args: argparse.Namespace) -> int:
     try:
         app = open_app(args)
         with parked_by(app) as channel:
-            lot = open_lot(channel)
+            lot = open_store(channel)
             if args.action == "list":
                 print_list(lot, as_json=args.json)
             elif args.action == "show":
@@ -84,7 +84,7 @@ def parked_by(app: Any) -> Iterator[Any]:
         yield channel
 
 
-def print_list(lot: Lot, *, as_json: bool) -> None:
+def print_list(lot: DeadLetterStore, *, as_json: bool) -> None:
     """Print all that is parked."""
     tasks = [(task, lot.list_deaths(task.task_id)) for task in lot.list_parked()]
     if as_json:
@@ -93,7 +93,7 @@ def print_list(lot: Lot, *, as_json: bool) -> None:
         print("\n".join(format_list(tasks)))
 
 
-def print_task(lot: Lot, task_id: str, *, as_json: bool) -> None:
+def print_task(lot: DeadLetterStore, task_id: str, *, as_json: bool) -> None:
     """Print all that is known of one; raises Unknown."""
     pages = [(task, lot.list_deaths(task.task_id)) for task in find(lot, [task_id])]
     if as_json:
@@ -105,7 +105,7 @@ def print_task(lot: Lot, task_id: str, *, as_json: bool) -> None:
 def decide(app: Any, channel: Any, args: argparse.Namespace) -> None:
     """Retry or drop what was named, and say which those were; raises Unknown."""
     act: Callable[[Any, Any, ParkedTask], bool] = {"retry": retry, "drop": drop}[args.action]
-    lot = open_lot(channel)
+    lot = open_store(channel)
     done = []
     for task in lot.list_parked() if args.all else find(lot, args.ids):
         # What waits for a dropped task may be code of the app's.
@@ -121,7 +121,7 @@ def decide(app: Any, channel: Any, args: argparse.Namespace) -> None:
         print("nothing is parked")
 
 
-def find(lot: Lot, task_ids: Iterable[str]) -> list[ParkedTask]:
+def find(lot: DeadLetterStore, task_ids: Iterable[str]) -> list[ParkedTask]:
     """Return the parked tasks with these ids, all of them or none; raises Unknown."""
     parked = lot.list_parked()
     missing = [wanted for wanted in task_ids if wanted not in {task.task_id for task in parked}]

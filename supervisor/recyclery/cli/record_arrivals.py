@@ -28,7 +28,7 @@ def record(args: argparse.Namespace) -> int:
         print(f"recyclery: {error}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION
     # A process of its own, which may import Celery and the app.
-    command = [sys.executable, "-m", "recyclery_worker.tuned.trace", settings.app, queue, str(seconds)]
+    command = [sys.executable, "-m", "recyclery_worker.tuning.arrivals", settings.app, queue, str(seconds)]
     try:
         return 1 if subprocess.run(command, check=False).returncode else 0
     except KeyboardInterrupt:

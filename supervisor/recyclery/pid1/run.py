@@ -25,7 +25,7 @@ from recyclery.pid1.supervisord_conf import write_configuration
 
 # A chromedriver may have to be downloaded, which has a limit of its own.
 APP_CHECK_SECONDS = 180.0
-# recyclery_worker.check's word for a Chrome that no driver fits.
+# recyclery_worker.app_check's word for a Chrome that no driver fits.
 BROWSER_DOES_NOT_FIT = 3
 
 
@@ -125,7 +125,7 @@ def check_app(app: str) -> str:
 
     Not here: what the app imports would stay in PID 1's memory.
     """
-    command = [sys.executable, "-m", "recyclery_worker.check", app]
+    command = [sys.executable, "-m", "recyclery_worker.app_check", app]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=APP_CHECK_SECONDS, check=False)
     except subprocess.TimeoutExpired:

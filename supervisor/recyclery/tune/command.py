@@ -28,7 +28,7 @@ from recyclery.tune.runner import EveryTaskFailed, RunContext, Tuning
 from recyclery.tune.sender import CannotSend, TaskSender
 from recyclery.tune.spec import BadTrace, Objective, Spec, read_trace
 from recyclery.tune.testbed import TestbedFailed, temporary_folder
-from recyclery_worker.tuned.space import SPACE, Space
+from recyclery_worker.tuning.messages import SPACE, Space
 
 FAILED = 1
 INTERRUPTED = 130

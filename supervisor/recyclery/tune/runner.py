@@ -39,8 +39,7 @@ from recyclery.tune.window import (
     skip_window,
 )
 from recyclery_worker.link import now
-from recyclery_worker.tuned.orders import Arrive, Fill, Rest, Sweep
-from recyclery_worker.tuned.space import Space
+from recyclery_worker.tuning.messages import Arrive, Fill, Rest, Space, Sweep
 
 STEP_SECONDS = 0.25
 SAMPLE_SECONDS = 0.5

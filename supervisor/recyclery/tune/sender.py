@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from recyclery.tune.spec import Spec
-from recyclery_worker.tuned.orders import Answer, Order, Quit
+from recyclery_worker.tuning.messages import Answer, Order, Quit
 
 # Importing the user's app may take long; sending tasks does not.
 START_SECONDS = 180.0
@@ -28,7 +28,7 @@ class TaskSender:
     """The process. It removes all of the tuning's keys when it is told to quit, and when the tuning is dead."""
 
     def __init__(self, spec: Spec, environment: Mapping[str, str], *words: str) -> None:
-        command = [sys.executable, "-m", "recyclery_worker.tuned.serve", spec.app, spec.task, *words]
+        command = [sys.executable, "-m", "recyclery_worker.tuning.sender", spec.app, spec.task, *words]
         for option, value in (("--args", spec.args), ("--generate", spec.generate)):
             command += [option, value] if value is not None else []
         self._answers = b""

@@ -20,7 +20,7 @@ from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.sandbox.cgroups import CannotCageError
 from recyclery.tune.samples import StatusSample, sample_status
 from recyclery.tune.spec import Level
-from recyclery_worker.tuned.space import MARKS, SPACE, Space
+from recyclery_worker.tuning.messages import MARKS, SPACE, Space
 
 # Not in $TMPDIR: a socket's whole path has only 107 bytes.
 PARENT = Path("/tmp")  # noqa: S108  # each folder is made for its owner alone
