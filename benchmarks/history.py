@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.contract import Bound, close
 from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.history.reading import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord

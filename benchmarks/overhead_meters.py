@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 
 from recyclery.config.stored import load_settings
-from recyclery.decide.ladder import decide
-from recyclery.ledger import Ledger
+from recyclery.decide.policy import decide
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_file, read_pss
 from recyclery.observe.snapshot import PoolView
+from recyclery.state.ledger import Ledger
 
 TICK_GAP_SECONDS = 0.1
 CALM_CORES = 0.05

@@ -14,8 +14,8 @@ from recyclery.decide.handoff import (
     hand_over,
     place,
 )
-from recyclery.decide.ladder import decide
-from recyclery.decide.past import Past
+from recyclery.decide.policy import decide
+from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from support.snapshots import AT, LEARNED, MIB, SETTINGS, child, slow_view, snapshot
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from recyclery.decide.holders import follow_holders, reclaim_dead
-from recyclery.decide.past import Holder, Past
+from recyclery.decide.policy_state import Holder, Past
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import child, slow_view, snapshot
 

@@ -9,7 +9,7 @@ from msgspec import structs
 from recyclery.config.settings import Browsers
 from recyclery.decide.actions import Reap
 from recyclery.decide.browsers import Census, count_kinds, why_runaway
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.decide.reap import find_reaps
 from recyclery.decide.silence import NO_CPU_SECONDS, Silence, follow_silences
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Orphans, Process, Snapshot

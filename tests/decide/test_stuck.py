@@ -7,7 +7,7 @@ import pytest
 
 from recyclery.decide.actions import KillWorker, Replace
 from recyclery.decide.ailments import follow_ailments, follow_mend
-from recyclery.decide.past import Ailment, Mend, Past
+from recyclery.decide.policy_state import Ailment, Mend, Past
 from recyclery.decide.stuck import HANG_SECONDS, STARVE_SECONDS, end_overdue, mend_worker
 from recyclery.observe.snapshot import PoolView, Snapshot, Vitals
 from support.snapshots import AT, CHILD, SETTINGS, child, process, settings_with, slow_view, snapshot

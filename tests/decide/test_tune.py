@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.decide.tune import tune_limits
 from support.snapshots import MIB, SETTINGS, child, settings_with, slow_view, snapshot
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
 from recyclery.observe.snapshot import Snapshot
 from recyclery.serve.readings import Readings
-from recyclery.tallies import Tallies
+from recyclery.state.counters import Counters
+from recyclery.state.task_stats import Tallies
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 from support.snapshots import ANSWERED, SETTINGS, child, process, slow_view, snapshot
 

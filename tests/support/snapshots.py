@@ -6,7 +6,7 @@ from msgspec import structs
 
 from recyclery.config.settings import BUILT_IN, SLOW, Settings
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import (
     TICK_SECONDS,
     Child,

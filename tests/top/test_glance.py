@@ -2,11 +2,11 @@
 
 import pytest
 
-from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
-from recyclery.recent import KEPT, Recent
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Event, Status
+from recyclery.state.event_log import KEPT, Recent
+from recyclery.state.ledger import Ledger
 from support.snapshots import AT, MIB, SETTINGS, child, process, slow_view, snapshot
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.cli import main
 from recyclery.decide.dismiss import dismiss_traced
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.decide.tracks import follow
 from recyclery.report.trace.choose import Chosen
 from recyclery.report.trace.document import make_report

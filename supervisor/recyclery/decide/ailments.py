@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.attention import LATE_SECONDS
 from recyclery.decide.budget import find_view
-from recyclery.decide.past import MEND_AGAIN_AT_MOST_SECONDS, Ailment, Kind, Mend
+from recyclery.decide.policy_state import MEND_AGAIN_AT_MOST_SECONDS, Ailment, Kind, Mend
 from recyclery.observe.snapshot import PoolView, Snapshot, Vitals
 
 # A look that comes late, after a freeze or for want of CPU, has not seen the time before it.

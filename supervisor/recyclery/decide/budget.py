@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 
 MIB = 1 << 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from recyclery.decide.actions import Dismiss
 from recyclery.decide.budget import find_worker
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import Past, is_recent
 from recyclery.observe.snapshot import Snapshot
 
 DISMISS_AGAIN_SECONDS = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 
 from recyclery.decide.actions import TellFell
 from recyclery.decide.holders import TAKES_REQUESTS
-from recyclery.decide.past import Fallen
+from recyclery.decide.policy_state import Fallen
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import Fell
 

@@ -23,7 +23,7 @@ from recyclery.decide.budget import (
     still_to_come,
 )
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import Past, is_recent
 from recyclery.observe.serving import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.slots import other_slot

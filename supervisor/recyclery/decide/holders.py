@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from recyclery.decide.actions import Reclaim
-from recyclery.decide.past import Holder, Past
+from recyclery.decide.policy_state import Holder, Past
 from recyclery.observe.snapshot import PoolView, Snapshot
 
 # One that has said its generation is up, whether or not PID 1 has waited long enough to call it running.

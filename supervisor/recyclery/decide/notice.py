@@ -8,7 +8,7 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import Notice
 from recyclery.decide.budget import at_a_time, children_of, count, is_leaving, level_bytes, mib
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.observe.ownership import true_browsers
 from recyclery.observe.snapshot import Snapshot
 

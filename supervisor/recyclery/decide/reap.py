@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Clean, Collect, EndSession, Evict, Reap
 from recyclery.decide.browsers import is_leftover, why_runaway
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.observe.ownership import browser_groups
 from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
 

@@ -10,7 +10,7 @@ from recyclery.decide.actions import Hold, Preempt
 from recyclery.decide.budget import at_a_time, children_of, find_view, level_bytes, mib
 from recyclery.decide.limits import LEAST_GAIN_BYTES
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import Past, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
 
 PREEMPT_AGAIN_SECONDS = 2.0

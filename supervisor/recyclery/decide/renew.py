@@ -16,7 +16,7 @@ from recyclery.decide.budget import (
 )
 from recyclery.decide.limits import LEAST_GAIN_BYTES, must_retire
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import Past, is_recent
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 
 RETIRE_AGAIN_SECONDS = 10.0

@@ -8,7 +8,7 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Scale
 from recyclery.decide.budget import children_of, find_view, height_bytes, level_bytes, mib
 from recyclery.decide.model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import Past, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot
 
 # Work must have waited this long before there is one more, and a child been idle this long before one less.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import KillWorker, Replace, TimeOut
 from recyclery.decide.budget import children_of, count, find_view
-from recyclery.decide.past import MEND_AGAIN_SECONDS, Ailment, Past, is_recent
+from recyclery.decide.policy_state import MEND_AGAIN_SECONDS, Ailment, Past, is_recent
 from recyclery.observe.snapshot import Child, PoolView, Snapshot, Vitals
 
 # On top of the seconds after which a worker that does not answer is said not to (observe/workers.py).

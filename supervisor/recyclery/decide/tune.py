@@ -8,7 +8,7 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Tune
 from recyclery.decide.budget import find_view, mib, pool_budget
 from recyclery.decide.limits import BACKSTOP_RISK, DEADBAND, adjust_max_tasks, choose_max_tasks
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import Snapshot
 
 

@@ -10,7 +10,7 @@ from recyclery.config.paths import history_file
 from recyclery.config.settings import History, Settings
 from recyclery.decide.actions import Action, Clean, Collect, Dismiss, Hold, Preempt, Reap, Retire
 from recyclery.decide.budget import pool_budget
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.history.records import (
     ActionRecord,
     ChildSample,

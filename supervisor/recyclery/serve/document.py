@@ -11,15 +11,12 @@ from collections.abc import Callable, Mapping
 import psutil
 
 from recyclery.config.settings import Browsers, Pool, Settings
-from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.budget import level_bytes
 from recyclery.decide.handoff import find_successor
-from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
 from recyclery.observe.depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
-from recyclery.recent import Recent
 from recyclery.serve.status import (
     BrowserStatus,
     ChildStatus,
@@ -31,6 +28,9 @@ from recyclery.serve.status import (
     TaskStatus,
     WorkerStatus,
 )
+from recyclery.state.counters import Counters
+from recyclery.state.event_log import Recent
+from recyclery.state.ledger import Ledger
 from recyclery_worker.link import WorkerStat
 
 # Returns a process's PSS by its pid.

@@ -11,7 +11,7 @@ from recyclery.heartbeat import tell_state
 from recyclery.observe.snapshot import Child, PoolView
 from recyclery.serve.exposition import Sample
 from recyclery.serve.readings import Readings
-from recyclery.tallies import NO_SECONDS, combine_queue
+from recyclery.state.task_stats import NO_SECONDS, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally
 
 # A pool in any other state takes no tasks.

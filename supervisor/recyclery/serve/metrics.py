@@ -38,7 +38,7 @@ from recyclery.serve.http import Answer, Handler
 from recyclery.serve.readings import Readings, read_now
 
 if TYPE_CHECKING:
-    from recyclery.governor import Governor
+    from recyclery.governor.loop import Governor
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from recyclery.serve.probes import list_probes
 from recyclery.serve.token import guard
 
 if TYPE_CHECKING:
-    from recyclery.governor import Governor
+    from recyclery.governor.loop import Governor
 
 
 async def serve_pages(governor: Governor, address: Address) -> None:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recyclery.config.settings import Settings
-from recyclery.counters import Counters
 from recyclery.decide.browsers import Census, count_kinds
 from recyclery.observe.depths import read_depths
 from recyclery.observe.processes import read_pss
 from recyclery.observe.snapshot import Snapshot
 from recyclery.serve.document import read_cpu_seconds
-from recyclery.tallies import Tallies
+from recyclery.state.counters import Counters
+from recyclery.state.task_stats import Tallies
 from recyclery_worker.link import now
 
 if TYPE_CHECKING:
-    from recyclery.governor import Governor
+    from recyclery.governor.loop import Governor
 
 
 @dataclass(frozen=True)

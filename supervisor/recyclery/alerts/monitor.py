@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from recyclery.act.webhook import Messenger
-from recyclery.config.secrets import read_webhook
-from recyclery.config.settings import Settings
-from recyclery.decide.alerts import (
+from recyclery.alerts.rules import (
     KINDS,
     PoolVitals,
     Standing,
@@ -29,14 +26,17 @@ from recyclery.decide.alerts import (
     find_conditions,
     follow_alerts,
 )
+from recyclery.alerts.webhook import Messenger
+from recyclery.config.secrets import read_webhook
+from recyclery.config.settings import Settings
 from recyclery.heartbeat import tell_state
 from recyclery.observe.depths import read_depths
 from recyclery.observe.snapshot import Snapshot
-from recyclery.tallies import NO_TASKS, minus
+from recyclery.state.task_stats import NO_TASKS, minus
 from recyclery_worker.link import TaskTally
 
 if TYPE_CHECKING:
-    from recyclery.governor import Governor
+    from recyclery.governor.loop import Governor
 
 EVERY_SECONDS = 5.0
 # PID 1 gives the governor three seconds to leave, two of which may be needed for sessions on a Grid.

@@ -8,9 +8,9 @@ import msgspec
 
 from recyclery.decide.budget import count, find_view
 from recyclery.decide.handoff import find_successor
-from recyclery.handoffs import Handoffs
 from recyclery.observe.serving import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
+from recyclery.state.handoffs import Handoffs
 
 
 class Recycling(msgspec.Struct):

@@ -18,30 +18,30 @@ from pathlib import Path
 import msgspec
 
 from recyclery.act.sweep import Sweeper
-from recyclery.alarm import Alarm
-from recyclery.commands import list_commands
+from recyclery.alerts.monitor import Alarm
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
 from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
-from recyclery.decide.ladder import decide
-from recyclery.deeds import Deeds
+from recyclery.decide.policy import decide
+from recyclery.governor.commands import list_commands
+from recyclery.governor.executor import Deeds
+from recyclery.governor.inbox import Hearsay
 from recyclery.heartbeat import Heart, tell_state
 from recyclery.history.recorder import Recorder
-from recyclery.learning import Learning
-from recyclery.ledger import Ledger
 from recyclery.observe.broker import Broker
 from recyclery.observe.deaths import Deaths, worth_watching
 from recyclery.observe.engine import read_events
-from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_pss
 from recyclery.observe.reports import bind_reports
 from recyclery.observe.snapshot import Owner, Snapshot
-from recyclery.recent import Recent
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Status
-from recyclery.tallies import Tallies
+from recyclery.state.event_log import Recent
+from recyclery.state.ledger import Ledger
+from recyclery.state.model_store import Learning
+from recyclery.state.task_stats import Tallies
 from recyclery_worker.link import governor_socket, now
 
 log = logging.getLogger("recyclery")
@@ -266,7 +266,3 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
     asyncio.run(Governor(settings, os.environ["RECYCLERY_RUN"]).run())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,13 +12,13 @@ from recyclery.config.keys import BadConfiguration
 from recyclery.config.stored import write_settings
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.reap import evict_strangers, find_reaps
+from recyclery.governor.recycle import Recycling, tell_recycling, why_not
+from recyclery.governor.trace import Tracing, ask_to_trace
 from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
-from recyclery.serve.recycle import Recycling, tell_recycling, why_not
 from recyclery.serve.status import Status
-from recyclery.serve.trace import Tracing, ask_to_trace
 
 if TYPE_CHECKING:
-    from recyclery.governor import Governor
+    from recyclery.governor.loop import Governor
 
 log = logging.getLogger("recyclery")
 

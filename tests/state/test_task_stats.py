@@ -1,7 +1,7 @@
 """What is counted over all workers that a pool had."""
 
 from recyclery.observe.snapshot import PoolView
-from recyclery.tallies import Tallies
+from recyclery.state.task_stats import Tallies
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, WorkerStat
 from support.snapshots import AT, snapshot
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from recyclery.act.outcome import Outcome
 from recyclery.decide.actions import Abandon, Leave, Replace
-from recyclery.handoffs import SEEN_SECONDS, Handoffs
-from recyclery.ledger import Ledger
+from recyclery.governor.recycle import tell_recycling, why_not
 from recyclery.observe.snapshot import PoolView, Snapshot
-from recyclery.serve.recycle import tell_recycling, why_not
+from recyclery.state.handoffs import SEEN_SECONDS, Handoffs
+from recyclery.state.ledger import Ledger
 from support.snapshots import AT, child, slow_view, snapshot
 
 DONE = Outcome(done=True, line="done")

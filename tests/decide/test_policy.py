@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from recyclery.config.settings import SLOW, Pool, Settings
-from recyclery.decide import ladder
+from recyclery.decide import policy
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
 from recyclery.decide.budget import height_bytes
 from recyclery.decide.model import PoolModel
 from recyclery.decide.notice import find_notices
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import (
     Child,
     Orphans,
@@ -26,7 +26,7 @@ from support.snapshots import AT, CHILD, LEARNED, MIB, SETTINGS, child, process,
 
 def decide(seen: Snapshot, past: Past, settings: Settings) -> list[Action]:
     """What is done; what is only said has tests of its own."""
-    return [action for action in ladder.decide(seen, past, settings) if not isinstance(action, Notice)]
+    return [action for action in policy.decide(seen, past, settings) if not isinstance(action, Notice)]
 
 
 def test_nothing_is_done_when_all_is_well() -> None:

@@ -1,7 +1,7 @@
 """What is counted, and once."""
 
-from recyclery.counters import Counters
 from recyclery.observe.snapshot import Owner, Process
+from recyclery.state.counters import Counters
 
 CHILD = Owner("slow", 20, 2000)
 

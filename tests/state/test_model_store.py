@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
-from recyclery.learning import Learning, load_models
+from recyclery.state.model_store import Learning, load_models
 
 MIB = 1 << 20
 MODEL = learn(learn_idle(PoolModel(), 50 * MIB), TaskRun("slow", "t", 0, 50 * MIB, 300 * MIB, 55 * MIB))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from recyclery.act.outcome import Outcome
 from recyclery.config.settings import Settings
-from recyclery.counters import Counters
 from recyclery.decide.actions import (
     Abandon,
     Action,
@@ -32,11 +31,12 @@ from recyclery.decide.ailments import follow_ailments, follow_mend
 from recyclery.decide.fallen import find_fallen
 from recyclery.decide.holders import follow_holders
 from recyclery.decide.model import RISK, PoolModel
-from recyclery.decide.past import Ailment, Fallen, Holder, Mend, Past, is_recent
+from recyclery.decide.policy_state import Ailment, Fallen, Holder, Mend, Past, is_recent
 from recyclery.decide.scale import note_work
 from recyclery.decide.silence import Silence, follow_silences
-from recyclery.handoffs import Handoffs
 from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.state.counters import Counters
+from recyclery.state.handoffs import Handoffs
 from recyclery_worker.link import WorkerStat
 
 SAY_AGAIN_SECONDS = 600.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from recyclery.alarm import Alarm, Counts
+from recyclery.alerts.monitor import Alarm, Counts
 from recyclery.config.settings import SLOW, Alerts, Settings
 from recyclery_worker.link import TaskTally
 from support.ports import free_port

@@ -33,7 +33,7 @@ from recyclery.decide.fallen import tell_fallen
 from recyclery.decide.handoff import hand_over, place, replace_asked
 from recyclery.decide.holders import reclaim_dead
 from recyclery.decide.notice import find_notices
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import Past
 from recyclery.decide.reap import clean_remains, collect_defunct, end_sessions, find_reaps
 from recyclery.decide.relieve import hold_pools, preempt_largest
 from recyclery.decide.renew import renew_children, replace_grown_main

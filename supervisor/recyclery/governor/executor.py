@@ -27,12 +27,12 @@ from recyclery.decide.actions import (
     Scale,
     Tune,
 )
+from recyclery.governor.inbox import Hearsay
 from recyclery.history.recorder import Recorder
-from recyclery.ledger import Ledger
-from recyclery.observe.hearsay import Hearsay
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Snapshot
-from recyclery.recent import Recent
+from recyclery.state.event_log import Recent
+from recyclery.state.ledger import Ledger
 
 log = logging.getLogger("recyclery")
 
