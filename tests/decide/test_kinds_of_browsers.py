@@ -77,20 +77,20 @@ def test_a_browser_that_its_child_keeps_is_no_leftover_nor_are_its_crashpad_hand
     )
     left = (process(60, started=80.0), process(61, started=80.1, session=61, name="chrome_crashpad"))
     (action,) = find_reaps(snapshot(child(*kept, *left, kept=(50,))), Past(), SETTINGS)
-    assert (action.kind, {member.pid for member in action.processes}) == ("leftovers", {60, 61})
+    assert (action.cause, {member.pid for member in action.processes}) == ("leftovers", {60, 61})
 
 
 def test_a_kept_browser_that_is_kept_no_longer_is_a_leftover() -> None:
     browser = process(50, started=60.0, name="chromedriver")
     assert find_reaps(snapshot(child(browser, kept=(50,))), Past(), SETTINGS) == []
     (action,) = find_reaps(snapshot(child(browser)), Past(), SETTINGS)
-    assert action.kind == "leftovers"
+    assert action.cause == "leftovers"
 
 
 def test_a_busy_browser_of_a_silent_task_is_a_runaway() -> None:
     browser = process(40, started=95.0)
     (action,) = reaped(late(400, child(used(browser, 390), **BUSY)), silent_since(AT, browser))
-    assert (action.kind, [member.pid for member in action.processes]) == ("runaway", [40])
+    assert (action.cause, [member.pid for member in action.processes]) == ("runaway", [40])
     assert action.reason == "scrape has done nothing for 400 s, in which the browser used 98% of a core"
 
 
@@ -110,7 +110,7 @@ def test_a_silent_tasks_browser_over_its_share_of_the_limit_is_a_runaway() -> No
     assert LIMIT == 1000 * MIB
     for mib, expected in ((500, []), (501, ["runaway"])):
         seen = late(400, child(process(40, started=95.0, mib=mib), **BUSY))
-        assert [action.kind for action in reaped(seen, silent_since(AT))] == expected
+        assert [action.cause for action in reaped(seen, silent_since(AT))] == expected
     (action,) = reaped(seen, silent_since(AT))
     assert (
         action.reason
@@ -162,7 +162,7 @@ def test_what_has_ended_of_a_runaway_is_not_killed() -> None:
 def test_a_leftover_is_killed_as_one_though_it_is_busy_too() -> None:
     left = process(40, started=80.0)
     actions = reaped(late(400, child(used(left, 400), **BUSY)), silent_since(AT, left))
-    assert [action.kind for action in actions] == ["leftovers"]
+    assert [action.cause for action in actions] == ["leftovers"]
 
 
 def python_used(seconds: float, task_id: str | None = "b") -> Child:

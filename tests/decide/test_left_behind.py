@@ -26,7 +26,7 @@ def seen(*members: Process, **rest: object) -> Snapshot:
 
 def reaped(found: Snapshot) -> list[tuple[str, set[int]]]:
     return [
-        (action.kind, {member.pid for member in action.processes})
+        (action.cause, {member.pid for member in action.processes})
         for action in find_reaps(found, Past(), SETTINGS)
     ]
 

@@ -55,7 +55,7 @@ def test_defunct_orphans_are_left_to_their_parent() -> None:
 def test_a_browser_of_a_finished_task_is_reaped() -> None:
     (action,) = decide(snapshot(child(process(30, started=80.0))), LEARNED, SETTINGS)
     assert isinstance(action, Reap)
-    assert (action.kind, [member.pid for member in action.processes]) == ("leftovers", [30])
+    assert (action.cause, [member.pid for member in action.processes]) == ("leftovers", [30])
 
 
 def test_it_is_reaped_also_while_the_next_task_runs_with_a_browser_of_its_own() -> None:

@@ -147,7 +147,7 @@ def test_a_kill_by_the_kernel_is_told() -> None:
 
 
 def test_a_notice_is_news_once_in_ten_minutes() -> None:
-    ledger, notice = Ledger(), Notice(kind="tight slow", text="it is tight")
+    ledger, notice = Ledger(), Notice(topic="tight slow", text="it is tight")
     assert ledger.is_news(notice, AT)
     ledger.note(notice, DONE, AT)
     assert not ledger.is_news(notice, AT + SAY_AGAIN_SECONDS - 1)

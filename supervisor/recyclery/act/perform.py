@@ -158,8 +158,8 @@ def collect(action: Collect) -> Outcome:
 async def kill(action: Reap | Preempt | KillWorker | Evict, read_floor: Callable[[], int | None]) -> Outcome:
     """Kill what the action names, and look whether it is gone and what that freed."""
     match action:
-        case Reap(kind=kind, owner=owner):
-            what = f"reap {kind} of {owner.pool}/{owner.pid}"
+        case Reap(cause=cause, owner=owner):
+            what = f"reap {cause} of {owner.pool}/{owner.pid}"
         case Preempt(owner=owner):
             what = f"preempt {owner.pool}/{owner.pid}"
         case KillWorker(pool=pool):

@@ -36,7 +36,7 @@ def find_strangers(snapshot: Snapshot, past: Past) -> Iterator[Notice]:
     if news:
         named = ", ".join(f"{process.name} {process.pid}" for process in news)
         yield Notice(
-            kind="strangers",
+            topic="strangers",
             text=(
                 f"{count(len(news), 'browser')} that no pool started: {named}; left alone, "
                 "`recyclery reap --strangers` kills"
@@ -63,7 +63,7 @@ def find_tightness(snapshot: Snapshot, past: Past, settings: Settings) -> Iterat
     advice = f", or lower the concurrency of {' or '.join(several)}" if several else ""
     limit = needed * 100 // settings.memory.hard_percent
     yield Notice(
-        kind="tight",
+        topic="tight",
         text=(
             f"fresh children with the largest tasks seen ({', '.join(costs.values())}) would take "
             f"{mib(needed)} in all, past {mib(hard)}, {settings.memory.hard_percent} % of the limit: "
@@ -84,7 +84,7 @@ def find_unattributed(snapshot: Snapshot) -> Iterator[Notice]:
         return
     shm = min(snapshot.shm_files_bytes, left)
     yield Notice(
-        kind="unattributed",
+        topic="unattributed",
         text=(
             f"{mib(left)} of the {mib(container.floor_bytes)} that cannot be reclaimed belong to no pool"
             f"{f', {mib(shm)} of them files in /dev/shm' if shm else ''}: no recycle frees them"

@@ -44,7 +44,7 @@ def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:
         )
         if doomed:
             yield Reap(
-                kind="orphans",
+                cause="orphans",
                 owner=orphans.owner,
                 processes=doomed,
                 reason=f"their pool child {orphans.owner.pid} is dead",
@@ -64,7 +64,7 @@ def reap_leftovers(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
                 doomed += running(browser)
         if doomed:
             yield Reap(
-                kind="leftovers",
+                cause="leftovers",
                 owner=child.owner,
                 processes=tuple(doomed),
                 reason=f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago",
@@ -109,7 +109,7 @@ def reap_runaways(snapshot: Snapshot, past: Past, settings: Settings) -> Iterato
             reason = why_runaway(browser, child, past.silences.get(child.owner), snapshot, settings.browsers)
             doomed = running(browser)
             if reason is not None and doomed:
-                yield Reap(kind="runaway", owner=child.owner, processes=doomed, reason=reason)
+                yield Reap(cause="runaway", owner=child.owner, processes=doomed, reason=reason)
 
 
 def running(browser: tuple[Process, ...]) -> tuple[Process, ...]:

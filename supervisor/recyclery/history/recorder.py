@@ -73,7 +73,7 @@ class Recorder:
         if isinstance(action, Preempt):
             self._preempted.add(action.owner)
         owner = action.owner if isinstance(action, Reap | Retire | Dismiss | Preempt) else None
-        kind = f"reap {action.kind}" if isinstance(action, Reap) else type(action).__name__.lower()
+        kind = f"{action.kind} {action.cause}" if isinstance(action, Reap) else action.kind
         self._writer.put(
             [
                 ActionRecord(

@@ -113,7 +113,7 @@ class Ledger:
     def is_news(self, action: Action, at: float) -> bool:
         """Tell whether an action is worth a line: a notice or a hold that only goes on is not."""
         if isinstance(action, Notice):
-            return not is_recent(self.said.get(action.kind), at, SAY_AGAIN_SECONDS)
+            return not is_recent(self.said.get(action.topic), at, SAY_AGAIN_SECONDS)
         # A word on a child that may just have left tells nobody else anything.
         return not (isinstance(action, TellFell) or (isinstance(action, Hold) and action.renewed))
 
@@ -142,8 +142,8 @@ class Ledger:
                 self.timed_out[owner] = at
             case Dismiss(owner=owner):
                 self.dismissed[owner] = at
-            case Notice(kind=kind):
-                self.said[kind] = at
+            case Notice(topic=topic):
+                self.said[topic] = at
             case _:
                 pass
 
@@ -194,7 +194,7 @@ class Ledger:
             owner: at for owner, at in self.retired.items() if owner in living or owner in self._gone
         }
         self.said = {
-            kind: at for kind, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
+            topic: at for topic, at in self.said.items() if is_recent(at, snapshot.at, SAY_AGAIN_SECONDS)
         }
         self.silences = follow_silences(self.silences, snapshot)
         self.ailments = follow_ailments(self.ailments, snapshot, settings)
