@@ -21,10 +21,10 @@ from benchmarks.browsers_torture_plan import KINDS, Session, judge, make_plan
 from benchmarks.browsers_torture_state import State, observe, say_state
 from benchmarks.contract import Bound, close
 from benchmarks.workers import make_client
+from recyclery.common.units import format_bytes, parse_size
 from recyclery.demo.cage import make_cage_cgroup
 from recyclery.demo.cgroups import MemoryCgroup
 from recyclery.demo.home import CannotCageError
-from recyclery.sizes import format_bytes, parse_size
 
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10

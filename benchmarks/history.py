@@ -26,11 +26,11 @@ from benchmarks.contract import Bound, close
 from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.policy_state import Past
-from recyclery.history.reading import open_history
+from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord
+from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.history.upkeep import Keeping, tidy
 from recyclery.observe.snapshot import Child, Container, Owner, PoolView, Process, Snapshot
 
 MIB = 1 << 20

@@ -21,8 +21,8 @@ from statistics import fmean, median
 
 from benchmarks.contract import Bound, close
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.history.reading import Run
-from recyclery.report.leaks.growth import TaskGrowth, is_leak, judge_pool
+from recyclery.history.reader import Run
+from recyclery.leaks.growth import TaskGrowth, is_leak, judge_pool
 
 RUNS_EACH = 200
 WITHIN = 0.15

@@ -21,12 +21,12 @@ from benchmarks.storm_table import (
     ratio_bounds,
     required_bounds,
 )
+from recyclery.common.units import format_bytes, parse_size
 from recyclery.demo.command import run_storm
 from recyclery.demo.options import Options, default_fast_tasks, read_limit, read_seconds, whole_number
 from recyclery.demo.plan import MIXES
 from recyclery.demo.requirements import DemoError
 from recyclery.demo.summary import Summary
-from recyclery.sizes import format_bytes, parse_size
 
 TASKS, QUICK_TASKS = 150, 12
 QUICK_MIXES = ("browsers", REFERENCE)

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from recyclery.history.reading import Run
+from recyclery.history.reader import Run
 from recyclery.history.records import Parts
 
 MIB = 1 << 20

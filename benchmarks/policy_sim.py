@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.contract import Bound, close
 from benchmarks.policy_worlds import BASELINE_MIB, WORLDS, Task, World
-from recyclery.decide.limits import BACKSTOP_RISK, choose_max_tasks, must_retire
-from recyclery.decide.model import RISK, PoolModel, TaskRun, learn, learn_idle, tail_bytes
+from recyclery.decide.max_tasks import BACKSTOP_RISK, choose_max_tasks, must_retire
+from recyclery.decide.memory_model import RISK, PoolModel, TaskRun, learn, learn_idle, tail_bytes
 from recyclery.decide.shape import judge_growth
 
 MIB = 1 << 20

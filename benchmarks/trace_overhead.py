@@ -21,7 +21,7 @@ import redis
 from benchmarks.contract import Bound, close
 from benchmarks.trace_overhead_app import LEFT_BYTES, SECONDS
 from benchmarks.workers import count_held, make_client, make_sender, running_redis, running_worker, wait_until
-from recyclery.report.trace.listen import follow, listening
+from recyclery.leaks.trace_command import follow, listening
 from recyclery_worker import link
 from recyclery_worker.tracing.words import Seen
 

@@ -19,7 +19,7 @@ import psutil
 from benchmarks.contract import Bound, close
 from benchmarks.tune_storm import StormRun, tune_storm
 from benchmarks.workers import clean_environment, running_redis
-from recyclery.observe.cpu import allowed_cores
+from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.fitting import Refused
 from recyclery.tune.memory import fit_peaks
 from recyclery.tune.run_file import read_run_file

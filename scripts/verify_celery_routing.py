@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from recyclery.cli import main
+from recyclery.cli.parser import main
 
 APP = "app.infrastructure.celery"
 BACKEND = Path(__file__).resolve().parents[1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recyclery.sizes import format_bytes, parse_size
+from recyclery.common.units import format_bytes, parse_size
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,6 @@
 
 import sys
 
-from recyclery.cli import main
+from recyclery.cli.parser import main
 
 sys.exit(main())

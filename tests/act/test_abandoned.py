@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.act.abandoned import YOUNG_SECONDS, sweep_abandoned
+from recyclery.act.cleanup import YOUNG_SECONDS, sweep_abandoned
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_folder_of_a_living_chrome_stays(temporary: Path) -> None:
 
 def test_one_in_another_network_namespace_is_asked(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, listener = make_folder(temporary)
-    monkeypatch.setattr("recyclery.act.abandoned.read_file", lambda _: b"")
+    monkeypatch.setattr("recyclery.act.cleanup.read_file", lambda _: b"")
     with listener:
         assert sweep_abandoned() == []
         assert folder.exists()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from recyclery.act import grid
+from recyclery.act import selenium_grid as grid
 from recyclery.act.outcome import Outcome
 from recyclery.decide.actions import EndSession
 from recyclery.observe.snapshot import Owner

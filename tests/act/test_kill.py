@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.act.cleanup import find_remains
 from recyclery.act.kill import kill_process, kill_processes, nudge_child
-from recyclery.act.remains import find_remains
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import Owner, Process
 from support.waiting import is_alive, wait_for

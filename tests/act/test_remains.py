@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.act.cleanup import clean, find_remains, remove_all
 from recyclery.act.kill import kill_processes
-from recyclery.act.remains import clean, find_remains, remove_all
 from recyclery.observe.snapshot import Process, Remains
 from support.false_browsers import make_folder, running_as
 

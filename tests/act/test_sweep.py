@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from recyclery.act.sweep import EVERY_SECONDS, Sweeper
+from recyclery.act.cleanup import EVERY_SECONDS, Sweeper
 
 
 @pytest.fixture

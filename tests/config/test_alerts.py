@@ -9,7 +9,7 @@ from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.config.secrets import PAGERDUTY_URL, read_webhook
 from recyclery.config.settings import Alerts
-from recyclery.init.programs import write_configuration
+from recyclery.pid1.supervisord_conf import write_configuration
 
 APP = {"CELERY_APP": "app"}
 

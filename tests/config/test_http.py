@@ -8,7 +8,7 @@ import pytest
 
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
-from recyclery.init.run import check_listening
+from recyclery.pid1.run import check_listening
 
 
 def address(line: str | None = None, **environment: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
-from recyclery.init.programs import worker_command
+from recyclery.pid1.supervisord_conf import worker_command
 
 APP = {"CELERY_APP": "sample_app"}
 

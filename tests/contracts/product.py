@@ -10,13 +10,13 @@ from msgspec import structs
 
 from recyclery.act.outcome import Outcome
 from recyclery.decide.actions import Action, Reap
-from recyclery.history.reading import open_history
+from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, RunRecord
 from recyclery.history.store import Store
-from recyclery.report.leaks.document import LeakReport
-from recyclery.report.leaks.gather import RECYCLES, gather
-from recyclery.report.leaks.page import MARKS
+from recyclery.leaks.document import LeakReport
+from recyclery.leaks.page import MARKS
+from recyclery.leaks.report import RECYCLES, gather
 from recyclery.serve.page.files import read_file
 from support.snapshots import AT, CHILD, LEARNED, MIB, SETTINGS, child, snapshot
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recyclery.decide.attention import (
+from recyclery.decide.poll_interval import (
     ALERT_SECONDS,
     CALM_SECONDS,
     SETTLING_SECONDS,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from recyclery.decide.actions import TellFell
-from recyclery.decide.fallen import OUT_OF_MEMORY, PREEMPTED, find_fallen, tell_fallen
+from recyclery.decide.delivery import OUT_OF_MEMORY, PREEMPTED, find_fallen, tell_fallen
 from recyclery.decide.policy_state import Fallen
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import Fell

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recyclery.decide.actions import Hold
-from recyclery.decide.model import PoolModel
-from recyclery.decide.relieve import hold_pools
+from recyclery.decide.memory_model import PoolModel
+from recyclery.decide.pressure import hold_pools
 from recyclery.observe.snapshot import Snapshot
 from support.snapshots import LEARNED, MIB, SETTINGS, child, slow_view, snapshot
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recyclery.decide.holders import follow_holders, reclaim_dead
+from recyclery.decide.delivery import follow_holders, reclaim_dead
 from recyclery.decide.policy_state import Holder, Past
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import child, slow_view, snapshot

@@ -11,7 +11,7 @@ from recyclery.decide.actions import Reap
 from recyclery.decide.browsers import Census, count_kinds, why_runaway
 from recyclery.decide.policy_state import Past
 from recyclery.decide.reap import find_reaps
-from recyclery.decide.silence import NO_CPU_SECONDS, Silence, follow_silences
+from recyclery.decide.stalls import NO_CPU_SECONDS, Silence, follow_silences
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Orphans, Process, Snapshot
 from support.snapshots import AT, CHILD, LIMIT, MIB, SETTINGS, child, process, snapshot
 

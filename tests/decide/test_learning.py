@@ -1,8 +1,16 @@
 """What is learned of a pool's memory, and from which runs."""
 
-from recyclery.decide.model import KEPT_RUNS, PoolModel, TaskRun, learn, learn_idle, tail_bytes
-from recyclery.decide.tracks import Track, follow_child
-from recyclery.decide.tracks import follow as follow_children
+from recyclery.decide.memory_model import (
+    KEPT_RUNS,
+    PoolModel,
+    TaskRun,
+    Track,
+    follow_child,
+    learn,
+    learn_idle,
+    tail_bytes,
+)
+from recyclery.decide.memory_model import follow as follow_children
 from recyclery.observe.snapshot import Child, Owner, Process
 from support.snapshots import snapshot
 

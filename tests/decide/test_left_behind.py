@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from recyclery.decide.actions import Clean, EndSession, Evict
-from recyclery.decide.attention import ALERT_SECONDS, next_look_seconds
-from recyclery.decide.notice import find_notices
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import Past
+from recyclery.decide.poll_interval import ALERT_SECONDS, next_look_seconds
 from recyclery.decide.reap import LINGER_SECONDS, STRANDED_SECONDS, evict_strangers, find_reaps
+from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import OpenSessions, Process, Remains, Snapshot
 from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, process, slow_view, snapshot
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recyclery.decide.estimates import chi_square_quantile, sen_slope, t_quantile
-from recyclery.decide.limits import (
+from recyclery.common.statistics import chi_square_quantile, sen_slope, t_quantile
+from recyclery.decide.max_tasks import (
     BACKSTOP_RISK,
     LEAST_GAIN_BYTES,
     adjust_max_tasks,
@@ -19,7 +19,7 @@ from recyclery.decide.limits import (
     late_steps,
     must_retire,
 )
-from recyclery.decide.model import (
+from recyclery.decide.memory_model import (
     BEYOND_LARGEST,
     FALLEN_RUNS,
     KEPT_NAMES,

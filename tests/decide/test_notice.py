@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.decide.model import PoolModel
-from recyclery.decide.notice import find_notices
+from recyclery.decide.memory_model import PoolModel
+from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import LEARNED, MIB, SETTINGS, child, process, settings_with, slow_view, snapshot
 

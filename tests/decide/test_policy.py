@@ -11,9 +11,9 @@ from recyclery.config.settings import SLOW, Pool, Settings
 from recyclery.decide import policy
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
 from recyclery.decide.budget import height_bytes
-from recyclery.decide.model import PoolModel
-from recyclery.decide.notice import find_notices
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import Past
+from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import (
     Child,
     Orphans,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from recyclery.decide.budget import still_to_come
+from recyclery.decide.concurrency import note_work, scale_pools
 from recyclery.decide.policy_state import Past
-from recyclery.decide.scale import note_work, scale_pools
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import AT, LEARNED, MIB, child, settings_with, slow_view, snapshot
 

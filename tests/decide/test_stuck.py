@@ -6,9 +6,15 @@ from dataclasses import replace
 import pytest
 
 from recyclery.decide.actions import KillWorker, Replace
-from recyclery.decide.ailments import follow_ailments, follow_mend
 from recyclery.decide.policy_state import Ailment, Mend, Past
-from recyclery.decide.stuck import HANG_SECONDS, STARVE_SECONDS, end_overdue, mend_worker
+from recyclery.decide.worker_health import (
+    HANG_SECONDS,
+    STARVE_SECONDS,
+    end_overdue,
+    follow_ailments,
+    follow_mend,
+    mend_worker,
+)
 from recyclery.observe.snapshot import PoolView, Snapshot, Vitals
 from support.snapshots import AT, CHILD, SETTINGS, child, process, settings_with, slow_view, snapshot
 

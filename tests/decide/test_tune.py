@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.max_tasks import tune_limits
+from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.decide.policy_state import Past
-from recyclery.decide.tune import tune_limits
 from support.snapshots import MIB, SETTINGS, child, settings_with, slow_view, snapshot
 
 

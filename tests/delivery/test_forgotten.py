@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from recyclery.report.reclaim import CannotTell, find_forgotten
+from recyclery.celery_app.reclaim import CannotTell, find_forgotten
 from recyclery_worker.delivery import forgotten
 from recyclery_worker.delivery.generations import (
     LEASES,

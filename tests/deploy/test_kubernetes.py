@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from recyclery.cli import build_parser
+from recyclery.cli.parser import build_parser
 from recyclery.config.load import CommandLine, load
 
 FOLDER = Path(__file__).parents[2] / "conf" / "kubernetes"

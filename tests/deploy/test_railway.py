@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recyclery.config.load import CommandLine, load
-from recyclery.heartbeat import Heart
+from recyclery.health.heartbeat import Heart
 from recyclery.serve.probes import list_probes
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,10 @@ import pytest
 
 from recyclery.config.settings import BUILT_IN, SINGLE, Settings
 from recyclery.doctor.application import AppFacts, judge_app
-from recyclery.doctor.broker import BrokerFacts, judge_broker
+from recyclery.doctor.broker import BrokerFacts, judge_broker, judge_leases
 from recyclery.doctor.browsers import BrowserFacts, judge_browser
 from recyclery.doctor.container import MIB, ContainerFacts, judge_container
 from recyclery.doctor.findings import Finding, Level
-from recyclery.doctor.leases import judge_leases
 from recyclery.doctor.supervision import (
     HIGH_NOT_PRIORITISED,
     KEEPS_RESTARTING,

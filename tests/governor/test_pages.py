@@ -1,7 +1,7 @@
 """What the commands print for people."""
 
-from recyclery.report.reap import format_reaped
-from recyclery.report.status import format_browsers
+from recyclery.cli.operations import format_reaped
+from recyclery.cli.status import format_browsers
 
 CALM = {
     "live": 2,

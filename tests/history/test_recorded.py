@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from recyclery.history.reading import NoHistory, open_history
+from recyclery.history.reader import NoHistory, open_history
 from support.redis_server import empty
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for

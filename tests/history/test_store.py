@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.history import upkeep
-from recyclery.history.reading import NoHistory, open_history
+from recyclery.history import retention as upkeep
+from recyclery.history.reader import NoHistory, open_history
 from recyclery.history.records import ChildSample, ContainerSample, Parts, Record, RunRecord
+from recyclery.history.retention import DAY_MS, Keeping, tidy
 from recyclery.history.schema import MIGRATIONS, VERSION, NewerSchema, migrate, schema_version
 from recyclery.history.store import Store
-from recyclery.history.upkeep import DAY_MS, Keeping, tidy
 from recyclery.observe.snapshot import Owner
 
 MIB = 1 << 20

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.history import writer as writing
-from recyclery.history.reading import open_history
+from recyclery.history import store as writing
+from recyclery.history.reader import open_history
 from recyclery.history.records import ContainerSample
+from recyclery.history.retention import Keeping
 from recyclery.history.schema import VERSION
-from recyclery.history.store import Store
-from recyclery.history.upkeep import Keeping
-from recyclery.history.writer import Writer
+from recyclery.history.store import Store, Writer
 from support.waiting import wait_for
 
 LIMIT = 1 << 30

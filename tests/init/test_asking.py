@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.observe import engine
+from recyclery.observe import supervisord as engine
 
 
 def test_a_pid_1_that_does_not_answer_is_away_after_a_while(

@@ -2,7 +2,7 @@
 
 import time
 
-from recyclery.init.clock import LONGEST_STEP_SECONDS, RunningClock
+from recyclery.pid1.clock import LONGEST_STEP_SECONDS, RunningClock
 
 
 class Steps:

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from recyclery.init.deaths import describe_end, is_death, recent
+from recyclery.pid1.exits import describe_end, is_death, recent
 
 EXITED_3 = 3 << 8
 

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recyclery.init.line_log import LONGEST_LINE_BYTES, TAIL_LINES, LineLog
-from recyclery.init.log_format import TextFormat
-from recyclery.init.outlet import Outlet
+from recyclery.pid1.output import LONGEST_LINE_BYTES, TAIL_LINES, LineLog, Outlet, TextFormat
 
 
 class Logged:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recyclery.init.log_format import JsonFormat, TextFormat
+from recyclery.pid1.output import JsonFormat, TextFormat
 
 
 def parsed(line: bytes) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.settings import SLOW, Settings
-from recyclery.init.clock import RunningClock
-from recyclery.init.options import Options
-from recyclery.init.outlet import BUFFER_BYTES, Outlet
+from recyclery.pid1.clock import RunningClock
+from recyclery.pid1.output import BUFFER_BYTES, Outlet
+from recyclery.pid1.supervisord_options import Options
 
 
 def note_dropped(count: int) -> bytes:

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recyclery.init.programs import supervisor_socket
-from recyclery.observe.engine import ask_engine
+from recyclery.observe.supervisord import ask_engine
+from recyclery.pid1.supervisord_conf import supervisor_socket
 from support.stood_in import DRAINING, READY, STUBBORN, Start, StoodIn
 from support.waiting import wait_for
 

@@ -4,8 +4,8 @@ import random
 from dataclasses import replace
 
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.report.leaks.files import shm_files
-from recyclery.report.leaks.growth import TaskGrowth, judge_pool
+from recyclery.leaks.growth import TaskGrowth, judge_pool
+from recyclery.leaks.report import shm_files
 
 TASKS = (Planted("leaves files", "none"), Planted("innocent", "none"))
 

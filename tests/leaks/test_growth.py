@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.history.reading import Run
+from recyclery.history.reader import Run
 from recyclery.history.records import Parts
-from recyclery.report.leaks.growth import TaskGrowth, judge_pool
+from recyclery.leaks.growth import TaskGrowth, judge_pool
 
 NONE = Planted("nothing", "none")
 LEAK = Planted("leak", "leak", mib=4)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from recyclery.report.leaks.regression import Difference, fit_kinds, without_odd
+from recyclery.leaks.regression import Difference, fit_kinds, without_odd
 
 MIB = 1 << 20
 

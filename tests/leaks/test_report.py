@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.cli import main
-from recyclery.history.reading import open_history
+from recyclery.cli.parser import main
+from recyclery.history.reader import open_history
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
 from recyclery.history.store import Store
+from recyclery.leaks.page import build_page
+from recyclery.leaks.report import gather
 from recyclery.observe.snapshot import Owner
-from recyclery.report.leaks.gather import gather
-from recyclery.report.leaks.page import build_page
 from recyclery_worker.browser import browser
 from support.layout import FAINT_TEXTS, OVERLAPS, SIDEWAYS, complaints, dress, watched_options
 

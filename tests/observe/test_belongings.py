@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.observe.belongings import TRY_AGAIN_SECONDS, Belongings
+from recyclery.observe.browser_files import TRY_AGAIN_SECONDS, Belongings
 from recyclery.observe.snapshot import Process
 from recyclery_worker.link import now
 from support.false_browsers import make_folder, running_as
@@ -160,7 +160,7 @@ def test_a_handler_that_looks_like_its_browser_until_its_exec_is_not_driverless(
     temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = [f"chromium\0{DRIVEN}".encode(), b"chrome_crashpad_handler\0--monitor-self"]
-    monkeypatch.setattr("recyclery.observe.belongings.read_file", lambda _: commands.pop(0))
+    monkeypatch.setattr("recyclery.observe.browser_files.read_file", lambda _: commands.pop(0))
     belongings = Belongings({INIT})
     with running_as("chromium") as handler:
         forked = replace(handler, parent=INIT)
@@ -194,7 +194,7 @@ def test_a_process_is_read_no_more_once_it_has_settled(profile: Path, monkeypatc
         reads.append(path)
         return b""
 
-    monkeypatch.setattr("recyclery.observe.belongings.read_file", read)
+    monkeypatch.setattr("recyclery.observe.browser_files.read_file", read)
     belongings = Belongings({INIT})
     with running_as("chromium") as browser:
         for seconds in (0.5, 1.5, 2.5, 3.5, 4.5):

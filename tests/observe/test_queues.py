@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from recyclery.observe.queues import Queues, open_client
+from recyclery.observe.queue_depths import Broker, open_client
 
 
 def test_what_waits_in_all_queues_and_priorities_is_counted(fresh_redis: str) -> None:
@@ -11,7 +11,7 @@ def test_what_waits_in_all_queues_and_priorities_is_counted(fresh_redis: str) ->
         client.rpush("high", "a", "b")
         client.rpush("high\x06\x163", "c")
         client.rpush("default", "d")
-    assert Queues(fresh_redis).depth(["high", "default", "none"]) == 4
+    assert Broker(fresh_redis).depth(["high", "default", "none"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_a_url_that_cannot_be_understood_is_said_without_its_secrets(
 
 
 def test_of_another_broker_nothing_is_known() -> None:
-    queues = Queues("amqp://guest@localhost//")
+    queues = Broker("amqp://guest@localhost//")
     assert (queues.depth(["low"]), queues.answers()) == (None, True)
 
 
 def test_a_redis_that_is_away_is_not_known_and_does_not_answer() -> None:
-    queues = Queues("redis://127.0.0.1:1/0")
+    queues = Broker("redis://127.0.0.1:1/0")
     assert (queues.depth(["low"]), queues.answers()) == (None, False)

@@ -1,6 +1,6 @@
 """What children and workers say, and what is made of it when a datagram is lost."""
 
-from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker
+from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker
 from recyclery.observe.snapshot import Owner
 from recyclery_worker.link import ChildReport, ChildStat, WorkerStat
 

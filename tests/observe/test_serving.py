@@ -2,7 +2,7 @@
 
 import pytest
 
-from recyclery.observe.serving import split_serving
+from recyclery.observe.active_worker import split_serving
 from recyclery.observe.snapshot import PoolView
 
 

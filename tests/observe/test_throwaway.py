@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.observe.throwaway import named_folders, throwaway, words
+from recyclery.observe.browser_files import named_folders, throwaway, words
 
 TEMP = Path(tempfile.gettempdir())
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.history.reader import MOST_ACTIONS, SPANS, read_timeline
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record
+from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.history.timeline import MOST_ACTIONS, SPANS, read_timeline
-from recyclery.history.upkeep import Keeping, tidy
 from support.statuses import MIB
 
 NOW = 1_800_000_000

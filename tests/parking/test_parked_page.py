@@ -2,7 +2,7 @@
 
 import msgspec
 
-from recyclery.report.parked_page import describe, format_list, format_task
+from recyclery.cli.parked import describe, format_list, format_task
 from recyclery_worker.parking.records import Death, ParkedTask
 
 TASK = ParkedTask(

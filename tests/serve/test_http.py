@@ -10,7 +10,7 @@ import h11
 import pytest
 
 from recyclery.config.settings import Address
-from recyclery.heartbeat import Beat
+from recyclery.health.heartbeat import Beat
 from recyclery.serve import http
 from recyclery.serve.http import Answer, Handler, serve_http
 from recyclery.serve.listen import open_listener

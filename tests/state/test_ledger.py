@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.act.outcome import Outcome
 from recyclery.decide.actions import EndSession, Evict, Hold, Notice, Preempt, Replace, Retire, Scale, Tune
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.observe.snapshot import Snapshot
 from recyclery.state.ledger import SAY_AGAIN_SECONDS, Ledger
 from recyclery_worker.link import Departure, WorkerStat

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.state.model_store import Learning, load_models
 
 MIB = 1 << 20

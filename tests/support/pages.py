@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.leak_worlds import Planted, live
 from recyclery.config.settings import Address
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
+from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.history.upkeep import Keeping, tidy
 from recyclery.observe.snapshot import Owner
 from recyclery.serve.http import serve_http
 from recyclery.serve.page.api import Sources

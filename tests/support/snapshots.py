@@ -5,7 +5,7 @@ from pathlib import Path
 from msgspec import structs
 
 from recyclery.config.settings import BUILT_IN, SLOW, Settings
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import (
     TICK_SECONDS,

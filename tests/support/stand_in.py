@@ -7,9 +7,10 @@ alone, and would only be slower with Celery.
 import os
 import sys
 
-from recyclery import cli
+from recyclery.cli import parser as cli
 from recyclery.config.settings import Pool, Settings
-from recyclery.init import programs, run
+from recyclery.pid1 import run
+from recyclery.pid1 import supervisord_conf as programs
 
 
 def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:

@@ -3,8 +3,8 @@
 import pytest
 
 from recyclery.serve.status import Event, Status
-from recyclery.top.ansi import compose_screen, paint_plain, paint_styled
 from recyclery.top.frame import Setting, draw_frame, draw_page
+from recyclery.top.text import compose_screen, paint_plain, paint_styled
 from recyclery.top.view import Away, Reap, Recycle, Said, Seen, View, hear
 from support.statuses import MIB, child, drains, pool, status, with_browsers
 

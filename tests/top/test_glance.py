@@ -2,7 +2,7 @@
 
 import pytest
 
-from recyclery.observe.broker import Broker
+from recyclery.observe.queue_depths import Broker
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Event, Status
 from recyclery.state.event_log import KEPT, Recent

@@ -4,7 +4,7 @@ import termios
 
 import pytest
 
-from recyclery.top.terminal import GIVE_BACK, Terminal
+from recyclery.top.live import GIVE_BACK, Terminal
 from support.terminal import Terminal as Person
 from support.waiting import wait_for
 from support.watched import set_size

@@ -2,9 +2,8 @@
 
 import pytest
 
-from recyclery.top.keys import Key, read_keys
 from recyclery.top.text import format_age
-from recyclery.top.view import Quit, Reap, Recycle, Seen, Suspend, View, hear, press, press_all
+from recyclery.top.view import Key, Quit, Reap, Recycle, Seen, Suspend, View, hear, press, press_all, read_keys
 from support.statuses import pool, status
 
 VIEW = hear(View(), Seen(status()), 1)

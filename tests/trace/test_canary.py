@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from recyclery.report.trace.functions import function_at
-from recyclery.report.trace.listen import CutShort, follow, listening
+from recyclery.leaks.trace_command import CutShort, follow, listening
+from recyclery.leaks.trace_output import function_at
 from recyclery_worker import link
 from recyclery_worker.tracing.words import Seen, Site
 from support.bare_worker import BareWorker, bare_worker

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.cli import main
-from recyclery.decide.dismiss import dismiss_traced
+from recyclery.cli.parser import main
+from recyclery.decide.memory_model import follow
 from recyclery.decide.policy_state import Past
-from recyclery.decide.tracks import follow
-from recyclery.report.trace.choose import Chosen
-from recyclery.report.trace.document import make_report
-from recyclery.report.trace.functions import function_at
-from recyclery.report.trace.table import format_trace
+from recyclery.decide.recycle import dismiss_traced
+from recyclery.leaks.trace_output import format_trace, function_at, make_report
+from recyclery.leaks.trace_target import Chosen
 from recyclery_worker.tracing.growth import Growth, Held, changes_between
 from recyclery_worker.tracing.words import Frame, Seen, Site
 from support.snapshots import AT, CHILD, child, slow_view, snapshot

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.load import CommandLine, load
-from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
+from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.answer import Answer, answer
 from recyclery.tune.estimates import Estimate
 from recyclery.tune.plan import plan_next

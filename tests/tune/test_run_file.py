@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.run_file import BadRunFile, Closed, Ended, RunFile, mend, read_run_file
 from support.tune_windows import asked, window
 

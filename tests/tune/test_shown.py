@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.report.leaks.page import NoPlotly
+from recyclery.leaks.page import NoPlotly
 from recyclery.report.tune.comparison import compare_runs, comparison_document, format_comparison
 from recyclery.report.tune.document import encode_document
 from recyclery.report.tune.page import build_page, write_page

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterable
 
-from recyclery.act.remains import find_remains, remove_all
+from recyclery.act.cleanup import find_remains, remove_all
 from recyclery.observe.processes import list_processes, read_process
 from recyclery.observe.snapshot import Owner, Process
 from recyclery_worker.link import COLLECT_SIGNAL

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from recyclery.act.handoff import take_step
+from recyclery.act.cleanup import clean
 from recyclery.act.kill import kill_processes, nudge_child
 from recyclery.act.outcome import Outcome
-from recyclery.act.remains import clean
+from recyclery.act.supervisord import take_step
 from recyclery.decide.actions import (
     Abandon,
     Action,
@@ -53,7 +53,7 @@ async def perform(
             return await clean_up(action)
         case EndSession():
             # Urllib costs memory, and few have a Grid.
-            from recyclery.act.grid import end_session  # noqa: PLC0415
+            from recyclery.act.selenium_grid import end_session  # noqa: PLC0415
 
             return await end_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case Collect():

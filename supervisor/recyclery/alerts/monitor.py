@@ -29,8 +29,8 @@ from recyclery.alerts.rules import (
 from recyclery.alerts.webhook import Messenger
 from recyclery.config.secrets import read_webhook
 from recyclery.config.settings import Settings
-from recyclery.heartbeat import tell_state
-from recyclery.observe.depths import read_depths
+from recyclery.health.heartbeat import tell_state
+from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
 from recyclery.state.task_stats import NO_TASKS, minus
 from recyclery_worker.link import TaskTally

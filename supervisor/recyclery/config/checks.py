@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from recyclery.common.units import parse_size
 from recyclery.config.settings import Address
-from recyclery.sizes import parse_size
 
 LOG_FORMATS = ("text", "json")
 ALERT_FORMATS = ("json", "slack", "pagerduty")

@@ -24,7 +24,7 @@ from recyclery.config.settings import (
     Pool,
     Settings,
 )
-from recyclery.slots import slots_of
+from recyclery.config.slots import slots_of
 
 POOL_VARIABLES = {
     "queues": "CELERY_QUEUES",

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from recyclery.slots import slots_of
+from recyclery.config.slots import slots_of
 
 DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
 DEFAULT_STATE_DIR = Path("/var/lib/recyclery")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from recyclery.config.settings import Browsers
 from recyclery.decide.budget import mib
-from recyclery.decide.silence import Silence
+from recyclery.decide.stalls import Silence
 from recyclery.observe.ownership import count_browsers, true_browsers
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Owner, Process, Snapshot
 

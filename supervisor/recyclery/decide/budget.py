@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import Past
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from recyclery.config.settings import Pool, Settings
+from recyclery.config.slots import other_slot
 from recyclery.decide.actions import Abandon, KillWorker, Leave, Replace, Retire
 from recyclery.decide.budget import (
     at_a_time,
@@ -22,11 +23,10 @@ from recyclery.decide.budget import (
     mib,
     still_to_come,
 )
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import Past, is_recent
-from recyclery.observe.serving import is_up
+from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
-from recyclery.slots import other_slot
 
 # A successor that takes no tasks so long after its start is given up: an app's imports take seconds, not that.
 SUCCESSOR_SECONDS = 120.0

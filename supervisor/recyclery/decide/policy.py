@@ -28,18 +28,16 @@ from dataclasses import replace
 
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
-from recyclery.decide.dismiss import dismiss_traced
-from recyclery.decide.fallen import tell_fallen
+from recyclery.decide.concurrency import scale_pools
+from recyclery.decide.delivery import reclaim_dead, tell_fallen
 from recyclery.decide.handoff import hand_over, place, replace_asked
-from recyclery.decide.holders import reclaim_dead
-from recyclery.decide.notice import find_notices
+from recyclery.decide.max_tasks import tune_limits
 from recyclery.decide.policy_state import Past
+from recyclery.decide.pressure import hold_pools, preempt_largest
 from recyclery.decide.reap import clean_remains, collect_defunct, end_sessions, find_reaps
-from recyclery.decide.relieve import hold_pools, preempt_largest
-from recyclery.decide.renew import renew_children, replace_grown_main
-from recyclery.decide.scale import scale_pools
-from recyclery.decide.stuck import end_overdue, mend_worker
-from recyclery.decide.tune import tune_limits
+from recyclery.decide.recycle import dismiss_traced, renew_children, replace_grown_main
+from recyclery.decide.warnings import find_notices
+from recyclery.decide.worker_health import end_overdue, mend_worker
 from recyclery.observe.snapshot import Snapshot
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recyclery.decide.model import RISK, PoolModel, tail_bytes
-from recyclery.decide.silence import Silence
+from recyclery.decide.memory_model import RISK, PoolModel, tail_bytes
+from recyclery.decide.stalls import Silence
 from recyclery.observe.snapshot import Owner, ProcessKey
 from recyclery_worker.link import Fell
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from recyclery.decide.estimates import sen_slope
-from recyclery.decide.limits import DOUBT, LEAST_LEAK_BYTES, late_steps, mean_growth
-from recyclery.decide.model import Step
+from recyclery.common.statistics import sen_slope
+from recyclery.decide.max_tasks import DOUBT, LEAST_LEAK_BYTES, late_steps, mean_growth
+from recyclery.decide.memory_model import Step
 
 Shape = Literal["leak", "plateau", "step", "undecided"]
 

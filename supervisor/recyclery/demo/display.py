@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
+from recyclery.common.units import format_bytes
 from recyclery.demo.watch import Moment
-from recyclery.sizes import format_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from recyclery.common.units import format_bytes, parse_size
 from recyclery.demo.plan import MIXES, Mix
-from recyclery.sizes import format_bytes, parse_size
 
 MANAGERS = ("recyclery", "celery")
 DEFAULT_TASKS = 150

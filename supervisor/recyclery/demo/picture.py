@@ -6,9 +6,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from recyclery.common.units import format_bytes
 from recyclery.demo.display import WIDTH, Frame, format_clock, format_latency, format_recycles
 from recyclery.demo.watch import Moment
-from recyclery.sizes import format_bytes
 
 _BAR_WIDTH = 30
 # Above this share of the limit memory is shown as a worry: where Recyclery holds the slow queue.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from recyclery.common.units import format_bytes
 from recyclery.demo.display import format_clock, format_latency, format_recycles
-from recyclery.sizes import format_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table

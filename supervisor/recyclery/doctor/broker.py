@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 from redis.exceptions import NoPermissionError
 
+from recyclery.celery_app.reclaim import CannotTell, find_forgotten, find_tunings
 from recyclery.doctor.findings import Finding, failure, ok, skipped, warning
-from recyclery.observe.queues import open_client
+from recyclery.observe.queue_depths import open_client
+from recyclery_worker.delivery.forgotten import Forgotten
 
 OLDEST = (6, 2)
 
@@ -120,3 +122,49 @@ def version_of(text: str) -> tuple[int, ...]:
     """Return a version's first two numbers; (0, 0) where there are none."""
     parts = text.split(".")[:2]
     return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else (0, 0)
+
+
+NAME = "forgotten tasks"
+
+
+def look_at_leases(app: str) -> Sequence[Forgotten] | str:
+    """Return the dead workers that hold something, or why that cannot be told."""
+    try:
+        return find_forgotten(app)
+    except CannotTell as error:
+        return str(error)
+
+
+def judge_leases(found: Sequence[Forgotten] | str) -> Iterator[Finding]:
+    """Say whether tasks wait in the hands of the dead."""
+    if isinstance(found, str):
+        yield skipped(NAME, found)
+        return
+    for worker in found:
+        yield warning(
+            NAME,
+            f"{worker.messages} are held by {worker.node} (pid {worker.pid}), which is dead",
+            "a living worker gives them back within 20 s; where there is none: recyclery reclaim",
+        )
+    if not found:
+        yield ok(NAME, "nothing is held by dead workers")
+
+
+def look_at_tunings(app: str) -> Sequence[str] | str:
+    """Return the tunings that were killed and left something, or why that cannot be told."""
+    try:
+        return find_tunings(app)
+    except CannotTell as error:
+        return str(error)
+
+
+def judge_tunings(found: Sequence[str] | str) -> Iterator[Finding]:
+    """Say what `recyclery tune` left where it was killed; nothing where it left nothing."""
+    if isinstance(found, str):
+        return
+    for name in found:
+        yield warning(
+            "tunings",
+            f"one that was killed has left its tasks in Redis ({name})",
+            "the next `recyclery tune` removes them; or: recyclery reclaim",
+        )

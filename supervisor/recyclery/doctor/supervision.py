@@ -11,7 +11,7 @@ from celery import Celery
 
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, skipped, warning
-from recyclery.observe.queues import Queues
+from recyclery.observe.queue_depths import Broker
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 
 INSPECT_SECONDS = 1.5
@@ -39,7 +39,7 @@ def look_at_supervision(
         status = ask_governor(runtime_dir, "status")
     except (NoSupervisor, Declined) as error:
         problem = str(error)
-    asked = Queues(broker_url)
+    asked = Broker(broker_url)
     depths = {queue: asked.depth([queue]) for queue in queues}
     known = {queue: depth for queue, depth in depths.items() if depth is not None}
     return SupervisionFacts(

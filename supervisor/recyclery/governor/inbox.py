@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.init.programs import supervisor_socket
-from recyclery.observe.broker import Broker
-from recyclery.observe.engine import EngineAway, list_workers
-from recyclery.observe.reports import ChildState, forget_children, hear_report, hear_worker, read_reports
+from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker, read_reports
+from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
+from recyclery.observe.supervisord import EngineAway, list_workers
 from recyclery.observe.workers import Workers
+from recyclery.pid1.supervisord_conf import supervisor_socket
 from recyclery_worker.link import ChildReport, Pulse, now
 
 log = logging.getLogger("recyclery")

@@ -17,24 +17,24 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.act.sweep import Sweeper
+from recyclery.act.cleanup import Sweeper
 from recyclery.alerts.monitor import Alarm
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings
-from recyclery.decide.attention import LATE_SECONDS, next_look_seconds
 from recyclery.decide.policy import decide
+from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
 from recyclery.governor.commands import list_commands
 from recyclery.governor.executor import Deeds
 from recyclery.governor.inbox import Hearsay
-from recyclery.heartbeat import Heart, tell_state
+from recyclery.health.heartbeat import Heart, tell_state
 from recyclery.history.recorder import Recorder
-from recyclery.observe.broker import Broker
-from recyclery.observe.deaths import Deaths, worth_watching
-from recyclery.observe.engine import read_events
+from recyclery.observe.child_reports import bind_reports
+from recyclery.observe.exits import Deaths, worth_watching
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_pss
-from recyclery.observe.reports import bind_reports
+from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.observe.supervisord import read_events
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Status
@@ -180,7 +180,7 @@ class Governor:
 
     async def _dump(self) -> None:
         """Print the status to the log."""
-        from recyclery.report.status import format_status  # noqa: PLC0415
+        from recyclery.cli.status import format_status  # noqa: PLC0415
 
         for line in format_status(msgspec.to_builtins(await self.status())).splitlines():
             log.info("%s", line)

@@ -8,7 +8,7 @@ import msgspec
 
 from recyclery.decide.budget import count, find_view
 from recyclery.decide.handoff import find_successor
-from recyclery.observe.serving import is_up
+from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.state.handoffs import Handoffs
 

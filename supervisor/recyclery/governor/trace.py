@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.decide.budget import find_view
-from recyclery.observe.serving import is_up
+from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import Snapshot
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery.serve.control import Problem

@@ -19,9 +19,9 @@ from recyclery.history.records import (
     Record,
     parts_of,
 )
+from recyclery.history.retention import DAY_MS, HOUR_MS, Keeping
 from recyclery.history.runs import Runs
-from recyclery.history.upkeep import DAY_MS, HOUR_MS, Keeping
-from recyclery.history.writer import Writer
+from recyclery.history.store import Writer
 from recyclery.observe.snapshot import Child, Owner, Snapshot
 from recyclery_worker.link import ChildReport
 

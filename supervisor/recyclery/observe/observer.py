@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from recyclery.config.settings import Settings
-from recyclery.observe.belongings import Belongings
-from recyclery.observe.cgroup import find_memory_cgroup, read_container, read_machine, stated_budget
-from recyclery.observe.cpu import CpuMeter
+from recyclery.observe.active_worker import split_serving
+from recyclery.observe.browser_files import Belongings
+from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
+from recyclery.observe.child_reports import ChildState
 from recyclery.observe.ownership import attribute
 from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
-from recyclery.observe.reports import ChildState
-from recyclery.observe.serving import split_serving
 from recyclery.observe.snapshot import (
     Child,
     Container,

@@ -14,8 +14,7 @@ from recyclery.config.settings import Browsers, Pool, Settings
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.budget import level_bytes
 from recyclery.decide.handoff import find_successor
-from recyclery.observe.broker import Broker
-from recyclery.observe.depths import read_depths
+from recyclery.observe.queue_depths import Broker, read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.serve.status import (
     BrowserStatus,

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from recyclery.config.settings import Pool
 from recyclery.decide.budget import level_bytes
-from recyclery.heartbeat import tell_state
+from recyclery.health.heartbeat import tell_state
 from recyclery.observe.snapshot import Child, PoolView
 from recyclery.serve.exposition import Sample
 from recyclery.serve.readings import Readings

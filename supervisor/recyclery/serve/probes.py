@@ -8,8 +8,8 @@ from http import HTTPStatus
 
 import h11
 
-from recyclery.health import find_ill, find_silence
-from recyclery.heartbeat import Beat, Heart
+from recyclery.health.command import find_ill, find_silence
+from recyclery.health.heartbeat import Beat, Heart
 from recyclery.serve.http import Answer, Handler
 
 

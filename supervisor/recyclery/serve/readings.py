@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from recyclery.config.settings import Settings
 from recyclery.decide.browsers import Census, count_kinds
-from recyclery.observe.depths import read_depths
 from recyclery.observe.processes import read_pss
+from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
 from recyclery.serve.document import read_cpu_seconds
 from recyclery.state.counters import Counters

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from recyclery.act.outcome import Outcome
 from recyclery.decide.actions import Abandon, Leave, Replace
-from recyclery.observe.serving import is_up
+from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import Snapshot
 
 # A successor that PID 1 was told to start is seen at the next look, unless PID 1 is busy.

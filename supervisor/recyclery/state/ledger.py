@@ -27,13 +27,12 @@ from recyclery.decide.actions import (
     TimeOut,
     Tune,
 )
-from recyclery.decide.ailments import follow_ailments, follow_mend
-from recyclery.decide.fallen import find_fallen
-from recyclery.decide.holders import follow_holders
-from recyclery.decide.model import RISK, PoolModel
+from recyclery.decide.concurrency import note_work
+from recyclery.decide.delivery import find_fallen, follow_holders
+from recyclery.decide.memory_model import RISK, PoolModel
 from recyclery.decide.policy_state import Ailment, Fallen, Holder, Mend, Past, is_recent
-from recyclery.decide.scale import note_work
-from recyclery.decide.silence import Silence, follow_silences
+from recyclery.decide.stalls import Silence, follow_silences
+from recyclery.decide.worker_health import follow_ailments, follow_mend
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.state.counters import Counters
 from recyclery.state.handoffs import Handoffs

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.decide.model import PoolModel, learn, learn_idle
-from recyclery.decide.tracks import Track, follow
+from recyclery.decide.memory_model import PoolModel, Track, follow, learn, learn_idle
 from recyclery.observe.snapshot import Child, Owner, Snapshot
 
 log = logging.getLogger("recyclery")

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from recyclery.config.paths import find_runtime_dir
-from recyclery.top.ansi import paint_plain, paint_styled
-from recyclery.top.asking import look
 from recyclery.top.frame import Setting, draw_page
-from recyclery.top.live import watch
+from recyclery.top.live import look, watch
+from recyclery.top.text import paint_plain, paint_styled
 from recyclery.top.view import Away
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -104,3 +105,41 @@ def _fill(text: str, width: int) -> str:
         if taken > width:
             return text[:place]
     return text
+
+
+HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+RENDITIONS = {
+    Style.STRONG: "1",
+    Style.FAINT: "2",
+    Style.GOOD: "32",
+    Style.WORRY: "33",
+    Style.BAD: "1;31",
+    Style.CHOSEN: "7",
+}
+
+Paint = Callable[[Line], str]
+
+
+def paint_plain(line: Line) -> str:
+    """Return a line's text alone."""
+    return "".join(span.text for span in line).rstrip()
+
+
+def paint_styled(line: Line) -> str:
+    """Return a line with its styles."""
+    return "".join(
+        f"\x1b[{RENDITIONS[span.style]}m{span.text}\x1b[m" if span.style in RENDITIONS else span.text
+        for span in line
+    )
+
+
+def compose_screen(lines: Sequence[Line], width: int, paint: Paint) -> str:
+    """Return what draws a frame over the one before it, without a moment of emptiness between."""
+    return HOME + "\r\n".join(_compose(lines, width, paint)) + REST_OF_SCREEN
+
+
+def _compose(lines: Iterable[Line], width: int, paint: Paint) -> Iterable[str]:
+    for line in lines:
+        # In the last column the cursor stands on what was just written: nothing is to be erased there.
+        is_full = sum(width_of(span.text) for span in line) >= width
+        yield paint(line) if is_full else paint(line) + REST_OF_LINE

@@ -1,12 +1,55 @@
-"""What `top` knows and what it is asked: frozen, and changed by keys and by news, with what is to be done."""
+"""What is typed, as keys that mean something."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from recyclery.serve.status import Status
-from recyclery.top.keys import Key
+
+# Escape sequences whole, else the letters of one would be taken for keys.
+PRESSED = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+
+
+class Key(Enum):
+    """A key that means something; OTHER is any that does not, and so is no answer but a no."""
+
+    QUIT = "q"
+    INTERRUPT = "Ctrl-C"
+    SUSPEND = "Ctrl-Z"
+    UP = "up"
+    DOWN = "down"
+    RECYCLE = "r"
+    REAP = "b"
+    YES = "y"
+    HELP = "?"
+    OTHER = ""
+
+
+MEANINGS = {
+    b"q": Key.QUIT,
+    b"\x03": Key.INTERRUPT,
+    b"\x1a": Key.SUSPEND,
+    b"k": Key.UP,
+    b"\x1b[A": Key.UP,
+    b"\x1bOA": Key.UP,
+    b"j": Key.DOWN,
+    b"\x1b[B": Key.DOWN,
+    b"\x1bOB": Key.DOWN,
+    b"r": Key.RECYCLE,
+    b"b": Key.REAP,
+    b"y": Key.YES,
+    b"Y": Key.YES,
+    b"?": Key.HELP,
+}
+
+
+def read_keys(typed: bytes) -> list[Key]:
+    """Return the keys in what was typed."""
+    return [MEANINGS.get(pressed, Key.OTHER) for pressed in PRESSED.findall(typed)]
+
 
 # What was said stands so long, unless something else is said.
 SAID_SECONDS = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.choose import choose_level
 from recyclery.tune.fitting import Refused
 from recyclery.tune.judge import Judged, judge_levels

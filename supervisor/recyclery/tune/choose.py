@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from recyclery.decide.estimates import NORMAL, deviation
+from recyclery.common.statistics import NORMAL, deviation
 from recyclery.tune.estimates import SURE, Estimate
 from recyclery.tune.measured import Measured
 from recyclery.tune.memory import highest_bytes

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
 from recyclery.config.settings import Settings
-from recyclery.init import exit_codes
+from recyclery.leaks.page import NoPlotly
 from recyclery.observe.cgroup import find_memory_cgroup
-from recyclery.report.leaks.page import NoPlotly
 from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 from recyclery.tune.folder import own_folder
 from recyclery.tune.loads import BadTrace, measure_loads, read_trace

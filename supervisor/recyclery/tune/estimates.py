@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from recyclery.decide.estimates import NORMAL, deviation, t_quantile
+from recyclery.common.statistics import NORMAL, deviation, t_quantile
 
 # Intervals hold with a chance of 95 %.
 SURE = 0.975

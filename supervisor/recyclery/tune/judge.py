@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recyclery.common.units import format_bytes
 from recyclery.config.settings import Alerts
-from recyclery.sizes import format_bytes
 from recyclery.tune.binding import Binding, find_binding
 from recyclery.tune.measured import Measured
 from recyclery.tune.memory import LEVELS, fits, highest_bytes

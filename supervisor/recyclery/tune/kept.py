@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from recyclery.decide.model import PoolModel, TaskRun, learn, learn_idle
-from recyclery.history.reading import Run
+from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
+from recyclery.history.reader import Run
 
 
 def child_peaks(runs: Iterable[Run]) -> tuple[int, ...]:

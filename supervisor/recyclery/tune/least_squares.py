@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from recyclery.report.leaks.regression import invert
+from recyclery.leaks.regression import invert
 
 # Columns that others make up to so little of themselves cannot be told from those.
 TOLERANCE = 1e-9

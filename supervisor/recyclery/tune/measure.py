@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from recyclery.history.reading import Run
-from recyclery.observe.cpu import allowed_cores
+from recyclery.history.reader import Run
+from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.course import FEWEST_TASKS, Enough, Goal, Going, Span, Stopped, describe_window, judge
 from recyclery.tune.kept import child_peaks
 from recyclery.tune.looks import Look, tree_cpu_seconds

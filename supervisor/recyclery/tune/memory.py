@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from recyclery.config.settings import Memory
-from recyclery.decide.limits import choose_max_tasks
-from recyclery.decide.model import PoolModel
+from recyclery.decide.max_tasks import choose_max_tasks
+from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.estimates import Estimate
 from recyclery.tune.fitting import MOST_LEFT_OUT_ERROR, Fit, Point, Refused, Terms, fit_points
 from recyclery.tune.measured import MEMORY_RECYCLES, Measured, floor_spread, whole_windows

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.config import checks
 from recyclery.config.keys import BadConfiguration, checked
 from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
-from recyclery.report.routes import ONE_CONTAINERS
 from recyclery.tune.arrivals import read_load
 from recyclery.tune.request import Request
 from recyclery.tune.wishes import Wishes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.course import Goal, describe_skipped
 from recyclery.tune.kept import learn_runs
 from recyclery.tune.measure import Bench, measure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.decide.model import PoolModel
+from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.open_loop import OpenWindow
 from recyclery.tune.request import Request
 from recyclery.tune.windows import Window

@@ -14,7 +14,7 @@ from recyclery.config.paths import history_file
 from recyclery.demo.cage import Cage
 from recyclery.demo.home import CannotCageError
 from recyclery.demo.services import last_lines
-from recyclery.history.reading import NoHistory, Run, open_history
+from recyclery.history.reader import NoHistory, Run, open_history
 from recyclery.serve.client import Declined, NoSupervisor
 from recyclery.tune.looks import Look, look
 from recyclery.tune.windows import Level

@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recyclery.report.leaks.page import NoPlotly
+from recyclery.common.units import format_bytes
+from recyclery.leaks.page import NoPlotly
 from recyclery.report.tune.figures import seconds, with_interval
 from recyclery.report.tune.table import LEGEND, tell_fleet, tell_law, tell_next, worth_showing
-from recyclery.sizes import format_bytes
 from recyclery.tune.answer import Answer
 from recyclery.tune.estimates import Estimate
 from recyclery.tune.judge import Judged

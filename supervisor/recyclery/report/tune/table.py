@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from recyclery.common.units import format_bytes
 from recyclery.report.tune.figures import seconds, short, with_interval
 from recyclery.report.tune.progress import format_level
-from recyclery.sizes import format_bytes
 from recyclery.tune.answer import Answer
 from recyclery.tune.fitting import Refused
 from recyclery.tune.judge import Judged

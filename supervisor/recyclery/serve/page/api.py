@@ -19,15 +19,14 @@ import h11
 import msgspec
 
 from recyclery import __version__
-from recyclery.history.reading import NoHistory
-from recyclery.history.timeline import SPANS, Span, Timeline, read_timeline
+from recyclery.control.problems import Trouble, find_troubles
+from recyclery.history.reader import SPANS, NoHistory, Span, Timeline, read_timeline
 from recyclery.serve.http import Answer, Handler
 from recyclery.serve.page.files import HEADERS
 from recyclery.serve.page.leaks import Leaks, find_no_room, make_report
 from recyclery.serve.page.shared import Shared
 from recyclery.serve.session import is_signed_in
 from recyclery.serve.status import Status
-from recyclery.top.troubles import Trouble, find_troubles
 
 STATUS_SECONDS = 1.0
 LEAKS_SECONDS = 60.0

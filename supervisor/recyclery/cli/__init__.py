@@ -1,0 +1,1 @@
+"""The command line: the parser, and the small commands. A command of several files is a folder of its own."""

@@ -1,0 +1,1 @@
+"""What every folder may use: units, statistics, exit codes. Imports nothing of Recyclery."""

@@ -1,0 +1,1 @@
+"""The heartbeat that the governor writes, and `recyclery health`, which reads it."""

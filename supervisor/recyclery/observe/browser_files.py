@@ -1,0 +1,206 @@
+"""Which folders and files are made for one browser session, to be thrown away; never one a person chose."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recyclery.observe.processes import SETTLED_SECONDS, read_file
+from recyclery.observe.snapshot import Process, ProcessKey, Remains
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Chrome's place, not ours
+# What `browser()` makes: its owner holds a lock on it, and it is swept by that.
+OWN_PREFIX = "recyclery-profile-"
+# Folders and files that chromedriver, Chromium and Chrome name so themselves.
+PREFIXES = (
+    "org.chromium.",
+    ".org.chromium.",
+    "com.google.Chrome.",
+    ".com.google.Chrome.",
+    "scoped_dir",
+)
+# How a process of a browser names its profile, and its place for crash reports.
+FOLDER_ARGUMENTS = ("--user-data-dir=", "--database=")
+PROFILE_ARGUMENT = FOLDER_ARGUMENTS[0]
+# The link in a profile to the socket of the browser that has it open; that lies in a folder of its own.
+SOCKET_LINK = "SingletonSocket"
+
+
+def throwaway(path: Path) -> Path | None:
+    """Return the throw-away folder or file that a path is or lies in; None where there is none."""
+    if ".." in path.parts:
+        return None
+    for base in (Path(tempfile.gettempdir()), SHARED_MEMORY):
+        if path != base and path.is_relative_to(base):
+            top = base / path.relative_to(base).parts[0]
+            if top.name.startswith((OWN_PREFIX, *PREFIXES)):
+                return top
+    return None
+
+
+def words(command: bytes) -> list[str]:
+    """Return the words of /proc/PID/cmdline; Chrome writes its own anew, with spaces between them."""
+    return [os.fsdecode(word) for word in command.replace(b"\0", b" ").split(b" ")]
+
+
+def named_folders(command: list[str]) -> Iterator[Path]:
+    """Yield the throw-away folders that a command names, and those that its profile links to."""
+    for word in command:
+        for argument in FOLDER_ARGUMENTS:
+            if word.startswith(argument):
+                path = Path(word.removeprefix(argument))
+                found = throwaway(path)
+                if found is not None:
+                    yield found
+                if argument == PROFILE_ARGUMENT:
+                    yield from linked_folder(path)
+
+
+def linked_folder(profile: Path) -> Iterator[Path]:
+    """Yield the throw-away folder of a profile's socket, whoever chose the profile."""
+    try:
+        found = throwaway((profile / SOCKET_LINK).readlink())
+    except OSError:
+        return
+    if found is not None:
+        yield found
+
+
+# What chromedriver gives every browser that it starts.
+DRIVEN = "--test-type=webdriver"
+HELPER = "--type="
+# chromedriver's folder for extensions, named nowhere: empty, and made as the browser is started.
+EXTENSIONS = "scoped_dir"
+TOGETHER_SECONDS = 0.5
+# A folder that somebody else uses may be free then.
+TRY_AGAIN_SECONDS = 30.0
+
+
+@dataclass
+class Folder:
+    """Who names a folder, and since when nobody does."""
+
+    holders: set[ProcessKey] = field(default_factory=set)
+    drivers: set[ProcessKey] = field(default_factory=set)
+    ours: bool = False
+    guessed: bool = False
+    free_since: float | None = None
+    tried: float | None = None
+    """When it could last not be removed: somebody else used it."""
+
+
+class Belongings:
+    """Remembers the folders of all browsers seen, strangers' too: theirs are never told as remains."""
+
+    def __init__(self, inits: Container[int]) -> None:
+        self._inits = inits
+        self._read: set[ProcessKey] = set()
+        self._driven: set[ProcessKey] = set()
+        self._had_driver: set[ProcessKey] = set()
+        self._driverless: dict[ProcessKey, float] = {}
+        self._unsettled: set[ProcessKey] = set()
+        self._folders: dict[Path, Folder] = {}
+
+    @property
+    def driverless(self) -> Mapping[ProcessKey, float]:
+        """Browsers that a chromedriver started and that were handed on to init, and since when."""
+        return dict(self._driverless)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a browser has just started, and its profile does not link to its socket's folder yet."""
+        return bool(self._unsettled)
+
+    def look(self, processes: Iterable[Process], owned: Container[int], at: float) -> tuple[Remains, ...]:
+        """Take in the process table, `owned` the pids with an owner; return what is left on disk."""
+        browsers = {
+            process.key: process for process in processes if process.is_browser and not process.is_defunct
+        }
+        by_pid = {key.pid: key for key in browsers}
+        self._unsettled.clear()
+        for key in browsers.keys() - self._read:
+            process = browsers[key]
+            self._take_in(process, by_pid.get(process.parent), owned)
+            # Read between fork and exec it shows another's command, and its profile has no socket yet.
+            if at - process.started > SETTLED_SECONDS:
+                self._read.add(key)
+        self._read &= browsers.keys()
+        self._driven &= browsers.keys()
+        drivers = {key.pid for key, process in browsers.items() if process.is_driver}
+        self._had_driver |= {key for key in self._driven if browsers[key].parent in drivers}
+        self._had_driver &= browsers.keys()
+        self._driverless = {
+            key: self._driverless.get(key, at)
+            for key in self._driven
+            # A crashpad handler leaves its browser before its exec, and until then looks like it.
+            if browsers[key].parent in self._inits and (key in self._had_driver or key in self._read)
+        }
+        return tuple(self._remains(browsers.keys(), at))
+
+    def note_tried(self, folders: Iterable[Path], at: float) -> None:
+        """Tell of these folders only after a while again, where they are still there."""
+        for path in folders:
+            if path in self._folders:
+                self._folders[path].tried = at
+
+    def _take_in(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
+        command = words(read_file(f"/proc/{process.pid}/cmdline"))
+        profiles = {
+            throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
+            for word in command
+            if word.startswith(PROFILE_ARGUMENT)
+        }
+        named = {folder for folder in named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
+        guessed: set[Path] = set()
+        self._driven.discard(process.key)
+        if DRIVEN in command and not any(word.startswith(HELPER) for word in command):
+            self._driven.add(process.key)
+            if process.pid in owned and named and named <= profiles:
+                self._unsettled.add(process.key)
+            guessed = set(find_extensions(process)) - named
+        drivers = {parent} if parent is not None and process.key in self._driven else set()
+        for path in named | guessed:
+            folder = self._folders.setdefault(path, Folder(guessed=path in guessed))
+            folder.holders.add(process.key)
+            folder.ours |= process.pid in owned
+            if path in guessed:
+                folder.holders |= drivers
+            elif path in profiles:
+                folder.guessed = False
+                folder.drivers |= drivers
+
+    def _remains(self, living: Container[ProcessKey], at: float) -> Iterator[Remains]:
+        for path, folder in list(self._folders.items()):
+            folder.holders = {key for key in folder.holders if key in living}
+            if folder.holders:
+                folder.free_since = None
+            elif not folder.ours or not os.path.lexists(path):
+                del self._folders[path]
+            else:
+                folder.free_since = folder.free_since or at
+                if folder.tried is not None and at - folder.tried < TRY_AGAIN_SECONDS:
+                    continue
+                yield Remains(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
+
+
+def find_extensions(browser: Process) -> Iterator[Path]:
+    """Yield the empty folders that chromedriver can have made as it started this browser."""
+    # A folder's time is that of the day, a process's that since boot.
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    with os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            path = throwaway(Path(entry.path)) if EXTENSIONS in entry.name else None
+            if path is None:
+                continue
+            try:
+                made = entry.stat(follow_symlinks=False).st_mtime - booted
+                together = abs(made - browser.started) < TOGETHER_SECONDS
+                if together and entry.is_dir(follow_symlinks=False) and not any(path.iterdir()):
+                    yield path
+            except OSError:
+                # Gone meanwhile, or not ours to read.
+                continue

@@ -1,0 +1,96 @@
+"""How many tasks wait for each pool: as its worker reports, at no cost, else as Redis answers.
+
+On another broker the depths are unknown. Redis' client is imported when it is first asked: it costs 10 MB.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from recyclery.config.settings import Pool
+from recyclery.observe.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    import redis
+
+log = logging.getLogger("recyclery")
+
+WAIT_SECONDS = 1.0
+# kombu's Redis transport keeps each priority step of a queue in a list of its own (kombu/transport/redis.py).
+PRIORITY_SEPARATOR = "\x06\x16"
+PRIORITY_STEPS = ("", "3", "6", "9")
+
+
+class Broker:
+    """The pools' broker. Each call blocks until it answers: call it in a thread."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: redis.Redis | None = None
+        self._is_open = False
+
+    def answers(self) -> bool:
+        """Return whether Redis answers; True for another broker, which is not asked."""
+        client = self._open()
+        if client is None:
+            return True
+        import redis  # noqa: PLC0415
+
+        try:
+            return bool(client.ping())
+        except (redis.RedisError, OSError, TypeError, ValueError):
+            return False
+
+    def depths(self, pools: Iterable[Pool]) -> dict[str, int | None]:
+        """Return how many tasks wait for each pool; None where that is unknown."""
+        return {pool.name: self.depth(pool.queues) for pool in pools}
+
+    def depth(self, queues: Iterable[str]) -> int | None:
+        """Return how many messages wait in all of the queues; None where Redis is away or not the broker."""
+        client = self._open()
+        if client is None:
+            return None
+        import redis  # noqa: PLC0415
+
+        try:
+            pipe = client.pipeline(transaction=False)
+            for queue in queues:
+                for step in PRIORITY_STEPS:
+                    pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue)
+            lengths: list[int] = pipe.execute()
+            return sum(lengths)
+        except (redis.RedisError, OSError, TypeError, ValueError):
+            return None
+
+    def _open(self) -> redis.Redis | None:
+        if not self._is_open:
+            self._client, self._is_open = open_client(self._url), True
+        return self._client
+
+
+def open_client(broker_url: str) -> redis.Redis | None:
+    """Return a client, not yet connected; None for another broker, or a URL that only Celery understands."""
+    if not broker_url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+        return None
+    import redis  # noqa: PLC0415
+
+    url = broker_url.replace("redis+socket://", "unix://", 1)
+    # kombu's names for what redis-py calls otherwise.
+    url = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda match: f"ssl_cert_reqs={match[1].lower()}", url)
+    url = re.sub(r"([?&])virtual_host=/?", r"\1db=", url)
+    try:
+        return redis.Redis.from_url(url, socket_timeout=WAIT_SECONDS, socket_connect_timeout=WAIT_SECONDS)
+    except (redis.RedisError, TypeError, ValueError) as error:
+        # Not its text: the URL may be in it, with the password.
+        log.warning("queue depths cannot be read: the broker's URL gives a %s", type(error).__name__)
+        return None
+
+
+def read_depths(pools: Iterable[Pool], snapshot: Snapshot, broker: Broker) -> dict[str, int | None]:
+    """Return the depths by pool, None where unknown; may ask the broker, so not on the event loop."""
+    reported = {view.name: view.queue_depth for view in snapshot.pools if view.queue_depth is not None}
+    silent = [pool for pool in pools if pool.name not in reported]
+    return reported | (broker.depths(silent) if silent else {})

@@ -1,0 +1,144 @@
+"""`recyclery run`: check everything, then become the process engine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from recyclery.common import exit_codes
+from recyclery.config.keys import BadConfiguration
+from recyclery.config.load import CommandLine, load
+from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
+from recyclery.config.settings import Address
+from recyclery.config.stored import write_settings
+from recyclery.pid1.output import Outlet
+from recyclery.pid1.signals import become_subreaper, sweep_descendants
+from recyclery.pid1.supervisord_conf import write_configuration
+from recyclery.serve.listen import open_listener
+
+# A chromedriver may have to be downloaded, which has a limit of its own.
+APP_CHECK_SECONDS = 180.0
+# recyclery_worker.check's word for a Chrome that no driver fits.
+BROWSER_DOES_NOT_FIT = 3
+
+
+def run(line: CommandLine) -> int:
+    """Run the supervisor until it is told to stop; return the exit code."""
+    # PID 1 has no default actions: without a handler a TERM that comes this early would be lost.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop_early)
+    # Whoever started us may have blocked signals; they would stay so for all that we start.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        settings = load(line, os.environ)
+        prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
+        lock = lock_runtime_dir(settings.runtime_dir)
+        check_listening(settings.http)
+        broker_url = check_app(settings.app)
+    except (BadConfiguration, UnusableDirectory) as error:
+        say(f"recyclery: {error}\n")
+        return exit_codes.BAD_CONFIGURATION
+    heartbeat_file(settings.runtime_dir).unlink(missing_ok=True)
+    write_settings(settings)
+    configuration = write_configuration(settings)
+    os.environ["RECYCLERY_RUNTIME_DIR"] = str(settings.runtime_dir)
+    os.environ["RECYCLERY_BROKER_URL"] = broker_url
+    os.environ["RECYCLERY_RUN"] = secrets.token_hex(4)
+    os.environ["CELERY_CUSTOM_WORKER_POOL"] = "recyclery_worker.pool:TaskPool"
+    become_subreaper()
+    # Imported late: a configuration error is told without waiting for it.
+    from recyclery.pid1.engine import run_engine  # noqa: PLC0415
+
+    with lock:
+        try:
+            code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+        except Exception:  # a traceback that nobody reads must not keep a dead supervisor standing
+            say(traceback.format_exc())
+            code = exit_codes.KILLED
+        sweep_descendants()
+    return code
+
+
+def say(text: str) -> None:
+    """Print to standard error, but wait no longer than a second for somebody to read it."""
+    outlet = Outlet(lambda count: b"", fd=2)
+    outlet.put(text.encode())
+    outlet.drain(1.0)
+
+
+def stop_early(*_: object) -> None:
+    """End before anything was started."""
+    raise SystemExit(exit_codes.DRAINED)
+
+
+class RuntimeLock:
+    """Holds the runtime folder for one supervisor; the kernel lets go of it when the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+", encoding="ascii")
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def lock_runtime_dir(directory: Path) -> RuntimeLock:
+    """Return the lock; raises BadConfiguration when another supervisor has it."""
+    path = directory / "lock"
+    try:
+        return RuntimeLock(path)
+    except BlockingIOError:
+        holder = path.read_text(encoding="ascii") or "?"
+        raise BadConfiguration(
+            f"another supervisor (pid {holder}) uses {directory}: "
+            "stop it, or set RECYCLERY_RUNTIME_DIR to another folder"
+        ) from None
+
+
+def check_listening(address: Address | None) -> None:
+    """Raise BadConfiguration where the governor could not listen."""
+    if address is None:
+        return
+    try:
+        open_listener(address).close()
+    except OSError as error:
+        raise BadConfiguration(
+            f"{address.origin}: nothing can listen there: {os.strerror(error.errno or 0)}; "
+            "choose another address or port, or RECYCLERY_HTTP=off"
+        ) from None
+
+
+def check_app(app: str) -> str:
+    """Import the Celery app in a process of its own; return its broker's URL, or raise BadConfiguration.
+
+    Not here: what the app imports would stay in PID 1's memory.
+    """
+    command = [sys.executable, "-m", "recyclery_worker.check", app]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=APP_CHECK_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise BadConfiguration(
+            f"app is {app!r}: importing it took longer than {APP_CHECK_SECONDS:g} s; "
+            "does a module of it connect somewhere when it is imported?"
+        ) from None
+    if done.returncode == BROWSER_DOES_NOT_FIT:
+        raise BadConfiguration(f"app is {app!r}: its tasks use browser(): {done.stderr.strip()}")
+    if done.returncode != 0:
+        raise BadConfiguration(
+            f"app is {app!r}: it cannot be imported from {Path.cwd()}: set CELERY_APP to what `celery -A` "
+            f"takes, and PYTHONPATH or the working directory to where it is\n{done.stderr.strip()}"
+        )
+    broker_url: str = json.loads(done.stdout)["broker_url"]
+    return broker_url

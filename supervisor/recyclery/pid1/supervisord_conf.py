@@ -1,0 +1,148 @@
+"""What supervisord is told to run: its configuration, written for our pools and the governor."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from recyclery.config import secrets
+from recyclery.config.settings import Pool, Settings
+from recyclery.config.slots import slots_of
+
+GOVERNOR = "governor"
+GOVERNOR_GRACE_SECONDS = 3
+
+TEMPLATE = """\
+; Written by `recyclery run` at every start, for supervisorctl -c.
+[unix_http_server]
+file={socket}
+chmod=0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[rpcinterface:recyclery]
+supervisor.rpcinterface_factory=recyclery.pid1.workers_rpc:WorkersInterface
+
+[supervisorctl]
+serverurl=unix://{socket}
+
+[supervisord]
+nodaemon=true
+nocleanup=true
+identifier=recyclery
+logfile=/dev/null
+logfile_maxbytes=0
+loglevel={log_level}
+pidfile={runtime_dir}/supervisord.pid
+childlogdir={runtime_dir}
+minfds=256
+minprocs=1
+
+[eventlistener:{governor}]
+command={governor_command}
+events=PROCESS_STATE
+priority=1
+startsecs=1
+startretries=1000000
+autorestart=true
+stopwaitsecs={governor_grace_seconds}
+stdout_logfile=NONE
+stderr_logfile=NONE
+"""
+
+# The governor's alone: tasks and their browsers inherit what a worker has in its environment.
+NO_SECRETS = ",".join(f'{name}=""' for name in secrets.ALL)
+
+PROGRAM = """
+[program:{slot}]
+command={command}
+environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}",CELERY_CUSTOM_WORKER_POOL="{worker_pool}",{no_secrets}
+autostart={autostart}
+priority=10
+startsecs=5
+startretries={start_retries}
+autorestart=true
+stopsignal=TERM
+stopwaitsecs={grace_seconds}
+; A signal to the group would kill the tasks that a warm shutdown waits for.
+stopasgroup=false
+killasgroup=true
+redirect_stderr=true
+stdout_logfile=NONE
+"""
+
+
+def write_configuration(settings: Settings) -> Path:
+    """Write supervisord's configuration into the runtime folder, and return its path."""
+    directory = settings.runtime_dir
+    text = TEMPLATE.format(
+        socket=escape(str(supervisor_socket(directory))),
+        runtime_dir=escape(str(directory)),
+        log_level="debug" if settings.log_level == "debug" else "info",
+        governor=GOVERNOR,
+        governor_command=escape(shlex.join([sys.executable, "-m", "recyclery.governor"])),
+        governor_grace_seconds=GOVERNOR_GRACE_SECONDS,
+    )
+    for pool in settings.pools:
+        for slot in slots_of(pool.name):
+            text += PROGRAM.format(
+                pool=pool.name,
+                slot=slot,
+                no_secrets=NO_SECRETS,
+                worker_pool=custom_pool(pool),
+                command=escape(worker_words(settings, pool, slot)),
+                autostart=str(slot == pool.name).lower(),
+                grace_seconds=whole_seconds(settings.grace_seconds),
+                start_retries=settings.max_deaths - 1,
+            )
+    path = directory / "supervisord.conf"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def worker_words(settings: Settings, pool: Pool, slot: str) -> str:
+    """Return the command line of a pool's worker as supervisord takes it."""
+    return shlex.join(worker_command(settings, pool, slot))
+
+
+def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
+    """Return the command line of a pool's Celery worker."""
+    return [
+        sys.executable,
+        *("-m", "celery"),
+        *("-A", settings.app),
+        "worker",
+        # The last one counts; by the first Celery knows that it is to patch for gevent or eventlet.
+        *(() if pool.forks else ("-P", pool.implementation)),
+        *("-P", "custom"),
+        *("-I", "recyclery_worker"),
+        *("-n", f"{slot}@%h"),
+        *("-Q", ",".join(pool.queues)),
+        *("-c", str(pool.concurrency)),
+        *("--max-tasks-per-child", str(pool.max_tasks_per_child)),
+        *("-l", settings.log_level),
+        *pool.celery_options,
+    ]
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return a time as supervisord takes it."""
+    return max(1, round(seconds))
+
+
+def custom_pool(pool: Pool) -> str:
+    """Return what `celery worker -P custom` is to take: a module, and a name in it."""
+    return "recyclery_worker.pool:TaskPool" if pool.forks else f"recyclery_worker.stock:{pool.implementation}"
+
+
+def supervisor_socket(runtime_dir: Path) -> Path:
+    """Where supervisord's XML-RPC answers."""
+    return runtime_dir / "supervisor.sock"
+
+
+def escape(text: str) -> str:
+    """Return text as supervisord's configuration wants it: % begins an expansion there."""
+    return text.replace("%", "%%")
