@@ -8,8 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from recyclery.act.outcome import Outcome
-from recyclery.decide.actions import Action, Reap
+from recyclery.decide.actions import Action, Outcome, Reap
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, RunRecord

@@ -142,10 +142,10 @@ def count(governor: Governor, snapshot: Snapshot) -> Counts:
     """Return what was counted until this snapshot."""
     return Counts(
         at=snapshot.at,
-        tasks=dict(governor.tallies.tasks),
-        restarts=dict(governor.tallies.restarts),
+        tasks=dict(governor.task_stats.tasks),
+        restarts=dict(governor.task_stats.restarts),
         oom_kills=snapshot.container.oom_kills,
-        parked=governor.ledger.counters.parked,
+        parked=governor.ledger.state.counters.parked,
     )
 
 

@@ -1,21 +1,28 @@
-"""What earlier ticks leave to this one: what was learned, and what was done and when."""
+"""What earlier ticks leave to this one: what was learned, what was done and when, and what has been counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, TypeVar
 
-from recyclery.decide.memory_model import RISK, PoolModel, tail_bytes
+from recyclery.decide.memory_model import PoolModel, tail_bytes
 from recyclery.decide.stalls import Silence
-from recyclery.observe.snapshot import Owner, ProcessKey
+from recyclery.observe.ownership import count_browsers
+from recyclery.observe.snapshot import Owner, Process, ProcessKey
 from recyclery_worker.link import Fell
 
 # If ending a worker did not help, the next time waits twice as long, up to so long.
 MEND_AGAIN_SECONDS = 60.0
 MEND_AGAIN_AT_MOST_SECONDS = 3600.0
+# A warning is logged again when it has lasted so long.
+WARN_AGAIN_SECONDS = 600.0
+KILLED_REMEMBERED = 500
 
 Kind = Literal["hangs", "starves"]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +70,73 @@ class Fallen:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """Times are those of the snapshots (seconds of CLOCK_BOOTTIME)."""
+class Successor:
+    """A worker that was started to take over from another, and when; whether it was seen since."""
 
+    slot: str
+    at: float
+    seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the governor has counted since its start. No decision goes by it."""
+
+    reaped: int = 0
+    """Browsers that were killed."""
+    grid_ended: int = 0
+    """Sessions that were ended on a Grid."""
+    recycles: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By pool and reason."""
+    parked: int = 0
+    """Tasks that wait in the parked list, as the workers report it."""
+    reclaimed_by: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """How many messages each worker has given back for dead ones, as it reports."""
+    _killed: tuple[ProcessKey, ...] = ()
+
+    @property
+    def reclaimed(self) -> int:
+        """Messages given back for dead workers."""
+        return sum(self.reclaimed_by.values())
+
+    def with_recycle(self, pool: str, reason: str) -> Counters:
+        """Count one child, or one worker, of a pool that has gone."""
+        counted = self.recycles.get(pool, {})
+        return replace(self, recycles={**self.recycles, pool: {**counted, reason: counted.get(reason, 0) + 1}})
+
+    def with_reaped(self, processes: Iterable[Process], owner_pid: int) -> Counters:
+        """Count the browsers among killed processes; one that took a second kill is still one."""
+        fresh = [process for process in processes if process.key not in self._killed]
+        killed = (*self._killed, *(process.key for process in fresh))[-KILLED_REMEMBERED:]
+        return replace(self, reaped=self.reaped + count_browsers(fresh, owner_pid), _killed=killed)
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """Never changed in place: whatever changes it makes a new one.
+
+    Times are those of the snapshots (seconds of CLOCK_BOOTTIME).
+    """
+
+    risk: float
+    """The chance, over a child's whole life, that it passes its budget."""
     models: Mapping[str, PoolModel] = field(default_factory=dict)
-    risk: float = RISK
-    tails: Mapping[str, int] = field(init=False)
-    """What each pool's next task may need on top of its child's tree, at that risk."""
     retired: Mapping[Owner, float] = field(default_factory=dict)
     """When each child was asked to leave."""
+    preempted: float | None = None
+    """When a child was last killed before the kernel could choose a victim."""
+    victims: Set[Owner] = frozenset()
+    """Children that were killed so and have not been counted as gone yet."""
     replaced: Mapping[str, float] = field(default_factory=dict)
     """When each pool was last given a new worker."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """Pools whose worker a person wants replaced, and what the log is to say of it."""
+    successors: Mapping[str, Successor] = field(default_factory=dict)
+    """Of each pool whose worker is being replaced by one started beside it."""
     abandoned: Mapping[str, float] = field(default_factory=dict)
-    """When each pool's last successor did not come to take tasks."""
+    """When each pool's last replacement came to nothing."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Why it came to nothing, in words."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """How many retirements in a row a pool's worker refused."""
     scaled: Mapping[str, float] = field(default_factory=dict)
@@ -90,7 +149,6 @@ class Past:
     """Since when each pool has had every child at work and tasks waiting; absent where it has not."""
     idle_since: Mapping[str, float] = field(default_factory=dict)
     """Since when each pool has had a child without work; absent where it has not."""
-    preempted: float | None = None
     holders: Mapping[str, Holder] = field(default_factory=dict)
     """Who holds messages, by generation."""
     fallen: tuple[Fallen, ...] = ()
@@ -105,17 +163,53 @@ class Past:
     """When the end of each child's task was asked for that was past its hard time limit."""
     dismissed: Mapping[Owner, float] = field(default_factory=dict)
     """When each child that had traced allocations was asked to leave."""
+    warned: Mapping[str, float] = field(default_factory=dict)
+    """When each warning was last given, by its topic."""
     known_strangers: Set[ProcessKey] = frozenset()
     """Browser processes of strangers that were seen before."""
+    counters: Counters = field(default_factory=Counters)
 
-    def __post_init__(self) -> None:
-        # Asked for many times in a decision, and the dearest figure of a model.
-        tails = {pool: tail_bytes(model, self.risk) for pool, model in self.models.items()}
-        object.__setattr__(self, "tails", tails)
+    @cached_property
+    def tails(self) -> Mapping[str, int]:
+        """What each pool's next task may need on top of its child's tree, at that risk.
+
+        Asked for many times in a decision, and the most expensive figure of a model.
+        """
+        return {pool: tail_bytes(model, self.risk) for pool, model in self.models.items()}
 
     def tail_bytes(self, pool: str) -> int:
         """Return what a pool's next task may need on top of its child's tree; 0 while nothing is known."""
         return self.tails.get(pool, 0)
+
+    def is_being_replaced(self, pool: str) -> bool:
+        """Tell whether a pool is to have a new worker, or one is about to take over."""
+        return pool in self.asked or pool in self.successors
+
+    def with_failed_replacement(self, pool: str, line: str, at: float) -> PolicyState:
+        """Keep why a pool's worker was not replaced."""
+        return replace(
+            self,
+            successors=drop(self.successors, pool),
+            failures={**self.failures, pool: line},
+            abandoned={**self.abandoned, pool: at},
+        )
+
+    def with_replaced(self, pool: str) -> PolicyState:
+        """Count a worker that was replaced as a whole."""
+        counters = self.counters.with_recycle(pool, "replace")
+        return replace(self, counters=counters, refused=drop(self.refused, pool))
+
+    def with_mend(self, pool: str, at: float) -> PolicyState:
+        """Keep that a pool's worker was ended: once more in a row, or the first time after long."""
+        before = self.mended.get(pool)
+        in_a_row = before is not None and at - before.at < 2 * MEND_AGAIN_AT_MOST_SECONDS
+        times = before.times + 1 if before is not None and in_a_row else 1
+        return replace(self, mended={**self.mended, pool: Mend(at, times)})
+
+
+def drop(mapping: Mapping[Key, Value], key: Key) -> dict[Key, Value]:
+    """Return the mapping without a key, which it need not have."""
+    return {other: value for other, value in mapping.items() if other != key}
 
 
 def is_recent(then: float | None, at: float, seconds: float) -> bool:

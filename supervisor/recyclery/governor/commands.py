@@ -79,15 +79,15 @@ async def reap_now(governor: Governor, *, strangers: bool) -> Reaped:
     """Look now and kill what a tick would; browsers that no pool started only where that is asked for."""
     async with governor.acting:
         snapshot, settings = governor.observe(), governor.settings
-        past = governor.ledger.past(governor.learning.models)
+        state = governor.ledger.state
         evictions = evict_strangers(snapshot) if strangers else ()
         outcomes = await asyncio.gather(
             *(
-                governor.deeds.carry_out(action, snapshot)
-                for action in (*find_reaps(snapshot, past, settings), *evictions)
+                governor.executor.execute(action, snapshot)
+                for action in (*find_reaps(snapshot, state, settings), *evictions)
             )
         )
-    census = count_kinds(snapshot, past.silences, settings.browsers)
+    census = count_kinds(snapshot, state.silences, settings.browsers)
     return Reaped(
         killed=[outcome.line for outcome in outcomes],
         in_use=census.in_use,
@@ -97,16 +97,15 @@ async def reap_now(governor: Governor, *, strangers: bool) -> Reaped:
 
 async def begin_recycling(governor: Governor, pool: str) -> Recycling | Problem:
     """Have a pool's worker replaced as soon as it can be; tell of the one that is to go."""
-    await governor.hearsay.ask_programs()
+    await governor.inbox.ask_programs()
     async with governor.acting:
         snapshot = governor.observe()
-    handoffs = governor.ledger.handoffs
-    refusal = why_not(pool, snapshot, handoffs)
+    refusal = why_not(pool, snapshot, governor.ledger.state)
     if refusal is not None:
         return Problem(error=refusal)
-    handoffs.ask(pool)
+    governor.ledger.ask_replacement(pool)
     governor.wake()
-    return tell_recycling(pool, snapshot, handoffs) or Problem(error=f"{pool} is gone")
+    return tell_recycling(pool, snapshot, governor.ledger.state) or Problem(error=f"{pool} is gone")
 
 
 async def begin_tracing(governor: Governor, pool: str, order: Mapping[str, str]) -> Tracing | Problem:
@@ -117,12 +116,12 @@ async def begin_tracing(governor: Governor, pool: str, order: Mapping[str, str])
     if isinstance(answer, Tracing):
         line = f"trace {order['task']} in {pool}/{answer.pid}: asked for; the child leaves when that is over"
         log.info("%s", line)
-        governor.recent.note(snapshot.at, line)
+        governor.events.add(snapshot.at, line)
     return answer
 
 
 def follow_recycling(governor: Governor, pool: str) -> Recycling | Problem:
     """Tell how far a pool's replacement is."""
     snapshot = governor.snapshot
-    found = tell_recycling(pool, snapshot, governor.ledger.handoffs) if snapshot is not None else None
+    found = tell_recycling(pool, snapshot, governor.ledger.state) if snapshot is not None else None
     return found or Problem(error=f"{pool!r} is not known yet")

@@ -1,37 +1,28 @@
-"""Has what was decided done, and tells all who go by it: the ledger, the history, the log, the next look."""
+"""Carries out what was decided, and records what came of it in the state, the history and the log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from recyclery.act.outcome import Outcome
 from recyclery.act.perform import perform
 from recyclery.decide.actions import (
-    Abandon,
     Action,
     Clean,
-    Collect,
     EndSession,
-    Evict,
-    Hold,
-    KillWorker,
-    Leave,
-    Notice,
-    Preempt,
-    Reap,
-    Replace,
-    Scale,
-    Tune,
+    Kill,
+    Outcome,
+    SupervisordRequest,
+    WorkerRequest,
 )
-from recyclery.governor.inbox import Hearsay
+from recyclery.governor.inbox import Inbox
 from recyclery.history.recorder import Recorder
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Snapshot
-from recyclery.state.event_log import Recent
+from recyclery.state.event_log import EventLog
 from recyclery.state.ledger import Ledger
 
 log = logging.getLogger("recyclery")
@@ -40,8 +31,8 @@ log = logging.getLogger("recyclery")
 LAST_WORDS_SECONDS = 2.0
 
 
-class Deeds:
-    """Carries out one action after the other; only sessions on a Grid are ended beside all else."""
+class Executor:
+    """Carries out one action after the other; only sessions on a Grid are ended beside the ticks."""
 
     def __init__(
         self,
@@ -49,73 +40,77 @@ class Deeds:
         *,
         ledger: Ledger,
         recorder: Recorder,
-        recent: Recent,
-        hearsay: Hearsay,
+        events: EventLog,
+        inbox: Inbox,
         observer: Observer,
         wake: Callable[[], None],
     ) -> None:
         self._runtime_dir = runtime_dir
         self._ledger = ledger
         self._recorder = recorder
-        self._recent = recent
-        self._hearsay = hearsay
+        self._events = events
+        self._inbox = inbox
         self._observer = observer
         self._wake = wake
         self._endings: set[asyncio.Task[Outcome]] = set()
 
-    async def do(self, action: Action, snapshot: Snapshot) -> None:
-        """Carry out what was decided on a snapshot, unless it has only just been said."""
-        if isinstance(action, Notice) and not self._ledger.is_news(action, snapshot.at):
+    async def start(self, action: Action, snapshot: Snapshot) -> None:
+        """Carry out an action of a tick; the end of a session may take its time, and is not waited for."""
+        if not isinstance(action, EndSession):
+            await self.execute(action, snapshot)
             return
-        if isinstance(action, EndSession):
-            # The other end may take its time; the next look must not tell of it again.
-            state = self._hearsay.states[action.owner]
-            remote = tuple(session for session in state.remote if session != action.session)
-            self._hearsay.states[action.owner] = replace(state, remote=remote)
-            ending = asyncio.create_task(self.carry_out(action, snapshot))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
-            return
-        await self.carry_out(action, snapshot)
+        # The next snapshot must not have it again.
+        self._inbox.forget_session(action.owner, action.session)
+        ending = asyncio.create_task(self.execute(action, snapshot))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
-    async def carry_out(self, action: Action, snapshot: Snapshot) -> Outcome:
-        """Do it now, and tell of it."""
-        slots = slots_in(snapshot)
-        outcome = await perform(action, self._runtime_dir, slots, self._observer.read_floor)
-        # What goes well of itself, and often, is of no interest to a person.
-        worth = self._ledger.is_news(action, snapshot.at) and not isinstance(action, Collect | Clean)
-        log.log(logging.INFO if worth or not outcome.done else logging.DEBUG, "%s", outcome.line)
-        if worth or not outcome.done:
-            self._recent.note(snapshot.at, outcome.line, done=outcome.done)
-        self._ledger.note(action, outcome, snapshot.at)
-        self._recorder.note(action, outcome, snapshot)
-        if outcome.done:
-            self._foresee(action, slots)
-        if isinstance(action, Reap | Preempt | KillWorker | Evict):
-            self._wake()
-        if isinstance(action, Clean):
-            self._observer.belongings.note_tried([left.folder for left in action.remains], snapshot.at)
+    async def execute(self, action: Action, snapshot: Snapshot) -> Outcome:
+        """Carry out one action and record it, whatever comes of it."""
+        slots = {view.name: view.slot for view in snapshot.pools}
+        try:
+            outcome = await perform(action, self._runtime_dir, slots, self._observer.read_floor)
+        except Exception as error:  # whatever is wrong with one action, the others are still to be carried out
+            log.exception("%s", action.what)
+            outcome = Outcome(done=False, line=f"{action.what}; failed: {error!r}")
+        is_news = not outcome.done or not action.is_routine
+        log.log(logging.INFO if is_news else logging.DEBUG, "%s", outcome.line)
+        if is_news:
+            self._events.add(snapshot.at, outcome.line, done=outcome.done)
+        self._ledger.record(action, outcome, snapshot.at)
+        with contained("the history"):
+            self._recorder.note(action, outcome, snapshot)
+        self._prepare_next(action, outcome, slots, snapshot)
         return outcome
 
     async def finish(self) -> None:
-        """Wait a moment for what is done beside all else."""
+        """Wait a moment for what is done beside the ticks."""
         if self._endings:
             await asyncio.wait(self._endings, timeout=LAST_WORDS_SECONDS)
 
-    def _foresee(self, action: Action, slots: Mapping[str, str]) -> None:
-        """Take what a worker was told for what it does, until it says so itself."""
+    def _prepare_next(
+        self, action: Action, outcome: Outcome, slots: dict[str, str], snapshot: Snapshot
+    ) -> None:
+        """Have the next snapshot show what this has changed."""
         match action:
-            case Replace() | Leave() | Abandon():
-                self._hearsay.hurry()
+            case WorkerRequest() if outcome.done and action.reported:
+                # Taken for what the worker does until it reports it.
+                self._inbox.workers.note_change(action.request(slots)[0], **action.reported)
+            case SupervisordRequest() if outcome.done:
+                self._inbox.hurry()
                 self._wake()
-            case Hold(pool=pool, on=on):
-                self._hearsay.workers.note_change(slots[pool], holding=on)
-            case Tune(pool=pool, max_tasks=max_tasks):
-                self._hearsay.workers.note_change(slots[pool], max_tasks_per_child=max_tasks)
-            case Scale(pool=pool, concurrency=concurrency):
-                self._hearsay.workers.note_change(slots[pool], concurrency=concurrency)
+            case Kill():
+                self._wake()
+            case Clean():
+                self._observer.belongings.note_tried([left.folder for left in action.remains], snapshot.at)
+            case _:
+                pass
 
 
-def slots_in(snapshot: Snapshot) -> dict[str, str]:
-    """Return the slot of each pool's worker."""
-    return {view.name: view.slot for view in snapshot.pools}
+@contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Log what fails, and go on: nothing that only watches may stop a tick."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s failed", what)

@@ -24,8 +24,8 @@ from recyclery.config.stored import load_settings
 from recyclery.decide.policy import decide
 from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
 from recyclery.governor.commands import list_commands
-from recyclery.governor.executor import Deeds
-from recyclery.governor.inbox import Hearsay
+from recyclery.governor.executor import Executor, contained
+from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import Heart, tell_state
 from recyclery.history.recorder import Recorder
 from recyclery.observe.child_reports import bind_reports
@@ -38,10 +38,10 @@ from recyclery.observe.supervisord import read_events
 from recyclery.serve.control import control_socket, serve_control
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Status
-from recyclery.state.event_log import Recent
+from recyclery.state.event_log import EventLog
 from recyclery.state.ledger import Ledger
-from recyclery.state.model_store import Learning
-from recyclery.state.task_stats import Tallies
+from recyclery.state.model_store import ModelStore
+from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import governor_socket, now
 
 log = logging.getLogger("recyclery")
@@ -60,14 +60,14 @@ class Governor:
     def __init__(self, settings: Settings, run: str) -> None:
         self.settings = settings
         self.snapshot: Snapshot | None = None
-        self.ledger = Ledger()
-        self.recent = Recent()
-        self.tallies = Tallies(since=now())
+        self.ledger = Ledger(settings)
+        self.events = EventLog()
+        self.task_stats = TaskStats(since=now())
         self.alarm = Alarm(settings)
         self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
         self.recorder = Recorder(settings)
-        self.hearsay = Hearsay(settings, self.broker, self.recorder.hear)
-        self.learning = Learning(settings.state_dir / "models.json")
+        self.inbox = Inbox(settings, self.broker, self.recorder.hear)
+        self.models = ModelStore(settings.state_dir / "models.json")
         self._observer = Observer(settings=settings, markers=Markers(run))
         self._browsing_pools: set[str] = set()
         self._wake = asyncio.Event()
@@ -78,12 +78,12 @@ class Governor:
         self._stopping = False
         self._sweeper = Sweeper()
         self._deaths = Deaths(self.wake)
-        self.deeds = Deeds(
+        self.executor = Executor(
             settings.runtime_dir,
             ledger=self.ledger,
             recorder=self.recorder,
-            recent=self.recent,
-            hearsay=self.hearsay,
+            events=self.events,
+            inbox=self.inbox,
             observer=self._observer,
             wake=self.wake,
         )
@@ -113,7 +113,7 @@ class Governor:
                 self._beat()
                 await self._pause()
             await self.tick()
-            await self.deeds.finish()
+            await self.executor.finish()
             await self.alarm.finish()
         finally:
             self.recorder.close()
@@ -129,8 +129,8 @@ class Governor:
 
     async def tick(self) -> None:
         """Observe, decide, act."""
-        await self.hearsay.ask_programs()
-        self.hearsay.begin_asking_workers(self.learning.tracks)
+        await self.inbox.ask_programs()
+        self.inbox.begin_asking_workers(self.models.tracks)
         async with self.acting:
             await self._tick()
 
@@ -140,25 +140,27 @@ class Governor:
             self._children = {child.owner for child in snapshot.children}
             self._sweeper.hurry()
         self._sweeper.begin(snapshot.at)
-        for line in self.ledger.begin(snapshot, self.hearsay.workers.stats, self.settings):
+        stats = self.inbox.workers.stats
+        self.models.update(snapshot)
+        for line in self.ledger.begin(snapshot, stats, self.models.models, self.settings):
             log.info("%s", line)
-            self.recent.note(snapshot.at, line)
-        self.tallies.take_in(snapshot, self.hearsay.workers.stats.values(), self.ledger.counters.recycles)
-        self.learning.take_in(snapshot)
-        self.hearsay.forget(self._children, snapshot.at)
-        past = self.ledger.past(self.learning.models, self.settings.memory.risk_percent / 100)
+            self.events.add(snapshot.at, line)
+        state = self.ledger.state
+        self.task_stats.update(snapshot, stats.values(), state.counters.recycles)
+        self.inbox.forget(self._children, snapshot.at)
         self._before, self.snapshot = self.snapshot, snapshot
-        self.recorder.look(snapshot, past, self.settings)
-        for action in decide(snapshot, past, self.settings):
-            await self.deeds.do(action, snapshot)
-        self.ledger.end(snapshot, past)
-        if self.learning.store_is_due(snapshot.at):
-            await asyncio.to_thread(self.learning.store, snapshot.at)
+        with contained("the history"):
+            self.recorder.look(snapshot, state, self.settings)
+        for action in decide(snapshot, state, self.settings):
+            await self.executor.start(action, snapshot)
+        self.ledger.end(snapshot, state)
+        if self.models.store_is_due(snapshot.at):
+            await asyncio.to_thread(self.models.store, snapshot.at)
 
     def observe(self) -> Snapshot:
         """Look at the container, the pools and all processes now."""
         late = max(0.0, now() - self._due) if self._due is not None else 0.0
-        snapshot = self._observer.observe(self.hearsay.views(), self.hearsay.states, late)
+        snapshot = self._observer.observe(self.inbox.views(), self.inbox.states, late)
         if self.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
@@ -201,25 +203,25 @@ class Governor:
             build_status,
             self.settings,
             self.snapshot,
-            dict(self.hearsay.workers.stats),
-            self.ledger,
-            recent=self.recent,
+            dict(self.inbox.workers.stats),
+            self.ledger.state,
+            events=self.events,
             broker=self.broker,
             pss_of=pss_of,
         )
 
     def _reread(self) -> None:
-        self.ledger.handoffs.retry()
-        self.hearsay.hurry()
+        self.ledger.retry_replacements()
+        self.inbox.hurry()
         self.follow(load_settings(self.settings.runtime_dir))
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings from the next tick on."""
         before = {pool.name: pool.max_tasks_per_child for pool in self.settings.pools}
-        self.ledger.changed |= {
-            pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)
-        }
-        self.settings = self._observer.settings = self.hearsay.settings = settings
+        self.ledger.note_changed(
+            {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
+        )
+        self.settings = self._observer.settings = self.inbox.settings = settings
         self.recorder.follow(settings)
         self.wake()
 
@@ -243,7 +245,7 @@ class Governor:
 
     def _hear(self, reports: socket.socket) -> None:
         """Take in what children say; a browser's pool gets a look as soon as a task of it ends."""
-        if self.hearsay.hear(reports) & self._browsing_pools:
+        if self.inbox.hear(reports) & self._browsing_pools:
             self.wake()
 
     async def _serve_http(self) -> None:
@@ -255,7 +257,7 @@ class Governor:
 
     async def _follow_events(self) -> None:
         async for _ in read_events():
-            self.hearsay.hurry()
+            self.inbox.hurry()
             self.wake()
 
 

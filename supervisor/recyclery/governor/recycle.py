@@ -8,9 +8,9 @@ import msgspec
 
 from recyclery.decide.budget import count, find_view
 from recyclery.decide.handoff import find_successor
+from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
-from recyclery.state.handoffs import Handoffs
 
 
 class Recycling(msgspec.Struct):
@@ -27,13 +27,13 @@ class Recycling(msgspec.Struct):
     failure: str = ""
 
 
-def why_not(pool: str, snapshot: Snapshot, handoffs: Handoffs) -> str | None:
+def why_not(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
     """Say why a pool's worker cannot be replaced now; None where it can be."""
     view = find_view(snapshot, pool)
     if view is None:
         known = ", ".join(view.name for view in snapshot.pools)
         return f"{pool!r} is no pool: there are {known}"
-    if handoffs.is_under_way(pool) or find_successor(view, snapshot) is not None:
+    if state.is_being_replaced(pool) or find_successor(view, snapshot) is not None:
         return f"{pool} is being replaced already: {tell_what_is_waited_for(view, snapshot)}"
     former = next((other for other in snapshot.others if other.name == pool), None)
     if former is not None:
@@ -45,13 +45,13 @@ def why_not(pool: str, snapshot: Snapshot, handoffs: Handoffs) -> str | None:
     return None
 
 
-def tell_recycling(pool: str, snapshot: Snapshot, handoffs: Handoffs) -> Recycling | None:
+def tell_recycling(pool: str, snapshot: Snapshot, state: PolicyState) -> Recycling | None:
     """Return how far a pool's replacement is; None where there is no such pool."""
     view = find_view(snapshot, pool)
     if view is None:
         return None
     going_on = (
-        handoffs.is_under_way(pool)
+        state.is_being_replaced(pool)
         or find_successor(view, snapshot) is not None
         or view.state in {"draining", "starting", "stopped"}
     )
@@ -61,7 +61,7 @@ def tell_recycling(pool: str, snapshot: Snapshot, handoffs: Handoffs) -> Recycli
         state=view.state,
         going_on=going_on,
         waits_for=tell_what_is_waited_for(view, snapshot) if going_on else tell_rest(view, snapshot),
-        failure=handoffs.failures.get(pool, ""),
+        failure=state.failures.get(pool, ""),
     )
 
 

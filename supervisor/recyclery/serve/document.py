@@ -14,6 +14,7 @@ from recyclery.config.settings import Browsers, Pool, Settings
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.budget import level_bytes
 from recyclery.decide.handoff import find_successor
+from recyclery.decide.policy_state import Counters, PolicyState
 from recyclery.observe.queue_depths import Broker, read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.serve.status import (
@@ -27,9 +28,7 @@ from recyclery.serve.status import (
     TaskStatus,
     WorkerStatus,
 )
-from recyclery.state.counters import Counters
-from recyclery.state.event_log import Recent
-from recyclery.state.ledger import Ledger
+from recyclery.state.event_log import EventLog
 from recyclery_worker.link import WorkerStat
 
 # Returns a process's PSS by its pid.
@@ -45,9 +44,9 @@ def build_status(
     settings: Settings,
     snapshot: Snapshot,
     stats: Mapping[str, WorkerStat],
-    ledger: Ledger,
+    state: PolicyState,
     *,
-    recent: Recent,
+    events: EventLog,
     broker: Broker,
     pss_of: ReadPss,
 ) -> Status:
@@ -75,18 +74,18 @@ def build_status(
                 view=views.get(pool.name),
                 stats=stats,
                 snapshot=snapshot,
-                counters=ledger.counters,
+                counters=state.counters,
                 depth=depths.get(pool.name),
                 pss_of=pss_of,
             )
             for pool in settings.pools
         },
-        browsers=build_browsers(snapshot, ledger, settings.browsers),
-        tasks=TaskStatus(reclaimed=ledger.counters.reclaimed, parked=ledger.counters.parked),
+        browsers=build_browsers(snapshot, state, settings.browsers),
+        tasks=TaskStatus(reclaimed=state.counters.reclaimed, parked=state.counters.parked),
         governor=read_governor(pss_of),
         recent=[
-            Event(round(max(0.0, snapshot.at - happening.at), 1), happening.text, happening.done)
-            for happening in recent.newest_first()
+            Event(round(max(0.0, snapshot.at - event.at), 1), event.text, event.done)
+            for event in events.newest_first()
         ],
     )
 
@@ -168,20 +167,20 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
     )
 
 
-def build_browsers(snapshot: Snapshot, ledger: Ledger, settings: Browsers) -> BrowserStatus:
+def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
     """Count browsers by kind, and what is defunct."""
-    census = count_kinds(snapshot, ledger.silences, settings)
+    census = count_kinds(snapshot, state.silences, settings)
     return BrowserStatus(
         live=census.live,
         orphans=census.orphans,
         defunct=snapshot.defunct,
-        reaped=ledger.counters.reaped,
+        reaped=state.counters.reaped,
         in_use=census.in_use,
         kept=census.kept,
         leftovers=census.leftovers,
         runaway=census.runaway,
         strangers=census.strangers,
-        grid_ended=ledger.counters.grid_ended,
+        grid_ended=state.counters.grid_ended,
     )
 
 

@@ -129,7 +129,7 @@ def browsers(readings: Readings) -> Iterator[Sample]:
 def tasks(readings: Readings) -> Iterator[Sample]:
     """Yield what came of tasks."""
     for pool in readings.settings.pools:
-        tally = readings.tallies.tasks.get(pool.name)
+        tally = readings.task_stats.tasks.get(pool.name)
         if tally is not None:
             for outcome in ("succeeded", "failed", "retried"):
                 yield Sample(getattr(tally, outcome), {"pool": pool.name, "outcome": outcome})
@@ -148,7 +148,7 @@ def task_seconds(readings: Readings) -> Iterator[Sample]:
 
 def tallies_by_queue(readings: Readings, pool: Pool) -> dict[str, QueueTally]:
     """Return a pool's running times by its queues, from none on; those of other routing keys together."""
-    tasks = readings.tallies.tasks.get(pool.name)
+    tasks = readings.task_stats.tasks.get(pool.name)
     if tasks is None:
         return {}
     found = dict.fromkeys(pool.queues, NO_SECONDS)

@@ -122,7 +122,7 @@ METRICS = (
            each_pool(main_bytes)),
     Metric("recyclery_pool_restarts_total", "counter", ("pool",),
            "Starts of its worker that were no replacement: it died, or hung.",
-           each_pool(lambda now, pool: now.tallies.restarts.get(pool.name, 0))),
+           each_pool(lambda now, pool: now.task_stats.restarts.get(pool.name, 0))),
     Metric("recyclery_recycles_total", "counter", ("pool", "reason"),
            "Children that left, and (replace, hung) whole workers, by why.", recycles),
     # Tasks.

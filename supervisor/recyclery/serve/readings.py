@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from recyclery.config.settings import Settings
 from recyclery.decide.browsers import Census, count_kinds
+from recyclery.decide.policy_state import Counters
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
 from recyclery.serve.document import read_cpu_seconds
-from recyclery.state.counters import Counters
-from recyclery.state.task_stats import Tallies
+from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import now
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Readings:
     snapshot: Snapshot
     census: Census
     counters: Counters
-    tallies: Tallies
+    task_stats: TaskStats
     depths: Mapping[str, int | None]
     """Tasks that wait for each pool; None where that is not known."""
     governor_bytes: int
@@ -53,9 +53,9 @@ async def read_now(governor: Governor) -> Readings:
         at=now(),
         settings=settings,
         snapshot=snapshot,
-        census=count_kinds(snapshot, governor.ledger.silences, settings.browsers),
-        counters=governor.ledger.counters,
-        tallies=governor.tallies,
+        census=count_kinds(snapshot, governor.ledger.state.silences, settings.browsers),
+        counters=governor.ledger.state.counters,
+        task_stats=governor.task_stats,
         depths=depths,
         governor_bytes=governor_bytes,
         governor_cpu_seconds=read_cpu_seconds(),
