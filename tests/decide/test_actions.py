@@ -22,7 +22,6 @@ from recyclery.decide.actions import (
     Reap,
     Reclaim,
     Replace,
-    Request,
     Retire,
     Scale,
     SupervisordRequest,
@@ -74,7 +73,11 @@ LINES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("action", "line"), LINES)
 def test_the_log_says_what_is_done_why_and_what_follows(action: Action, line: str) -> None:
-    words = [action.what, action.result] if isinstance(action, Request) else [action.what]
+    words = (
+        [action.what, action.result]
+        if isinstance(action, WorkerRequest | SupervisordRequest)
+        else [action.what]
+    )
     assert "; ".join(words) == line
 
 

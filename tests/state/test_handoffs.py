@@ -5,7 +5,7 @@ from dataclasses import replace
 from recyclery.decide.actions import Abandon, Leave, Outcome, Replace
 from recyclery.decide.handoff import SEEN_SECONDS, follow_successors
 from recyclery.decide.policy_state import PolicyState
-from recyclery.governor.recycle import tell_recycling, why_not
+from recyclery.governor.commands import tell_recycling, why_not
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.state.ledger import Ledger
 from support.snapshots import AT, SETTINGS, child, policy_state, slow_view, snapshot

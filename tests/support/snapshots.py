@@ -8,6 +8,7 @@ from msgspec import structs
 from recyclery.config.settings import BUILT_IN, SLOW, Settings
 from recyclery.decide.memory_model import RISK, PoolModel
 from recyclery.decide.policy_state import PolicyState
+from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import (
     TICK_SECONDS,
     Child,
@@ -19,6 +20,10 @@ from recyclery.observe.snapshot import (
     Snapshot,
     Vitals,
 )
+from recyclery.state.board import Board
+from recyclery.state.ledger import Ledger
+from recyclery.state.model_store import ModelStore
+from recyclery.state.task_stats import TaskStats
 
 MIB = 1 << 20
 LIMIT = 1000 * MIB
@@ -83,6 +88,12 @@ def snapshot(
 def policy_state(**known: Any) -> PolicyState:
     """What earlier ticks left: nothing unless said otherwise."""
     return PolicyState(**{"risk": RISK} | known)
+
+
+def board(settings: Settings = SETTINGS) -> Board:
+    """What a governor knows at its start."""
+    models = ModelStore(Path("/no/such/folder/models.json"))
+    return Board(settings, Broker(""), Ledger(settings), models, TaskStats(since=0.0))
 
 
 def settings_with(**changes: object) -> Settings:

@@ -1,18 +1,19 @@
 """The document that `top` asks for each second."""
 
+from dataclasses import replace
+
 import pytest
 
-from recyclery.observe.queue_depths import Broker
 from recyclery.serve.document import ReadPss, build_status, leave_unread
 from recyclery.serve.status import Event, Status
 from recyclery.state.event_log import KEPT, EventLog
-from support.snapshots import AT, MIB, SETTINGS, child, policy_state, process, slow_view, snapshot
+from support.snapshots import AT, MIB, board, child, process, slow_view, snapshot
 
 
 def build(pss_of: ReadPss, events: EventLog) -> Status:
     busy = child(process(30, mib=200), task_id="1", task_name="sync", task_started=AT - 12)
     seen = snapshot(busy, pools=(slow_view(holding=True, queue_depth=4),))
-    return build_status(SETTINGS, seen, {}, policy_state(), events=events, broker=Broker(""), pss_of=pss_of)
+    return build_status(replace(board(), events=events), seen, pss_of)
 
 
 def test_a_glance_has_levels_tasks_and_holds_but_reads_no_pss() -> None:

@@ -38,11 +38,18 @@ class BaseAction:
     """Its name in the history, which reports and the page read: it stays when a class is renamed."""
     words: ClassVar[str]
     """What is done and why, for the log: a format of the action."""
+    result_words: ClassVar[str]
+    """What follows where a request is granted, likewise."""
 
     @property
     def what(self) -> str:
         """What is done and why, for the log."""
         return self.words.format(self)
+
+    @property
+    def result(self) -> str:
+        """What follows where a request is granted, for the log."""
+        return self.result_words.format(self)
 
     @property
     def is_routine(self) -> bool:
@@ -62,20 +69,7 @@ class Kill(BaseAction):
     reason: str
 
 
-class Request(BaseAction):
-    """A worker or PID 1 is asked for something."""
-
-    __slots__ = ()
-    result_words: ClassVar[str]
-    """What follows where it is granted, for the log: a format of the action."""
-
-    @property
-    def result(self) -> str:
-        """What follows where it is granted, for the log."""
-        return self.result_words.format(self)
-
-
-class WorkerRequest(Request):
+class WorkerRequest(BaseAction):
     """A worker is asked for something."""
 
     __slots__ = ()
@@ -90,7 +84,7 @@ class WorkerRequest(Request):
         return {}
 
 
-class SupervisordRequest(Request):
+class SupervisordRequest(BaseAction):
     """PID 1 is asked for a step of a rolling replacement; it keeps the deadlines, also if the governor dies."""
 
     __slots__ = ()
@@ -473,23 +467,7 @@ class Notice(BaseAction):
 
 
 Action = (
-    Reap
-    | Evict
-    | Clean
-    | EndSession
-    | Collect
-    | Reclaim
-    | TellFell
-    | Tune
-    | Retire
-    | Dismiss
-    | Hold
-    | Replace
-    | Leave
-    | Abandon
-    | KillWorker
-    | TimeOut
-    | Preempt
-    | Scale
-    | Notice
-)
+    Reap | Evict | Preempt | KillWorker | Clean | EndSession | Collect | Notice
+    | TellFell | Reclaim | Retire | Dismiss | TimeOut | Tune | Scale | Hold
+    | Replace | Leave | Abandon
+)  # fmt: skip

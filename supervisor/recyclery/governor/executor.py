@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 from recyclery.act.perform import perform
 from recyclery.decide.actions import (
@@ -22,8 +22,7 @@ from recyclery.governor.inbox import Inbox
 from recyclery.history.recorder import Recorder
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Snapshot
-from recyclery.state.event_log import EventLog
-from recyclery.state.ledger import Ledger
+from recyclery.state.board import Board
 
 log = logging.getLogger("recyclery")
 
@@ -31,27 +30,18 @@ log = logging.getLogger("recyclery")
 LAST_WORDS_SECONDS = 2.0
 
 
+@dataclass(eq=False)
 class Executor:
     """Carries out one action after the other; only sessions on a Grid are ended beside the ticks."""
 
-    def __init__(
-        self,
-        runtime_dir: Path,
-        *,
-        ledger: Ledger,
-        recorder: Recorder,
-        events: EventLog,
-        inbox: Inbox,
-        observer: Observer,
-        wake: Callable[[], None],
-    ) -> None:
-        self._runtime_dir = runtime_dir
-        self._ledger = ledger
-        self._recorder = recorder
-        self._events = events
-        self._inbox = inbox
-        self._observer = observer
-        self._wake = wake
+    board: Board
+    observer: Observer
+    inbox: Inbox
+    recorder: Recorder
+    wake: Callable[[], None]
+    perform: Callable[..., Awaitable[Outcome]] = perform
+
+    def __post_init__(self) -> None:
         self._endings: set[asyncio.Task[Outcome]] = set()
 
     async def start(self, action: Action, snapshot: Snapshot) -> None:
@@ -60,7 +50,7 @@ class Executor:
             await self.execute(action, snapshot)
             return
         # The next snapshot must not have it again.
-        self._inbox.forget_session(action.owner, action.session)
+        self.inbox.forget_session(action.owner, action.session)
         ending = asyncio.create_task(self.execute(action, snapshot))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
@@ -69,17 +59,19 @@ class Executor:
         """Carry out one action and record it, whatever comes of it."""
         slots = {view.name: view.slot for view in snapshot.pools}
         try:
-            outcome = await perform(action, self._runtime_dir, slots, self._observer.read_floor)
+            outcome = await self.perform(
+                action, self.board.settings.runtime_dir, slots, self.observer.read_floor
+            )
         except Exception as error:  # whatever is wrong with one action, the others are still to be carried out
             log.exception("%s", action.what)
             outcome = Outcome(done=False, line=f"{action.what}; failed: {error!r}")
         is_news = not outcome.done or not action.is_routine
         log.log(logging.INFO if is_news else logging.DEBUG, "%s", outcome.line)
         if is_news:
-            self._events.add(snapshot.at, outcome.line, done=outcome.done)
-        self._ledger.record(action, outcome, snapshot.at)
+            self.board.events.add(snapshot.at, outcome.line, done=outcome.done)
+        self.board.ledger.record(action, outcome, snapshot.at)
         with contained("the history"):
-            self._recorder.note(action, outcome, snapshot)
+            self.recorder.note(action, outcome, snapshot)
         self._prepare_next(action, outcome, slots, snapshot)
         return outcome
 
@@ -95,14 +87,14 @@ class Executor:
         match action:
             case WorkerRequest() if outcome.done and action.reported:
                 # Taken for what the worker does until it reports it.
-                self._inbox.workers.note_change(action.request(slots)[0], **action.reported)
+                self.inbox.workers.note_change(action.request(slots)[0], **action.reported)
             case SupervisordRequest() if outcome.done:
-                self._inbox.hurry()
-                self._wake()
+                self.inbox.hurry()
+                self.wake()
             case Kill():
-                self._wake()
+                self.wake()
             case Clean():
-                self._observer.belongings.note_tried([left.folder for left in action.remains], snapshot.at)
+                self.observer.belongings.note_tried([left.folder for left in action.remains], snapshot.at)
             case _:
                 pass
 

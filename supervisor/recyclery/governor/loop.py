@@ -1,167 +1,88 @@
-"""The governor: observes, decides, acts, serves. It may die and be restarted at any time.
-
-Started by PID 1 as supervisord's event listener: standard output belongs to that protocol, the log goes to
-standard error.
-"""
+"""The governor's loop: observe, decide, act, and again, the sooner the nearer memory is to its limit."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
-
-import msgspec
+from dataclasses import dataclass
 
 from recyclery.act.cleanup import Sweeper
-from recyclery.alerts.monitor import Alarm
 from recyclery.config.settings import Settings
-from recyclery.config.stored import load_settings
+from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.policy import decide
+from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
-from recyclery.governor.commands import list_commands
 from recyclery.governor.executor import Executor, contained
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import Heart, tell_state
 from recyclery.history.recorder import Recorder
-from recyclery.observe.child_reports import bind_reports
 from recyclery.observe.exits import Deaths, worth_watching
 from recyclery.observe.observer import Observer
-from recyclery.observe.processes import Markers, read_pss
-from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
-from recyclery.observe.supervisord import read_events
-from recyclery.serve.control import control_socket, serve_control
-from recyclery.serve.document import ReadPss, build_status, leave_unread
-from recyclery.serve.status import Status
-from recyclery.state.event_log import EventLog
-from recyclery.state.ledger import Ledger
-from recyclery.state.model_store import ModelStore
-from recyclery.state.task_stats import TaskStats
-from recyclery_worker.link import governor_socket, now
+from recyclery.state.board import Board
+from recyclery_worker.link import now
 
 log = logging.getLogger("recyclery")
 
-# As Celery's lines begin.
-LOG_FORMATS = {
-    "text": "[%(asctime)s] %(message)s",
-    "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
-}
 LEAST_GAP_SECONDS = 0.1
 
 
+@dataclass(eq=False)
 class Governor:
-    """What the governor knows between ticks, and its loop."""
+    """All that it works with is handed in, so that a tick can be tested without processes."""
 
-    def __init__(self, settings: Settings, run: str) -> None:
-        self.settings = settings
-        self.snapshot: Snapshot | None = None
-        self.ledger = Ledger(settings)
-        self.events = EventLog()
-        self.task_stats = TaskStats(since=now())
-        self.alarm = Alarm(settings)
-        self.broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
-        self.recorder = Recorder(settings)
-        self.inbox = Inbox(settings, self.broker, self.recorder.hear)
-        self.models = ModelStore(settings.state_dir / "models.json")
-        self._observer = Observer(settings=settings, markers=Markers(run))
-        self._browsing_pools: set[str] = set()
-        self._wake = asyncio.Event()
+    board: Board
+    observer: Observer
+    inbox: Inbox
+    executor: Executor
+    recorder: Recorder
+    sweeper: Sweeper
+    exits: Deaths
+    heart: Heart
+    woken: asyncio.Event
+    """Set when the next tick is to come as soon as may be."""
+    clock: Callable[[], float] = now
+
+    def __post_init__(self) -> None:
+        # An operator's command must not come between a tick's snapshot and what is done about it.
+        self._acting = asyncio.Lock()
+        self._stopping = False
         self._before: Snapshot | None = None
         self._children: set[Owner] = set()
+        self._browsing_pools: set[str] = set()
         self._due: float | None = None
         self._was_late = False
-        self._stopping = False
-        self._sweeper = Sweeper()
-        self._deaths = Deaths(self.wake)
-        self.executor = Executor(
-            settings.runtime_dir,
-            ledger=self.ledger,
-            recorder=self.recorder,
-            events=self.events,
-            inbox=self.inbox,
-            observer=self._observer,
-            wake=self.wake,
-        )
-        # An operator's command must not come between a tick's look and what it does.
-        self.acting = asyncio.Lock()
-        self.heart = Heart(settings.runtime_dir)
-        self._dumping: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until told to stop; one last look then takes away what the pools left."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop)
-        loop.add_signal_handler(signal.SIGINT, self._stop)
-        directory = self.settings.runtime_dir
-        reports = bind_reports(governor_socket(directory))
-        loop.add_reader(reports, self._hear, reports)
-        loop.add_signal_handler(signal.SIGHUP, self._reread)
-        loop.add_signal_handler(signal.SIGUSR1, self._begin_dump)
-        server = await serve_control(control_socket(directory), list_commands(self))
-        events = asyncio.create_task(self._follow_events())
-        http = asyncio.create_task(self._serve_http())
-        alarm = asyncio.create_task(self.alarm.watch(self))
-        log.info("watching %s", ", ".join(pool.name for pool in self.settings.pools))
-        try:
-            while not self._stopping:
-                await self.tick()
-                self._beat()
-                await self._pause()
+        """Tick until told to stop; the last tick takes away what the pools left."""
+        while not self._stopping:
             await self.tick()
-            await self.executor.finish()
-            await self.alarm.finish()
-        finally:
-            self.recorder.close()
-            self._deaths.close()
-            events.cancel()
-            http.cancel()
-            alarm.cancel()
-            server.close()
-            loop.remove_reader(reports)
-            reports.close()
-            for path in (governor_socket(directory), control_socket(directory)):
-                path.unlink(missing_ok=True)
+            self._beat()
+            await self._pause()
+        await self.tick()
+        await self.executor.finish()
 
     async def tick(self) -> None:
         """Observe, decide, act."""
         await self.inbox.ask_programs()
-        self.inbox.begin_asking_workers(self.models.tracks)
-        async with self.acting:
-            await self._tick()
-
-    async def _tick(self) -> None:
-        snapshot = self.observe()
-        if {child.owner for child in snapshot.children} != self._children:
-            self._children = {child.owner for child in snapshot.children}
-            self._sweeper.hurry()
-        self._sweeper.begin(snapshot.at)
-        stats = self.inbox.workers.stats
-        self.models.update(snapshot)
-        for line in self.ledger.begin(snapshot, stats, self.models.models, self.settings):
-            log.info("%s", line)
-            self.events.add(snapshot.at, line)
-        state = self.ledger.state
-        self.task_stats.update(snapshot, stats.values(), state.counters.recycles)
-        self.inbox.forget(self._children, snapshot.at)
-        self._before, self.snapshot = self.snapshot, snapshot
-        with contained("the history"):
-            self.recorder.look(snapshot, state, self.settings)
-        for action in decide(snapshot, state, self.settings):
-            await self.executor.start(action, snapshot)
-        self.ledger.end(snapshot, state)
-        if self.models.store_is_due(snapshot.at):
-            await asyncio.to_thread(self.models.store, snapshot.at)
+        self.inbox.begin_asking_workers(self.board.model_store.tracks)
+        async with self._acting:
+            snapshot = self.observe()
+            state = self._update(snapshot)
+            for action in decide(snapshot, state, self.board.settings):
+                await self.executor.start(action, snapshot)
+            self.board.ledger.end(snapshot, state)
+            if self.board.model_store.store_is_due(snapshot.at):
+                await asyncio.to_thread(self.board.model_store.store, snapshot.at)
 
     def observe(self) -> Snapshot:
-        """Look at the container, the pools and all processes now."""
-        late = max(0.0, now() - self._due) if self._due is not None else 0.0
-        snapshot = self._observer.observe(self.inbox.views(), self.inbox.states, late)
-        if self.snapshot is None:
+        """Return what the container, the pools and all processes are like now."""
+        late = max(0.0, self.clock() - self._due) if self._due is not None else 0.0
+        snapshot = self.observer.observe(self.inbox.views(), self.inbox.states, late)
+        if self.board.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
         if late > LATE_SECONDS and not self._was_late:
@@ -170,101 +91,84 @@ class Governor:
         for child in snapshot.children:
             if any(process.is_browser for process in child.processes):
                 self._browsing_pools.add(child.owner.pool)
-        self._deaths.watch(worth_watching(snapshot))
+        self.exits.watch(worth_watching(snapshot))
         return snapshot
 
-    def _beat(self) -> None:
-        states = {view.name: tell_state(view) for view in self.snapshot.pools} if self.snapshot else {}
-        self.heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in self.settings.pools})
-
-    def _begin_dump(self) -> None:
-        self._dumping = asyncio.create_task(self._dump())
-
-    async def _dump(self) -> None:
-        """Print the status to the log."""
-        from recyclery.cli.status import format_status  # noqa: PLC0415
-
-        for line in format_status(msgspec.to_builtins(await self.status())).splitlines():
+    def _update(self, snapshot: Snapshot) -> PolicyState:
+        """Bring what is known up to this snapshot; return what the decision goes by."""
+        board, stats = self.board, self.inbox.workers.stats
+        self._before, board.snapshot, board.worker_stats = board.snapshot, snapshot, stats
+        children = {child.owner for child in snapshot.children}
+        if children != self._children:
+            self._children = children
+            self.sweeper.hurry()
+        self.sweeper.begin(snapshot.at)
+        self.inbox.forget(children, snapshot.at)
+        board.model_store.update(snapshot)
+        for line in board.ledger.begin(snapshot, stats, board.model_store.models, board.settings):
             log.info("%s", line)
+            board.events.add(snapshot.at, line)
+        state = board.ledger.state
+        board.task_stats.update(snapshot, stats.values(), state.counters.recycles)
+        with contained("the history"):
+            self.recorder.look(snapshot, state, board.settings)
+        return state
 
-    async def status(self) -> Status:
-        """Return the status document; the dear readings are made in a thread."""
-        return await self._describe(read_pss)
+    async def observe_now(self) -> Snapshot:
+        """Observe for an operator, between two ticks."""
+        await self.inbox.ask_programs()
+        async with self._acting:
+            return self.observe()
 
-    async def glance(self) -> Status:
-        """Return the status document without what is too dear for every second."""
-        return await self._describe(leave_unread)
-
-    async def _describe(self, pss_of: ReadPss) -> Status:
-        while self.snapshot is None:
-            # The first look is under way.
-            await asyncio.sleep(LEAST_GAP_SECONDS)
-        return await asyncio.to_thread(
-            build_status,
-            self.settings,
-            self.snapshot,
-            dict(self.inbox.workers.stats),
-            self.ledger.state,
-            events=self.events,
-            broker=self.broker,
-            pss_of=pss_of,
-        )
-
-    def _reread(self) -> None:
-        self.ledger.retry_replacements()
-        self.inbox.hurry()
-        self.follow(load_settings(self.settings.runtime_dir))
+    async def act_now(self, choose: Callable[[Snapshot], Iterable[Action]]) -> tuple[Snapshot, list[Outcome]]:
+        """Observe for an operator, between two ticks, and do what is chosen, all of it at once."""
+        async with self._acting:
+            snapshot = self.observe()
+            doing = (self.executor.execute(action, snapshot) for action in choose(snapshot))
+            return snapshot, await asyncio.gather(*doing)
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings from the next tick on."""
-        before = {pool.name: pool.max_tasks_per_child for pool in self.settings.pools}
-        self.ledger.note_changed(
+        before = {pool.name: pool.max_tasks_per_child for pool in self.board.settings.pools}
+        self.board.ledger.note_changed(
             {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
         )
-        self.settings = self._observer.settings = self.inbox.settings = settings
+        self.board.settings = self.observer.settings = self.inbox.settings = settings
         self.recorder.follow(settings)
-        self.wake()
+        self.woken.set()
 
-    def wake(self) -> None:
-        """Have the next tick as soon as may be."""
-        self._wake.set()
+    def reload(self, settings: Settings) -> None:
+        """Go by settings that were read again; what failed under the ones before may go well now."""
+        self.board.ledger.retry_replacements()
+        self.inbox.hurry()
+        self.follow(settings)
 
-    def _stop(self) -> None:
+    def receive(self, reports: socket.socket) -> None:
+        """Read what children report; a pool with browsers gets a tick as soon as a task of it ends."""
+        if self.inbox.hear(reports) & self._browsing_pools:
+            self.woken.set()
+
+    def handle_event(self) -> None:
+        """Ask PID 1 at once: it has news of a program."""
+        self.inbox.hurry()
+        self.woken.set()
+
+    def stop(self) -> None:
+        """Have `run` end after one more tick."""
         self._stopping = True
-        self.wake()
+        self.woken.set()
+
+    def _beat(self) -> None:
+        snapshot, settings = self.board.snapshot, self.board.settings
+        states = {view.name: tell_state(view) for view in snapshot.pools} if snapshot else {}
+        self.heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in settings.pools})
 
     async def _pause(self) -> None:
         """Wait for the next tick, or for something worth an early one."""
-        pause = next_look_seconds(self.snapshot, self._before, self.settings)
-        self._due = now() + pause
+        pause = next_look_seconds(self.board.snapshot, self._before, self.board.settings)
+        self._due = self.clock() + pause
         await asyncio.sleep(min(pause, LEAST_GAP_SECONDS))
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, pause - LEAST_GAP_SECONDS)):
-                await self._wake.wait()
-        self._wake.clear()
-
-    def _hear(self, reports: socket.socket) -> None:
-        """Take in what children say; a browser's pool gets a look as soon as a task of it ends."""
-        if self.inbox.hear(reports) & self._browsing_pools:
-            self.wake()
-
-    async def _serve_http(self) -> None:
-        if self.settings.http is not None:
-            # What it takes costs memory, and few ask for it.
-            from recyclery.serve.pages import serve_pages  # noqa: PLC0415
-
-            await serve_pages(self, self.settings.http)
-
-    async def _follow_events(self) -> None:
-        async for _ in read_events():
-            self.inbox.hurry()
-            self.wake()
-
-
-def main() -> int:
-    """Run the governor in the environment that PID 1 gives it."""
-    settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
-    level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
-    asyncio.run(Governor(settings, os.environ["RECYCLERY_RUN"]).run())
-    return 0
+                await self.woken.wait()
+        self.woken.clear()

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import h11
 
 from recyclery import __version__
+from recyclery.alerts.monitor import Monitor
 from recyclery.serve.exposition import CONTENT_TYPE, Sample, format_family
 from recyclery.serve.figures import (
     Reader,
@@ -36,9 +36,7 @@ from recyclery.serve.figures import (
 )
 from recyclery.serve.http import Answer, Handler
 from recyclery.serve.readings import Readings, read_now
-
-if TYPE_CHECKING:
-    from recyclery.governor.loop import Governor
+from recyclery.state.board import Board
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,12 @@ class Metric:
     read: Reader
 
 
-def list_metrics_page(governor: Governor) -> Mapping[str, Handler]:
+def list_metrics_page(board: Board, monitor: Monitor) -> Mapping[str, Handler]:
     """Return the answer by its path."""
 
     async def metrics(_: h11.Request) -> Answer:
         try:
-            readings = await read_now(governor)
+            readings = await read_now(board, monitor)
         except LookupError as error:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
         return Answer(HTTPStatus.OK, render(readings), {"Content-Type": CONTENT_TYPE})

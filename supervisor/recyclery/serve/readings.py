@@ -1,4 +1,4 @@
-"""Everything that the metrics tell, at one moment, gathered from the governor."""
+"""Everything that the metrics tell, at one moment, gathered from the board."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from recyclery.alerts.monitor import Monitor
 from recyclery.config.settings import Settings
 from recyclery.decide.browsers import Census, count_kinds
 from recyclery.decide.policy_state import Counters
@@ -15,11 +15,9 @@ from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
 from recyclery.serve.document import read_cpu_seconds
+from recyclery.state.board import Board
 from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import now
-
-if TYPE_CHECKING:
-    from recyclery.governor.loop import Governor
 
 
 @dataclass(frozen=True)
@@ -42,23 +40,23 @@ class Readings:
     """Messages that nobody took."""
 
 
-async def read_now(governor: Governor) -> Readings:
+async def read_now(board: Board, monitor: Monitor) -> Readings:
     """Gather; what asks others is done in a thread. Raises LookupError before the first look."""
-    snapshot, settings = governor.snapshot, governor.settings
+    snapshot, settings = board.snapshot, board.settings
     if snapshot is None:
         raise LookupError("the governor has not looked yet")
-    depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, governor.broker)
+    depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, board.broker)
     governor_bytes = await asyncio.to_thread(read_pss, os.getpid())
     return Readings(
         at=now(),
         settings=settings,
         snapshot=snapshot,
-        census=count_kinds(snapshot, governor.ledger.state.silences, settings.browsers),
-        counters=governor.ledger.state.counters,
-        task_stats=governor.task_stats,
+        census=count_kinds(snapshot, board.ledger.state.silences, settings.browsers),
+        counters=board.ledger.state.counters,
+        task_stats=board.task_stats,
         depths=depths,
         governor_bytes=governor_bytes,
         governor_cpu_seconds=read_cpu_seconds(),
-        alerts_firing=governor.alarm.count_firing(),
-        alerts_dropped=governor.alarm.dropped,
+        alerts_firing=monitor.count_firing(),
+        alerts_dropped=monitor.dropped,
     )
