@@ -25,7 +25,8 @@ from pathlib import Path
 from benchmarks.contract import Bound, close
 from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
-from recyclery.decide.past import Past
+from recyclery.decide.memory_model import RISK
+from recyclery.decide.policy_state import PolicyState
 from recyclery.history.reader import read_stretch
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord
@@ -149,7 +150,7 @@ def time_looks(folder: Path, *, locked: bool) -> tuple[float, float]:
     """Return the middle and the largest milliseconds of a look; `locked` while the file cannot be written."""
     settings = Settings(app="app", pools=BUILT_IN, runtime_dir=folder, state_dir=folder)
     recorder = Recorder(settings)
-    recorder.look(snapshot(0), Past(), settings)
+    recorder.look(snapshot(0), PolicyState(RISK), settings)
     while not history_file(folder).exists():
         time.sleep(0.05)
     holder = sqlite3.connect(history_file(folder), isolation_level=None)
@@ -161,7 +162,7 @@ def time_looks(folder: Path, *, locked: bool) -> tuple[float, float]:
     for number in range(1, LOOKS):
         seen = snapshot(number)
         started = time.perf_counter()
-        recorder.look(seen, Past(), settings)
+        recorder.look(seen, PolicyState(RISK), settings)
         spent.append((time.perf_counter() - started) * 1000)
         time.sleep(0.001)
     holder.close()

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 
 from recyclery.config.stored import load_settings
-from recyclery.decide.ladder import decide
-from recyclery.ledger import Ledger
+from recyclery.decide.policy import decide
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_file, read_pss
 from recyclery.observe.snapshot import PoolView
+from recyclery.state.ledger import Ledger
 
 TICK_GAP_SECONDS = 0.1
 CALM_CORES = 0.05
@@ -104,13 +104,13 @@ def time_ticks(governor: int, main: int, runtime_dir: Path, ticks: int) -> tuple
     settings = load_settings(runtime_dir)
     observer = Observer(settings=settings, markers=Markers(read_run(governor)))
     programs = {pool.name: PoolView(pool.name, "running", main) for pool in settings.pools}
-    past = Ledger().past({})
+    state = Ledger(settings).state
     watched = 0
     taken = []
     for _ in range(ticks):
         began = time.perf_counter()
         snapshot = observer.observe(programs, {})
-        decide(snapshot, past, settings)
+        decide(snapshot, state, settings)
         taken.append(time.perf_counter() - began)
         watched = sum(len(child.processes) - 1 for child in snapshot.children)
         # A governor looks once a second and finds its caches cold; so does this one, nearly.

@@ -22,7 +22,7 @@ def test_neither_source_root_is_a_package() -> None:
 
 
 def test_the_governor_does_not_load_celery() -> None:
-    code = "import sys, recyclery.governor; print('celery' in sys.modules, 'redis' in sys.modules)"
+    code = "import sys, recyclery.governor.__main__; print('celery' in sys.modules, 'redis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"
 

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from recyclery.act import selenium_grid as grid
-from recyclery.act.outcome import Outcome
-from recyclery.decide.actions import EndSession
+from recyclery.decide.actions import EndSession, Outcome
 from recyclery.observe.snapshot import Owner
 
 ACTION = EndSession(Owner("slow", 20, 2000), "a1/b2")

@@ -23,7 +23,7 @@ import yaml
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
-from recyclery.decide.alerts import KINDS
+from recyclery.alerts.rules import KINDS
 from recyclery.sandbox.cgroups import make_cgroup
 from support.parked import run_parked
 from support.ports import free_port

@@ -16,11 +16,10 @@ import msgspec
 from msgspec import structs
 from redis import Redis
 
-from recyclery.act.outcome import Outcome
-from recyclery.act.webhook import build_message
-from recyclery.alarm import Alarm, Counts
+from recyclery.alerts.monitor import Counts, Monitor
+from recyclery.alerts.rules import KINDS, Alert, Topic
+from recyclery.alerts.webhook import build_message
 from recyclery.cli.parser import build_parser
-from recyclery.commands import list_commands
 from recyclery.common import exit_codes as codes
 from recyclery.config.change import change_settings, follow_file
 from recyclery.config.keys import (
@@ -38,9 +37,8 @@ from recyclery.config.stored import load_settings, write_settings
 from recyclery.control.problems import find_troubles
 from recyclery.control.server import Command
 from recyclery.control.status_schema import Status
-from recyclery.counters import Counters
-from recyclery.decide.actions import Action, Preempt, Reap
-from recyclery.decide.alerts import KINDS, Alert, Topic
+from recyclery.decide.actions import Action, Outcome, Preempt, Reap
+from recyclery.governor.commands import Commands
 from recyclery.health.command import find_fault, find_ill
 from recyclery.health.heartbeat import Heart
 from recyclery.history.reader import open_history
@@ -58,13 +56,10 @@ from recyclery.leaks.document import LeakReport
 from recyclery.leaks.report import RECYCLES, gather
 from recyclery.leaks.trace_output import make_report
 from recyclery.leaks.trace_target import Chosen
-from recyclery.learning import Learning
-from recyclery.ledger import Ledger
-from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS
 from recyclery.pid1.worker_process import BANNER
-from recyclery.recent import Recent
+from recyclery.state.model_store import ModelStore
 from recyclery_worker import link
 from recyclery_worker.broker.wait import PROBE
 from recyclery_worker.delivery.registry import GENERATIONS, LEASES, Generation, Registry
@@ -76,7 +71,19 @@ from recyclery_worker.tracing.sites import Frame, Site, TracedRuns
 from recyclery_worker.tuning.cleanup import TUNES, renew
 from recyclery_worker.tuning.messages import Space
 from support.readings import readings
-from support.snapshots import ANSWERED, AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
+from support.snapshots import (
+    ANSWERED,
+    AT,
+    CHILD,
+    LEARNED,
+    MIB,
+    SETTINGS,
+    board,
+    child,
+    process,
+    slow_view,
+    snapshot,
+)
 from support.statuses import pool, status
 
 ACTIONS: tuple[type[Any], ...] = typing.get_args(Action)
@@ -220,11 +227,11 @@ def status_documents() -> list[Any]:
 
 def build_document(seen: Snapshot, stats: dict[str, WorkerStat]) -> Any:
     """Return the status document of a snapshot, as decoded JSON."""
-    counters, recent = Counters(), Recent()
-    counters.count_replaced("slow")
-    recent.note(AT - 60, "retire slow/20: why")
-    ledger, broker = Ledger(counters=counters), Broker("")
-    status = build_status(SETTINGS, seen, stats, ledger, recent=recent, broker=broker, pss_of=lambda _: MIB)
+    known = board()
+    state = known.ledger.state
+    known.ledger.state = dataclasses.replace(state, counters=state.counters.with_recycle("slow", "replace"))
+    known.events.add(AT - 60, "retire slow/20: why")
+    status = build_status(dataclasses.replace(known, worker_stats=stats), seen, lambda _: MIB)
     return json.loads(msgspec.json.encode(status))
 
 
@@ -254,8 +261,8 @@ def metrics_text() -> str:
 
 def rewrite_models(path: Path) -> Path:
     """Load models.json and store it again."""
-    learning = Learning(path)
-    learning.store(AT)
+    store = ModelStore(path)
+    store.store(AT)
     return path
 
 
@@ -281,13 +288,13 @@ def fire_alerts(folder: Path) -> Path:
     settings = structs.replace(SETTINGS, pools=slow, runtime_dir=folder, alerts=alerts)
     counts = Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=1)
     seen = snapshot(pools=(slow_view(vitals=ANSWERED),))
-    Alarm(settings, WEBHOOK).look(settings, seen, counts, {"slow": 12})
+    Monitor(settings, WEBHOOK).look(settings, seen, counts, {"slow": 12})
     return folder / "alerts.json"
 
 
 def remembered_alerts(folder: Path) -> Mapping[str, int]:
     """Return the number of firing alerts of each kind that a restarted governor loads."""
-    return Alarm(structs.replace(SETTINGS, runtime_dir=folder), WEBHOOK).count_firing()
+    return Monitor(structs.replace(SETTINGS, runtime_dir=folder), WEBHOOK).count_firing()
 
 
 def beat(folder: Path, states: Mapping[str, str]) -> Path:
@@ -334,7 +341,8 @@ def decode_link(kind: str, packet: bytes) -> Any:
 
 def control_answers() -> dict[str, tuple[Any, ...]]:
     """Return the types of answer to each command of the control socket."""
-    handlers = list_commands(typing.cast(Any, None))
+    nobody = typing.cast(Any, None)
+    handlers = Commands(nobody, nobody, nobody, nobody, nobody).handlers()
     answers = {name: typing.get_type_hints(handler)["return"] for name, handler in handlers.items()}
     return {name: typing.get_args(answer) or (answer,) for name, answer in answers.items()}
 
@@ -343,7 +351,7 @@ def http_paths() -> list[str]:
     """Return the method and path of every HTTP endpoint, except the static files of the page."""
     nobody = typing.cast(Any, None)
     pages, forms = list_page(Sources(nobody, Path()), Address(host="127.0.0.1", port=9100), "token")
-    read = {**list_probes(nobody), **list_metrics_page(nobody), **pages}
+    read = {**list_probes(nobody), **list_metrics_page(nobody, nobody), **pages}
     shown = [path for path in read if not path.startswith("/files/")]
     return [*(f"GET {path}" for path in shown), *(f"POST {path}" for path in forms)]
 
@@ -455,7 +463,7 @@ def judge_state(state: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
         settings = structs.replace(SETTINGS, pools=slow, runtime_dir=Path(folder), alerts=alerts)
-        watching = Alarm(settings, WEBHOOK)
+        watching = Monitor(settings, WEBHOOK)
         watching.look(settings, seen, Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
     is_down = watching.count_firing()["pool_down"]
     troubles = find_troubles(status(pools={"slow": pool("slow", state=state)}), 0)

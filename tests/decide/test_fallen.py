@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.decide.actions import TellFell
 from recyclery.decide.delivery import OUT_OF_MEMORY, PREEMPTED, find_fallen, tell_fallen
-from recyclery.decide.past import Fallen
+from recyclery.decide.policy_state import Fallen
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import Fell
 from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot

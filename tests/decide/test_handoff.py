@@ -14,10 +14,10 @@ from recyclery.decide.handoff import (
     hand_over,
     place,
 )
-from recyclery.decide.ladder import decide
-from recyclery.decide.past import Past
+from recyclery.decide.policy import decide
+from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
-from support.snapshots import AT, LEARNED, MIB, SETTINGS, child, slow_view, snapshot
+from support.snapshots import AT, LEARNED, MIB, SETTINGS, child, policy_state, slow_view, snapshot
 
 ASKED = replace(LEARNED, asked={"slow": "asked to"})
 NEXT = Owner("slow", 21, 2100)
@@ -35,7 +35,7 @@ def seen(*others: PoolView, floor_mib: int = 200, serving: PoolView | None = Non
     return snapshot(child(mib=60), floor_mib=floor_mib, pools=(serving or old(),), others=others)
 
 
-def decided(look: Snapshot, past: Past = ASKED, settings: Settings = SETTINGS) -> list[Action]:
+def decided(look: Snapshot, past: PolicyState = ASKED, settings: Settings = SETTINGS) -> list[Action]:
     return [action for action in decide(look, past, settings) if isinstance(action, Replace | Leave | Abandon)]
 
 
@@ -70,7 +70,7 @@ def test_the_tasks_that_the_old_worker_has_count_and_not_those_it_could_take() -
 def test_a_worker_of_which_nothing_was_learned_is_taken_to_become_like_the_one_there_is() -> None:
     slow = BUILT_IN[1]
     look = snapshot(child(mib=300), floor_mib=470, pools=(old(),))
-    assert "may take 340 MiB" in str(find_shortage(slow, old(), look, Past(), SETTINGS))
+    assert "may take 340 MiB" in str(find_shortage(slow, old(), look, policy_state(), SETTINGS))
 
 
 def test_a_worker_whose_tasks_run_in_its_main_process_is_not_counted_twice() -> None:
@@ -89,7 +89,7 @@ def test_the_old_worker_leaves_when_its_successor_takes_tasks_and_not_before() -
 
 
 def test_a_governor_that_knows_of_nothing_finishes_what_another_began() -> None:
-    assert decided(seen(successor(consuming=True)), Past()) == [
+    assert decided(seen(successor(consuming=True)), policy_state()) == [
         Leave("slow", "slow", "slow-b", "slow-b takes tasks")
     ]
 

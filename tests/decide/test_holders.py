@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from recyclery.decide.delivery import follow_holders, reclaim_dead
-from recyclery.decide.past import Holder, Past
+from recyclery.decide.policy_state import Holder
 from recyclery.observe.snapshot import Owner, Snapshot
-from support.snapshots import child, slow_view, snapshot
+from support.snapshots import child, policy_state, slow_view, snapshot
 
 OLD = Owner("slow", 20, 2000)
 WORD = Holder("g1", "slow", 10)
@@ -20,7 +20,7 @@ def seen(pid: int | None, *owners: Owner, state: str = "running") -> Snapshot:
 
 
 def reclaimed(look: Snapshot, holders: dict[str, Holder]) -> list[tuple[str, str]]:
-    return [(each.generation, each.through) for each in reclaim_dead(look, Past(holders=holders))]
+    return [(each.generation, each.through) for each in reclaim_dead(look, policy_state(holders=holders))]
 
 
 def test_a_living_worker_is_followed_with_its_children() -> None:

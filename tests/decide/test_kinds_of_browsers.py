@@ -9,11 +9,10 @@ from msgspec import structs
 from recyclery.config.settings import Browsers
 from recyclery.decide.actions import Reap
 from recyclery.decide.browsers import Census, count_kinds, why_runaway
-from recyclery.decide.past import Past
 from recyclery.decide.reap import find_reaps
 from recyclery.decide.stalls import NO_CPU_SECONDS, Silence, follow_silences
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Orphans, Process, Snapshot
-from support.snapshots import AT, CHILD, LIMIT, MIB, SETTINGS, child, process, snapshot
+from support.snapshots import AT, CHILD, LIMIT, MIB, SETTINGS, child, policy_state, process, snapshot
 
 LIMITS = Browsers(silent_seconds=300, max_percent=50, max_age_seconds=3600)
 BUSY: dict[str, Any] = {"task_id": "b", "task_name": "scrape"}
@@ -46,7 +45,7 @@ def late(seconds: float, *children: Child) -> Snapshot:
 
 def reaped(seen: Snapshot, silence: Silence, limits: Browsers = LIMITS) -> list[Reap]:
     settings = structs.replace(SETTINGS, browsers=limits)
-    return find_reaps(seen, Past(silences={CHILD: silence}), settings)
+    return find_reaps(seen, policy_state(silences={CHILD: silence}), settings)
 
 
 def test_each_browser_is_counted_as_one_kind() -> None:
@@ -76,14 +75,14 @@ def test_a_browser_that_its_child_keeps_is_no_leftover_nor_are_its_crashpad_hand
         process(52, started=60.2, session=52, name="chrome_crashpad"),
     )
     left = (process(60, started=80.0), process(61, started=80.1, session=61, name="chrome_crashpad"))
-    (action,) = find_reaps(snapshot(child(*kept, *left, kept=(50,))), Past(), SETTINGS)
+    (action,) = find_reaps(snapshot(child(*kept, *left, kept=(50,))), policy_state(), SETTINGS)
     assert (action.cause, {member.pid for member in action.processes}) == ("leftovers", {60, 61})
 
 
 def test_a_kept_browser_that_is_kept_no_longer_is_a_leftover() -> None:
     browser = process(50, started=60.0, name="chromedriver")
-    assert find_reaps(snapshot(child(browser, kept=(50,))), Past(), SETTINGS) == []
-    (action,) = find_reaps(snapshot(child(browser)), Past(), SETTINGS)
+    assert find_reaps(snapshot(child(browser, kept=(50,))), policy_state(), SETTINGS) == []
+    (action,) = find_reaps(snapshot(child(browser)), policy_state(), SETTINGS)
     assert action.cause == "leftovers"
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from recyclery.decide.actions import Clean, EndSession, Evict
-from recyclery.decide.ladder import decide
-from recyclery.decide.past import Past
+from recyclery.decide.policy import decide
+from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.poll_interval import ALERT_SECONDS, next_look_seconds
 from recyclery.decide.reap import LINGER_SECONDS, STRANDED_SECONDS, evict_strangers, find_reaps
 from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import OpenSessions, Process, Remains, Snapshot
-from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, process, slow_view, snapshot
+from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, policy_state, process, slow_view, snapshot
 
 DRIVER = process(40, started=95.0, name="chromedriver", parent=20)
 BROWSER = process(41, started=95.1, parent=40)
@@ -27,7 +27,7 @@ def seen(*members: Process, **rest: object) -> Snapshot:
 def reaped(found: Snapshot) -> list[tuple[str, set[int]]]:
     return [
         (action.cause, {member.pid for member in action.processes})
-        for action in find_reaps(found, Past(), SETTINGS)
+        for action in find_reaps(found, policy_state(), SETTINGS)
     ]
 
 
@@ -97,7 +97,7 @@ def test_while_something_is_about_to_go_the_next_look_comes_soon() -> None:
 STRANGERS = (process(80, session=80), process(81, session=80, parent=80))
 
 
-def said(past: Past, *strangers: Process) -> list[str]:
+def said(past: PolicyState, *strangers: Process) -> list[str]:
     found = replace(snapshot(child(), pools=(slow_view(),)), strangers=strangers)
     return [notice.text for notice in find_notices(found, past, SETTINGS)]
 
@@ -112,7 +112,7 @@ def test_a_strangers_browser_is_told_once_as_one_with_the_way_to_be_rid_of_it() 
 
 def test_strangers_are_killed_only_when_that_is_asked_for() -> None:
     found = replace(snapshot(child()), strangers=STRANGERS)
-    assert find_reaps(found, Past(), SETTINGS) == []
+    assert find_reaps(found, policy_state(), SETTINGS) == []
     (action,) = evict_strangers(found)
     assert isinstance(action, Evict)
     assert action.processes == STRANGERS

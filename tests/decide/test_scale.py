@@ -6,9 +6,9 @@ import pytest
 
 from recyclery.decide.budget import still_to_come
 from recyclery.decide.concurrency import note_work, scale_pools
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Owner, Snapshot
-from support.snapshots import AT, LEARNED, MIB, child, settings_with, slow_view, snapshot
+from support.snapshots import AT, LEARNED, MIB, child, policy_state, settings_with, slow_view, snapshot
 
 RANGE = settings_with(concurrency=1, concurrency_most=3)
 WAITED = replace(LEARNED, busy_since={"slow": AT - 5})
@@ -30,7 +30,7 @@ def seen(
     return snapshot(*children, floor_mib=floor_mib, pools=(view,), cpu_share=cpu_share)
 
 
-def scaled(look: Snapshot, past: Past = WAITED) -> list[int]:
+def scaled(look: Snapshot, past: PolicyState = WAITED) -> list[int]:
     return [scale.concurrency for scale in scale_pools(look, past, RANGE)]
 
 
@@ -59,7 +59,7 @@ def test_with_tasks_waiting_and_memory_for_one_more_there_is_one_more() -> None:
         "no CPU",
     ],
 )
-def test_there_is_not_one_more_without_room_need_or_knowledge(look: Snapshot, past: Past) -> None:
+def test_there_is_not_one_more_without_room_need_or_knowledge(look: Snapshot, past: PolicyState) -> None:
     assert scaled(look, past) == []
 
 
@@ -75,11 +75,11 @@ def test_there_is_one_less_when_a_child_has_had_no_work_for_long() -> None:
 
 def test_a_pool_all_at_work_with_nothing_waiting_is_neither_busy_nor_idle() -> None:
     seen_with_empty_queue = seen(1, depth=0)
-    assert note_work(Past(busy_since={"slow": 7.0}), seen_with_empty_queue, RANGE) == ({}, {})
+    assert note_work(policy_state(busy_since={"slow": 7.0}), seen_with_empty_queue, RANGE) == ({}, {})
 
 
 def test_a_pool_with_an_idle_child_and_tasks_waiting_is_neither_busy_nor_idle() -> None:
-    assert note_work(Past(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4), RANGE) == ({}, {})
+    assert note_work(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4), RANGE) == ({}, {})
 
 
 def test_after_a_change_idleness_is_waited_for_anew() -> None:
@@ -112,9 +112,9 @@ def test_a_constant_look_changes_the_number_in_one_direction_only() -> None:
 
 
 def test_work_is_noted_from_the_moment_it_waits_and_idleness_from_the_moment_it_begins() -> None:
-    busy, idle = note_work(Past(), seen(2), RANGE)
+    busy, idle = note_work(policy_state(), seen(2), RANGE)
     assert (busy, idle) == ({"slow": AT}, {})
-    busy, idle = note_work(Past(idle_since={"slow": 7.0}), seen(2, busy=False), RANGE)
+    busy, idle = note_work(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False), RANGE)
     assert (busy, idle) == ({}, {"slow": 7.0})
 
 

@@ -6,17 +6,26 @@ from dataclasses import replace
 import pytest
 
 from recyclery.decide.actions import KillWorker, Replace
-from recyclery.decide.past import Ailment, Mend, Past
+from recyclery.decide.policy_state import Ailment, Mend
 from recyclery.decide.worker_health import (
     HANG_SECONDS,
     STARVE_SECONDS,
     end_overdue,
     follow_ailments,
-    follow_mend,
     mend_worker,
 )
 from recyclery.observe.snapshot import PoolView, Snapshot, Vitals
-from support.snapshots import AT, CHILD, SETTINGS, child, process, settings_with, slow_view, snapshot
+from support.snapshots import (
+    AT,
+    CHILD,
+    SETTINGS,
+    child,
+    policy_state,
+    process,
+    settings_with,
+    slow_view,
+    snapshot,
+)
 
 MAIN = process(10, name="python", started=10.0)
 LIVELY = Vitals(pid=10, answered=AT, pulsed=AT, broker_answers=True, consumes=frozenset({"low"}), waiting=0)
@@ -40,7 +49,7 @@ def ailing(look: Snapshot, seconds: float = 60.0, step: float = 1.0) -> Mapping[
 
 def mended(look: Snapshot, seconds: float = 60.0, **past: object) -> KillWorker | Replace | None:
     ailments = ailing(look, seconds)
-    return mend_worker(look, Past(ailments=ailments, **past), SETTINGS)  # type: ignore[arg-type]
+    return mend_worker(look, policy_state(ailments=ailments, **past), SETTINGS)
 
 
 def test_a_main_process_that_hangs_is_killed_with_its_tree_and_itself_first() -> None:
@@ -125,13 +134,14 @@ def test_a_pool_whose_tasks_run_in_its_main_process_is_not_killed_for_being_busy
 
 
 def test_what_did_not_help_is_tried_again_ever_later() -> None:
-    first = follow_mend(None, AT - 50)
-    assert mended(seen(STARVING), mended={"slow": first}) is None
-    assert mended(seen(STARVING), mended={"slow": replace(first, at=AT - 61)}) is not None
-    second = follow_mend(first, AT - 61)
-    assert mended(seen(STARVING), mended={"slow": second}) is None
+    once = policy_state().with_mend("slow", AT - 50)
+    assert mended(seen(STARVING), mended=once.mended) is None
+    first = replace(once.mended["slow"], at=AT - 61)
+    assert mended(seen(STARVING), mended={"slow": first}) is not None
+    twice = policy_state(mended={"slow": first}).with_mend("slow", AT - 61)
+    assert mended(seen(STARVING), mended=twice.mended) is None
     assert Mend(0, 20).pause_seconds == 3600
-    assert follow_mend(second, AT + 10_000).times == 1
+    assert twice.with_mend("slow", AT + 10_000).mended["slow"].times == 1
 
 
 def test_a_worker_that_was_just_replaced_for_another_reason_is_not_replaced_again() -> None:
@@ -140,14 +150,14 @@ def test_a_worker_that_was_just_replaced_for_another_reason_is_not_replaced_agai
 
 def test_a_task_far_past_its_hard_limit_is_ended_and_not_asked_for_twice_at_once() -> None:
     late = seen(replace(LIVELY, overdue={CHILD.pid: 12.0}))
-    (found,) = end_overdue(late, Past())
+    (found,) = end_overdue(late, policy_state())
     assert found.owner == CHILD
-    assert list(end_overdue(late, Past(timed_out={CHILD: AT - 5}))) == []
-    assert list(end_overdue(late, Past(timed_out={CHILD: AT - 15}))) == [found]
+    assert list(end_overdue(late, policy_state(timed_out={CHILD: AT - 5}))) == []
+    assert list(end_overdue(late, policy_state(timed_out={CHILD: AT - 15}))) == [found]
 
 
 def test_one_just_past_its_hard_limit_is_left_to_its_pool() -> None:
-    assert list(end_overdue(seen(replace(LIVELY, overdue={CHILD.pid: 3.0})), Past())) == []
+    assert list(end_overdue(seen(replace(LIVELY, overdue={CHILD.pid: 3.0})), policy_state())) == []
 
 
 @pytest.mark.parametrize(

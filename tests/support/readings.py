@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
+from recyclery.decide.policy_state import Counters
 from recyclery.http.metrics import Readings
 from recyclery.observe.snapshot import Snapshot
-from recyclery.tallies import Tallies
+from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 from support.snapshots import ANSWERED, SETTINGS, child, process, slow_view, snapshot
 
@@ -32,15 +32,13 @@ def readings(seen: Snapshot | None = None, settings: Settings = SETTINGS) -> Rea
     """One moment."""
     running = child(process(30, mib=200), mib=60, task_id="a", task_name="scrape")
     seen = seen or snapshot(running, pools=(slow_view(queue_depth=None, vitals=ANSWERED),))
-    counters = Counters(reaped=4, parked=1)
-    counters.count_replaced("slow")
     return Readings(
         at=seen.at + 0.5,
         settings=settings,
         snapshot=replace(seen, container=replace(seen.container, oom_kills=2)),
         census=count_kinds(seen, {}, settings.browsers),
-        counters=counters,
-        tallies=Tallies(since=0.0, tasks={"slow": tally(low=7, strange=1)}, restarts={"slow": 1}),
+        counters=Counters(reaped=4, parked=1).with_recycle("slow", "replace"),
+        task_stats=TaskStats(since=0.0, tasks={"slow": tally(low=7, strange=1)}, restarts={"slow": 1}),
         depths={"fast": None, "slow": 12},
         governor_bytes=30 << 20,
         governor_cpu_seconds=1.5,

@@ -1,12 +1,14 @@
 """Snapshots made by hand: one slow child in a container of 1000 MiB, unless said otherwise."""
 
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
 from recyclery.config.settings import BUILT_IN, SLOW, Settings
-from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.memory_model import RISK, PoolModel
+from recyclery.decide.policy_state import PolicyState
+from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import (
     TICK_SECONDS,
     Child,
@@ -18,12 +20,16 @@ from recyclery.observe.snapshot import (
     Snapshot,
     Vitals,
 )
+from recyclery.state.board import Board
+from recyclery.state.ledger import Ledger
+from recyclery.state.model_store import ModelStore
+from recyclery.state.task_stats import TaskStats
 
 MIB = 1 << 20
 LIMIT = 1000 * MIB
 SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"))
 CHILD = Owner("slow", 20, 2000)
-LEARNED = Past(models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(300 * MIB,) * 20)})
+LEARNED = PolicyState(RISK, models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(300 * MIB,) * 20)})
 AT = 100.0
 # What a worker says of itself once it is up.
 ANSWERED = Vitals(pid=10, answered=1.0)
@@ -77,6 +83,17 @@ def snapshot(
         defunct=0,
         **rest,  # type: ignore[arg-type]
     )
+
+
+def policy_state(**known: Any) -> PolicyState:
+    """What earlier ticks left: nothing unless said otherwise."""
+    return PolicyState(**{"risk": RISK} | known)
+
+
+def board(settings: Settings = SETTINGS) -> Board:
+    """What a governor knows at its start."""
+    models = ModelStore(Path("/no/such/folder/models.json"))
+    return Board(settings, Broker(""), Ledger(settings), models, TaskStats(since=0.0))
 
 
 def settings_with(**changes: object) -> Settings:

@@ -1,23 +1,23 @@
 """The document that `top` asks for each second."""
 
+from dataclasses import replace
+
 import pytest
 
 from recyclery.control.status_schema import Event, Status
 from recyclery.http.status import ReadPss, build_status, leave_unread
-from recyclery.ledger import Ledger
-from recyclery.observe.queue_depths import Broker
-from recyclery.recent import KEPT, Recent
-from support.snapshots import AT, MIB, SETTINGS, child, process, slow_view, snapshot
+from recyclery.state.event_log import KEPT, EventLog
+from support.snapshots import AT, MIB, board, child, process, slow_view, snapshot
 
 
-def build(pss_of: ReadPss, recent: Recent) -> Status:
+def build(pss_of: ReadPss, events: EventLog) -> Status:
     busy = child(process(30, mib=200), task_id="1", task_name="sync", task_started=AT - 12)
     seen = snapshot(busy, pools=(slow_view(holding=True, queue_depth=4),))
-    return build_status(SETTINGS, seen, {}, Ledger(), recent=recent, broker=Broker(""), pss_of=pss_of)
+    return build_status(replace(board(), events=events), seen, pss_of)
 
 
 def test_a_glance_has_levels_tasks_and_holds_but_reads_no_pss() -> None:
-    document = build(leave_unread, Recent())
+    document = build(leave_unread, EventLog())
     levels = document.container
     assert [levels.retire_bytes, levels.high_bytes, levels.hard_bytes] == [800 * MIB, 900 * MIB, 950 * MIB]
     (busy,) = document.pools["slow"].children
@@ -28,31 +28,31 @@ def test_a_glance_has_levels_tasks_and_holds_but_reads_no_pss() -> None:
 
 
 def test_a_whole_status_reads_the_pss_of_every_process() -> None:
-    (busy,) = build(lambda _: MIB, Recent()).pools["slow"].children
+    (busy,) = build(lambda _: MIB, EventLog()).pools["slow"].children
     assert (busy.python_bytes, busy.browser_bytes, busy.pss_bytes) == (MIB, MIB, 2 * MIB)
 
 
 def test_what_was_done_lately_comes_with_its_age_the_latest_first() -> None:
-    recent = Recent()
-    recent.note(AT - 60, "retire slow/20: why", done=True)
-    recent.note(AT - 2, "hold slow: why; refused", done=False)
-    assert build(leave_unread, recent).recent == [
+    events = EventLog()
+    events.add(AT - 60, "retire slow/20: why", done=True)
+    events.add(AT - 2, "hold slow: why; refused", done=False)
+    assert build(leave_unread, events).recent == [
         Event(2.0, "hold slow: why; refused", done=False),
         Event(60.0, "retire slow/20: why", done=True),
     ]
 
 
 def test_what_is_told_of_again_and_again_stands_there_once() -> None:
-    recent = Recent()
-    recent.note(1, "a")
+    events = EventLog()
+    events.add(1, "a")
     for at in (2, 3, 4):
-        recent.note(at, "b")
-    assert [(happening.at, happening.text) for happening in recent.newest_first()] == [(4, "b"), (1, "a")]
+        events.add(at, "b")
+    assert [(event.at, event.text) for event in events.newest_first()] == [(4, "b"), (1, "a")]
 
 
 @pytest.mark.parametrize("noted", [KEPT, KEPT + 20])
 def test_only_so_much_is_kept(noted: int) -> None:
-    recent = Recent()
+    events = EventLog()
     for number in range(noted):
-        recent.note(number, str(number))
-    assert len(recent.newest_first()) == KEPT
+        events.add(number, str(number))
+    assert len(events.newest_first()) == KEPT

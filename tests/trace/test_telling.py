@@ -6,12 +6,11 @@ import pytest
 
 from recyclery.cli.parser import main
 from recyclery.decide.memory_model import follow
-from recyclery.decide.past import Past
 from recyclery.decide.recycle import dismiss_traced
 from recyclery.leaks.trace_output import format_trace, function_at, make_report
 from recyclery.leaks.trace_target import Chosen
 from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, changes_between
-from support.snapshots import AT, CHILD, child, slow_view, snapshot
+from support.snapshots import AT, CHILD, child, policy_state, slow_view, snapshot
 
 LEAK = Site(
     frames=[Frame("/app/" + "long/" * 20 + "models.py", 58, "keep"), Frame("/app/tasks.py", 31, "scrape")],
@@ -83,7 +82,7 @@ def test_a_child_whose_tracing_is_over_is_let_go_once() -> None:
         ("", (), {}, 0),
     ):
         look = snapshot(child(tracing=tracing), pools=(slow_view(leaving=frozenset(leaving)),))
-        assert len(list(dismiss_traced(look, Past(dismissed=past)))) == dismissed
+        assert len(list(dismiss_traced(look, policy_state(dismissed=past)))) == dismissed
 
 
 def test_nothing_is_learned_from_runs_of_a_child_that_traces() -> None:

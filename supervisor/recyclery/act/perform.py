@@ -1,4 +1,4 @@
-"""Carries out one decided action and tells what came of it, in one line a person can read."""
+"""Carries out one action in a bounded time and returns what came of it, in one line a person can read."""
 
 from __future__ import annotations
 
@@ -10,181 +10,87 @@ from pathlib import Path
 
 from recyclery.act.cleanup import clean
 from recyclery.act.kill import kill_processes, nudge_child
-from recyclery.act.outcome import Outcome
-from recyclery.act.supervisord import take_step
 from recyclery.decide.actions import (
-    Abandon,
     Action,
     Clean,
     Collect,
-    Dismiss,
     EndSession,
-    Evict,
-    Hold,
-    KillWorker,
-    Leave,
+    Kill,
     Notice,
-    Preempt,
-    Reap,
-    Reclaim,
-    Replace,
-    Retire,
-    Scale,
-    TellFell,
-    TimeOut,
-    Tune,
+    Outcome,
+    SupervisordRequest,
+    WorkerRequest,
 )
 from recyclery.observe.snapshot import Process
+from recyclery.observe.supervisord import EngineAway, ask_engine
 from recyclery.observe.workers import NoAnswer, ask_worker
+from recyclery.pid1.supervisord_conf import supervisor_socket
 from recyclery_worker import link
-
-HOLD_SECONDS = 15.0
-"""How long a worker stays on hold when nobody renews it."""
 
 
 async def perform(
     action: Action, runtime_dir: Path, slots: Mapping[str, str], read_floor: Callable[[], int | None]
 ) -> Outcome:
-    """Do one thing, in a bounded time, and look what came of it; `slots` are those of the pools' workers."""
+    """Carry out one action; `slots` are those of the workers that serve the pools."""
     match action:
-        case Reap() | Preempt() | KillWorker() | Evict():
+        case Kill():
             return await kill(action, read_floor)
+        case WorkerRequest():
+            return await request_worker(action, runtime_dir, slots)
+        case SupervisordRequest():
+            return await request_supervisord(action, runtime_dir)
         case Clean():
-            return await clean_up(action)
+            removed = await asyncio.to_thread(clean, action.remains)
+            names = ", ".join(map(str, removed)) or "nothing"
+            return Outcome(done=True, line=f"{action.what}: removed {names} of browsers that are gone")
         case EndSession():
-            # Urllib costs memory, and few have a Grid.
+            # Imported lazily: urllib costs memory, and few have a Grid.
             from recyclery.act.selenium_grid import end_session  # noqa: PLC0415
 
             return await end_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case Collect():
-            return collect(action)
-        case Replace() | Leave() | Abandon():
-            return await take_step(action, runtime_dir)
-        case Reclaim():
-            return await ask(
-                runtime_dir,
-                action.through,
-                link.Reclaim(generation=action.generation),
-                f"reclaim what {action.pool} held: {action.reason}",
-                f"{action.through} gives it back",
-            )
-        case TellFell(through=through, fell=fell):
-            return await ask(
-                runtime_dir,
-                through,
-                fell,
-                f"note that {fell.pid} died with {fell.tree_bytes >> 20} MiB amid task {fell.task_id}",
-                f"{through} takes it down",
-            )
-        case Dismiss(owner=owner):
-            return await ask(
-                runtime_dir,
-                action.slot,
-                link.Retire(pid=owner.pid),
-                f"dismiss {owner.pool}/{owner.pid}: {action.reason}",
-                "it leaves as soon as it has no task",
-            )
+            told = nudge_child(action.owner)
+            # What came of it shows in the next snapshot.
+            return Outcome(done=told, line=f"{action.what}; {'told' if told else 'gone'}")
         case Notice():
-            return Outcome(done=True, line=action.text)
-        case _:
-            return await tell_worker(action, runtime_dir, slots)
+            return Outcome(done=True, line=action.what)
 
 
-async def tell_worker(
-    action: Retire | TimeOut | Tune | Scale | Hold, runtime_dir: Path, slots: Mapping[str, str]
-) -> Outcome:
-    """Do one thing that only a pool's worker can."""
-    match action:
-        case Retire():
-            return await ask(
-                runtime_dir,
-                slots[action.owner.pool],
-                link.Retire(pid=action.owner.pid),
-                f"retire {action.owner.pool}/{action.owner.pid}: {action.reason}",
-                "it leaves as soon as it has no task",
-            )
-        case TimeOut():
-            return await ask(
-                runtime_dir,
-                slots[action.owner.pool],
-                link.TimeOut(pid=action.owner.pid),
-                f"time out {action.owner.pool}/{action.owner.pid}: {action.reason}",
-                "it is ended",
-            )
-        case Tune():
-            return await ask(
-                runtime_dir,
-                slots[action.pool],
-                link.SetMaxTasks(max_tasks=action.max_tasks),
-                f"tune {action.pool} to {action.max_tasks} tasks per child: {action.reason}",
-                "in force",
-            )
-        case Scale():
-            return await ask(
-                runtime_dir,
-                slots[action.pool],
-                link.SetConcurrency(concurrency=action.concurrency),
-                f"scale {action.pool} to {action.concurrency} at a time: {action.reason}",
-                "in force",
-            )
-        case Hold():
-            return await ask(
-                runtime_dir,
-                slots[action.pool],
-                link.Hold(seconds=HOLD_SECONDS if action.on else 0),
-                f"{'hold' if action.on else 'let go'} {action.pool}: {action.reason}",
-                "it takes no more tasks" if action.on else "it takes tasks again",
-            )
-
-
-async def ask(runtime_dir: Path, slot: str, request: link.Request, what: str, came: str) -> Outcome:
-    """Ask the worker in a slot for something; `what` is asked for and why, `came` what comes of it."""
-    try:
-        reply = await ask_worker(runtime_dir, slot, request)
-    except NoAnswer as silence:
-        return Outcome(done=False, line=f"{what}; not done: {silence}")
-    if isinstance(reply, link.Refused):
-        return Outcome(done=False, refused=True, line=f"{what}; refused: {reply.reason}")
-    return Outcome(done=True, line=f"{what}; {came}")
-
-
-def collect(action: Collect) -> Outcome:
-    """Tell the child; what came of it shows in the next snapshot."""
-    told = nudge_child(action.owner)
-    line = f"collect in {action.owner.pool}/{action.owner.pid}: {action.reason}; {'told' if told else 'gone'}"
-    return Outcome(done=told, line=line)
-
-
-async def kill(action: Reap | Preempt | KillWorker | Evict, read_floor: Callable[[], int | None]) -> Outcome:
-    """Kill what the action names, and look whether it is gone and what that freed."""
-    match action:
-        case Reap(cause=cause, owner=owner):
-            what = f"reap {cause} of {owner.pool}/{owner.pid}"
-        case Preempt(owner=owner):
-            what = f"preempt {owner.pool}/{owner.pid}"
-        case KillWorker(pool=pool):
-            what = f"give up on {pool}"
-        case Evict():
-            what = "reap strangers"
+async def kill(action: Kill, read_floor: Callable[[], int | None]) -> Outcome:
+    """Kill the processes, and look whether they are gone and what that freed."""
     before = read_floor()
     left = await kill_processes(action.processes)
     after = read_floor()
-    came = "all gone" if not left else f"{len(left)} still there: {names(left)}"
+    came = "all gone" if not left else f"{len(left)} still there: {count_names(left)}"
     if before is not None and after is not None:
         came += f", {before >> 20} MiB became {after >> 20}"
-    return Outcome(done=not left, line=f"{what}: killed {names(action.processes)}; {action.reason}; {came}")
+    line = f"{action.what}: killed {count_names(action.processes)}; {action.reason}; {came}"
+    return Outcome(done=not left, line=line)
 
 
-async def clean_up(action: Clean) -> Outcome:
-    """Remove folders that browsers have left, as far as nobody uses them."""
-    removed = await asyncio.to_thread(clean, action.remains)
-    return Outcome(
-        done=True,
-        line=f"clean up: removed {', '.join(map(str, removed)) or 'nothing'} of browsers that are gone",
-    )
+async def request_worker(action: WorkerRequest, runtime_dir: Path, slots: Mapping[str, str]) -> Outcome:
+    """Ask a worker over its link."""
+    slot, request = action.request(slots)
+    try:
+        reply = await ask_worker(runtime_dir, slot, request)
+    except NoAnswer as silence:
+        return Outcome(done=False, line=f"{action.what}; not done: {silence}")
+    if isinstance(reply, link.Refused):
+        return Outcome(done=False, refused=True, line=f"{action.what}; refused: {reply.reason}")
+    return Outcome(done=True, line=f"{action.what}; {action.result}")
 
 
-def names(processes: Iterable[Process]) -> str:
-    """Say what processes there are, alike ones together."""
+async def request_supervisord(action: SupervisordRequest, runtime_dir: Path) -> Outcome:
+    """Ask PID 1 over its XML-RPC, in a thread."""
+    method, *arguments = action.call()
+    try:
+        await asyncio.to_thread(ask_engine, supervisor_socket(runtime_dir), method, *arguments)
+    except EngineAway as error:
+        return Outcome(done=False, line=f"{action.what}; not done: {error}")
+    return Outcome(done=True, line=f"{action.what}; {action.result}")
+
+
+def count_names(processes: Iterable[Process]) -> str:
+    """Return the processes by name and number, for the log."""
     counts = Counter(process.name for process in processes)
     return ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts.items())

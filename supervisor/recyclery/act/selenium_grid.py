@@ -12,8 +12,7 @@ from contextlib import suppress
 from http.client import HTTPException
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from recyclery.act.outcome import Outcome
-from recyclery.decide.actions import EndSession
+from recyclery.decide.actions import EndSession, Outcome
 
 ANSWER_SECONDS = 5.0
 TRIES = 3
@@ -88,11 +87,12 @@ async def end_beside(grid: Grid, session: str) -> str | None:
 
 async def end_session(action: EndSession, url: str) -> Outcome:
     """End what a dead child has open on the Grid at that URL, and say so in one line."""
-    what = f"end Grid session {action.session} of {action.owner.pool}/{action.owner.pid}, which is dead"
     grid = open_grid(url)
     if grid is None:
-        return Outcome(done=False, line=f"{what}; not done: the supervisor has no usable SELENIUM_REMOTE_URL")
+        return Outcome(
+            done=False, line=f"{action.what}; not done: the supervisor has no usable SELENIUM_REMOTE_URL"
+        )
     why = await end_beside(grid, action.session)
     if why is not None:
-        return Outcome(done=False, line=f"{what}; not done in {TRIES} tries at {grid.address}: {why}")
-    return Outcome(done=True, line=f"{what}; ended at {grid.address}")
+        return Outcome(done=False, line=f"{action.what}; not done in {TRIES} tries at {grid.address}: {why}")
+    return Outcome(done=True, line=f"{action.what}; ended at {grid.address}")

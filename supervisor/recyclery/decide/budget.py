@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 
 MIB = 1 << 20
@@ -21,7 +21,9 @@ def level_bytes(snapshot: Snapshot, percent: float) -> int:
     return int(snapshot.container.limit_bytes * percent / 100)
 
 
-def height_bytes(snapshot: Snapshot, past: Past, settings: Settings, without: Child | None = None) -> int:
+def height_bytes(
+    snapshot: Snapshot, state: PolicyState, settings: Settings, without: Child | None = None
+) -> int:
     """Return the floor when as many children as may run have their task at its peak; or that of all but one.
 
     Of a worker with a child more than may run, one stands by until another has left: it does not count yet.
@@ -37,8 +39,8 @@ def height_bytes(snapshot: Snapshot, past: Past, settings: Settings, without: Ch
             if without is not None and without.owner.pool == pool.name and without.slot == slot:
                 places -= 1
             staying = [child for child in children if child is not without and not is_leaving(child, snapshot)]
-            busy = [still_to_come(child, past) for child in staying if child.task_id is not None]
-            idle = [still_to_come(child, past) for child in staying if child.task_id is None]
+            busy = [still_to_come(child, state) for child in staying if child.task_id is not None]
+            idle = [still_to_come(child, state) for child in staying if child.task_id is None]
             total += sum(busy) + sum(idle[: max(0, places - len(busy))])
     return total
 
@@ -55,32 +57,32 @@ def is_leaving(child: Child, snapshot: Snapshot) -> bool:
     return at_limit or child.owner.pid in view.leaving
 
 
-def still_to_come(child: Child, past: Past) -> int:
+def still_to_come(child: Child, state: PolicyState) -> int:
     """Return what a child may yet take for the task it has or will have."""
-    tail = past.tail_bytes(child.owner.pool)
+    tail = state.tail_bytes(child.owner.pool)
     if child.task_id is None:
         return tail
-    model = past.models.get(child.owner.pool, PoolModel())
+    model = state.models.get(child.owner.pool, PoolModel())
     return max(0, int(model.fresh_child_bytes or 0) + tail - child.tree_bytes)
 
 
-def child_budget(child: Child, snapshot: Snapshot, past: Past, settings: Settings) -> int:
+def child_budget(child: Child, snapshot: Snapshot, state: PolicyState, settings: Settings) -> int:
     """Return what one child may hold: the retire level, less all else at its height."""
-    rest = height_bytes(snapshot, past, settings, without=child)
+    rest = height_bytes(snapshot, state, settings, without=child)
     return level_bytes(snapshot, settings.memory.retire_percent) - rest
 
 
-def pool_budget(pool: Pool, snapshot: Snapshot, past: Past, settings: Settings) -> int:
+def pool_budget(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: Settings) -> int:
     """Return what each child of a pool may hold: the retire level, less all else at its height, shared out."""
     others = replace(settings, pools=tuple(other for other in settings.pools if other.name != pool.name))
     own = sum(child.tree_bytes for child in children_of(snapshot, pool.name))
-    rest = height_bytes(snapshot, past, others) - own
+    rest = height_bytes(snapshot, state, others) - own
     return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // at_a_time(snapshot, pool)
 
 
-def gain_bytes(child: Child, past: Past) -> int:
+def gain_bytes(child: Child, state: PolicyState) -> int:
     """Return what a fresh child in this one's place would save, a running task's own memory not counted."""
-    model = past.models.get(child.owner.pool, PoolModel())
+    model = state.models.get(child.owner.pool, PoolModel())
     kept = child.tree_bytes if child.task_id is None else min(child.idle_bytes, child.tree_bytes)
     return kept - int(model.fresh_child_bytes or 0)
 

@@ -8,7 +8,7 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Scale
 from recyclery.decide.budget import children_of, find_view, height_bytes, level_bytes, mib
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot
 
 # Work must have waited this long before there is one more, and a child been idle this long before one less.
@@ -18,7 +18,7 @@ RAISE_AGAIN_SECONDS = 10.0
 CPU_FULL = 0.9
 
 
-def scale_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Scale]:
+def scale_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Scale]:
     """The pools with a range of concurrency whose number is to change, each by one."""
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
@@ -28,24 +28,28 @@ def scale_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[
             bound = min(max(view.concurrency, pool.least), pool.most)
             yield Scale(pool=pool.name, concurrency=bound, reason=f"its range is {pool.least} to {pool.most}")
         elif pool.least < pool.most:
-            change = lower(pool, view, snapshot, past, settings) or higher(pool, view, snapshot, past, settings)
+            change = lower(pool, view, snapshot, state, settings) or higher(
+                pool, view, snapshot, state, settings
+            )
             if change is not None:
                 yield change
 
 
-def higher(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings: Settings) -> Scale | None:
+def higher(
+    pool: Pool, view: PoolView, snapshot: Snapshot, state: PolicyState, settings: Settings
+) -> Scale | None:
     """One more: tasks have waited, and all that runs at its height leaves room for one more at its own."""
     assert view.concurrency is not None  # noqa: S101  # the caller has looked
-    waited = past.busy_since.get(pool.name)
+    waited = state.busy_since.get(pool.name)
     if view.concurrency >= pool.most or waited is None or snapshot.at - waited < BUSY_SECONDS:
         return None
-    if is_recent(past.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS) or view.holding:
+    if is_recent(state.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS) or view.holding:
         return None
-    model = past.models.get(pool.name, PoolModel())
+    model = state.models.get(pool.name, PoolModel())
     if not model.tails or snapshot.cpu_share > CPU_FULL:
         return None
-    one = int(model.fresh_child_bytes or 0) + past.tail_bytes(pool.name)
-    needed = height_bytes(snapshot, past, settings) + one
+    one = int(model.fresh_child_bytes or 0) + state.tail_bytes(pool.name)
+    needed = height_bytes(snapshot, state, settings) + one
     level = level_bytes(snapshot, settings.memory.retire_percent)
     if needed > level:
         return None
@@ -59,27 +63,31 @@ def higher(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings:
     )
 
 
-def lower(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings: Settings) -> Scale | None:
+def lower(
+    pool: Pool, view: PoolView, snapshot: Snapshot, state: PolicyState, settings: Settings
+) -> Scale | None:
     """One less: there is no work for the last one, or not the memory for all at their height."""
     assert view.concurrency is not None  # noqa: S101  # the caller has looked
     if view.concurrency <= pool.least:
         return None
-    needed = height_bytes(snapshot, past, settings)
+    needed = height_bytes(snapshot, state, settings)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     # Between the retire and the hard level nothing changes, lest it go up and down for ever.
-    if needed > hard and not is_recent(past.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS):
+    if needed > hard and not is_recent(state.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS):
         reason = f"everything at its height is {mib(needed)}, past {mib(hard)}"
         return Scale(pool=pool.name, concurrency=view.concurrency - 1, reason=reason)
-    idle = past.idle_since.get(pool.name)
+    idle = state.idle_since.get(pool.name)
     if idle is not None and snapshot.at - idle >= IDLE_SECONDS:
-        if is_recent(past.scaled.get(pool.name), snapshot.at, IDLE_SECONDS):
+        if is_recent(state.scaled.get(pool.name), snapshot.at, IDLE_SECONDS):
             return None
         reason = f"a child has been idle for {snapshot.at - idle:.0f} s"
         return Scale(pool=pool.name, concurrency=view.concurrency - 1, reason=reason)
     return None
 
 
-def note_work(past: Past, snapshot: Snapshot, settings: Settings) -> tuple[dict[str, float], dict[str, float]]:
+def note_work(
+    state: PolicyState, snapshot: Snapshot, settings: Settings
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return since when pools have been busy with tasks waiting, and since when they have had idle children."""
     busy, idle = {}, {}
     for pool in settings.pools:
@@ -89,7 +97,7 @@ def note_work(past: Past, snapshot: Snapshot, settings: Settings) -> tuple[dict[
         working = sum(child.task_id is not None for child in children)
         if working >= (view.concurrency or pool.concurrency):
             if view.queue_depth:
-                busy[pool.name] = past.busy_since.get(pool.name, snapshot.at)
+                busy[pool.name] = state.busy_since.get(pool.name, snapshot.at)
         elif not view.queue_depth:
-            idle[pool.name] = past.idle_since.get(pool.name, snapshot.at)
+            idle[pool.name] = state.idle_since.get(pool.name, snapshot.at)
     return busy, idle

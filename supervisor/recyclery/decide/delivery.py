@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 from recyclery.decide.actions import Reclaim, TellFell
-from recyclery.decide.past import Fallen, Holder, Past
+from recyclery.decide.policy_state import Fallen, Holder, PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import Fell
 
@@ -42,7 +42,7 @@ def follow_holders(
     return followed
 
 
-def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
+def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[Reclaim]:
     """The generations whose main process and children are all dead, each with a worker to do it.
 
     A lease would run out too: this is sooner, and certain that nothing of them runs any more.
@@ -52,13 +52,13 @@ def reclaim_dead(snapshot: Snapshot, past: Past) -> Iterator[Reclaim]:
         (
             view.slot
             for view in snapshot.workers
-            if view.state in TAKES_REQUESTS and any(is_main(view, holder) for holder in past.holders.values())
+            if view.state in TAKES_REQUESTS and any(is_main(view, holder) for holder in state.holders.values())
         ),
         None,
     )
     if through is None:
         return
-    for holder in past.holders.values():
+    for holder in state.holders.values():
         if holder.given_back or find_main(snapshot, holder) is not None:
             continue
         if holder.children & living:

@@ -24,31 +24,33 @@ from recyclery.decide.budget import (
     still_to_come,
 )
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import PolicyState, drop, is_recent
 from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
 
 # A successor that takes no tasks so long after its start is given up: an app's imports take seconds, not that.
 SUCCESSOR_SECONDS = 120.0
+# One that PID 1 was told to start is seen at the next look, unless PID 1 is busy.
+SEEN_SECONDS = 10.0
 # After that the next one is tried of ourselves; a person, or a change of the settings, need not wait.
 FAILED_AGAIN_SECONDS = 600.0
 
 
-def replace_asked(snapshot: Snapshot, past: Past, settings: Settings) -> Replace | None:
+def replace_asked(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Replace | None:
     """The worker that a person wants replaced, or whose settings have changed since its start."""
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
         if view is None or not is_up(view) or is_beside(view, snapshot):
             continue
-        if pool.name in past.asked:
-            return Replace(pool=pool.name, reason=past.asked[pool.name])
-        if view.outdated and view.state == "running" and not failed_lately(pool.name, snapshot, past):
+        if pool.name in state.asked:
+            return Replace(pool=pool.name, reason=state.asked[pool.name])
+        if view.outdated and view.state == "running" and not failed_lately(pool.name, snapshot, state):
             return Replace(pool=pool.name, reason="its settings have changed since its start")
     return None
 
 
 def place(
-    action: Retire | Replace | KillWorker | None, snapshot: Snapshot, past: Past, settings: Settings
+    action: Retire | Replace | KillWorker | None, snapshot: Snapshot, state: PolicyState, settings: Settings
 ) -> Retire | Replace | KillWorker | None:
     """Return the action with the place for a successor, where it is a replacement; None where it has to wait.
 
@@ -60,24 +62,26 @@ def place(
     pool = next((pool for pool in settings.pools if pool.name == action.pool), None)
     if view is None or pool is None or is_beside(view, snapshot):
         return None
-    if action.pool not in past.asked and not view.outdated and failed_lately(action.pool, snapshot, past):
+    if action.pool not in state.asked and not view.outdated and failed_lately(action.pool, snapshot, state):
         return None
     action = replace(action, slot=view.slot)
-    shortage = find_shortage(pool, view, snapshot, past, settings)
+    shortage = find_shortage(pool, view, snapshot, state, settings)
     if shortage is not None:
         return replace(action, reason=f"{action.reason}; {shortage}")
     return replace(action, successor=other_slot(pool.name, view.slot))
 
 
-def find_shortage(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, settings: Settings) -> str | None:
+def find_shortage(
+    pool: Pool, view: PoolView, snapshot: Snapshot, state: PolicyState, settings: Settings
+) -> str | None:
     """Say with figures why memory does not allow a second worker; None where it does.
 
     While there are two, the old one goes on with the tasks that it has, and the new one may run as many.
     """
     others = structs.replace(settings, pools=tuple(other for other in settings.pools if other is not pool))
     busy = [child for child in children_of(snapshot, pool.name) if child.task_id is not None]
-    beside = height_bytes(snapshot, past, others) + sum(still_to_come(child, past) for child in busy)
-    second = worker_bytes(pool, view, snapshot, past)
+    beside = height_bytes(snapshot, state, others) + sum(still_to_come(child, state) for child in busy)
+    second = worker_bytes(pool, view, snapshot, state)
     level = level_bytes(snapshot, settings.memory.retire_percent)
     if beside + second <= level:
         return None
@@ -87,19 +91,19 @@ def find_shortage(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past, se
     )
 
 
-def worker_bytes(pool: Pool, view: PoolView, snapshot: Snapshot, past: Past) -> int:
+def worker_bytes(pool: Pool, view: PoolView, snapshot: Snapshot, state: PolicyState) -> int:
     """Return what a pool's worker may come to hold: its main process, and its children with a task each."""
     children = children_of(snapshot, pool.name)
-    fresh = past.models.get(pool.name, PoolModel()).fresh_child_bytes
+    fresh = state.models.get(pool.name, PoolModel()).fresh_child_bytes
     if fresh is None:
         fresh = max((child.tree_bytes for child in children), default=0)
-    child = int(fresh) + past.tail_bytes(pool.name)
+    child = int(fresh) + state.tail_bytes(pool.name)
     # Where tasks run in the main process, that is what was learned of as a child.
     main = view.main_start_bytes if pool.forks else 0
     return main + at_a_time(snapshot, pool) * child
 
 
-def hand_over(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Leave | Abandon]:
+def hand_over(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Leave | Abandon]:
     """The old workers that are to leave, for their successors take tasks; and successors that are no use."""
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     for old in snapshot.pools:
@@ -120,6 +124,25 @@ def hand_over(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Le
             yield Abandon(pool=old.name, slot=successor.slot, reason=reason)
 
 
+def follow_successors(state: PolicyState, snapshot: Snapshot) -> tuple[PolicyState, list[str]]:
+    """Compare successors with what runs; return a line for each that has gone before it took over."""
+    lines = []
+    for pool, successor in state.successors.items():
+        slots = (*snapshot.workers, *snapshot.vacant)
+        view = next((view for view in slots if view.slot == successor.slot), None)
+        if view is not None and is_up(view):
+            rest = drop(state.successors, pool)
+            # Where it serves, the one that it was to follow died meanwhile.
+            seen = {} if view in snapshot.pools else {pool: replace(successor, seen=True)}
+            state = replace(state, successors={**rest, **seen})
+        elif successor.seen or snapshot.at - successor.at > SEEN_SECONDS:
+            ended = f": it {view.end}" if view is not None and view.end else ""
+            line = f"{successor.slot} was to take over {pool} and did not stay up{ended}; the old one goes on"
+            state = state.with_failed_replacement(pool, line, snapshot.at)
+            lines.append(line)
+    return state, lines
+
+
 def find_successor(view: PoolView, snapshot: Snapshot) -> PoolView | None:
     """Return the worker that is to follow this one; None where there is none."""
     if not is_up(view):
@@ -132,6 +155,6 @@ def is_beside(view: PoolView, snapshot: Snapshot) -> bool:
     return any(other.name == view.name for other in snapshot.others)
 
 
-def failed_lately(pool: str, snapshot: Snapshot, past: Past) -> bool:
+def failed_lately(pool: str, snapshot: Snapshot, state: PolicyState) -> bool:
     """Tell whether the pool's last successor was of no use, and not long ago."""
-    return is_recent(past.abandoned.get(pool), snapshot.at, FAILED_AGAIN_SECONDS)
+    return is_recent(state.abandoned.get(pool), snapshot.at, FAILED_AGAIN_SECONDS)

@@ -10,7 +10,7 @@ from recyclery.decide.actions import Hold, Preempt
 from recyclery.decide.budget import at_a_time, children_of, find_view, level_bytes, mib
 from recyclery.decide.max_tasks import LEAST_GAIN_BYTES
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
 
 PREEMPT_AGAIN_SECONDS = 2.0
@@ -20,7 +20,7 @@ CLEAR_PERCENT = 10
 MARGIN_PERCENT = 3
 
 
-def hold_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Hold]:
+def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Hold]:
     """The pools that are to stop taking tasks, to go on not taking them, or to take them again.
 
     One that could start another task is held above the high level when that task's memory would not fit below
@@ -36,7 +36,7 @@ def hold_pools(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[H
         view = find_view(snapshot, pool.name)
         if view is None or view.holding is None or view.state != "running":
             continue
-        next_bytes = past.tail_bytes(pool.name)
+        next_bytes = state.tail_bytes(pool.name)
         reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}"
         if view.holding:
             on = floor >= clear and floor + next_bytes > hard - margin
@@ -55,7 +55,7 @@ def has_room_for_a_task(snapshot: Snapshot, pool: Pool) -> bool:
     return busy < at_a_time(snapshot, pool)
 
 
-def preempt_largest(snapshot: Snapshot, past: Past, settings: Settings) -> Preempt | None:
+def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Preempt | None:
     """The child to kill now, with all it started, so that the kernel need not choose.
 
     The one that holds most more than a fresh one: the fast pool does not pay for the slow pool's sins.
@@ -64,18 +64,18 @@ def preempt_largest(snapshot: Snapshot, past: Past, settings: Settings) -> Preem
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     if container.floor_bytes < hard:
         return None
-    if is_recent(past.preempted, snapshot.at, PREEMPT_AGAIN_SECONDS):
+    if is_recent(state.preempted, snapshot.at, PREEMPT_AGAIN_SECONDS):
         return None
     pools = {pool.name for pool in settings.pools}
     candidates = [
         child
         for child in snapshot.children
-        if child.owner.pool in pools and over_fresh(child, past) >= LEAST_GAIN_BYTES
+        if child.owner.pool in pools and over_fresh(child, state) >= LEAST_GAIN_BYTES
     ]
     if not candidates:
         # Whatever fills the memory, it is not what our children hold.
         return None
-    worst = max(candidates, key=lambda child: over_fresh(child, past))
+    worst = max(candidates, key=lambda child: over_fresh(child, state))
     return Preempt(
         owner=worst.owner,
         processes=tuple(process for process in worst.processes if not process.is_defunct),
@@ -87,6 +87,6 @@ def preempt_largest(snapshot: Snapshot, past: Past, settings: Settings) -> Preem
     )
 
 
-def over_fresh(child: Child, past: Past) -> int:
+def over_fresh(child: Child, state: PolicyState) -> int:
     """Return by how much a child holds more than a fresh one, its task's memory counted."""
-    return child.tree_bytes - int(past.models.get(child.owner.pool, PoolModel()).fresh_child_bytes or 0)
+    return child.tree_bytes - int(state.models.get(child.owner.pool, PoolModel()).fresh_child_bytes or 0)

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Clean, Collect, EndSession, Evict, Reap
 from recyclery.decide.browsers import is_leftover, why_runaway
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import browser_groups
 from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
 
@@ -18,7 +18,7 @@ LINGER_SECONDS = 0.6
 STRANDED_SECONDS = 5.0
 
 
-def find_reaps(snapshot: Snapshot, past: Past, settings: Settings) -> list[Reap]:
+def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Reap]:
     """All that is to be killed, each process once."""
     reaps: list[Reap] = []
     doomed: set[ProcessKey] = set()
@@ -26,7 +26,7 @@ def find_reaps(snapshot: Snapshot, past: Past, settings: Settings) -> list[Reap]
         *reap_orphans(snapshot),
         *reap_leftovers(snapshot, settings),
         *reap_strays(snapshot),
-        *reap_runaways(snapshot, past, settings),
+        *reap_runaways(snapshot, state, settings),
     ):
         if not any(process.key in doomed for process in reap.processes):
             reaps.append(reap)
@@ -102,11 +102,11 @@ def is_driverless(process: Process, snapshot: Snapshot) -> bool:
     return since is not None and snapshot.at - since >= LINGER_SECONDS
 
 
-def reap_runaways(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Reap]:
+def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Reap]:
     """Browsers at which a task hangs: without them it gets an error and ends."""
     for child in snapshot.children:
         for browser in browser_groups(child.processes, child.owner.pid):
-            reason = why_runaway(browser, child, past.silences.get(child.owner), snapshot, settings.browsers)
+            reason = why_runaway(browser, child, state.silences.get(child.owner), snapshot, settings.browsers)
             doomed = running(browser)
             if reason is not None and doomed:
                 yield Reap(cause="runaway", owner=child.owner, processes=doomed, reason=reason)

@@ -19,7 +19,7 @@ from recyclery.decide.budget import (
 )
 from recyclery.decide.max_tasks import LEAST_GAIN_BYTES, must_retire
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past, is_recent
+from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 
 RETIRE_AGAIN_SECONDS = 10.0
@@ -32,7 +32,7 @@ TIGHT_GAIN_PERCENT = 10
 LEAST_MAIN_GROWTH_PERCENT = 10
 
 
-def renew_children(snapshot: Snapshot, past: Past, settings: Settings) -> Retire | Replace | None:
+def renew_children(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Retire | Replace | None:
     """Let the child go that a fresh one in its place would save most, or replace its worker.
 
     Only when everything at its height would pass the retire level; and when the child that would save most has
@@ -44,29 +44,31 @@ def renew_children(snapshot: Snapshot, past: Past, settings: Settings) -> Retire
     ]
     if not children:
         return None
-    worst = max(children, key=lambda child: gain_bytes(child, past))
+    worst = max(children, key=lambda child: gain_bytes(child, state))
     pool = pools[worst.owner.pool]
-    reason = past_budget(worst, snapshot, past, settings, pool)
+    reason = past_budget(worst, snapshot, state, settings, pool)
     if reason is None:
         return None
     view = find_view(snapshot, pool.name)
-    if view is None or (view.retires and past.refused.get(view.name, 0) < REFUSALS_BORNE):
-        if is_recent(past.retired.get(worst.owner), snapshot.at, RETIRE_AGAIN_SECONDS):
+    if view is None or (view.retires and state.refused.get(view.name, 0) < REFUSALS_BORNE):
+        if is_recent(state.retired.get(worst.owner), snapshot.at, RETIRE_AGAIN_SECONDS):
             return None
         return Retire(owner=worst.owner, reason=reason)
-    if not can_replace(view, past, snapshot.at):
+    if not can_replace(view, state, snapshot.at):
         return None
     return Replace(pool=view.name, reason=f"child {worst.owner.pid}: {reason}")
 
 
-def past_budget(child: Child, snapshot: Snapshot, past: Past, settings: Settings, pool: Pool) -> str | None:
+def past_budget(
+    child: Child, snapshot: Snapshot, state: PolicyState, settings: Settings, pool: Pool
+) -> str | None:
     """Say why the next task would take a child past its budget; None when it would not."""
-    model = past.models.get(pool.name)
+    model = state.models.get(pool.name)
     # A running task's own memory is not what a recycle frees: judge by what stays, before it or after.
     if model is None or child.task_id is not None or (pool.forks and child.tasks_done == 0):
         return None
-    budget = child_budget(child, snapshot, past, settings)
-    fresh, tail = int(model.fresh_child_bytes or 0), past.tail_bytes(pool.name)
+    budget = child_budget(child, snapshot, state, settings)
+    fresh, tail = int(model.fresh_child_bytes or 0), state.tail_bytes(pool.name)
     least = LEAST_GAIN_BYTES
     if fresh + tail > budget:
         # A successor would be past it too: only what makes a difference to the container is worth a fork.
@@ -86,7 +88,7 @@ def largest_task(model: PoolModel) -> str:
     return f" ({max(named, key=lambda name: named[name])})" if named else ""
 
 
-def replace_grown_main(snapshot: Snapshot, past: Past, settings: Settings) -> Replace | None:
+def replace_grown_main(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Replace | None:
     """The worker whose main process has grown most since its start, where memory is short and that is why."""
     if snapshot.container.floor_bytes < level_bytes(snapshot, settings.memory.retire_percent):
         return None
@@ -94,7 +96,7 @@ def replace_grown_main(snapshot: Snapshot, past: Past, settings: Settings) -> Re
     grown = [
         view
         for view in snapshot.pools
-        if view.main_bytes - view.main_start_bytes >= least and can_replace(view, past, snapshot.at)
+        if view.main_bytes - view.main_start_bytes >= least and can_replace(view, state, snapshot.at)
     ]
     if not grown:
         return None
@@ -108,19 +110,19 @@ def replace_grown_main(snapshot: Snapshot, past: Past, settings: Settings) -> Re
     )
 
 
-def can_replace(view: PoolView, past: Past, at: float) -> bool:
+def can_replace(view: PoolView, state: PolicyState, at: float) -> bool:
     """Tell whether a worker runs and was not replaced just now."""
-    return view.state == "running" and not is_recent(past.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS)
+    return view.state == "running" and not is_recent(state.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS)
 
 
 DISMISS_AGAIN_SECONDS = 10.0
 
 
-def dismiss_traced(snapshot: Snapshot, past: Past) -> Iterator[Dismiss]:
+def dismiss_traced(snapshot: Snapshot, state: PolicyState) -> Iterator[Dismiss]:
     """Let each child go whose tracing is over, or was given up."""
     for child in snapshot.children:
         view = find_worker(snapshot, child)
         if child.tracing != "over" or view is None or child.owner.pid in view.leaving:
             continue
-        if not is_recent(past.dismissed.get(child.owner), snapshot.at, DISMISS_AGAIN_SECONDS):
+        if not is_recent(state.dismissed.get(child.owner), snapshot.at, DISMISS_AGAIN_SECONDS):
             yield Dismiss(owner=child.owner, slot=view.slot, reason="it has traced allocations")

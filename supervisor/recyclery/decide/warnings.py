@@ -8,7 +8,7 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import Notice
 from recyclery.decide.budget import at_a_time, children_of, count, is_leaving, level_bytes, mib
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import true_browsers
 from recyclery.observe.snapshot import Snapshot
 
@@ -18,20 +18,20 @@ UNATTRIBUTED_PERCENT = 15
 KNOWN_RUNS = 10
 
 
-def find_notices(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Notice]:
+def find_notices(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Notice]:
     """Everything that is to be said now; the same thing is the same `kind`."""
-    yield from find_tightness(snapshot, past, settings)
-    yield from find_strangers(snapshot, past)
+    yield from find_tightness(snapshot, state, settings)
+    yield from find_strangers(snapshot, state)
     if snapshot.container.floor_bytes >= level_bytes(snapshot, settings.memory.retire_percent):
         yield from find_unattributed(snapshot)
 
 
-def find_strangers(snapshot: Snapshot, past: Past) -> Iterator[Notice]:
+def find_strangers(snapshot: Snapshot, state: PolicyState) -> Iterator[Notice]:
     """Browsers that no pool started and that were not there before."""
     news = [
         browser[0]
         for browser in true_browsers(snapshot.strangers, 0)
-        if not any(process.key in past.known_strangers for process in browser)
+        if not any(process.key in state.known_strangers for process in browser)
     ]
     if news:
         named = ", ".join(f"{process.name} {process.pid}" for process in news)
@@ -44,12 +44,12 @@ def find_strangers(snapshot: Snapshot, past: Past) -> Iterator[Notice]:
         )
 
 
-def find_tightness(snapshot: Snapshot, past: Past, settings: Settings) -> Iterator[Notice]:
+def find_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Notice]:
     """Pools that do not fit with fresh children and the tasks that were seen: no recycling helps them."""
     costs = {}
     needed = snapshot.container.floor_bytes
     for pool in settings.pools:
-        model = past.models.get(pool.name, PoolModel())
+        model = state.models.get(pool.name, PoolModel())
         if len(model.tails) < KNOWN_RUNS:
             continue
         fresh, largest = int(model.fresh_child_bytes or 0), max(model.tails)

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import KillWorker, Replace, TimeOut
 from recyclery.decide.budget import children_of, count, find_view
-from recyclery.decide.past import (
-    MEND_AGAIN_AT_MOST_SECONDS,
+from recyclery.decide.policy_state import (
     MEND_AGAIN_SECONDS,
     Ailment,
     Kind,
-    Mend,
-    Past,
+    PolicyState,
     is_recent,
 )
 from recyclery.decide.poll_interval import LATE_SECONDS
@@ -25,12 +23,6 @@ from recyclery.observe.snapshot import Child, PoolView, Snapshot, Vitals
 
 # A look that comes late, after a freeze or for want of CPU, has not seen the time before it.
 LONGEST_STEP_SECONDS = 3.0
-
-
-def follow_mend(before: Mend | None, at: float) -> Mend:
-    """Return the mend that was made now: one more in a row, or the first after a long time."""
-    in_a_row = before is not None and at - before.at < 2 * MEND_AGAIN_AT_MOST_SECONDS
-    return Mend(at, before.times + 1 if before is not None and in_a_row else 1)
 
 
 def follow_ailments(
@@ -90,13 +82,13 @@ OVERDUE_SECONDS = 10.0
 TIME_OUT_AGAIN_SECONDS = 10.0
 
 
-def mend_worker(snapshot: Snapshot, past: Past, settings: Settings) -> KillWorker | Replace | None:
+def mend_worker(snapshot: Snapshot, state: PolicyState, settings: Settings) -> KillWorker | Replace | None:
     """The worker to end, and how: one that hangs is killed with its tree, for it hears nothing."""
     for pool in settings.pools:
         view, ailment, mend = (
             find_view(snapshot, pool.name),
-            past.ailments.get(pool.name),
-            past.mended.get(pool.name),
+            state.ailments.get(pool.name),
+            state.mended.get(pool.name),
         )
         if view is None or view.vitals is None or ailment is None:
             continue
@@ -107,7 +99,7 @@ def mend_worker(snapshot: Snapshot, past: Past, settings: Settings) -> KillWorke
             if kill is not None:
                 return kill
         elif ailment.kind == "starves" and ailment.seconds >= STARVE_SECONDS:
-            if is_recent(past.replaced.get(pool.name), snapshot.at, MEND_AGAIN_SECONDS):
+            if is_recent(state.replaced.get(pool.name), snapshot.at, MEND_AGAIN_SECONDS):
                 continue
             return Replace(pool=pool.name, reason=describe_starving(view.vitals, ailment))
     return None
@@ -154,7 +146,7 @@ def leader_parent(child: Child) -> int:
     return next((each.parent for each in child.processes if each.pid == child.owner.pid), 0)
 
 
-def end_overdue(snapshot: Snapshot, past: Past) -> Iterator[TimeOut]:
+def end_overdue(snapshot: Snapshot, state: PolicyState) -> Iterator[TimeOut]:
     """The children whose task has been past its hard time limit for long: their worker forgot to end it."""
     for child in snapshot.children:
         view = find_view(snapshot, child.owner.pool)
@@ -163,7 +155,7 @@ def end_overdue(snapshot: Snapshot, past: Past) -> Iterator[TimeOut]:
         overdue = view.vitals.overdue.get(child.owner.pid, 0.0)
         if overdue < OVERDUE_SECONDS or leader_parent(child) != view.pid:
             continue
-        if not is_recent(past.timed_out.get(child.owner), snapshot.at, TIME_OUT_AGAIN_SECONDS):
+        if not is_recent(state.timed_out.get(child.owner), snapshot.at, TIME_OUT_AGAIN_SECONDS):
             yield TimeOut(
                 owner=child.owner,
                 reason=f"{child.task_name} is {overdue:.0f} s past its hard time limit, and nobody ended it",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from recyclery.act.outcome import Outcome
 from recyclery.config.paths import history_file
 from recyclery.config.settings import History, Settings
-from recyclery.decide.actions import Action, Clean, Collect, Dismiss, Hold, Preempt, Reap, Retire
+from recyclery.decide.actions import Action, Clean, Collect, Dismiss, Hold, Outcome, Preempt, Reap, Retire
 from recyclery.decide.budget import pool_budget
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.history.records import (
     ActionRecord,
     ChildSample,
@@ -48,7 +47,7 @@ class Recorder:
         """Take in a child's own word."""
         self._runs.hear(report)
 
-    def look(self, snapshot: Snapshot, past: Past, settings: Settings) -> None:
+    def look(self, snapshot: Snapshot, state: PolicyState, settings: Settings) -> None:
         """Take in what was observed in this tick."""
         wall = time.time() - snapshot.at
         kills = self._new_oom_kills(snapshot)
@@ -61,7 +60,7 @@ class Recorder:
         if snapshot.at - self._sampled >= SAMPLE_SECONDS:
             # At whole steps, else a look that comes a little late would shift all after it.
             self._sampled = max(self._sampled + SAMPLE_SECONDS, snapshot.at - SAMPLE_SECONDS / 2)
-            records += self._sample(snapshot, past, settings, snapshot.at + wall)
+            records += self._sample(snapshot, state, settings, snapshot.at + wall)
         self._preempted &= {child.owner for child in snapshot.children}
         if records:
             self._writer.put(records)
@@ -119,7 +118,7 @@ class Recorder:
             limit_bytes=snapshot.container.limit_bytes,
         )
 
-    def _sample(self, snapshot: Snapshot, past: Past, settings: Settings, at: float) -> list[Record]:
+    def _sample(self, snapshot: Snapshot, state: PolicyState, settings: Settings, at: float) -> list[Record]:
         container = snapshot.container
         records: list[Record] = [
             ContainerSample(
@@ -151,7 +150,7 @@ class Recorder:
             reckoned, budget = self._budgets.get(view.name, (-TELL_AGAIN_SECONDS, 0))
             if at - reckoned >= TELL_AGAIN_SECONDS:
                 # Dear to reckon, and slow to change.
-                budget = pool_budget(pool, snapshot, past, settings)
+                budget = pool_budget(pool, snapshot, state, settings)
                 self._budgets[view.name] = at, budget
             sampled = self._pools[view.name] = PoolSample(
                 at,

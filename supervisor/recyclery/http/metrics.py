@@ -12,27 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import h11
 
 from recyclery import __version__
+from recyclery.alerts.monitor import Monitor
 from recyclery.config.settings import Pool, Settings
-from recyclery.counters import Counters
 from recyclery.decide.browsers import Census, count_kinds
 from recyclery.decide.budget import level_bytes
+from recyclery.decide.policy_state import Counters
 from recyclery.health.heartbeat import tell_state
 from recyclery.http.server import Handler, Response
 from recyclery.http.status import read_cpu_seconds
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
-from recyclery.tallies import NO_SECONDS, Tallies, combine_queue
+from recyclery.state.board import Board
+from recyclery.state.task_stats import NO_SECONDS, TaskStats, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, now
-
-if TYPE_CHECKING:
-    from recyclery.governor import Governor
-
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # A pool in any other state takes no tasks.
@@ -80,7 +77,7 @@ class Readings:
     snapshot: Snapshot
     census: Census
     counters: Counters
-    tallies: Tallies
+    task_stats: TaskStats
     depths: Mapping[str, int | None]
     """Tasks that wait for each pool; None where that is not known."""
     governor_bytes: int
@@ -91,25 +88,25 @@ class Readings:
     """Messages that nobody took."""
 
 
-async def read_now(governor: Governor) -> Readings:
+async def read_now(board: Board, monitor: Monitor) -> Readings:
     """Gather; what asks others is done in a thread. Raises LookupError before the first look."""
-    snapshot, settings = governor.snapshot, governor.settings
+    snapshot, settings = board.snapshot, board.settings
     if snapshot is None:
         raise LookupError("the governor has not looked yet")
-    depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, governor.broker)
+    depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, board.broker)
     governor_bytes = await asyncio.to_thread(read_pss, os.getpid())
     return Readings(
         at=now(),
         settings=settings,
         snapshot=snapshot,
-        census=count_kinds(snapshot, governor.ledger.silences, settings.browsers),
-        counters=governor.ledger.counters,
-        tallies=governor.tallies,
+        census=count_kinds(snapshot, board.ledger.state.silences, settings.browsers),
+        counters=board.ledger.state.counters,
+        task_stats=board.task_stats,
         depths=depths,
         governor_bytes=governor_bytes,
         governor_cpu_seconds=read_cpu_seconds(),
-        alerts_firing=governor.alarm.count_firing(),
-        alerts_dropped=governor.alarm.dropped,
+        alerts_firing=monitor.count_firing(),
+        alerts_dropped=monitor.dropped,
     )
 
 
@@ -224,7 +221,7 @@ def browsers(readings: Readings) -> Iterator[Sample]:
 def tasks(readings: Readings) -> Iterator[Sample]:
     """Yield what came of tasks."""
     for pool in readings.settings.pools:
-        tally = readings.tallies.tasks.get(pool.name)
+        tally = readings.task_stats.tasks.get(pool.name)
         if tally is not None:
             for outcome in ("succeeded", "failed", "retried"):
                 yield Sample(getattr(tally, outcome), {"pool": pool.name, "outcome": outcome})
@@ -243,7 +240,7 @@ def task_seconds(readings: Readings) -> Iterator[Sample]:
 
 def tallies_by_queue(readings: Readings, pool: Pool) -> dict[str, QueueTally]:
     """Return a pool's running times by its queues, from none on; those of other routing keys together."""
-    tasks = readings.tallies.tasks.get(pool.name)
+    tasks = readings.task_stats.tasks.get(pool.name)
     if tasks is None:
         return {}
     found = dict.fromkeys(pool.queues, NO_SECONDS)
@@ -270,12 +267,12 @@ class Metric:
     read: Reader
 
 
-def list_metrics_page(governor: Governor) -> Mapping[str, Handler]:
+def list_metrics_page(board: Board, monitor: Monitor) -> Mapping[str, Handler]:
     """Return the answer by its path."""
 
     async def metrics(_: h11.Request) -> Response:
         try:
-            readings = await read_now(governor)
+            readings = await read_now(board, monitor)
         except LookupError as error:
             return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
         return Response(HTTPStatus.OK, render(readings), {"Content-Type": CONTENT_TYPE})
@@ -340,7 +337,7 @@ METRICS = (
            each_pool(main_bytes)),
     Metric("recyclery_pool_restarts_total", "counter", ("pool",),
            "Starts of its worker that were no replacement: it died, or hung.",
-           each_pool(lambda now, pool: now.tallies.restarts.get(pool.name, 0))),
+           each_pool(lambda now, pool: now.task_stats.restarts.get(pool.name, 0))),
     Metric("recyclery_recycles_total", "counter", ("pool", "reason"),
            "Children that left, and (replace, hung) whole workers, by why.", recycles),
     # Tasks.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import partial
 
+from recyclery.alerts.monitor import Monitor
 from recyclery.config.paths import history_file
 from recyclery.config.secrets import read_token
 from recyclery.config.settings import Address
+from recyclery.health.heartbeat import Heart
 from recyclery.http.auth import guard
 from recyclery.http.metrics import list_metrics_page
 from recyclery.http.page_api import Api, Sources
@@ -17,20 +19,19 @@ from recyclery.http.server import Handler, PostHandler, serve_http
 from recyclery.http.sign_in import SignIn
 from recyclery.http.standalone import read_file
 from recyclery.http.static import list_files, serve_text
-
-if TYPE_CHECKING:
-    from recyclery.governor import Governor
+from recyclery.http.status import leave_unread, read_status
+from recyclery.state.board import Board
 
 PAGE = "page.html"
 
 
-async def serve_pages(governor: Governor, address: Address) -> None:
+async def serve_pages(board: Board, monitor: Monitor, heart: Heart, address: Address) -> None:
     """Serve until cancelled: probes are open to everybody, the rest is behind the token."""
     token = read_token(os.environ)
-    metrics = guard(list_metrics_page(governor), address, token)
-    sources = Sources(governor.glance, history_file(governor.settings.state_dir))
+    metrics = guard(list_metrics_page(board, monitor), address, token)
+    sources = Sources(partial(read_status, board, leave_unread), history_file(board.settings.state_dir))
     page, forms = list_page(sources, address, token)
-    await serve_http(address, {**list_probes(governor.heart), **metrics, **page}, forms)
+    await serve_http(address, {**list_probes(heart), **metrics, **page}, forms)
 
 
 def list_page(

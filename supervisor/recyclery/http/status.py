@@ -1,16 +1,17 @@
-"""Builds the status document from the last snapshot; reads PSS and queue depths, so not on the loop.
+"""Builds the status document from the last snapshot; it reads PSS and queue depths, so it is made in a thread.
 
 PSS takes the kernel 2 ms for each process of a browser. Who looks every second gets a glance, without it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import psutil
 
-from recyclery.config.settings import Browsers, Pool, Settings
+from recyclery.config.settings import Browsers, Pool
 from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
@@ -22,16 +23,16 @@ from recyclery.control.status_schema import (
     TaskStatus,
     WorkerStatus,
 )
-from recyclery.counters import Counters
 from recyclery.decide.browsers import count_kinds
-from recyclery.decide.budget import level_bytes
+from recyclery.decide.budget import find_view, level_bytes
 from recyclery.decide.handoff import find_successor
-from recyclery.ledger import Ledger
-from recyclery.observe.queue_depths import Broker, read_depths
+from recyclery.decide.policy_state import PolicyState
+from recyclery.observe.processes import read_pss
+from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
-from recyclery.recent import Recent
-from recyclery_worker.link import WorkerStat
+from recyclery.state.board import Board
 
+FIRST_SECONDS = 0.1
 # Returns a process's PSS by its pid.
 ReadPss = Callable[[int], int]
 
@@ -41,19 +42,17 @@ def leave_unread(_: int) -> int:
     return 0
 
 
-def build_status(
-    settings: Settings,
-    snapshot: Snapshot,
-    stats: Mapping[str, WorkerStat],
-    ledger: Ledger,
-    *,
-    recent: Recent,
-    broker: Broker,
-    pss_of: ReadPss,
-) -> Status:
-    """Return the whole document; with `leave_unread` for `pss_of`, a glance."""
-    views = {view.name: view for view in snapshot.pools}
-    depths = read_depths(settings.pools, snapshot, broker)
+async def read_status(board: Board, pss_of: ReadPss = read_pss) -> Status:
+    """Return the whole document; with `leave_unread` for `pss_of`, a glance. Waits for the first snapshot."""
+    while board.snapshot is None:
+        await asyncio.sleep(FIRST_SECONDS)
+    return await asyncio.to_thread(build_status, board, board.snapshot, pss_of)
+
+
+def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
+    """Return the document of a snapshot."""
+    settings, state = board.settings, board.ledger.state
+    depths = read_depths(settings.pools, snapshot, board.broker)
     container = snapshot.container
     held = sum(child.tree_bytes for child in snapshot.children)
     return Status(
@@ -70,39 +69,23 @@ def build_status(
             hard_bytes=level_bytes(snapshot, settings.memory.hard_percent),
         ),
         pools={
-            pool.name: build_pool(
-                pool=pool,
-                view=views.get(pool.name),
-                stats=stats,
-                snapshot=snapshot,
-                counters=ledger.counters,
-                depth=depths.get(pool.name),
-                pss_of=pss_of,
-            )
+            pool.name: build_pool(pool, board, snapshot, depths.get(pool.name), pss_of)
             for pool in settings.pools
         },
-        browsers=build_browsers(snapshot, ledger, settings.browsers),
-        tasks=TaskStatus(reclaimed=ledger.counters.reclaimed, parked=ledger.counters.parked),
+        browsers=build_browsers(snapshot, state, settings.browsers),
+        tasks=TaskStatus(reclaimed=state.counters.reclaimed, parked=state.counters.parked),
         governor=read_governor(pss_of),
         recent=[
-            Event(round(max(0.0, snapshot.at - happening.at), 1), happening.text, happening.done)
-            for happening in recent.newest_first()
+            Event(round(max(0.0, snapshot.at - event.at), 1), event.text, event.done)
+            for event in board.events.newest_first()
         ],
     )
 
 
-def build_pool(
-    *,
-    pool: Pool,
-    view: PoolView | None,
-    stats: Mapping[str, WorkerStat],
-    snapshot: Snapshot,
-    counters: Counters,
-    depth: int | None,
-    pss_of: ReadPss,
-) -> PoolStatus:
+def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, pss_of: ReadPss) -> PoolStatus:
     """Return one pool's part."""
-    stat = stats.get(view.slot) if view is not None else None
+    view = find_view(snapshot, pool.name)
+    stat = board.worker_stats.get(view.slot) if view is not None else None
     successor = find_successor(view, snapshot) if view is not None else None
     beside = [other for other in snapshot.others if other.name == pool.name and other is not successor]
     return PoolStatus(
@@ -117,7 +100,7 @@ def build_pool(
             for child in snapshot.children
             if child.owner.pool == pool.name
         ],
-        recycles=dict(counters.recycles.get(pool.name, {})),
+        recycles=dict(board.ledger.state.counters.recycles.get(pool.name, {})),
         queue_depth=depth,
         slot=view.slot if view else pool.name,
         successor=build_worker(successor, snapshot) if successor is not None else None,
@@ -168,20 +151,20 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
     )
 
 
-def build_browsers(snapshot: Snapshot, ledger: Ledger, settings: Browsers) -> BrowserStatus:
+def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
     """Count browsers by kind, and what is defunct."""
-    census = count_kinds(snapshot, ledger.silences, settings)
+    census = count_kinds(snapshot, state.silences, settings)
     return BrowserStatus(
         live=census.live,
         orphans=census.orphans,
         defunct=snapshot.defunct,
-        reaped=ledger.counters.reaped,
+        reaped=state.counters.reaped,
         in_use=census.in_use,
         kept=census.kept,
         leftovers=census.leftovers,
         runaway=census.runaway,
         strangers=census.strangers,
-        grid_ended=ledger.counters.grid_ended,
+        grid_ended=state.counters.grid_ended,
     )
 
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from recyclery.config.settings import SLOW, Pool, Settings
-from recyclery.decide import ladder
+from recyclery.decide import policy
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
 from recyclery.decide.budget import height_bytes
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.warnings import find_notices
 from recyclery.observe.snapshot import (
     Child,
@@ -21,12 +21,23 @@ from recyclery.observe.snapshot import (
     PoolView,
     Snapshot,
 )
-from support.snapshots import AT, CHILD, LEARNED, MIB, SETTINGS, child, process, slow_view, snapshot
+from support.snapshots import (
+    AT,
+    CHILD,
+    LEARNED,
+    MIB,
+    SETTINGS,
+    child,
+    policy_state,
+    process,
+    slow_view,
+    snapshot,
+)
 
 
-def decide(seen: Snapshot, past: Past, settings: Settings) -> list[Action]:
+def decide(seen: Snapshot, past: PolicyState, settings: Settings) -> list[Action]:
     """What is done; what is only said has tests of its own."""
-    return [action for action in ladder.decide(seen, past, settings) if not isinstance(action, Notice)]
+    return [action for action in policy.decide(seen, past, settings) if not isinstance(action, Notice)]
 
 
 def test_nothing_is_done_when_all_is_well() -> None:
@@ -35,7 +46,7 @@ def test_nothing_is_done_when_all_is_well() -> None:
 
 def test_the_session_of_a_dead_child_is_reaped_whole() -> None:
     left = (process(30), process(31, name="python"), process(32, name="sh"))
-    (action,) = decide(snapshot(orphans=(Orphans(CHILD, left),)), Past(), SETTINGS)
+    (action,) = decide(snapshot(orphans=(Orphans(CHILD, left),)), policy_state(), SETTINGS)
     assert isinstance(action, Reap)
     assert action.processes == left
 
@@ -43,13 +54,15 @@ def test_the_session_of_a_dead_child_is_reaped_whole() -> None:
 def test_of_a_dead_childs_processes_in_other_sessions_only_browsers_are_reaped() -> None:
     crashpad = process(30, session=30, name="chrome_crashpad")
     daemon = process(31, session=31, name="my-daemon")
-    (action,) = decide(snapshot(orphans=(Orphans(CHILD, (crashpad, daemon)),)), Past(), SETTINGS)
+    (action,) = decide(snapshot(orphans=(Orphans(CHILD, (crashpad, daemon)),)), policy_state(), SETTINGS)
     assert isinstance(action, Reap)
     assert action.processes == (crashpad,)
 
 
 def test_defunct_orphans_are_left_to_their_parent() -> None:
-    assert decide(snapshot(orphans=(Orphans(CHILD, (process(30, state="Z"),)),)), Past(), SETTINGS) == []
+    assert (
+        decide(snapshot(orphans=(Orphans(CHILD, (process(30, state="Z"),)),)), policy_state(), SETTINGS) == []
+    )
 
 
 def test_a_browser_of_a_finished_task_is_reaped() -> None:
@@ -171,12 +184,12 @@ def test_a_worker_that_lets_none_of_its_children_go_is_replaced() -> None:
 
 def test_a_main_process_that_grew_is_replaced_when_memory_is_short_and_left_when_it_is_not() -> None:
     grown = slow_view(main_bytes=400 * MIB, main_start_bytes=60 * MIB)
-    (action,) = decide(snapshot(child(), floor_mib=810, pools=(grown,)), Past(), SETTINGS)
+    (action,) = decide(snapshot(child(), floor_mib=810, pools=(grown,)), policy_state(), SETTINGS)
     assert isinstance(action, Replace)
     assert "its main process grew from 60 MiB to 400 MiB" in action.reason
-    assert decide(snapshot(child(), floor_mib=790, pools=(grown,)), Past(), SETTINGS) == []
+    assert decide(snapshot(child(), floor_mib=790, pools=(grown,)), policy_state(), SETTINGS) == []
     still = slow_view(main_bytes=150 * MIB, main_start_bytes=60 * MIB)
-    assert decide(snapshot(child(), floor_mib=810, pools=(still,)), Past(), SETTINGS) == []
+    assert decide(snapshot(child(), floor_mib=810, pools=(still,)), policy_state(), SETTINGS) == []
 
 
 def replacing(*children: Child, state: str = "running") -> Snapshot:
@@ -248,7 +261,7 @@ def test_there_is_never_more_than_one_heavy_action_nor_one_on_a_pid_that_is_not_
         child(mib=mib, owner=Owner(pool, 100 + index, 1), task_id="t" if busy else None)
         for index, (mib, busy, pool) in enumerate(children)
     )
-    memory = Past(models={name: PoolModel(50 * MIB, (tail * MIB,)) for name in ("fast", "slow")})
+    memory = policy_state(models={name: PoolModel(50 * MIB, (tail * MIB,)) for name in ("fast", "slow")})
     actions = decide(snapshot(*seen, floor_mib=floor), memory, SETTINGS)
     heavy = [action for action in actions if isinstance(action, Retire | Replace | Preempt)]
     assert len(heavy) <= 1

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from recyclery.act.outcome import Outcome
-from recyclery.decide.actions import Abandon, Leave, Replace
-from recyclery.handoffs import SEEN_SECONDS, Handoffs
-from recyclery.ledger import Ledger
+from recyclery.decide.actions import Abandon, Leave, Outcome, Replace
+from recyclery.decide.handoff import SEEN_SECONDS, follow_successors
+from recyclery.decide.policy_state import PolicyState
+from recyclery.governor.commands import tell_recycling, why_not
 from recyclery.observe.snapshot import PoolView, Snapshot
-from recyclery.serve.recycle import tell_recycling, why_not
-from support.snapshots import AT, child, slow_view, snapshot
+from recyclery.state.ledger import Ledger
+from support.snapshots import AT, SETTINGS, child, policy_state, slow_view, snapshot
 
 DONE = Outcome(done=True, line="done")
 NOT_DONE = Outcome(done=False, line="not done")
@@ -25,22 +25,22 @@ def look(*others: PoolView, at: float = AT, serving: PoolView | None = None) -> 
     return replace(found, at=at)
 
 
-def begun() -> Handoffs:
-    handoffs = Handoffs()
-    handoffs.ask("slow")
-    handoffs.note(REPLACE, DONE, AT)
-    return handoffs
+def begun() -> PolicyState:
+    ledger = Ledger(SETTINGS)
+    ledger.ask_replacement("slow")
+    ledger.record(REPLACE, DONE, AT)
+    return ledger.state
 
 
 def test_a_successor_that_went_before_it_took_over_is_told_with_how_it_ended() -> None:
-    handoffs = begun()
-    assert list(handoffs.follow(look(successor()))) == []
+    state, lines = follow_successors(begun(), look(successor()))
+    assert lines == []
     gone = replace(look(at=AT + 1), vacant=(successor(pid=None, state="stopped", end="ended with status 2"),))
-    (line,) = handoffs.follow(gone)
+    state, (line,) = follow_successors(state, gone)
     assert line == (
         "slow-b was to take over slow and did not stay up: it ended with status 2; the old one goes on"
     )
-    assert (handoffs.abandoned, handoffs.failures, handoffs.is_under_way("slow")) == (
+    assert (state.abandoned, state.failures, state.is_being_replaced("slow")) == (
         {"slow": AT + 1},
         {"slow": line},
         False,
@@ -48,73 +48,74 @@ def test_a_successor_that_went_before_it_took_over_is_told_with_how_it_ended() -
 
 
 def test_a_successor_that_was_not_seen_yet_is_waited_for_but_not_for_ever() -> None:
-    handoffs = begun()
-    assert list(handoffs.follow(look(at=AT + SEEN_SECONDS))) == []
-    assert len(list(handoffs.follow(look(at=AT + SEEN_SECONDS + 1)))) == 1
+    state, lines = follow_successors(begun(), look(at=AT + SEEN_SECONDS))
+    assert lines == []
+    assert len(follow_successors(state, look(at=AT + SEEN_SECONDS + 1))[1]) == 1
 
 
 def test_a_successor_that_is_all_there_is_left_has_taken_over() -> None:
-    handoffs = begun()
-    assert list(handoffs.follow(look(serving=successor(state="running")))) == []
-    assert (handoffs.is_under_way("slow"), handoffs.failures) == (False, {})
+    state, lines = follow_successors(begun(), look(serving=successor(state="running")))
+    assert lines == []
+    assert (state.is_being_replaced("slow"), state.failures) == (False, {})
 
 
 def test_a_replacement_counts_when_the_old_one_leaves_and_not_when_its_successor_starts() -> None:
-    ledger = Ledger()
-    ledger.note(REPLACE, DONE, AT)
-    assert ledger.counters.recycles == {}
-    ledger.note(LEAVE, NOT_DONE, AT)
-    assert ledger.counters.recycles == {}
-    ledger.note(LEAVE, DONE, AT)
-    assert ledger.counters.recycles["slow"] == {"replace": 1}
+    ledger = Ledger(SETTINGS)
+    ledger.record(REPLACE, DONE, AT)
+    assert ledger.state.counters.recycles == {}
+    ledger.record(LEAVE, NOT_DONE, AT)
+    assert ledger.state.counters.recycles == {}
+    ledger.record(LEAVE, DONE, AT)
+    assert ledger.state.counters.recycles["slow"] == {"replace": 1}
 
 
 def test_one_that_was_given_up_is_told_as_the_reason() -> None:
-    handoffs = begun()
-    handoffs.note(Abandon(pool="slow", slot="slow-b", reason=""), Outcome(done=True, line="given up"), AT + 1)
-    told = tell_recycling("slow", look(), handoffs)
+    given_up = Outcome(done=True, line="given up")
+    state = Abandon(pool="slow", slot="slow-b", reason="").after(begun(), given_up, AT + 1)
+    told = tell_recycling("slow", look(), state)
     assert told is not None
     assert (told.going_on, told.failure) == (False, "given up")
 
 
 def test_a_new_request_forgets_the_last_failure() -> None:
-    handoffs = begun()
-    handoffs.note(Abandon(pool="slow", slot="slow-b", reason=""), DONE, AT + 1)
-    handoffs.ask("slow")
-    told = tell_recycling("slow", look(), handoffs)
+    ledger = Ledger(SETTINGS)
+    ledger.record(REPLACE, DONE, AT)
+    ledger.record(Abandon(pool="slow", slot="slow-b", reason=""), DONE, AT + 1)
+    ledger.ask_replacement("slow")
+    told = tell_recycling("slow", look(), ledger.state)
     assert told is not None
     assert (told.going_on, told.failure, told.waits_for) == (True, "", "for its turn")
 
 
 def test_a_second_request_is_refused_with_what_the_first_one_waits_for() -> None:
-    assert why_not("slow", look(), Handoffs()) is None
+    assert why_not("slow", look(), policy_state()) is None
     assert why_not("slow", look(successor()), begun()) == (
         "slow is being replaced already: slow-b (pid 11) starts, and slow takes tasks until that does"
     )
     # A governor that came meanwhile has not heard of the first.
-    assert why_not("slow", look(successor()), Handoffs()) is not None
+    assert why_not("slow", look(successor()), policy_state()) is not None
 
 
 def test_while_the_former_worker_drains_a_request_is_refused_with_its_tasks() -> None:
     former, serving = slow_view(state="draining"), successor(state="running")
-    assert why_not("slow", look(former, serving=serving), Handoffs()) == (
+    assert why_not("slow", look(former, serving=serving), policy_state()) == (
         "slow was replaced just now, and its former worker still drains 1 task: nap"
     )
-    assert why_not("slow", look(serving=slow_view(state="draining")), Handoffs()) == (
+    assert why_not("slow", look(serving=slow_view(state="draining")), policy_state()) == (
         "slow is being replaced already: it drains 1 task: nap"
     )
 
 
 def test_a_pool_that_is_not_there_or_not_up_cannot_be_replaced() -> None:
-    assert why_not("slim", look(), Handoffs()) == "'slim' is no pool: there are slow"
+    assert why_not("slim", look(), policy_state()) == "'slim' is no pool: there are slow"
     assert "slow is backoff" in str(
-        why_not("slow", look(serving=slow_view(state="backoff", pid=None)), Handoffs())
+        why_not("slow", look(serving=slow_view(state="backoff", pid=None)), policy_state())
     )
 
 
 def test_a_finished_replacement_names_who_takes_tasks_and_what_is_left() -> None:
     former, serving = slow_view(state="draining"), successor(state="running", node="slow-b@here")
-    told = tell_recycling("slow", look(former, serving=serving), Handoffs())
+    told = tell_recycling("slow", look(former, serving=serving), policy_state())
     assert told is not None
     assert told.waits_for == "slow-b@here (pid 11) takes tasks; slow drains 1 task: nap"
     assert not told.going_on

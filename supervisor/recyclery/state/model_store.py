@@ -17,14 +17,14 @@ STORE_EVERY_SECONDS = 30.0
 VERSION = 1
 
 
-class Store(msgspec.Struct, frozen=True):
+class StoredModels(msgspec.Struct, frozen=True):
     """The file's content."""
 
     version: int
     models: dict[str, PoolModel]
 
 
-class Learning:
+class ModelStore:
     """Follows every child and learns a model of each pool."""
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class Learning:
         self._changed = False
         self._complained = False
 
-    def take_in(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Learn from one look at all children."""
         mains = {view.pid: view.state == "running" for view in snapshot.workers}
         for child in snapshot.children:
@@ -60,7 +60,7 @@ class Learning:
         beside = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(msgspec.json.encode(Store(version=VERSION, models=dict(self.models))))
+            beside.write_bytes(msgspec.json.encode(StoredModels(version=VERSION, models=dict(self.models))))
             os.replace(beside, self._path)  # noqa: PTH105  # one step, as rename(2) is
         except OSError as error:
             if not self._complained:
@@ -76,7 +76,7 @@ def is_common(child: Child) -> bool:
 def load_models(path: Path) -> dict[str, PoolModel]:
     """Return the stored models; none where there are none or they cannot be read, saying why."""
     try:
-        store = msgspec.json.decode(path.read_bytes(), type=Store)
+        store = msgspec.json.decode(path.read_bytes(), type=StoredModels)
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError) as error:

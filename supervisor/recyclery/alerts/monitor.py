@@ -13,14 +13,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from recyclery.act.webhook import Messenger
-from recyclery.config.secrets import read_webhook
-from recyclery.config.settings import Settings
-from recyclery.decide.alerts import (
+from recyclery.alerts.rules import (
     KINDS,
     PoolVitals,
     Standing,
@@ -29,14 +25,15 @@ from recyclery.decide.alerts import (
     find_conditions,
     follow_alerts,
 )
+from recyclery.alerts.webhook import Messenger
+from recyclery.config.secrets import read_webhook
+from recyclery.config.settings import Settings
 from recyclery.health.heartbeat import tell_state
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
-from recyclery.tallies import NO_TASKS, minus
+from recyclery.state.board import Board
+from recyclery.state.task_stats import NO_TASKS, minus
 from recyclery_worker.link import TaskTally
-
-if TYPE_CHECKING:
-    from recyclery.governor import Governor
 
 EVERY_SECONDS = 5.0
 # PID 1 gives the governor three seconds to leave, two of which may be needed for sessions on a Grid.
@@ -56,7 +53,7 @@ class Counts:
     parked: int
 
 
-class Alarm:
+class Monitor:
     """What stands now, and what was counted within the window. Without an address nothing is looked at."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
@@ -80,27 +77,21 @@ class Alarm:
         firing = [topic.kind for topic, stands in self._standing.items() if stands.firing]
         return {kind: firing.count(kind) for kind in KINDS}
 
-    async def watch(self, governor: Governor) -> None:
+    async def watch(self, board: Board) -> None:
         """Look again and again, until cancelled."""
-        if self._messenger is None:
-            return
-        while True:
+        while self._messenger is not None:
             await asyncio.sleep(EVERY_SECONDS)
-            if governor.snapshot is None:
-                continue
-            try:
-                settings, snapshot = governor.settings, governor.snapshot
-                depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, governor.broker)
-                self.look(settings, snapshot, count(governor, snapshot), depths)
-            except Exception:  # whatever is wrong with the alerts, the governor goes on
-                log.exception("alerts")
+            if board.snapshot is not None:
+                settings, snapshot = board.settings, board.snapshot
+                depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, board.broker)
+                self.look(settings, snapshot, count(board, snapshot), depths)
 
     def look(
         self, settings: Settings, snapshot: Snapshot, counts: Counts, depths: Mapping[str, int | None]
     ) -> None:
         """Look once; what is to be told is on its way then."""
         if not self._window:
-            # All but the kernel's count began with this governor.
+            # All but the kernel's count began with this board.
             self._window.append(replace(counts, tasks={}, restarts={}))
         self._window.append(counts)
         while counts.at - self._window[0].at > settings.alerts.window_seconds:
@@ -138,14 +129,14 @@ def load_standing(path: Path) -> dict[Topic, Standing]:
     return {topic: Standing(firing=True, turning=None) for topic in topics}
 
 
-def count(governor: Governor, snapshot: Snapshot) -> Counts:
+def count(board: Board, snapshot: Snapshot) -> Counts:
     """Return what was counted until this snapshot."""
     return Counts(
         at=snapshot.at,
-        tasks=dict(governor.tallies.tasks),
-        restarts=dict(governor.tallies.restarts),
+        tasks=dict(board.task_stats.tasks),
+        restarts=dict(board.task_stats.restarts),
         oom_kills=snapshot.container.oom_kills,
-        parked=governor.ledger.counters.parked,
+        parked=board.ledger.state.counters.parked,
     )
 
 

@@ -9,7 +9,7 @@ KEPT = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class LoggedEvent:
     """A line of the log, when it was written, and whether what it tells of came about."""
 
     at: float
@@ -18,17 +18,17 @@ class Happening:
 
 
 @dataclass
-class Recent:
+class EventLog:
     """The last happenings. One that is told of over and over stands there once, as of the last time."""
 
-    _last: deque[Happening] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _last: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def note(self, at: float, text: str, *, done: bool = True) -> None:
+    def add(self, at: float, text: str, *, done: bool = True) -> None:
         """Take one down."""
         if self._last and self._last[-1].text == text:
             self._last.pop()
-        self._last.append(Happening(at, text, done))
+        self._last.append(LoggedEvent(at, text, done))
 
-    def newest_first(self) -> list[Happening]:
+    def newest_first(self) -> list[LoggedEvent]:
         """Return them all."""
         return list(reversed(self._last.copy()))

@@ -12,8 +12,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
+from recyclery.alerts.rules import Alert
 from recyclery.config.secrets import Webhook
-from recyclery.decide.alerts import Alert
 
 POST_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 1.0

@@ -1,7 +1,7 @@
 """What is counted over all workers that a pool had."""
 
 from recyclery.observe.snapshot import PoolView
-from recyclery.tallies import Tallies
+from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, WorkerStat
 from support.snapshots import AT, snapshot
 
@@ -34,34 +34,34 @@ def word(pid: int, succeeded: int, since: float = 60.0, sent: float = AT) -> Wor
 
 
 def test_a_pools_tasks_go_on_being_counted_over_its_workers() -> None:
-    tallies = Tallies(since=BEGAN)
+    tallies = TaskStats(since=BEGAN)
     for stat in (word(10, 3), word(10, 5), word(11, 2)):
-        tallies.take_in(snapshot(), [stat], {})
+        tallies.update(snapshot(), [stat], {})
     slow = tallies.tasks["slow"]
     assert (slow.succeeded, slow.failed, slow.queues["low"].seconds) == (7, 2, 3.5)
     assert sum(slow.queues["low"].counts) == 7
 
 
 def test_two_workers_of_a_pool_at_once_are_both_counted() -> None:
-    tallies = Tallies(since=BEGAN)
+    tallies = TaskStats(since=BEGAN)
     for stats in ([word(10, 3)], [word(11, 1)], [word(10, 4)], [word(11, 2)]):
-        tallies.take_in(snapshot(), stats, {})
+        tallies.update(snapshot(), stats, {})
     assert tallies.tasks["slow"].succeeded == 6
 
 
 def test_what_a_worker_did_before_this_governor_began_is_not_counted_anew() -> None:
-    tallies = Tallies(since=BEGAN)
+    tallies = TaskStats(since=BEGAN)
     for stat in (word(10, 1000, since=1.0), word(10, 1001, since=1.0)):
-        tallies.take_in(snapshot(), [stat], {})
+        tallies.update(snapshot(), [stat], {})
     assert tallies.tasks["slow"].succeeded == 1
 
 
 def test_a_start_that_no_replacement_explains_is_a_restart() -> None:
-    tallies = Tallies(since=BEGAN)
+    tallies = TaskStats(since=BEGAN)
     seen = []
     # By us the second start is counted before it is seen.
     for pid, replaced in ((None, 0), (10, 0), (10, 1), (11, 1), (None, 1), (12, 1), (12, 2), (13, 2)):
         view = PoolView("slow", "running", pid)
-        tallies.take_in(snapshot(pools=(view,)), [], {"slow": {"replace": replaced}})
+        tallies.update(snapshot(pools=(view,)), [], {"slow": {"replace": replaced}})
         seen.append(tallies.restarts["slow"])
     assert seen == [0, 0, 0, 0, 0, 1, 1, 1]

@@ -23,7 +23,7 @@ STATS_EVERY_SECONDS = 1.0
 PROGRAMS_EVERY_SECONDS = 10.0
 
 
-class Hearsay:
+class Inbox:
     """The last word of each, asked for beside the tick: whoever is busy with the broker must not hold it up."""
 
     def __init__(
@@ -64,6 +64,12 @@ class Hearsay:
     def forget(self, living: set[Owner], at: float) -> None:
         """Drop what is known of children that are gone."""
         forget_children(self.states, living, at)
+
+    def forget_session(self, owner: Owner, session: str) -> None:
+        """Drop a session on a Grid that is being ended."""
+        state = self.states[owner]
+        remote = tuple(other for other in state.remote if other != session)
+        self.states[owner] = replace(state, remote=remote)
 
     def hurry(self) -> None:
         """Have PID 1 asked at the next tick: something has changed there."""

@@ -15,7 +15,7 @@ FORGET_SECONDS = 3600.0
 
 
 @dataclass
-class Tallies:
+class TaskStats:
     """Counted from `since` on: what a worker did before this governor began is not the governor's to tell.
 
     Counters that begin anew at a restart, as ours do, are taken for new counts by whoever reads them.
@@ -29,7 +29,7 @@ class Tallies:
     _mains: dict[str, int] = field(default_factory=dict)
     _starts: dict[str, int] = field(default_factory=dict)
 
-    def take_in(
+    def update(
         self, snapshot: Snapshot, stats: Iterable[WorkerStat], recycles: Mapping[str, Mapping[str, int]]
     ) -> None:
         """Add what is new in the workers' words and in the list of their main processes."""

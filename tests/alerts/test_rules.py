@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from recyclery.config.settings import Alerts
-from recyclery.decide.alerts import (
+from recyclery.alerts.rules import (
     KINDS,
     Alert,
     PoolVitals,
@@ -17,6 +16,7 @@ from recyclery.decide.alerts import (
     follow_alerts,
     slower_than,
 )
+from recyclery.config.settings import Alerts
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
 AT_ONCE = Alerts(lasting_seconds=0.0)

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recyclery.act import webhook
-from recyclery.act.webhook import Messenger, build_message
+from recyclery.alerts import webhook
+from recyclery.alerts.rules import Alert, Topic
+from recyclery.alerts.webhook import Messenger, build_message
 from recyclery.config.secrets import Webhook
-from recyclery.decide.alerts import Alert, Topic
 from support.ports import free_port
 from support.receiver import receiving
 from support.waiting import wait_for

@@ -32,7 +32,7 @@ from recyclery.decide.concurrency import scale_pools
 from recyclery.decide.delivery import reclaim_dead, tell_fallen
 from recyclery.decide.handoff import hand_over, place, replace_asked
 from recyclery.decide.max_tasks import tune_limits
-from recyclery.decide.past import Past
+from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.pressure import hold_pools, preempt_largest
 from recyclery.decide.reap import clean_remains, collect_defunct, end_sessions, find_reaps
 from recyclery.decide.recycle import dismiss_traced, renew_children, replace_grown_main
@@ -41,34 +41,34 @@ from recyclery.decide.worker_health import end_overdue, mend_worker
 from recyclery.observe.snapshot import Snapshot
 
 
-def decide(snapshot: Snapshot, past: Past, settings: Settings) -> list[Action]:
+def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Action]:
     """Return what to do now; at most one heavy action (retire, replace, preempt) at a time."""
-    reaps = find_reaps(snapshot, past, settings)
+    reaps = find_reaps(snapshot, state, settings)
     # What is about to be reaped costs no child its place.
     left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
-        preempt_largest(left, past, settings)
-        or place(mend_worker(left, past, settings), left, past, settings)
-        or place(renew_children(left, past, settings), left, past, settings)
-        or place(replace_grown_main(left, past, settings), left, past, settings)
-        or place(replace_asked(left, past, settings), left, past, settings)
+        preempt_largest(left, state, settings)
+        or place(mend_worker(left, state, settings), left, state, settings)
+        or place(renew_children(left, state, settings), left, state, settings)
+        or place(replace_grown_main(left, state, settings), left, state, settings)
+        or place(replace_asked(left, state, settings), left, state, settings)
     )
     return [
         *reaps,
         # Before all that has to be asked of workers, which may take their time.
         *([heavy] if heavy is not None else []),
-        *hand_over(left, past, settings),
+        *hand_over(left, state, settings),
         *clean_remains(snapshot),
         *end_sessions(snapshot),
         *collect_defunct(snapshot),
-        *reclaim_dead(snapshot, past),
-        *tell_fallen(snapshot, past.fallen),
-        *end_overdue(snapshot, past),
-        *dismiss_traced(snapshot, past),
-        *hold_pools(left, past, settings),
-        *tune_limits(left, past, settings),
-        *scale_pools(left, past, settings),
-        *find_notices(left, past, settings),
+        *reclaim_dead(snapshot, state),
+        *tell_fallen(snapshot, state.fallen),
+        *end_overdue(snapshot, state),
+        *dismiss_traced(snapshot, state),
+        *hold_pools(left, state, settings),
+        *tune_limits(left, state, settings),
+        *scale_pools(left, state, settings),
+        *(notice for notice in find_notices(left, state, settings) if notice.topic not in state.warned),
     ]
 
 

@@ -1,0 +1,1 @@
+"""The governor process: it observes, decides and acts, and answers operators."""

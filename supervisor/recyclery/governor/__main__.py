@@ -1,0 +1,169 @@
+"""`python -m recyclery.governor`, as PID 1 starts it: puts the governor together and serves all who ask it.
+
+It may die and be started again at any time. It is supervisord's event listener: standard output belongs to that
+protocol, the log goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from recyclery.act.cleanup import Sweeper
+from recyclery.alerts.monitor import Monitor
+from recyclery.config.settings import Settings
+from recyclery.config.stored import load_settings
+from recyclery.control.server import control_socket, serve_control
+from recyclery.governor.commands import Commands
+from recyclery.governor.executor import Executor, contained
+from recyclery.governor.inbox import Inbox
+from recyclery.governor.loop import Governor
+from recyclery.health.heartbeat import Heart
+from recyclery.history.recorder import Recorder
+from recyclery.http.status import read_status
+from recyclery.observe.child_reports import bind_reports
+from recyclery.observe.exits import Deaths
+from recyclery.observe.observer import Observer
+from recyclery.observe.processes import Markers
+from recyclery.observe.queue_depths import Broker
+from recyclery.observe.supervisord import read_events
+from recyclery.state.board import Board
+from recyclery.state.ledger import Ledger
+from recyclery.state.model_store import ModelStore
+from recyclery.state.task_stats import TaskStats
+from recyclery_worker.link import governor_socket, now
+
+log = logging.getLogger("recyclery")
+
+# As Celery's lines begin.
+LOG_FORMATS = {
+    "text": "[%(asctime)s] %(message)s",
+    "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
+}
+RETRY_SECONDS = 10.0
+
+
+def main() -> int:
+    """Run the governor in the environment that PID 1 gives it."""
+    settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
+    level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
+    logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
+    asyncio.run(govern(settings, os.environ["RECYCLERY_RUN"]))
+    return 0
+
+
+async def govern(settings: Settings, run: str) -> None:
+    """Put the governor together and run it until it is told to stop."""
+    woken = asyncio.Event()
+    board = Board(
+        settings,
+        Broker(os.environ.get("RECYCLERY_BROKER_URL", "")),
+        Ledger(settings),
+        ModelStore(settings.state_dir / "models.json"),
+        TaskStats(since=now()),
+    )
+    observer = Observer(settings=settings, markers=Markers(run))
+    recorder = Recorder(settings)
+    inbox = Inbox(settings, board.broker, recorder.hear)
+    exits = Deaths(woken.set)
+    governor = Governor(
+        board=board,
+        observer=observer,
+        inbox=inbox,
+        executor=Executor(board, observer, inbox, recorder, woken.set),
+        recorder=recorder,
+        sweeper=Sweeper(),
+        exits=exits,
+        heart=Heart(settings.runtime_dir),
+        woken=woken,
+    )
+    try:
+        await serve(governor, Monitor(settings))
+    finally:
+        recorder.close()
+        exits.close()
+
+
+async def serve(governor: Governor, monitor: Monitor) -> None:
+    """Run the loop, and beside it what answers others: signals, reports, commands, events, HTTP, alerts."""
+    loop, board = asyncio.get_running_loop(), governor.board
+    beside: list[asyncio.Task[None]] = []
+    directory = board.settings.runtime_dir
+    loop.add_signal_handler(signal.SIGTERM, governor.stop)
+    loop.add_signal_handler(signal.SIGINT, governor.stop)
+    reports = bind_reports(governor_socket(directory))
+    loop.add_reader(reports, governor.receive, reports)
+    loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(load_settings(directory)))
+    loop.add_signal_handler(signal.SIGUSR1, lambda: beside.append(asyncio.create_task(log_status(board))))
+    commands = Commands(board, governor.observe_now, governor.act_now, governor.follow, governor.woken.set)
+    server = await serve_control(control_socket(directory), commands.handlers())
+    events = asyncio.create_task(follow_events(governor))
+    beside += (
+        events,
+        asyncio.create_task(keep_running("HTTP", partial(serve_http, governor, monitor))),
+        asyncio.create_task(keep_running("alerts", partial(monitor.watch, board))),
+    )
+    log.info("watching %s", ", ".join(pool.name for pool in board.settings.pools))
+    try:
+        await governor.run()
+        await monitor.finish()
+        if events.done():
+            # Raises what it failed with.
+            events.result()
+    finally:
+        for task in beside:
+            task.cancel()
+        server.close()
+        loop.remove_reader(reports)
+        reports.close()
+        for path in (governor_socket(directory), control_socket(directory)):
+            path.unlink(missing_ok=True)
+
+
+async def keep_running(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do what stands beside the loop; where it fails that is logged, and it begins again after a while."""
+    while True:
+        with contained(what):
+            await work()
+            return
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def serve_http(governor: Governor, monitor: Monitor) -> None:
+    """Serve HTTP where an address is set."""
+    board = governor.board
+    if board.settings.http is not None:
+        # Imported lazily: HTTP is off by default and costs memory.
+        from recyclery.http.routes import serve_pages  # noqa: PLC0415
+
+        await serve_pages(board, monitor, governor.heart, board.settings.http)
+
+
+async def follow_events(governor: Governor) -> None:
+    """Follow what PID 1 tells of its programs. Deaf to that the governor ends, for PID 1 to start it again."""
+    try:
+        async for _ in read_events():
+            governor.handle_event()
+    except Exception:
+        governor.stop()
+        raise
+
+
+async def log_status(board: Board) -> None:
+    """Print the status to the log."""
+    from recyclery.cli.status import format_status  # noqa: PLC0415
+
+    for line in format_status(msgspec.to_builtins(await read_status(board))).splitlines():
+        log.info("%s", line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

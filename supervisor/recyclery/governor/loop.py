@@ -1,0 +1,174 @@
+"""The governor's loop: observe, decide, act, and again, the sooner the nearer memory is to its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from recyclery.act.cleanup import Sweeper
+from recyclery.config.settings import Settings
+from recyclery.decide.actions import Action, Outcome
+from recyclery.decide.policy import decide
+from recyclery.decide.policy_state import PolicyState
+from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
+from recyclery.governor.executor import Executor, contained
+from recyclery.governor.inbox import Inbox
+from recyclery.health.heartbeat import Heart, tell_state
+from recyclery.history.recorder import Recorder
+from recyclery.observe.exits import Deaths, worth_watching
+from recyclery.observe.observer import Observer
+from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.state.board import Board
+from recyclery_worker.link import now
+
+log = logging.getLogger("recyclery")
+
+LEAST_GAP_SECONDS = 0.1
+
+
+@dataclass(eq=False)
+class Governor:
+    """All that it works with is handed in, so that a tick can be tested without processes."""
+
+    board: Board
+    observer: Observer
+    inbox: Inbox
+    executor: Executor
+    recorder: Recorder
+    sweeper: Sweeper
+    exits: Deaths
+    heart: Heart
+    woken: asyncio.Event
+    """Set when the next tick is to come as soon as may be."""
+    clock: Callable[[], float] = now
+
+    def __post_init__(self) -> None:
+        # An operator's command must not come between a tick's snapshot and what is done about it.
+        self._acting = asyncio.Lock()
+        self._stopping = False
+        self._before: Snapshot | None = None
+        self._children: set[Owner] = set()
+        self._browsing_pools: set[str] = set()
+        self._due: float | None = None
+        self._was_late = False
+
+    async def run(self) -> None:
+        """Tick until told to stop; the last tick takes away what the pools left."""
+        while not self._stopping:
+            await self.tick()
+            self._beat()
+            await self._pause()
+        await self.tick()
+        await self.executor.finish()
+
+    async def tick(self) -> None:
+        """Observe, decide, act."""
+        await self.inbox.ask_programs()
+        self.inbox.begin_asking_workers(self.board.model_store.tracks)
+        async with self._acting:
+            snapshot = self.observe()
+            state = self._update(snapshot)
+            for action in decide(snapshot, state, self.board.settings):
+                await self.executor.start(action, snapshot)
+            self.board.ledger.end(snapshot, state)
+            if self.board.model_store.store_is_due(snapshot.at):
+                await asyncio.to_thread(self.board.model_store.store, snapshot.at)
+
+    def observe(self) -> Snapshot:
+        """Return what the container, the pools and all processes are like now."""
+        late = max(0.0, self.clock() - self._due) if self._due is not None else 0.0
+        snapshot = self.observer.observe(self.inbox.views(), self.inbox.states, late)
+        if self.board.snapshot is None:
+            container = snapshot.container
+            log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
+        if late > LATE_SECONDS and not self._was_late:
+            log.warning("this look comes %.1f s late: the container is throttled, or thrashes", late)
+        self._was_late = late > LATE_SECONDS
+        for child in snapshot.children:
+            if any(process.is_browser for process in child.processes):
+                self._browsing_pools.add(child.owner.pool)
+        self.exits.watch(worth_watching(snapshot))
+        return snapshot
+
+    def _update(self, snapshot: Snapshot) -> PolicyState:
+        """Bring what is known up to this snapshot; return what the decision goes by."""
+        board, stats = self.board, self.inbox.workers.stats
+        self._before, board.snapshot, board.worker_stats = board.snapshot, snapshot, stats
+        children = {child.owner for child in snapshot.children}
+        if children != self._children:
+            self._children = children
+            self.sweeper.hurry()
+        self.sweeper.begin(snapshot.at)
+        self.inbox.forget(children, snapshot.at)
+        board.model_store.update(snapshot)
+        for line in board.ledger.begin(snapshot, stats, board.model_store.models, board.settings):
+            log.info("%s", line)
+            board.events.add(snapshot.at, line)
+        state = board.ledger.state
+        board.task_stats.update(snapshot, stats.values(), state.counters.recycles)
+        with contained("the history"):
+            self.recorder.look(snapshot, state, board.settings)
+        return state
+
+    async def observe_now(self) -> Snapshot:
+        """Observe for an operator, between two ticks."""
+        await self.inbox.ask_programs()
+        async with self._acting:
+            return self.observe()
+
+    async def act_now(self, choose: Callable[[Snapshot], Iterable[Action]]) -> tuple[Snapshot, list[Outcome]]:
+        """Observe for an operator, between two ticks, and do what is chosen, all of it at once."""
+        async with self._acting:
+            snapshot = self.observe()
+            doing = (self.executor.execute(action, snapshot) for action in choose(snapshot))
+            return snapshot, await asyncio.gather(*doing)
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings from the next tick on."""
+        before = {pool.name: pool.max_tasks_per_child for pool in self.board.settings.pools}
+        self.board.ledger.note_changed(
+            {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
+        )
+        self.board.settings = self.observer.settings = self.inbox.settings = settings
+        self.recorder.follow(settings)
+        self.woken.set()
+
+    def reload(self, settings: Settings) -> None:
+        """Go by settings that were read again; what failed under the ones before may go well now."""
+        self.board.ledger.retry_replacements()
+        self.inbox.hurry()
+        self.follow(settings)
+
+    def receive(self, reports: socket.socket) -> None:
+        """Read what children report; a pool with browsers gets a tick as soon as a task of it ends."""
+        if self.inbox.hear(reports) & self._browsing_pools:
+            self.woken.set()
+
+    def handle_event(self) -> None:
+        """Ask PID 1 at once: it has news of a program."""
+        self.inbox.hurry()
+        self.woken.set()
+
+    def stop(self) -> None:
+        """Have `run` end after one more tick."""
+        self._stopping = True
+        self.woken.set()
+
+    def _beat(self) -> None:
+        snapshot, settings = self.board.snapshot, self.board.settings
+        states = {view.name: tell_state(view) for view in snapshot.pools} if snapshot else {}
+        self.heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in settings.pools})
+
+    async def _pause(self) -> None:
+        """Wait for the next tick, or for something worth an early one."""
+        pause = next_look_seconds(self.board.snapshot, self._before, self.board.settings)
+        self._due = self.clock() + pause
+        await asyncio.sleep(min(pause, LEAST_GAP_SECONDS))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, pause - LEAST_GAP_SECONDS)):
+                await self.woken.wait()
+        self.woken.clear()

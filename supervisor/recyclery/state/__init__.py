@@ -1,0 +1,1 @@
+"""What the governor knows between ticks."""
