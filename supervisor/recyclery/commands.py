@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from recyclery.config.change import change_settings
 from recyclery.config.keys import BadConfiguration
+from recyclery.config.live import change_settings
 from recyclery.config.stored import write_settings
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.reap import evict_strangers, find_reaps

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.change import change_settings
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.live import change_settings
 from recyclery.config.secrets import PAGERDUTY_URL, read_webhook
 from recyclery.config.settings import Alerts
+from recyclery.config.sources import CommandLine, load
 from recyclery.pid1.supervisord_conf import write_configuration
 
 APP = {"CELERY_APP": "app"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 from recyclery.pid1.run import check_listening
 
 

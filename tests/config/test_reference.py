@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 from recyclery.config.keys import ALERTS_KEYS, BROWSERS_KEYS, HISTORY_KEYS, MEMORY_KEYS, POOL_KEYS, TOP_KEYS
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 
 REFERENCE = Path(__file__).parents[2] / "conf" / "recyclery.toml"
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from recyclery.cli.parser import build_parser
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 
 FOLDER = Path(__file__).parents[2] / "conf" / "kubernetes"
 MANIFESTS = sorted(FOLDER.glob("*.yaml"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 from recyclery.health.heartbeat import Heart
 from recyclery.serve.probes import list_probes
 

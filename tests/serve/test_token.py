@@ -6,7 +6,7 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from recyclery.config.checks import http_address
+from recyclery.config.fields import http_address
 from recyclery.config.settings import Address
 from recyclery.serve.http import Answer, Handler
 from recyclery.serve.token import guard

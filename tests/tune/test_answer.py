@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.answer import Answer, answer
 from recyclery.tune.estimates import Estimate

@@ -12,7 +12,7 @@ import msgspec
 from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 from recyclery_worker.asked import NOT_REDIS
 from recyclery_worker.delivery.forgotten import Forgotten
 

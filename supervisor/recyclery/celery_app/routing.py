@@ -20,8 +20,8 @@ from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Pool
+from recyclery.config.sources import CommandLine, load
 
 DESTINATION = ("queue", "exchange", "routing_key")
 

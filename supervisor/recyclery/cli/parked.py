@@ -26,7 +26,7 @@ from recyclery.celery_app.routing import (
 )
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 from recyclery_worker.delivery.generations import connected
 from recyclery_worker.parking.lot import Lot, open_lot
 from recyclery_worker.parking.records import Death, ParkedTask, times

@@ -156,7 +156,7 @@ def add_app(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """`recyclery run`."""
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import CommandLine  # noqa: PLC0415
     from recyclery.pid1.run import run  # noqa: PLC0415
 
     line = CommandLine(
@@ -211,7 +211,7 @@ def health_command(_: argparse.Namespace) -> int:
 def routes_command(args: argparse.Namespace) -> int:
     """`recyclery routes`."""
     from recyclery.celery_app.routing import print_routes  # noqa: PLC0415
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import CommandLine  # noqa: PLC0415
 
     line = CommandLine(config=args.config, app=args.app, single=args.single)
     return print_routes(line, as_json=args.json)
@@ -219,7 +219,7 @@ def routes_command(args: argparse.Namespace) -> int:
 
 def doctor_command(args: argparse.Namespace) -> int:
     """`recyclery doctor`."""
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import CommandLine  # noqa: PLC0415
     from recyclery.doctor.command import print_findings  # noqa: PLC0415
 
     line = CommandLine(config=args.config, app=args.app, single=args.single)
@@ -229,7 +229,7 @@ def doctor_command(args: argparse.Namespace) -> int:
 def reclaim_command(args: argparse.Namespace) -> int:
     """`recyclery reclaim`."""
     from recyclery.celery_app.reclaim import reclaim_forgotten  # noqa: PLC0415
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import CommandLine  # noqa: PLC0415
 
     line = CommandLine(config=args.config, app=args.app)
     return reclaim_forgotten(line, only_list=args.list, as_json=args.json)

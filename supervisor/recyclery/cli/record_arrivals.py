@@ -9,12 +9,12 @@ import sys
 
 from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
-from recyclery.config import checks
+from recyclery.config import fields
 from recyclery.config.keys import BadConfiguration, checked
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load
 
 ON_THE_LINE = "on the command line"
-seconds_check = checks.number_of("seconds", "s", 1, 604_800)
+seconds_check = fields.number_of("seconds", "s", 1, 604_800)
 
 
 def record(args: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def record(args: argparse.Namespace) -> int:
     try:
         everywhere = {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS}
         settings = load(CommandLine(config=args.config, app=args.app), everywhere)
-        (queue,) = checked(checks.queues, "--queue", [args.queue], ON_THE_LINE)
+        (queue,) = checked(fields.queues, "--queue", [args.queue], ON_THE_LINE)
         seconds = checked(seconds_check, "--seconds", args.seconds, ON_THE_LINE)
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)

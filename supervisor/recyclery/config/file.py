@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from recyclery.config import checks
+from recyclery.config import fields
 from recyclery.config.keys import (
     ALERTS_KEYS,
     BROWSERS_KEYS,
@@ -87,7 +87,7 @@ def table(name: str, document: dict[str, Any], key: str) -> dict[str, Any] | Non
 
 def check_pool(file_name: str, pool_name: str, values: Any) -> Pool:
     """Return one [pools.NAME] table as a pool, with the built-in one's values where it has none."""
-    checked(checks.pool_name, "[pools] name", pool_name, f"in {file_name}")
+    checked(fields.pool_name, "[pools] name", pool_name, f"in {file_name}")
     if not isinstance(values, dict):
         raise BadConfiguration(f"`pools.{pool_name}` in {file_name} must be a table")
     given = check_keys(file_name, f"[pools.{pool_name}] ", POOL_KEYS, values)

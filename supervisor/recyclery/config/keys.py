@@ -7,56 +7,56 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from recyclery.config import checks
+from recyclery.config import fields
 from recyclery.config.settings import Memory, Pool
 
 TOP_KEYS: dict[str, Callable[[Any], Any]] = {
-    "app": checks.app_name,
-    "log_level": checks.log_level,
-    "grace_seconds": checks.grace_seconds,
-    "log_format": checks.log_format,
-    "max_deaths": checks.max_deaths,
-    "death_window_seconds": checks.death_window_seconds,
-    "watchdog_seconds": checks.watchdog_seconds,
-    "http": checks.http_address,
-    "drain_seconds": checks.drain_seconds,
+    "app": fields.app_name,
+    "log_level": fields.log_level,
+    "grace_seconds": fields.grace_seconds,
+    "log_format": fields.log_format,
+    "max_deaths": fields.max_deaths,
+    "death_window_seconds": fields.death_window_seconds,
+    "watchdog_seconds": fields.watchdog_seconds,
+    "http": fields.http_address,
+    "drain_seconds": fields.drain_seconds,
 }
 MEMORY_KEYS: dict[str, Callable[[Any], Any]] = {
-    "limit_bytes": checks.size_or_auto,
-    "retire_percent": checks.percent,
-    "high_percent": checks.percent,
-    "risk_percent": checks.risk_percent,
-    "hard_percent": checks.percent,
+    "limit_bytes": fields.size_or_auto,
+    "retire_percent": fields.percent,
+    "high_percent": fields.percent,
+    "risk_percent": fields.risk_percent,
+    "hard_percent": fields.percent,
 }
 BROWSERS_KEYS: dict[str, Callable[[Any], Any]] = {
-    "silent_seconds": checks.silent_seconds,
-    "max_percent": checks.percent,
-    "max_age_seconds": checks.max_age_seconds,
+    "silent_seconds": fields.silent_seconds,
+    "max_percent": fields.percent,
+    "max_age_seconds": fields.max_age_seconds,
 }
 ALERTS_KEYS: dict[str, Callable[[Any], Any]] = {
-    "format": checks.alert_format,
-    "queue_depth": checks.alert_queue_depth,
-    "success_percent": checks.alert_percent,
-    "task_seconds": checks.seconds_by_queue,
-    "memory_percent": checks.alert_percent,
-    "restarts": checks.alert_restarts,
-    "lasting_seconds": checks.lasting_seconds,
-    "window_seconds": checks.window_seconds,
+    "format": fields.alert_format,
+    "queue_depth": fields.alert_queue_depth,
+    "success_percent": fields.alert_percent,
+    "task_seconds": fields.seconds_by_queue,
+    "memory_percent": fields.alert_percent,
+    "restarts": fields.alert_restarts,
+    "lasting_seconds": fields.lasting_seconds,
+    "window_seconds": fields.window_seconds,
 }
 HISTORY_KEYS: dict[str, Callable[[Any], Any]] = {
-    "max_bytes": checks.history_bytes,
-    "seconds_hours": checks.seconds_hours,
-    "minutes_days": checks.kept_days,
-    "totals_days": checks.kept_days,
+    "max_bytes": fields.history_bytes,
+    "seconds_hours": fields.seconds_hours,
+    "minutes_days": fields.kept_days,
+    "totals_days": fields.kept_days,
 }
 POOL_KEYS: dict[str, Callable[[Any], Any]] = {
-    "queues": checks.queues,
-    "concurrency": checks.concurrency_range,
-    "max_tasks_per_child": checks.max_tasks_per_child,
-    "implementation": checks.implementation,
-    "celery_options": checks.celery_options,
-    "reap_leftover_browsers": checks.truth,
-    "max_task_deaths": checks.max_task_deaths,
+    "queues": fields.queues,
+    "concurrency": fields.concurrency_range,
+    "max_tasks_per_child": fields.max_tasks_per_child,
+    "implementation": fields.implementation,
+    "celery_options": fields.celery_options,
+    "reap_leftover_browsers": fields.truth,
+    "max_task_deaths": fields.max_task_deaths,
 }
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def checked(check: Callable[[Any], T], name: str, value: Any, source: str) -> T:
     """Return the value checked; raises BadConfiguration."""
     try:
         return check(value)
-    except checks.Refused as refused:
+    except fields.Refused as refused:
         raise BadConfiguration(f"{name} is {value!r} ({source}): it must be {refused}") from None
 
 

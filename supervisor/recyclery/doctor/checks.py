@@ -18,8 +18,8 @@ from recyclery.celery_app.routing import (
     routing_of,
 )
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
+from recyclery.config.sources import CommandLine, load
 from recyclery.doctor.application import judge_app, look_at_app
 from recyclery.doctor.broker import (
     judge_broker,

@@ -26,8 +26,8 @@ from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDe
 from supervisor.supervisord import Supervisor
 
 from recyclery.common import exit_codes
-from recyclery.config.change import follow_file
 from recyclery.config.keys import BadConfiguration
+from recyclery.config.live import follow_file
 from recyclery.config.settings import Settings
 from recyclery.config.stored import load_settings, write_settings
 from recyclery.pid1.clock import RunningClock, give_to_supervisord

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from recyclery.common import exit_codes
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
+from recyclery.config.sources import CommandLine, load
 from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from recyclery.celery_app.routing import ONE_CONTAINERS
-from recyclery.config import checks
+from recyclery.config import fields
 from recyclery.config.keys import BadConfiguration, checked
-from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import Settings
+from recyclery.config.sources import CommandLine, load
 from recyclery.tune.arrivals import read_load
 from recyclery.tune.request import Request
 from recyclery.tune.wishes import Wishes
@@ -38,13 +38,13 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
             raise BadConfiguration(f"{option} is missing: a tuning needs --pool NAME and --task NAME")
     settings = load_settings(args.pool, args.app, args.config, args.memory, environment)
     pool = settings.pools[0]
-    concurrencies = read_numbers("--concurrency", args.concurrency, checks.whole_number(1, 1000))
-    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, checks.max_tasks_per_child)
+    concurrencies = read_numbers("--concurrency", args.concurrency, fields.whole_number(1, 1000))
+    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, fields.max_tasks_per_child)
     seed = (
-        checked(checks.whole_number(0, 2**32), "--seed", args.seed, ON_THE_LINE) if args.seed else draw_seed()
+        checked(fields.whole_number(0, 2**32), "--seed", args.seed, ON_THE_LINE) if args.seed else draw_seed()
     )
     repeats = (
-        checked(checks.whole_number(1, 100), "--repeats", args.repeats, ON_THE_LINE) if args.repeats else None
+        checked(fields.whole_number(1, 100), "--repeats", args.repeats, ON_THE_LINE) if args.repeats else None
     )
     request = Request(
         app=settings.app,
@@ -61,7 +61,7 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
         seed=seed,
         least_seconds=checked(seconds_check, "--seconds", args.seconds or 10, ON_THE_LINE),
         most_seconds=checked(seconds_check, "--longest", args.longest or 300, ON_THE_LINE),
-        memory_bytes=checked(checks.size_bytes, "--memory", args.memory, ON_THE_LINE) if args.memory else None,
+        memory_bytes=checked(fields.size_bytes, "--memory", args.memory, ON_THE_LINE) if args.memory else None,
         loads=read_loads(args) or (TRACE_LOADS if args.trace else ()),
         trace=absolute(args.trace),
         began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -136,11 +136,11 @@ def check_load(value: Any) -> str:
     try:
         read_load(str(value), 1.0)
     except ValueError:
-        raise checks.Refused("a rate such as 2/s, 30/min or 100/h, or a share such as 85%") from None
+        raise fields.Refused("a rate such as 2/s, 30/min or 100/h, or a share such as 85%") from None
     return str(value)
 
 
-seconds_check = checks.number_of("seconds", "s", 1, 86_400)
+seconds_check = fields.number_of("seconds", "s", 1, 86_400)
 
 
 def draw_seed() -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
+from recyclery.config.sources import CommandLine, load
 from recyclery.pid1.supervisord_conf import worker_command
 
 APP = {"CELERY_APP": "sample_app"}

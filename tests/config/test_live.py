@@ -3,10 +3,10 @@
 import pytest
 from msgspec import structs
 
-from recyclery.config.change import change_settings, follow_file
 from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.live import change_settings, follow_file
 from recyclery.config.settings import Settings
+from recyclery.config.sources import CommandLine, load
 
 
 def settings() -> Settings:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from recyclery.config import checks
+from recyclery.config import fields
 from recyclery.config.file import File, load_file
 from recyclery.config.keys import POOL_KEYS, BadConfiguration, checked, with_levels, with_values
 from recyclery.config.paths import find_runtime_dir, find_state_dir
@@ -61,14 +61,14 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
     file = load_file(line.config, environment)
     memory = Memory(**file.memory)
     limit = choose(
-        checks.size_or_auto,
+        fields.size_or_auto,
         ("--memory-limit", line.memory_limit),
         ("RECYCLERY_MEMORY_LIMIT", given.get("RECYCLERY_MEMORY_LIMIT")),
         default=memory.limit_bytes,
     )
     memory = with_levels(memory, f"in {file.name}")
     app = choose(
-        checks.app_name,
+        fields.app_name,
         ("--app", line.app),
         ("CELERY_APP", given.get("CELERY_APP")),
         default=file.top.get("app"),
@@ -85,41 +85,41 @@ def load(line: CommandLine, environment: Mapping[str, str]) -> Settings:
         alerts=choose_alerts(given, file),
         history=History(**file.history),
         log_level=choose(
-            checks.log_level,
+            fields.log_level,
             ("--log-level", line.log_level),
             ("CELERY_LOG_LEVEL", given.get("CELERY_LOG_LEVEL")),
             default=file.top.get("log_level", "info"),
         ),
         grace_seconds=choose(
-            checks.grace_seconds,
+            fields.grace_seconds,
             ("--grace", line.grace),
             ("RECYCLERY_GRACE", given.get("RECYCLERY_GRACE")),
             default=file.top.get("grace_seconds", 25.0),
         ),
         log_format=choose(
-            checks.log_format,
+            fields.log_format,
             ("--log-format", line.log_format),
             ("RECYCLERY_LOG_FORMAT", given.get("RECYCLERY_LOG_FORMAT")),
             default=file.top.get("log_format", "text"),
         ),
         max_deaths=choose(
-            checks.max_deaths,
+            fields.max_deaths,
             ("RECYCLERY_MAX_DEATHS", given.get("RECYCLERY_MAX_DEATHS")),
             default=file.top.get("max_deaths", 5),
         ),
         death_window_seconds=choose(
-            checks.death_window_seconds,
+            fields.death_window_seconds,
             ("RECYCLERY_DEATH_WINDOW", given.get("RECYCLERY_DEATH_WINDOW")),
             default=file.top.get("death_window_seconds", 300.0),
         ),
         watchdog_seconds=choose(
-            checks.watchdog_seconds,
+            fields.watchdog_seconds,
             ("RECYCLERY_WATCHDOG", given.get("RECYCLERY_WATCHDOG")),
             default=file.top.get("watchdog_seconds", 30.0),
         ),
         http=choose_http(line, given, file),
         drain_seconds=choose(
-            checks.drain_seconds,
+            fields.drain_seconds,
             ("RECYCLERY_DRAIN", given.get("RECYCLERY_DRAIN")),
             default=file.top.get("drain_seconds", 600.0),
         ),
@@ -138,7 +138,7 @@ def choose_alerts(given: Mapping[str, str], file: File) -> Alerts:
     """Return what is told by webhook, if the environment's words on where to go fit its form."""
     alerts = Alerts(**file.alerts)
     form = choose(
-        checks.alert_format,
+        fields.alert_format,
         ("RECYCLERY_ALERT_FORMAT", given.get("RECYCLERY_ALERT_FORMAT")),
         default=alerts.format,
     )
@@ -156,7 +156,7 @@ def choose_http(line: CommandLine, given: Mapping[str, str], file: File) -> Addr
         ("PORT", given.get("PORT")),
     ):
         if value is not None:
-            address = checked(checks.http_address, variable, value, source_of(variable))
+            address = checked(fields.http_address, variable, value, source_of(variable))
             origin = f"{variable} is {value!r} ({source_of(variable)})"
             break
     return address and replace(address, origin=origin)
@@ -219,9 +219,9 @@ def named_pool(name: str, configured: tuple[Pool, ...]) -> Pool:
 def pool_of_environment(given: Mapping[str, str], configured: tuple[Pool, ...]) -> Pool:
     """Return the pool that CELERY_WORKER_NAME, or the queues alone, name; raises BadConfiguration."""
     if "CELERY_WORKER_NAME" not in given:
-        wanted = set(checked(checks.queues, "CELERY_QUEUES", given["CELERY_QUEUES"], "in the environment"))
+        wanted = set(checked(fields.queues, "CELERY_QUEUES", given["CELERY_QUEUES"], "in the environment"))
         return next((pool for pool in configured if set(pool.queues) == wanted), SINGLE)
-    name = checked(checks.pool_name, "CELERY_WORKER_NAME", given["CELERY_WORKER_NAME"], "in the environment")
+    name = checked(fields.pool_name, "CELERY_WORKER_NAME", given["CELERY_WORKER_NAME"], "in the environment")
     for pool in configured:
         if pool.name == name:
             return pool
