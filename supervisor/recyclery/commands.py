@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.live import change_settings
 from recyclery.config.stored import write_settings
 from recyclery.decide.browsers import count_kinds

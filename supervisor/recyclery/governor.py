@@ -21,7 +21,7 @@ from recyclery.act.cleanup import Sweeper
 from recyclery.alarm import Alarm
 from recyclery.commands import list_commands
 from recyclery.config.settings import Settings
-from recyclery.config.stored import load_settings
+from recyclery.config.stored import read_settings
 from recyclery.decide.ladder import decide
 from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
 from recyclery.deeds import Deeds
@@ -211,7 +211,7 @@ class Governor:
     def _reread(self) -> None:
         self.ledger.handoffs.retry()
         self.hearsay.hurry()
-        self.follow(load_settings(self.settings.runtime_dir))
+        self.follow(read_settings(self.settings.runtime_dir))
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings from the next tick on."""
@@ -261,7 +261,7 @@ class Governor:
 
 def main() -> int:
     """Run the governor in the environment that PID 1 gives it."""
-    settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
+    settings = read_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
     level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
     asyncio.run(Governor(settings, os.environ["RECYCLERY_RUN"]).run())

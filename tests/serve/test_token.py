@@ -6,8 +6,7 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from recyclery.config.fields import http_address
-from recyclery.config.settings import Address
+from recyclery.config.settings import Address, parse_address
 from recyclery.serve.http import Answer, Handler
 from recyclery.serve.token import guard
 
@@ -19,9 +18,7 @@ async def page(_: h11.Request) -> Answer:
 
 
 def parsed(text: str) -> Address:
-    address = http_address(text)
-    assert address is not None
-    return address
+    return parse_address(text)
 
 
 def ask(

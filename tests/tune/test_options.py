@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.tune.arguments import add_arguments
 from recyclery.tune.options import TRACE_LOADS, read_request, read_wishes, resume_request
 from recyclery.tune.request import Request

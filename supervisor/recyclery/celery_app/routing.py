@@ -19,9 +19,9 @@ from kombu import Queue
 from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Pool
-from recyclery.config.sources import CommandLine, load
+from recyclery.config.sources import CommandLine, load_settings
 
 DESTINATION = ("queue", "exchange", "routing_key")
 
@@ -136,7 +136,9 @@ ONE_CONTAINERS = ("CELERY_QUEUES", "CELERY_WORKER_NAME", "CELERY_CONCURRENCY", "
 def print_routes(line: CommandLine, *, as_json: bool) -> int:
     """Print where the tasks go; return 1 when a queue has no pool, or a pool no task."""
     try:
-        settings = load(line, {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS})
+        settings = load_settings(
+            line, {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS}
+        )
         routing = read_routing(settings.app)
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)

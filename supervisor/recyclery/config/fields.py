@@ -1,251 +1,272 @@
-"""The checks of single values: each takes text or a TOML value and returns the typed one, or refuses it."""
+"""How a field of settings.py declares a setting, and how values of it are parsed.
+
+A setting is declared once: `name: Annotated[TYPE, setting(HELP, LEAST, MOST, ...)] = DEFAULT`. The last word of
+a number's name is its unit. Text, such as the environment has, and TOML values are parsed alike.
+"""
 
 from __future__ import annotations
 
-import ipaddress
+import functools
+import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
-from recyclery.common.units import parse_size
-from recyclery.config.settings import Address
+import msgspec
+from msgspec import NODEFAULT, Meta, Struct
 
-LOG_FORMATS = ("text", "json")
-ALERT_FORMATS = ("json", "slack", "pagerduty")
+from recyclery.common.units import format_bytes, parse_size
+
+# Returns the typed value of text or of a TOML value, or raises NotAllowed.
+Parser: TypeAlias = Callable[[Any], Any]
+
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
+APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
 # Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
-HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
-APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
-
-
-IMPLEMENTATIONS = ("prefork", "threads", "gevent", "eventlet", "solo")
-# Options of `celery worker` that would undo what the supervisor sets, and what to set instead.
+# What may follow a number of a unit.
+SIGNS = {"seconds": "s", "percent": "%", "hours": "h", "days": "d"}
+# Options of `celery worker` that would undo what the supervisor sets, by what to set instead.
 OWN_OPTIONS = {
-    "-A": "`app`",
-    "--app": "`app`",
-    "-b": "the app's broker_url",
-    "--broker": "the app's broker_url",
-    "-P": "`implementation`",
-    "--pool": "`implementation`",
-    "-Q": "`queues`",
-    "--queues": "`queues`",
-    "-n": "the pool's name",
-    "--hostname": "the pool's name",
-    "-c": "`concurrency`",
-    "--concurrency": "`concurrency`",
-    "--autoscale": "`concurrency`",
-    "--max-tasks-per-child": "`max_tasks_per_child`",
-    "-l": "`log_level`",
-    "--loglevel": "`log_level`",
-    "-D": "nothing: a detached worker cannot be supervised",
-    "--detach": "nothing: a detached worker cannot be supervised",
+    "`app`": ("-A", "--app"),
+    "the app's broker_url": ("-b", "--broker"),
+    "`implementation`": ("-P", "--pool"),
+    "`queues`": ("-Q", "--queues"),
+    "the pool's name": ("-n", "--hostname"),
+    "`concurrency`": ("-c", "--concurrency", "--autoscale"),
+    "`max_tasks_per_child`": ("--max-tasks-per-child",),
+    "`log_level`": ("-l", "--loglevel"),
+    "nothing: a detached worker cannot be supervised": ("-D", "--detach"),
 }
 
 
-class Refused(Exception):
+class BadConfiguration(Exception):
+    """A setting that cannot be used; the message names it, its value, its source and what is allowed."""
+
+
+class NotAllowed(Exception):
     """The value is not allowed; the message says what is."""
 
 
-Check = Callable[[Any], Any]
+@dataclass(frozen=True)
+class Setting:
+    """A setting, as its field declares it."""
+
+    name: str
+    description: str
+    default: Any
+    """NODEFAULT where there is none to show."""
+    parse: Parser
+    live: bool = False
+    """Whether it can be changed while the supervisor runs."""
+    env: str | tuple[str, ...] = ()
+    """The environment variable that gives it; of several the first that is set counts."""
+    flag: str = ""
+    """The option of `recyclery run` that gives it, and what that takes: `--grace SECONDS`."""
+    none: str = ""
+    """The word for None, where that is a value."""
+
+    @property
+    def option(self) -> str:
+        """The name of that option; empty where there is none."""
+        return self.flag.partition(" ")[0]
+
+    def describe(self) -> str:
+        """Return its description with its default, for --help."""
+        if self.default in (NODEFAULT, ()):
+            return self.description
+        text = self.none if self.default is None else str(self.default).lower().removesuffix(".0")
+        if isinstance(self.default, int) and self.name.endswith("_bytes"):
+            text = format_bytes(self.default)
+        return f"{self.description} ({text})"
 
 
-def whole_number(least: int, most: int) -> Check:
-    """Return a check for a whole number from `least` to `most`."""
+def setting(description: str = "", least: float | None = None, most: float | None = None, **extra: Any) -> Meta:
+    """Declare a field to be a setting; `extra` is of Setting. What has no description is set by another one."""
+    return Meta(ge=least, le=most, description=description, extra=extra)
 
-    def check(value: Any) -> int:
-        allowed = f"a whole number from {least} to {most}"
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise Refused(allowed)
+
+# Declares a setting that can be changed while the supervisor runs.
+live = functools.partial(setting, live=True)
+
+
+@functools.cache
+def declared(table: type[Struct]) -> Mapping[str, Setting]:
+    """Return what the fields of a table declare, by name."""
+    found = {}
+    for field in msgspec.structs.fields(table):
+        kind, *metas = get_args(field.type) or (field.type,)
+        if metas and isinstance(meta := metas[0], Meta):
+            extra = {"parse": None, **(meta.extra or {})}
+            extra["parse"] = extra["parse"] or plain_parser(field.name, kind, meta)
+            if word := extra.get("none"):
+                extra["parse"] = or_none(word, extra["parse"])
+            found[field.name] = Setting(field.name, meta.description or "", field.default, **extra)
+    return found
+
+
+@functools.cache
+def settings_of(table: type[Struct]) -> Mapping[str, Setting]:
+    """Return the settings of a table, by name."""
+    return {name: each for name, each in declared(table).items() if each.description}
+
+
+def checked(parse: Parser, name: str, value: Any, source: str) -> Any:
+    """Return the value parsed; raises BadConfiguration."""
+    try:
+        return parse(value)
+    except NotAllowed as error:
+        raise BadConfiguration(f"{name} is {value!r} ({source}): it must be {error}") from None
+
+
+def plain_parser(name: str, kind: Any, meta: Meta) -> Parser:
+    """Return the parser of a type that needs none of its own."""
+    least: Any = meta.ge
+    most: Any = meta.le
+    unit = name.rpartition("_")[2]
+    if get_origin(kind) is Literal:
+        return one_of(*get_args(kind))
+    if kind is bool:
+        return parse_bool
+    if kind is float:
+        return number_of(unit, least, most)
+    if kind is int:
+        return size_of_at_least(least) if unit == "bytes" else whole_number(least, most)
+    raise TypeError(f"{name} is of type {kind}, which needs a parser of its own")
+
+
+def whole_number(least: int, most: int) -> Parser:
+    """Return a parser of a whole number from `least` to `most`."""
+    return in_range(lambda value: int(str(value)), least, most, f"a whole number from {least} to {most}")
+
+
+def number_of(unit: str, least: float, most: float) -> Parser:
+    """Return a parser of a number from `least` to `most` of a unit, whose sign may follow it."""
+
+    def read(value: Any) -> float:
+        return float(str(value).strip().removesuffix(SIGNS[unit]))
+
+    return in_range(read, least, most, f"a number of {unit} from {least:g} to {most:g}")
+
+
+def size_of_at_least(least_bytes: int) -> Parser:
+    """Return a parser of a size in bytes: a number, or text as `768MiB`, `1G`; units are powers of 1024."""
+    allowed = f"a size of at least {least_bytes >> 20}MiB, such as 768MiB or 1GiB"
+    return in_range(lambda value: parse_size(str(value)), least_bytes, math.inf, allowed)
+
+
+def in_range(read: Callable[[Any], float], least: float, most: float, allowed: str) -> Parser:
+    """Return a parser of a number that `read` makes of the value; where it cannot, it raises ValueError."""
+
+    def parse(value: Any) -> float:
         try:
-            number = int(value)
+            number = read(value)
         except ValueError:
-            raise Refused(allowed) from None
+            raise NotAllowed(allowed) from None
         if not least <= number <= most:
-            raise Refused(allowed)
+            raise NotAllowed(allowed)
         return number
 
-    return check
+    return parse
 
 
-def number_of(unit: str, sign: str, least: float, most: float) -> Check:
-    """Return a check for a number from `least` to `most` of a unit, whose sign may follow it."""
+def one_of(*choices: str) -> Parser:
+    """Return a parser of one of a few words."""
 
-    def check(value: Any) -> float:
-        allowed = f"a number of {unit} from {least:g} to {most:g}"
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise Refused(allowed)
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise NotAllowed(f"one of {', '.join(choices)}")
+        return str(value)
+
+    return parse
+
+
+def or_none(word: str, parse: Parser) -> Parser:
+    """Return a parser that takes a word for None besides."""
+
+    def parse_or_none(value: Any) -> Any:
         try:
-            number = float(value.strip().removesuffix(sign)) if isinstance(value, str) else float(value)
-        except ValueError:
-            raise Refused(allowed) from None
-        if not least <= number <= most:
-            raise Refused(allowed)
-        return number
+            return None if value == word else parse(value)
+        except NotAllowed as error:
+            raise NotAllowed(f"{error}, or {word}") from None
 
-    return check
+    return parse_or_none
 
 
-def size_of_at_least(least_mib: int, such_as: str) -> Callable[[Any], int]:
-    """Return a check for a size in bytes: a number, or text as `768MiB`, `1G`; units are powers of 1024."""
-
-    def check(value: Any) -> int:
-        allowed = f"a size of at least {least_mib}MiB, such as {such_as}"
-        try:
-            number = parse_size(str(value))
-        except ValueError:
-            raise Refused(allowed) from None
-        if number < least_mib << 20:
-            raise Refused(allowed)
-        return number
-
-    return check
-
-
-size_bytes = size_of_at_least(64, "768MiB or 1GiB")
-history_bytes = size_of_at_least(8, "100MiB or 1GiB")
-
-
-def size_or_auto(value: Any) -> int | None:
-    """Return a size in bytes, or None for `auto`."""
-    return None if value == "auto" else size_bytes(value)
-
-
-def truth(value: Any) -> bool:
+def parse_bool(value: Any) -> bool:
     """Return a TOML boolean."""
     if not isinstance(value, bool):
-        raise Refused("true or false")
+        raise NotAllowed("true or false")
     return value
 
 
-def log_level(value: Any) -> str:
+def parse_log_level(value: Any) -> Any:
     """Return a log level's name in lower case."""
-    if not isinstance(value, str) or value.lower() not in LOG_LEVELS:
-        raise Refused(f"one of {', '.join(LOG_LEVELS)}")
-    return value.lower()
+    return one_of(*LOG_LEVELS)(value.lower() if isinstance(value, str) else value)
 
 
-def log_format(value: Any) -> str:
-    """Return the name of a form for log lines."""
-    if value not in LOG_FORMATS:
-        raise Refused(f"one of {', '.join(LOG_FORMATS)}")
-    return str(value)
-
-
-def alert_format(value: Any) -> str:
-    """Return the name of a form for alerts."""
-    if value not in ALERT_FORMATS:
-        raise Refused(f"one of {', '.join(ALERT_FORMATS)}")
-    return str(value)
-
-
-def seconds_by_queue(value: Any) -> dict[str, float]:
-    """Return seconds by queue, from a table."""
-    allowed = "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
-    if not isinstance(value, dict) or not all(map(QUEUE_NAME.fullmatch, value)):
-        raise Refused(allowed)
-    try:
-        return {queue: task_seconds(seconds) for queue, seconds in value.items()}
-    except Refused:
-        raise Refused(allowed) from None
-
-
-def http_address(value: Any) -> Address | None:
-    """Return where to serve HTTP, None for `off`: a port (of every interface), or ADDRESS:PORT."""
-    refused = Refused("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080, or off")
-    if value == "off":
-        return None
-    found = isinstance(value, int | str) and HTTP_ADDRESS.fullmatch(str(value))
-    if not found or not 1 <= int(found["port"]) <= 65535:
-        raise refused
-    host = found["v6"] or found["host"] or ""
-    try:
-        is_right = host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"])
-    except ValueError:
-        raise refused from None
-    if not is_right:
-        raise refused
-    return Address(host=host, port=int(found["port"]))
-
-
-def app_name(value: Any) -> str:
+def parse_app_name(value: Any) -> str:
     """Return the dotted name of a Celery app, as `celery -A` takes it."""
     if not isinstance(value, str) or not APP_NAME.fullmatch(value):
-        raise Refused("a module's dotted name, such as app.infrastructure.celery or proj:app")
+        raise NotAllowed("a module's dotted name, such as app.infrastructure.celery or proj:app")
     return value
 
 
-def implementation(value: Any) -> str:
-    """Return the name of a pool implementation of Celery's."""
-    if value not in IMPLEMENTATIONS:
-        raise Refused(f"one of {', '.join(IMPLEMENTATIONS)}")
-    return str(value)
-
-
-def celery_options(value: Any) -> tuple[str, ...]:
-    """Return further options for `celery worker`, from a list with one word each."""
-    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
-        raise Refused('a list of words, such as ["-E", "--time-limit=300"]')
-    for word in value:
-        # click takes a short option's value in the same word: -c4.
-        name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        if name in OWN_OPTIONS:
-            raise Refused(f"without {name}: set {OWN_OPTIONS[name]}")
-    return tuple(value)
-
-
-def pool_name(value: Any) -> str:
+def parse_pool_name(value: Any) -> str:
     """Return a pool's name: it becomes part of node, process and file names."""
     if not isinstance(value, str) or not POOL_NAME.fullmatch(value) or value == "governor":
-        raise Refused("a name of a-z, 0-9, _ and -, at most 31 long, other than `governor`")
+        raise NotAllowed("a name of a-z, 0-9, _ and -, at most 31 long, other than `governor`")
     return value
 
 
-def queues(value: Any) -> tuple[str, ...]:
+def parse_queues(value: Any) -> tuple[str, ...]:
     """Return queue names from a list, or from text with commas."""
     allowed = "one or more queue names, separated by commas, each once"
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Refused(allowed)
+        raise NotAllowed(allowed)
     stripped = tuple(name.strip() for name in names)
     if not stripped or not all(map(QUEUE_NAME.fullmatch, stripped)) or len(set(stripped)) < len(stripped):
-        raise Refused(allowed)
+        raise NotAllowed(allowed)
     return stripped
 
 
-concurrency = whole_number(1, 1000)
-
-
-def concurrency_range(value: Any) -> tuple[int, int | None]:
+def parse_concurrency(value: Any) -> tuple[int, int | None]:
     """Return (least, most): from a number, which has no most, or from a table with `min` and `max`."""
+    concurrency = whole_number(1, 1000)
     if not isinstance(value, dict):
         return concurrency(value), None
     allowed = "a whole number from 1 to 1000, or { min = 1, max = 4 }"
     if value.keys() != {"min", "max"}:
-        raise Refused(allowed)
+        raise NotAllowed(allowed)
     least, most = concurrency(value["min"]), concurrency(value["max"])
     if least > most:
-        raise Refused(f"{allowed}, the min not above the max")
+        raise NotAllowed(f"{allowed}, the min not above the max")
     return least, most
 
 
-max_tasks_per_child = whole_number(1, 1_000_000)
-max_task_deaths = whole_number(0, 1000)
-percent = whole_number(10, 100)
-alert_queue_depth = whole_number(0, 1_000_000)
-alert_percent = whole_number(0, 100)
-alert_restarts = whole_number(0, 1000)
-task_seconds = number_of("seconds", "s", 0, 86_400)
-lasting_seconds = number_of("seconds", "s", 0, 3600)
-window_seconds = number_of("seconds", "s", 10, 3600)
-risk_percent = number_of("percent", "%", 0.01, 50)
-grace_seconds = number_of("seconds", "s", 1, 3600)
-silent_seconds = number_of("seconds", "s", 0, 86_400)
-max_age_seconds = number_of("seconds", "s", 1, 604_800)
-max_deaths = whole_number(1, 1000)
-death_window_seconds = number_of("seconds", "s", 1, 86_400)
-watchdog_seconds = number_of("seconds", "s", 5, 3600)
-seconds_hours = number_of("hours", "h", 0.1, 720)
-kept_days = number_of("days", "d", 0.1, 3650)
-drain_seconds = number_of("seconds", "s", 1, 86_400)
+def parse_celery_options(value: Any) -> tuple[str, ...]:
+    """Return further options for `celery worker`, from a list with one word each."""
+    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+        raise NotAllowed('a list of words, such as ["-E", "--time-limit=300"]')
+    for word in value:
+        # click takes a short option's value in the same word: -c4.
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        for instead, names in OWN_OPTIONS.items():
+            if name in names:
+                raise NotAllowed(f"without {name}: set {instead}")
+    return tuple(value)
+
+
+def parse_seconds_by_queue(value: Any) -> dict[str, float]:
+    """Return seconds by queue, from a table."""
+    allowed = "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
+    if not isinstance(value, dict) or not all(map(QUEUE_NAME.fullmatch, value)):
+        raise NotAllowed(allowed)
+    seconds = number_of("seconds", 0, 86_400)
+    try:
+        return {queue: seconds(number) for queue, number in value.items()}
+    except NotAllowed:
+        raise NotAllowed(allowed) from None

@@ -17,9 +17,9 @@ from recyclery.celery_app.routing import (
     import_app,
     routing_of,
 )
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Settings
-from recyclery.config.sources import CommandLine, load
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.doctor.application import judge_app, look_at_app
 from recyclery.doctor.broker import (
     judge_broker,
@@ -38,8 +38,10 @@ from recyclery.doctor.supervision import judge_supervision, look_at_supervision
 def examine(line: CommandLine, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is found; after a configuration or an app that cannot be used there is nothing more."""
     try:
-        settings = load(line, environment)
-        everywhere = load(line, {key: value for key, value in environment.items() if key not in ONE_CONTAINERS})
+        settings = load_settings(line, environment)
+        everywhere = load_settings(
+            line, {key: value for key, value in environment.items() if key not in ONE_CONTAINERS}
+        )
     except BadConfiguration as error:
         yield failure("configuration", str(error), "mend what it names")
         return

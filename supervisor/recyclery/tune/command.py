@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.leaks.page import NoPlotly
 from recyclery.observe.cgroup import find_memory_cgroup

@@ -5,17 +5,24 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from recyclery.celery_app.routing import ONE_CONTAINERS
-from recyclery.config import fields
-from recyclery.config.keys import BadConfiguration, checked
-from recyclery.config.settings import Settings
-from recyclery.config.sources import CommandLine, load
+from recyclery.config.fields import (
+    BadConfiguration,
+    NotAllowed,
+    Parser,
+    checked,
+    number_of,
+    settings_of,
+    whole_number,
+)
+from recyclery.config.settings import Pool, Settings
+from recyclery.config.sources import ON_THE_LINE, CommandLine, load_settings
 from recyclery.tune.arrivals import read_load
 from recyclery.tune.request import Request
 from recyclery.tune.wishes import Wishes
@@ -23,7 +30,6 @@ from recyclery.tune.wishes import Wishes
 UNASKED = (1, 2, 4, 8, 16)
 UNASKED_REPEATS, MOST_REPEATS = 3, 10
 TRACE_LOADS = ("70%", "85%", "95%")
-ON_THE_LINE = "on the command line"
 # What a run begins with, and keeps.
 KEPT = (
     *("app", "config", "pool", "task", "args", "generate", "concurrency", "max_tasks_per_child"),
@@ -36,16 +42,13 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
     for option, value in (("--pool", args.pool), ("--task", args.task)):
         if not value:
             raise BadConfiguration(f"{option} is missing: a tuning needs --pool NAME and --task NAME")
-    settings = load_settings(args.pool, args.app, args.config, args.memory, environment)
+    settings = load_one_pool(args.pool, args.app, args.config, args.memory, environment)
     pool = settings.pools[0]
-    concurrencies = read_numbers("--concurrency", args.concurrency, fields.whole_number(1, 1000))
-    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, fields.max_tasks_per_child)
-    seed = (
-        checked(fields.whole_number(0, 2**32), "--seed", args.seed, ON_THE_LINE) if args.seed else draw_seed()
-    )
-    repeats = (
-        checked(fields.whole_number(1, 100), "--repeats", args.repeats, ON_THE_LINE) if args.repeats else None
-    )
+    concurrencies = read_numbers("--concurrency", args.concurrency, whole_number(1, 1000))
+    most_tasks = settings_of(Pool)["max_tasks_per_child"].parse
+    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, most_tasks)
+    seed = checked(whole_number(0, 2**32), "--seed", args.seed, ON_THE_LINE) if args.seed else draw_seed()
+    repeats = checked(whole_number(1, 100), "--repeats", args.repeats, ON_THE_LINE) if args.repeats else None
     request = Request(
         app=settings.app,
         config=absolute(args.config),
@@ -59,9 +62,9 @@ def read_request(args: argparse.Namespace, environment: Mapping[str, str]) -> tu
         repeats=repeats or UNASKED_REPEATS,
         most_repeats=repeats or MOST_REPEATS,
         seed=seed,
-        least_seconds=checked(seconds_check, "--seconds", args.seconds or 10, ON_THE_LINE),
-        most_seconds=checked(seconds_check, "--longest", args.longest or 300, ON_THE_LINE),
-        memory_bytes=checked(fields.size_bytes, "--memory", args.memory, ON_THE_LINE) if args.memory else None,
+        least_seconds=checked(parse_seconds, "--seconds", args.seconds or 10, ON_THE_LINE),
+        most_seconds=checked(parse_seconds, "--longest", args.longest or 300, ON_THE_LINE),
+        memory_bytes=settings.memory.limit_bytes if args.memory else None,
         loads=read_loads(args) or (TRACE_LOADS if args.trace else ()),
         trace=absolute(args.trace),
         began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -94,7 +97,7 @@ def read_wishes(args: argparse.Namespace, request: Request) -> Wishes:
     return Wishes(
         pool=request.pool,
         objective=args.objective,
-        slo_seconds=checked(seconds_check, "--slo", args.slo, ON_THE_LINE) if args.slo else None,
+        slo_seconds=checked(parse_seconds, "--slo", args.slo, ON_THE_LINE) if args.slo else None,
         memory_bytes=request.memory_bytes,
         arrivals_per_second=read_load(absolute[0], 0.0) if absolute else None,
     )
@@ -103,15 +106,16 @@ def read_wishes(args: argparse.Namespace, request: Request) -> Wishes:
 def load_pool(request: Request, environment: Mapping[str, str]) -> Settings:
     """Return the settings that a run went by; raises BadConfiguration."""
     memory = str(request.memory_bytes) if request.memory_bytes else None
-    return load_settings(request.pool, request.app, request.config, memory, environment)
+    return load_one_pool(request.pool, request.app, request.config, memory, environment)
 
 
-def load_settings(
+def load_one_pool(
     name: str, app: str | None, config: str | None, memory: str | None, environment: Mapping[str, str]
 ) -> Settings:
     """Return the settings of a supervisor with that pool alone; raises BadConfiguration."""
     everywhere = {key: value for key, value in environment.items() if key not in ONE_CONTAINERS}
-    settings = load(CommandLine(config=config, app=app, pools=(name,), memory_limit=memory), everywhere)
+    options = {"--app": app, "--memory-limit": memory}
+    settings = load_settings(CommandLine(config=config, pools=(name,), options=options), everywhere)
     if not settings.pools[0].forks:
         raise BadConfiguration(
             f"[pools.{name}] implementation is {settings.pools[0].implementation!r}: only a prefork pool has "
@@ -120,10 +124,10 @@ def load_settings(
     return settings
 
 
-def read_numbers(option: str, text: str | None, check: Callable[[Any], int]) -> tuple[int, ...]:
+def read_numbers(option: str, text: str | None, parse: Parser) -> tuple[int, ...]:
     """Return numbers separated by commas, in ascending order, each once; raises BadConfiguration."""
     words = [word.strip() for word in text.split(",")] if text else []
-    return tuple(sorted({checked(check, option, word, ON_THE_LINE) for word in words}))
+    return tuple(sorted({checked(parse, option, word, ON_THE_LINE) for word in words}))
 
 
 def absolute(path: str | None) -> str | None:
@@ -136,11 +140,11 @@ def check_load(value: Any) -> str:
     try:
         read_load(str(value), 1.0)
     except ValueError:
-        raise fields.Refused("a rate such as 2/s, 30/min or 100/h, or a share such as 85%") from None
+        raise NotAllowed("a rate such as 2/s, 30/min or 100/h, or a share such as 85%") from None
     return str(value)
 
 
-seconds_check = fields.number_of("seconds", "s", 1, 86_400)
+parse_seconds = number_of("seconds", 1, 86_400)
 
 
 def draw_seed() -> int:
