@@ -16,6 +16,8 @@ import msgspec
 
 VERSION = 1
 MAX_PACKET_BYTES = 128 * 1024
+# After so many deaths of its process a task is parked, unless the pool's settings say otherwise.
+DEFAULT_MAX_DEATHS = 3
 # The governor's word to a child to collect ended browsers. Ignored by default: a child whose code took the
 # signal for something else comes to no harm.
 COLLECT_SIGNAL = signal.SIGURG

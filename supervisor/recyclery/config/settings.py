@@ -29,6 +29,7 @@ from recyclery.config.fields import (
     size_of_at_least,
     whole_number,
 )
+from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
 MIB = 1 << 20
 HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
@@ -59,7 +60,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_most: Annotated[int | None, live(parse=whole_number(1, 1000))] = None
     """Given by `concurrency`, where that is a range."""
     reap_leftover_browsers: Annotated[bool, live("kill browsers that a finished task left")] = True
-    max_task_deaths: Annotated[int, live("deaths after which a task is parked; 0: never", 0, 1000)] = 3
+    max_task_deaths: Annotated[int, live("deaths after which a task is parked; 0: never", 0, 1000)] = (
+        DEFAULT_MAX_DEATHS
+    )
 
     @property
     def least(self) -> int:

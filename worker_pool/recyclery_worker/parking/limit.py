@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-DEFAULT_MAX_DEATHS = 3
+from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
 
 class PoolLimit(msgspec.Struct):
