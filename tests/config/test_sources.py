@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
-from recyclery.config.sources import CommandLine, load_settings
+from recyclery.config.sources import CommandLine, load_deployment, load_settings
 from recyclery.pid1.supervisord_conf import worker_command
 
 APP = {"CELERY_APP": "sample_app"}
@@ -183,6 +183,28 @@ def test_an_option_that_the_supervisor_sets_itself_is_refused_with_what_to_set_i
     config = written(tmp_path, f'[pools.fast]\ncelery_options = ["-E", "{option}"]\n')
     with pytest.raises(BadConfiguration, match=r"it must be without -.*: set "):
         settings(config=config)
+
+
+@pytest.mark.parametrize(
+    ("environment", "text", "expected"),
+    [
+        ({}, "", {"fast": ("high", "default"), "slow": ("low",)}),
+        ({"CELERY_WORKER_NAME": "slow"}, "", {"fast": ("high", "default"), "slow": ("low",)}),
+        ({"CELERY_WORKER_NAME": "slow", "CELERY_QUEUES": "low,bulk"}, "",
+         {"fast": ("high", "default"), "slow": ("low", "bulk")}),
+        ({"CELERY_WORKER_NAME": "scrape", "CELERY_QUEUES": "web"}, "", {"scrape": ("web",)}),
+        ({"CELERY_QUEUES": "web"}, "", {"worker": ("web",)}),
+        ({}, "[pools.mail]\nqueues = ['mail']", {"mail": ("mail",)}),
+        ({"CELERY_WORKER_NAME": "scrape", "CELERY_QUEUES": "web"}, "[pools.mail]\nqueues = ['mail']",
+         {"mail": ("mail",), "scrape": ("web",)}),
+    ],
+)  # fmt: skip
+def test_the_pools_of_all_containers_are_the_configured_ones_and_the_one_here(
+    tmp_path: Path, environment: dict[str, str], text: str, expected: dict[str, tuple[str, ...]]
+) -> None:
+    line = CommandLine(config=written(tmp_path, text))
+    _, pools = load_deployment(line, APP | environment)
+    assert {pool.name: pool.queues for pool in pools} == expected
 
 
 def test_a_variable_for_one_pool_is_told_as_it_was_given_where_several_would_run() -> None:

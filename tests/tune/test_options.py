@@ -58,6 +58,13 @@ def test_what_cannot_be_is_named_with_what_is_allowed(words: tuple[str, ...], sa
         read_request(parse(*words), {})
 
 
+def test_the_pool_that_the_environment_names_can_be_tuned() -> None:
+    environment = {"CELERY_WORKER_NAME": "scrape", "CELERY_QUEUES": "web", "CELERY_MAX_TASKS_PER_CHILD": "7"}
+    line = ("--app", "proj", "--pool", "scrape", "--task", "proj.task")
+    request, settings = read_request(parse(*line), environment)
+    assert (request.max_tasks, settings.pools[0].queues) == ((7,), ("web",))
+
+
 def test_a_pool_without_children_of_its_own_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "recyclery.toml"
     config.write_text('[pools.slow]\nimplementation = "threads"\n')

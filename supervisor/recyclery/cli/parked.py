@@ -17,7 +17,6 @@ import msgspec
 
 from recyclery.celery_app.routing import (
     COLUMNS,
-    ONE_CONTAINERS,
     UnusableApp,
     import_app,
     output_as_errors,
@@ -66,8 +65,7 @@ def run_action(args: argparse.Namespace) -> int:
 
 def open_app(args: argparse.Namespace) -> Any:
     """Import the app of the settings; raises BadConfiguration."""
-    environment = {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS}
-    name = load_settings(read_command_line(args), environment).app
+    name = load_settings(read_command_line(args), os.environ).app
     try:
         return import_app(name)
     except UnusableApp as error:

@@ -65,7 +65,13 @@ def with_options() -> dict[str, Setting]:
 
 
 def load_settings(line: CommandLine, environment: Mapping[str, str]) -> Settings:
-    """Return the settings; raises BadConfiguration for the first value that cannot be used."""
+    """Return the settings here; raises BadConfiguration for the first value that cannot be used."""
+    settings, _ = load_deployment(line, environment)
+    return settings
+
+
+def load_deployment(line: CommandLine, environment: Mapping[str, str]) -> tuple[Settings, tuple[Pool, ...]]:
+    """Return the settings here, and the pools of all containers; raises BadConfiguration."""
     # A variable that is set and empty counts as not set, as Compose's `${NAME:-}` makes it; not so the
     # queues: a worker on queues that nobody named would take other people's tasks.
     given = {
@@ -84,13 +90,11 @@ def load_settings(line: CommandLine, environment: Mapping[str, str]) -> Settings
         http = settings_of(Settings)["http"]
         name, text, source = find_given(http, line, given) or ("http", str(top["http"]), f"in {file.name}")
         top["http"] = replace(top["http"], origin=f"{name} is {text!r} ({source})")
-    return Settings(
-        pools=check_slots(choose_pools(line, given, file)),
-        runtime_dir=find_runtime_dir(given),
-        state_dir=find_state_dir(given),
-        **tables,
-        **top,
+    pools = check_slots(choose_pools(line, given, file))
+    settings = Settings(
+        pools=pools, runtime_dir=find_runtime_dir(given), state_dir=find_state_dir(given), **tables, **top
     )
+    return settings, pools if line.single else pools_everywhere(pools, file)
 
 
 def collect(
@@ -193,6 +197,17 @@ def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tup
                 "or set it in the config file"
             )
     return pools
+
+
+def pools_everywhere(here: tuple[Pool, ...], file: File) -> tuple[Pool, ...]:
+    """Return the pools of all containers: those configured, each as it runs here where it does, and those here.
+
+    Where a container runs a pool of its own, the built-in ones do not count: nobody named them.
+    """
+    configured = file.pools or ()
+    if file.pools is None and {pool.name for pool in here} <= {pool.name for pool in BUILT_IN}:
+        configured = BUILT_IN
+    return tuple({pool.name: pool for pool in (*configured, *here)}.values())
 
 
 def check_slots(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:

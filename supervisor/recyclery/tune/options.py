@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.config.fields import (
     BadConfiguration,
     NotAllowed,
@@ -22,7 +21,7 @@ from recyclery.config.fields import (
     whole_number,
 )
 from recyclery.config.settings import Pool, Settings
-from recyclery.config.sources import ON_THE_LINE, CommandLine, load_settings
+from recyclery.config.sources import ON_THE_LINE, CommandLine, load_deployment, named_pool
 from recyclery.tune.arrivals import read_load
 from recyclery.tune.request import Request
 from recyclery.tune.wishes import Wishes
@@ -113,15 +112,15 @@ def load_one_pool(
     name: str, app: str | None, config: str | None, memory: str | None, environment: Mapping[str, str]
 ) -> Settings:
     """Return the settings of a supervisor with that pool alone; raises BadConfiguration."""
-    everywhere = {key: value for key, value in environment.items() if key not in ONE_CONTAINERS}
     options = {"--app": app, "--memory-limit": memory}
-    settings = load_settings(CommandLine(config=config, pools=(name,), options=options), everywhere)
-    if not settings.pools[0].forks:
+    settings, pools = load_deployment(CommandLine(config=config, options=options), environment)
+    pool = named_pool(name, pools)
+    if not pool.forks:
         raise BadConfiguration(
-            f"[pools.{name}] implementation is {settings.pools[0].implementation!r}: only a prefork pool has "
+            f"[pools.{name}] implementation is {pool.implementation!r}: only a prefork pool has "
             "children whose number and tasks can be tuned"
         )
-    return settings
+    return msgspec.structs.replace(settings, pools=(pool,))
 
 
 def read_numbers(option: str, text: str | None, parse: Parser) -> tuple[int, ...]:
