@@ -21,19 +21,11 @@ from recyclery.alerts.rules import KINDS, Alert, Topic
 from recyclery.alerts.webhook import build_message
 from recyclery.cli.parser import build_parser
 from recyclery.common import exit_codes as codes
-from recyclery.config.change import change_settings, follow_file
-from recyclery.config.keys import (
-    ALERTS_KEYS,
-    BROWSERS_KEYS,
-    HISTORY_KEYS,
-    MEMORY_KEYS,
-    POOL_KEYS,
-    TOP_KEYS,
-    BadConfiguration,
-)
-from recyclery.config.load import CommandLine, load
-from recyclery.config.settings import Address, Alerts, Settings
-from recyclery.config.stored import load_settings, write_settings
+from recyclery.config.fields import BadConfiguration, settings_of
+from recyclery.config.live import change_settings, follow_file
+from recyclery.config.settings import TABLES, Address, Alerts, Pool, Settings
+from recyclery.config.sources import CommandLine, load_settings
+from recyclery.config.stored import read_settings, write_settings
 from recyclery.control.problems import find_troubles
 from recyclery.control.server import Command
 from recyclery.control.status_schema import Status
@@ -268,7 +260,7 @@ def rewrite_models(path: Path) -> Path:
 
 def rewrite_settings(path: Path) -> Path:
     """Load settings.json and write it to another folder; return the new file."""
-    settings = load_settings(path.parent)
+    settings = read_settings(path.parent)
     elsewhere = path.parent / "written"
     elsewhere.mkdir()
     write_settings(structs.replace(settings, runtime_dir=elsewhere))
@@ -376,14 +368,16 @@ def load_configuration(
     config: Path | None, environment: Mapping[str, str], options: Mapping[str, Any]
 ) -> Settings:
     """Load the settings from a file, the environment and options of `recyclery run`."""
-    return load(CommandLine(config=None if config is None else str(config), **options), environment)
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    named = {name: given.pop(f"--{name}") for name in ("single", "pools") if f"--{name}" in given}
+    line = CommandLine(config=None if config is None else str(config), options=given, **named)
+    return load_settings(line, environment)
 
 
 def setting_keys() -> set[tuple[str, str]]:
     """Return the table ("" at the top level, `pools` for any pool) and key of every setting."""
-    tables = {"": TOP_KEYS, "memory": MEMORY_KEYS, "browsers": BROWSERS_KEYS, "alerts": ALERTS_KEYS}
-    tables |= {"history": HISTORY_KEYS, "pools": POOL_KEYS}
-    return {(table, key) for table, keys in tables.items() for key in keys}
+    tables = {"": Settings, **TABLES, "pools": Pool}
+    return {(name, key) for name, table in tables.items() for key in settings_of(table)}
 
 
 def pool_names(settings: Settings) -> list[str]:

@@ -15,6 +15,10 @@ from contracts.frozen import assert_frozen
 def describe(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:
     """Yield the options and arguments of a command and of its subcommands."""
     yield command
+    add_late = getattr(parser, "add_late", None)
+    if add_late is not None:
+        # Arguments that are only added when the command is the one that runs.
+        add_late(parser)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, within in action.choices.items():

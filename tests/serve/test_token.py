@@ -6,8 +6,7 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from recyclery.config.checks import http_address
-from recyclery.config.settings import Address
+from recyclery.config.settings import Address, parse_address
 from recyclery.http.auth import guard
 from recyclery.http.server import Handler, Response
 
@@ -19,9 +18,7 @@ async def page(_: h11.Request) -> Response:
 
 
 def parsed(text: str) -> Address:
-    address = http_address(text)
-    assert address is not None
-    return address
+    return parse_address(text)
 
 
 def ask(

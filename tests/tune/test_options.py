@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.tune.arguments import add_arguments
 from recyclery.tune.options import TRACE_LOADS, read_objective, read_spec, resume_spec
 from recyclery.tune.spec import Spec
@@ -56,6 +56,13 @@ def test_levels_that_were_named_are_tried_in_ascending_order_each_once() -> None
 def test_what_cannot_be_is_named_with_what_is_allowed(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(BadConfiguration, match=said):
         read_spec(parse(*words), {})
+
+
+def test_the_pool_that_the_environment_names_can_be_tuned() -> None:
+    environment = {"CELERY_WORKER_NAME": "scrape", "CELERY_QUEUES": "web", "CELERY_MAX_TASKS_PER_CHILD": "7"}
+    line = ("--app", "proj", "--pool", "scrape", "--task", "proj.task")
+    spec, settings = read_spec(parse(*line), environment)
+    assert (spec.max_tasks, settings.pools[0].queues) == ((7,), ("web",))
 
 
 def test_a_pool_without_children_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.plan import plan_next
 from recyclery.tune.recommendation import Recommendation, recommend
@@ -247,8 +247,10 @@ def test_the_conf_and_the_variables_are_what_the_supervisor_reads(tmp_path: Path
     assert found is not None
     conf = tmp_path / "recyclery.toml"
     conf.write_text(f'app = "shop"\n{found.conf}\n')
-    by_file = load(CommandLine(config=str(conf)), {})
-    by_environment = load(CommandLine(app="shop"), {"CELERY_WORKER_NAME": "slow", **found.environment})
+    by_file = load_settings(CommandLine(config=str(conf)), {})
+    by_environment = load_settings(
+        CommandLine(options={"--app": "shop"}), {"CELERY_WORKER_NAME": "slow", **found.environment}
+    )
     for settings in (by_file, by_environment):
         (pool,) = settings.pools
         assert (pool.name, pool.concurrency, pool.max_tasks_per_child) == ("slow", 2, 20)

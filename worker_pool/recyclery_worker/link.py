@@ -18,6 +18,8 @@ import msgspec
 
 VERSION = 1
 MAX_PACKET_BYTES = 128 * 1024
+# After this many deaths of its process a task is parked, unless the pool's settings say otherwise.
+DEFAULT_MAX_DEATHS = 3
 # Sent by the governor to have a child reap zombie browsers. It is ignored by default, so it does no harm to a
 # child whose code uses the signal for something else.
 COLLECT_SIGNAL = signal.SIGURG

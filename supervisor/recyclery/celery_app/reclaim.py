@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery_worker.broker.connection import NOT_REDIS
 from recyclery_worker.delivery.reclaim import OrphanedLease
 
@@ -73,7 +72,7 @@ def ask_module(module: str, app: str, *options: str) -> str:
 def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> int:
     """Give back what is forgotten, or only list it; return 1 when that cannot be told."""
     try:
-        settings = load(line, {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS})
+        settings = load_settings(line, os.environ)
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION

@@ -17,7 +17,6 @@ import msgspec
 
 from recyclery.celery_app.routing import (
     COLUMNS,
-    ONE_CONTAINERS,
     UnusableApp,
     import_app,
     output_as_errors,
@@ -25,8 +24,8 @@ from recyclery.celery_app.routing import (
     shorten_front,
 )
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.parking.park import drop, retry
 from recyclery_worker.parking.records import Death, ParkedTask, times
@@ -66,8 +65,7 @@ def run_action(args: argparse.Namespace) -> int:
 
 def open_app(args: argparse.Namespace) -> Any:
     """Import the app of the settings; raises BadConfiguration."""
-    environment = {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS}
-    name = load(CommandLine(config=args.config, app=args.app), environment).app
+    name = load_settings(read_command_line(args), os.environ).app
     try:
         return import_app(name)
     except UnusableApp as error:

@@ -20,7 +20,7 @@ import msgspec
 from recyclery.act.cleanup import Sweeper
 from recyclery.alerts.monitor import Monitor
 from recyclery.config.settings import Settings
-from recyclery.config.stored import load_settings
+from recyclery.config.stored import read_settings
 from recyclery.control.server import control_socket, serve_control
 from recyclery.governor.commands import Commands
 from recyclery.governor.executor import Executor, contained
@@ -53,7 +53,7 @@ RETRY_SECONDS = 10.0
 
 def main() -> int:
     """Run the governor in the environment that PID 1 gives it."""
-    settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
+    settings = read_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
     level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
     asyncio.run(govern(settings, os.environ["RECYCLERY_RUN"]))
@@ -101,7 +101,7 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
     loop.add_signal_handler(signal.SIGINT, governor.stop)
     reports = bind_reports(governor_socket(directory))
     loop.add_reader(reports, governor.receive, reports)
-    loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(load_settings(directory)))
+    loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
     loop.add_signal_handler(signal.SIGUSR1, lambda: beside.append(asyncio.create_task(log_status(board))))
     commands = Commands(board, governor.observe_now, governor.act_now, governor.follow, governor.woken.set)
     server = await serve_control(control_socket(directory), commands.handlers())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.config.change import change_settings
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.live import change_settings
 from recyclery.config.settings import Settings
 from recyclery.config.stored import write_settings
 from recyclery.control.server import Command, Done, Handler, Problem, Reaped

@@ -13,11 +13,11 @@ import traceback
 from pathlib import Path
 
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.listener import open_listener
-from recyclery.config.load import CommandLine, load
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants
@@ -37,7 +37,7 @@ def run(line: CommandLine) -> int:
     # Whoever started us may have blocked signals; they would stay so for all that we start.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        settings = load(line, os.environ)
+        settings = load_settings(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
         lock = lock_runtime_dir(settings.runtime_dir)
         check_listening(settings.http)
@@ -58,7 +58,7 @@ def run(line: CommandLine) -> int:
 
     with lock:
         try:
-            code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+            code = run_engine(settings, str(configuration), lambda: load_settings(line, os.environ))
         except Exception:  # a traceback that nobody reads must not keep a dead supervisor standing
             say(traceback.format_exc())
             code = exit_codes.KILLED

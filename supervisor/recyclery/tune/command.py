@@ -13,12 +13,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.tune.comparison import print_comparison
-from recyclery.tune.options import load_settings, read_objective, read_spec, resume_spec
+from recyclery.tune.options import load_one_pool, read_objective, read_spec, resume_spec
 from recyclery.tune.output import build_document, format_loads, format_recommendation, print_json
 from recyclery.tune.page import write_page
 from recyclery.tune.progress import Progress
@@ -63,7 +63,7 @@ def tune(args: argparse.Namespace) -> None:
         recorded = read_run_file(file.path)
         spec = resume_spec(args, recorded.spec)
         memory = str(spec.memory_bytes) if spec.memory_bytes else None
-        settings = load_settings(spec.pool, spec.app, spec.config, memory, os.environ)
+        settings = load_one_pool(spec.pool, spec.app, spec.config, memory, os.environ)
     else:
         spec, settings = read_spec(args, os.environ)
         recorded = RecordedRun(spec)

@@ -5,29 +5,34 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from recyclery.celery_app.routing import ONE_CONTAINERS
-from recyclery.config import checks
-from recyclery.config.keys import BadConfiguration, checked
-from recyclery.config.load import CommandLine, load
-from recyclery.config.settings import Settings
+from recyclery.config.fields import (
+    BadConfiguration,
+    NotAllowed,
+    Parser,
+    checked,
+    number_of,
+    settings_of,
+    whole_number,
+)
+from recyclery.config.settings import Pool, Settings
+from recyclery.config.sources import ON_THE_LINE, CommandLine, load_deployment, named_pool
 from recyclery.tune.spec import Objective, Spec, parse_rate
 
 DEFAULT_LEVELS = (1, 2, 4, 8, 16)
 DEFAULT_REPEATS, MOST_REPEATS = 3, 10
 TRACE_LOADS = ("70%", "85%", "95%")
-ON_THE_LINE = "on the command line"
 # What a run begins with, and keeps.
 FIXED = (
     *("app", "config", "pool", "task", "args", "generate", "concurrency", "max_tasks_per_child"),
     *("repeats", "seconds", "longest", "seed", "memory", "trace", "out"),
 )
-seconds_check = checks.number_of("seconds", "s", 1, 86_400)
+parse_seconds = number_of("seconds", 1, 86_400)
 
 
 def read_spec(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Spec, Settings]:
@@ -35,12 +40,13 @@ def read_spec(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple
     for option, value in (("--pool", args.pool), ("--task", args.task)):
         if not value:
             raise BadConfiguration(f"{option} is missing: a tuning needs --pool NAME and --task NAME")
-    settings = load_settings(args.pool, args.app, args.config, args.memory, environment)
+    settings = load_one_pool(args.pool, args.app, args.config, args.memory, environment)
     pool = settings.pools[0]
-    concurrencies = read_numbers("--concurrency", args.concurrency, checks.whole_number(1, 1000))
-    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, checks.max_tasks_per_child)
-    repeats = read("--repeats", checks.whole_number(1, 100), args.repeats)
-    seed = read("--seed", checks.whole_number(0, 2**32), args.seed)
+    concurrencies = read_numbers("--concurrency", args.concurrency, whole_number(1, 1000))
+    most_tasks = settings_of(Pool)["max_tasks_per_child"].parse
+    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, most_tasks)
+    repeats = read("--repeats", whole_number(1, 100), args.repeats)
+    seed = read("--seed", whole_number(0, 2**32), args.seed)
     spec = Spec(
         app=settings.app,
         config=absolute(args.config),
@@ -54,9 +60,9 @@ def read_spec(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple
         repeats=repeats or DEFAULT_REPEATS,
         most_repeats=repeats or MOST_REPEATS,
         seed=random.randrange(10_000) if seed is None else seed,  # noqa: S311  # not a secret
-        least_seconds=read("--seconds", seconds_check, args.seconds, 10.0),
-        most_seconds=read("--longest", seconds_check, args.longest, 300.0),
-        memory_bytes=read("--memory", checks.size_bytes, args.memory),
+        least_seconds=read("--seconds", parse_seconds, args.seconds, 10.0),
+        most_seconds=read("--longest", parse_seconds, args.longest, 300.0),
+        memory_bytes=settings.memory.limit_bytes if args.memory else None,
         loads=read_loads(args) or (TRACE_LOADS if args.trace else ()),
         trace=absolute(args.trace),
         began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -84,35 +90,36 @@ def read_objective(args: argparse.Namespace, spec: Spec) -> Objective:
     return Objective(
         pool=spec.pool,
         metric=args.objective,
-        slo_seconds=read("--slo", seconds_check, args.slo),
+        slo_seconds=read("--slo", parse_seconds, args.slo),
         memory_bytes=spec.memory_bytes,
         arrivals_per_second=parse_rate(rates[0], 0.0) if rates else None,
     )
 
 
-def load_settings(
+def load_one_pool(
     name: str, app: str | None, config: str | None, memory: str | None, environment: Mapping[str, str]
 ) -> Settings:
     """Return the settings of a supervisor with that pool alone; raises BadConfiguration."""
-    everywhere = {key: value for key, value in environment.items() if key not in ONE_CONTAINERS}
-    settings = load(CommandLine(config=config, app=app, pools=(name,), memory_limit=memory), everywhere)
-    if not settings.pools[0].forks:
+    options = {"--app": app, "--memory-limit": memory}
+    settings, pools = load_deployment(CommandLine(config=config, options=options), environment)
+    pool = named_pool(name, pools)
+    if not pool.forks:
         raise BadConfiguration(
-            f"[pools.{name}] implementation is {settings.pools[0].implementation!r}: only a prefork pool has "
+            f"[pools.{name}] implementation is {pool.implementation!r}: only a prefork pool has "
             "children whose number and tasks can be tuned"
         )
-    return settings
+    return msgspec.structs.replace(settings, pools=(pool,))
 
 
-def read(option: str, check: Callable[[Any], Any], text: str | None, default: Any = None) -> Any:
+def read(option: str, parse: Parser, text: str | None, default: Any = None) -> Any:
     """Return an option's value, or the default where it was not given; raises BadConfiguration."""
-    return checked(check, option, text, ON_THE_LINE) if text else default
+    return checked(parse, option, text, ON_THE_LINE) if text else default
 
 
-def read_numbers(option: str, text: str | None, check: Callable[[Any], int]) -> tuple[int, ...]:
+def read_numbers(option: str, text: str | None, parse: Parser) -> tuple[int, ...]:
     """Return numbers separated by commas, in ascending order, each once; raises BadConfiguration."""
     words = [word.strip() for word in text.split(",")] if text else []
-    return tuple(sorted({checked(check, option, word, ON_THE_LINE) for word in words}))
+    return tuple(sorted({checked(parse, option, word, ON_THE_LINE) for word in words}))
 
 
 def read_loads(args: argparse.Namespace) -> tuple[str, ...]:
@@ -125,7 +132,7 @@ def check_load(value: Any) -> str:
     try:
         parse_rate(str(value), 1.0)
     except ValueError:
-        raise checks.Refused("a rate such as 2/s, 30/min or 100/h, or a share such as 85%") from None
+        raise NotAllowed("a rate such as 2/s, 30/min or 100/h, or a share such as 85%") from None
     return str(value)
 
 

@@ -22,15 +22,13 @@ from celery.worker.request import Request
 
 from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DEFAULT_MAX_DEATHS, Fell
 from recyclery_worker.parking.deaths import InFlight, is_terminating, reported
 from recyclery_worker.parking.park import park
 from recyclery_worker.parking.records import Death, Run, name_run
 from recyclery_worker.parking.store import open_store
 
 logger = get_logger(__name__)
-
-DEFAULT_MAX_DEATHS = 3
 
 
 class PoolLimit(msgspec.Struct):

@@ -3,14 +3,14 @@
 import pytest
 from msgspec import structs
 
-from recyclery.config.change import change_settings, follow_file
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.live import change_settings, follow_file
 from recyclery.config.settings import Settings
+from recyclery.config.sources import CommandLine, load_settings
 
 
 def settings() -> Settings:
-    return load(CommandLine(), {"CELERY_APP": "sample_app"})
+    return load_settings(CommandLine(), {"CELERY_APP": "sample_app"})
 
 
 @pytest.mark.parametrize(

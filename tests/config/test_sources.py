@@ -4,16 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
+from recyclery.config.sources import CommandLine, load_deployment, load_settings
 from recyclery.pid1.supervisord_conf import worker_command
 
 APP = {"CELERY_APP": "sample_app"}
 
 
 def settings(environment: dict[str, str] | None = None, **line: object) -> Settings:
-    return load(CommandLine(**line), APP | (environment or {}))  # type: ignore[arg-type]
+    """Return the settings; options are given by their name without the dashes."""
+    where = {name: line.pop(name) for name in ("config", "single", "pools") if name in line}
+    options = {f"--{name.replace('_', '-')}": str(value) for name, value in line.items()}
+    return load_settings(CommandLine(**where, options=options), APP | (environment or {}))  # type: ignore[arg-type]
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -81,8 +84,9 @@ def test_the_files_pools_replace_the_built_in_ones(tmp_path: Path) -> None:
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     config = written(tmp_path, 'app = "filed"\nlog_level = "error"\ngrace_seconds = 7\n')
-    chosen = load(
-        CommandLine(config=config, app="lined"), {"CELERY_APP": "environed", "CELERY_LOG_LEVEL": "debug"}
+    chosen = load_settings(
+        CommandLine(config=config, options={"--app": "lined"}),
+        {"CELERY_APP": "environed", "CELERY_LOG_LEVEL": "debug"},
     )
     assert (chosen.app, chosen.log_level, chosen.grace_seconds) == ("lined", "debug", 7.0)
 
@@ -181,6 +185,33 @@ def test_an_option_that_the_supervisor_sets_itself_is_refused_with_what_to_set_i
         settings(config=config)
 
 
+@pytest.mark.parametrize(
+    ("environment", "text", "expected"),
+    [
+        ({}, "", {"fast": ("high", "default"), "slow": ("low",)}),
+        ({"CELERY_WORKER_NAME": "slow"}, "", {"fast": ("high", "default"), "slow": ("low",)}),
+        ({"CELERY_WORKER_NAME": "slow", "CELERY_QUEUES": "low,bulk"}, "",
+         {"fast": ("high", "default"), "slow": ("low", "bulk")}),
+        ({"CELERY_WORKER_NAME": "scrape", "CELERY_QUEUES": "web"}, "", {"scrape": ("web",)}),
+        ({"CELERY_QUEUES": "web"}, "", {"worker": ("web",)}),
+        ({}, "[pools.mail]\nqueues = ['mail']", {"mail": ("mail",)}),
+        ({"CELERY_WORKER_NAME": "scrape", "CELERY_QUEUES": "web"}, "[pools.mail]\nqueues = ['mail']",
+         {"mail": ("mail",), "scrape": ("web",)}),
+    ],
+)  # fmt: skip
+def test_the_pools_of_all_containers_are_the_configured_ones_and_the_one_here(
+    tmp_path: Path, environment: dict[str, str], text: str, expected: dict[str, tuple[str, ...]]
+) -> None:
+    line = CommandLine(config=written(tmp_path, text))
+    _, pools = load_deployment(line, APP | environment)
+    assert {pool.name: pool.queues for pool in pools} == expected
+
+
+def test_a_variable_for_one_pool_is_told_as_it_was_given_where_several_would_run() -> None:
+    with pytest.raises(BadConfiguration, match=r"CELERY_CONCURRENCY is '3' \(in the environment\)"):
+        settings({"CELERY_CONCURRENCY": "3"})
+
+
 def test_no_app_is_an_error_that_names_the_three_ways_to_give_one() -> None:
     with pytest.raises(BadConfiguration, match=r"CELERY_APP, --app, or `app`"):
-        load(CommandLine(), {})
+        load_settings(CommandLine(), {})
