@@ -24,10 +24,10 @@ from recyclery.tune.page import write_page
 from recyclery.tune.progress import Progress
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import BadRunFile, Ended, RecordedRun, RunFile, read_run_file
-from recyclery.tune.runner import EveryTaskFailed, RunContext, Tuning
+from recyclery.tune.runner import EveryTaskFailed, Tuning
 from recyclery.tune.sender import CannotSend, TaskSender
 from recyclery.tune.spec import BadTrace, Objective, Spec, read_trace
-from recyclery.tune.testbed import TestbedFailed, temporary_folder
+from recyclery.tune.testbed import RunContext, TestbedFailed, temporary_folder
 from recyclery_worker.tuning.messages import SPACE, Space
 
 FAILED = 1
@@ -75,21 +75,19 @@ def tune(args: argparse.Namespace) -> None:
     objective = read_objective(args, spec)
     if not recorded.is_complete(spec):
         recorded = measure_missing(spec, settings, recorded, file, objective)
-    try:
-        print_run(recorded, objective, as_json=args.json, page=args.html)
-    except OSError as error:
-        raise BadRunFile(f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume") from None
-
-
-def print_run(run: RecordedRun, objective: Objective, *, as_json: bool, page: str | None) -> None:
-    """Print what follows from a run, and write its page where one is wanted; raises NoPlotly, OSError."""
-    found = recommend(run.windows, objective, run.learned if run.learned.steps else None)
-    if page is not None:
-        write_page(Path(page), found)
-    if as_json:
-        print_json(build_document(found) | {"request": run.spec, "loads": run.opened})
+    learned = recorded.learned if recorded.learned.steps else None
+    found = recommend(recorded.windows, objective, learned)
+    if args.html:
+        try:
+            write_page(Path(args.html), found)
+        except OSError as error:
+            raise BadRunFile(
+                f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume"
+            ) from None
+    if args.json:
+        print_json(build_document(found) | {"request": recorded.spec, "loads": recorded.opened})
     else:
-        print("\n".join([format_recommendation(found), *format_loads(run.opened)]))
+        print("\n".join([format_recommendation(found), *format_loads(recorded.opened)]))
 
 
 def measure_missing(
@@ -153,11 +151,6 @@ def stop_by_exception(progress: Progress, file: RunFile) -> Iterator[None]:
 def run_context(spec: Spec, settings: Settings, progress: Progress) -> Iterator[RunContext]:
     """Start what all levels are measured with, and remove all of it afterwards."""
     space = Space(secrets.token_hex(6))
-    options = ["--app", spec.app]
-    if spec.config is not None:
-        options += ["--config", spec.config]
-    if spec.memory_bytes is not None:
-        options += ["--memory-limit", str(spec.memory_bytes)]
     with temporary_folder() as folder:
         # The sender removes the folder if this process is killed.
         environment = {**os.environ, SPACE: space.name}
@@ -166,8 +159,6 @@ def run_context(spec: Spec, settings: Settings, progress: Progress) -> Iterator[
                 progress.note(f"removed what a tuning that was killed had left in Redis ({name})")
             yield RunContext(
                 spec=spec,
-                options=tuple(options),
-                environment=os.environ,
                 grace_seconds=settings.grace_seconds,
                 space=space,
                 sender=sender,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from recyclery.tune.levels import summarize_levels
+from recyclery.tune.evaluate import summarize_levels
 from recyclery.tune.output import WIDTH, print_json, short
 from recyclery.tune.run_file import read_run_file
 from recyclery.tune.spec import Level

@@ -11,7 +11,7 @@ import msgspec
 
 from recyclery.common.units import format_bytes
 from recyclery.decide.queueing import Fleet
-from recyclery.tune.levels import LevelResult
+from recyclery.tune.evaluate import LevelResult
 from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate, quantile
 from recyclery.tune.window import OpenLoopWindow

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from recyclery.http.standalone import fill_in
-from recyclery.tune.levels import LevelResult
+from recyclery.tune.evaluate import LevelResult
 from recyclery.tune.output import LEGEND, format_figures, format_fleet
 from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from recyclery.decide.budget import mib
-from recyclery.tune.evaluate import OF_MANY, SAME, evaluate_levels, near_best, ratio_noise
-from recyclery.tune.levels import LevelResult, complete_windows
+from recyclery.tune.evaluate import (
+    OF_MANY,
+    SAME,
+    LevelResult,
+    complete_windows,
+    evaluate_levels,
+    near_best,
+    ratio_noise,
+)
 from recyclery.tune.spec import Level, Objective, Spec
 from recyclery.tune.statistics import estimate_rates
 from recyclery.tune.window import Window
@@ -21,8 +28,7 @@ WORTH = 1.05
 AROUND_SECONDS = 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One window to measure."""
 
     level: Level

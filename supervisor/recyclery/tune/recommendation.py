@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.queueing import MOST_BUSY, Container, Fleet, plan_fleet
 from recyclery.tune.evaluate import (
+    LevelResult,
     choose_level,
     choose_memory_limit,
     choose_tasks,
+    complete_windows,
     evaluate_levels,
     near_best,
     run_limit_bytes,
 )
-from recyclery.tune.levels import LevelResult, complete_windows
 from recyclery.tune.spec import Level, Objective
 from recyclery.tune.window import Window
 

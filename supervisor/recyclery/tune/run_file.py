@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -75,11 +76,7 @@ class RunFile:
 
     def begin(self, spec: Spec) -> None:
         """Create the file; raises BadRunFile where there is one already, or none can be made."""
-        try:
-            with self.path.open("xb") as file:
-                file.write(encode(Head(VERSION, spec)))
-        except OSError as error:
-            raise BadRunFile(f"{self.path}: {error.strerror}; name another file with --out") from None
+        self._write(Head(VERSION, spec), "xb", "; name another file with --out")
 
     def repair(self) -> None:
         """Remove a last line that was cut off, so that the next one begins where it should."""
@@ -90,16 +87,14 @@ class RunFile:
 
     def add(self, line: Closed | Opened | Ended) -> None:
         """Append a line; raises BadRunFile."""
+        self._write(line, "ab")
+
+    def _write(self, line: Line, mode: Literal["xb", "ab"], advice: str = "") -> None:
         try:
-            with self.path.open("ab") as file:
-                file.write(encode(line))
+            with self.path.open(mode) as file:
+                file.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:
-            raise BadRunFile(f"{self.path}: {error.strerror}") from None
-
-
-def encode(line: Line) -> bytes:
-    """Return a line of the file."""
-    return msgspec.json.encode(line) + b"\n"
+            raise BadRunFile(f"{self.path}: {error.strerror}{advice}") from None
 
 
 def read_run_file(path: Path) -> RecordedRun:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,24 +10,15 @@ from recyclery.decide.memory_model import PoolModel
 from recyclery.history.reader import Run
 from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.plan import AROUND_SECONDS, Step, expect_seconds, list_ahead, plan_next, why_skip
-from recyclery.tune.progress import Progress
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import Closed, Opened, RunFile
-from recyclery.tune.samples import (
-    EventFile,
-    TaskEvents,
-    child_peaks,
-    learn_from_history,
-    tree_cpu_seconds,
-)
-from recyclery.tune.sender import TaskSender
-from recyclery.tune.spec import Level, Objective, Spec, draw_arrivals, parse_rate, stretch_trace
-from recyclery.tune.testbed import EVENTS, Testbed, supervisor_environment
+from recyclery.tune.samples import TaskEvents, child_peaks, learn_from_history
+from recyclery.tune.spec import Level, Objective, draw_arrivals, parse_rate, stretch_trace
+from recyclery.tune.testbed import RunContext, running_testbed
 from recyclery.tune.window import (
     FEWEST_TASKS,
     Aborted,
     Complete,
-    Observation,
     OpenLoopWindow,
     Running,
     Span,
@@ -39,14 +27,8 @@ from recyclery.tune.window import (
     skip_window,
 )
 from recyclery_worker.link import now
-from recyclery_worker.tuning.messages import Arrive, Fill, Rest, Space, Sweep
+from recyclery_worker.tuning.messages import Arrive, Fill, Rest
 
-STEP_SECONDS = 0.25
-SAMPLE_SECONDS = 0.5
-# Reading CPU times goes through all processes of the machine.
-CPU_SECONDS = 2.0
-# The memory of a pool that has just started still moves for a moment.
-SETTLE_SAMPLES = 3
 # How long after the last arrival of an open loop its tasks may still end.
 TAIL_SECONDS = 60.0
 # Tasks that show how long they wait under a load; fewer where they would take longer than the longest window.
@@ -57,95 +39,34 @@ class EveryTaskFailed(Exception):
     """There is nothing to measure; the message has the errors."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """What all levels are measured with."""
-
-    spec: Spec
-    options: tuple[str, ...]
-    """Of `recyclery run`."""
-    environment: Mapping[str, str]
-    grace_seconds: float
-    space: Space
-    sender: TaskSender
-    folder: Path
-    """Short, for sockets live in it."""
-    progress: Progress
-
-
-@dataclass
-class LiveLevel:
-    """A level at work, and what has been seen of it."""
-
-    testbed: Testbed
-    file: EventFile
-    seen: Observation
-
-    def step(self) -> None:
-        """Wait a little, then read what is new."""
-        time.sleep(STEP_SECONDS)
-        self.seen.events.update(self.file.read())
-        at, samples, cpu = now(), self.seen.samples, self.seen.cpu
-        if not samples or at - samples[-1].at >= SAMPLE_SECONDS:
-            sample = self.testbed.sample()
-            samples += [sample] if sample is not None else []
-        if not cpu or at - cpu[-1][0] >= CPU_SECONDS:
-            self.read_cpu()
-
-    def read_cpu(self) -> None:
-        """Record the CPU time used so far."""
-        self.seen.cpu.append((now(), tree_cpu_seconds(self.testbed.guard_pid)))
-
-
-@contextmanager
-def start_level(context: RunContext, level: Level) -> Iterator[LiveLevel]:
-    """Start a supervisor at a level, yield it once it takes tasks, and remove all of it."""
-    folder = context.folder / str(sum(1 for _ in context.folder.iterdir()))
-    folder.mkdir()
-    file = EventFile(folder / EVENTS)
-    environment = supervisor_environment(context.environment, context.space, context.spec.pool, level, folder)
-    own_pids = (os.getpid(), context.sender.pid)
-    try:
-        with closing(Testbed(context.spec.pool, context.options, environment, folder, own_pids)) as testbed:
-            base = testbed.wait_until_serving()
-            for _ in range(SETTLE_SAMPLES):
-                time.sleep(STEP_SECONDS)
-                base = testbed.sample() or base
-            yield LiveLevel(testbed, file, Observation(level, base))
-        context.sender.ask(Sweep())
-    finally:
-        file.close()
-
-
 def measure_window(context: RunContext, step: Step) -> tuple[Window, list[Run]]:
     """Measure a level while tasks always wait; return also the history's runs.
 
     Raises TestbedFailed, CannotSend or EveryTaskFailed.
     """
-    with start_level(context, step.level) as live:
+    with running_testbed(context, step.level) as testbed:
         began = now()
-        context.sender.ask(Fill(str(live.file.path), 2 * step.level.concurrency + 2))
+        context.sender.ask(Fill(testbed.events_path, 2 * step.level.concurrency + 2))
         state: Running | Complete | Aborted = Running(0)
         while isinstance(state, Running):
-            live.step()
-            context.sender.check()
-            check_failures(live.seen.events)
-            state = live.seen.state(context.spec, began, now())
+            testbed.step()
+            check_failures(testbed.seen.events)
+            state = testbed.seen.state(context.spec, began, now())
             if isinstance(state, Running):
                 context.progress.update(f"{state.done} of {least_tasks(step.level)} tasks")
-        live.read_cpu()
+        testbed.read_cpu()
         sent = context.sender.ask(Rest()).sent_by_tasks
         if isinstance(state, Complete):
             span, stopped = state.span, ""
-            live.testbed.stop(context.grace_seconds)
+            testbed.stop()
         else:
             # There is no memory for its tasks to be waited for.
             span, stopped = Span(began, now()), state.reason
-            live.testbed.kill()
-        runs = live.testbed.runs()
+            testbed.kill()
+        runs = testbed.runs()
     if sent:
         context.progress.note(f"the tasks themselves sent {sent} messages: set aside, and removed")
-    return live.seen.window(step.repeat, span, container_cores(), child_peaks(runs), stopped), runs
+    return testbed.seen.window(step.repeat, span, container_cores(), child_peaks(runs), stopped), runs
 
 
 def container_cores() -> float:
@@ -166,25 +87,24 @@ def check_failures(events: TaskEvents) -> None:
 
 def measure_load(context: RunContext, level: Level, load: str, times: list[float]) -> OpenLoopWindow:
     """Measure a level while tasks come at `times`, in seconds. Raises TestbedFailed or CannotSend."""
-    with start_level(context, level) as live:
+    with running_testbed(context, level) as testbed:
         begin = now() + 1.0
         due = [begin + each for each in times]
-        events, end = live.seen.events, due[-1]
-        context.sender.ask(Arrive(str(live.file.path), due))
+        events, end = testbed.seen.events, due[-1]
+        context.sender.ask(Arrive(testbed.events_path, due))
         stopped = ""
         while not stopped and len(events.ends) < len(due) and now() < end + TAIL_SECONDS:
-            live.step()
-            context.sender.check()
-            state = live.seen.state(context.spec, begin, begin)
+            testbed.step()
+            state = testbed.seen.state(context.spec, begin, begin)
             stopped = state.reason if isinstance(state, Aborted) else ""
             came = sum(each <= now() for each in due)
             context.progress.update(f"{load}: {came} of {len(due)} came, {len(events.ends)} ended")
-        live.read_cpu()
+        testbed.read_cpu()
         backlog = [events.count_backlog(at) for at in ((begin + end) / 2, end)]
         context.sender.ask(Rest())
-        live.testbed.stop(context.grace_seconds)
-        peaks = child_peaks(live.testbed.runs())
-    window = live.seen.window(0, Span(begin, max(end, now())), container_cores(), peaks, stopped)
+        testbed.stop()
+        peaks = child_peaks(testbed.runs())
+    window = testbed.seen.window(0, Span(begin, max(end, now())), container_cores(), peaks, stopped)
     # A single arrival takes no time.
     seconds = (end - begin) or context.spec.least_seconds
     return OpenLoopWindow(
