@@ -157,25 +157,6 @@ class TaskEvents:
         return sum(task.due <= at and (task.ended is None or task.ended > at) for task in tasks)
 
 
-class EventFile:
-    """A file of task events, read as it grows."""
-
-    def __init__(self, path: Path) -> None:
-        path.touch(mode=0o600)
-        self.path = path
-        self._file = path.open("rb")
-        self._rest = b""
-
-    def read(self) -> list[str]:
-        """Return the whole lines that were added since the last call."""
-        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
-        return [line.decode() for line in lines]
-
-    def close(self) -> None:
-        """Close it."""
-        self._file.close()
-
-
 def child_peaks(runs: Iterable[Run]) -> tuple[int, ...]:
     """Return for each child that ran tasks the most that its process tree held."""
     peaks: dict[int, int] = {}

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from recyclery.config import secrets
 from recyclery.config.paths import history_file
@@ -20,7 +21,7 @@ from recyclery.history.reader import NoHistory, Run, open_history
 from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.sandbox.cgroups import CannotCageError
 from recyclery.tune.progress import Progress
-from recyclery.tune.samples import EventFile, StatusSample, sample_status, tree_cpu_seconds
+from recyclery.tune.samples import StatusSample, sample_status, tree_cpu_seconds
 from recyclery.tune.sender import TaskSender
 from recyclery.tune.spec import Level, Spec
 from recyclery.tune.window import Observation
@@ -30,7 +31,7 @@ from recyclery_worker.tuning.messages import MARKS, SPACE, Space, Sweep
 # Not in $TMPDIR: a socket's whole path has only 107 bytes.
 PARENT = Path("/tmp")  # noqa: S108  # each folder is made for its owner alone
 PREFIX = "rt-"
-LOG = "supervisor.log"
+LOG, EVENTS = "supervisor.log", "events"
 # A younger folder may not be locked yet.
 YOUNG_SECONDS = 60.0
 READY_SECONDS = 180.0
@@ -100,18 +101,16 @@ def running_testbed(context: RunContext, level: Level) -> Iterator[Testbed]:
     """Start a supervisor at a level, yield it once it takes tasks, and remove all of it."""
     folder = context.folder / str(sum(1 for _ in context.folder.iterdir()))
     folder.mkdir()
-    file = EventFile(folder / "events")
-    try:
-        with start_supervisor(context, level, folder, file.path) as cage:
-            testbed = Testbed(context, folder, cage, file)
-            testbed.wait_until_serving(level)
-            yield testbed
-        context.sender.ask(Sweep())
-    finally:
-        file.close()
+    events = folder / EVENTS
+    events.touch(mode=0o600)
+    with events.open("rb") as file, start_supervisor(context, level, folder) as cage:
+        testbed = Testbed(context, folder, cage, file)
+        testbed.wait_until_serving(level)
+        yield testbed
+    context.sender.ask(Sweep())
 
 
-def start_supervisor(context: RunContext, level: Level, folder: Path, events: Path) -> Cage:
+def start_supervisor(context: RunContext, level: Level, folder: Path) -> Cage:
     """Start a supervisor that runs one pool at one level, apart from all in service; raises TestbedFailed."""
     spec = context.spec
     command = [sys.executable, "-m", "recyclery", "run", "--app", spec.app]
@@ -128,7 +127,7 @@ def start_supervisor(context: RunContext, level: Level, folder: Path, events: Pa
         "RECYCLERY_STATE_DIR": str(folder / "state"),
         "RECYCLERY_HTTP": "off",
         SPACE: context.space.name,
-        MARKS: str(events),
+        MARKS: str(folder / EVENTS),
     }
     try:
         # The guard of the cage kills all of it if the tuning dies.
@@ -142,16 +141,14 @@ class Testbed:
 
     seen: Observation
 
-    def __init__(self, context: RunContext, folder: Path, cage: Cage, file: EventFile) -> None:
+    def __init__(self, context: RunContext, folder: Path, cage: Cage, file: BinaryIO) -> None:
         self._context = context
         self._folder = folder
         self._cage = cage
         self._file = file
-
-    @property
-    def events_path(self) -> str:
+        self._line = b""
+        self.events_path = str(folder / EVENTS)
         """The file that tasks write their start and end to."""
-        return str(self._file.path)
 
     def wait_until_serving(self, level: Level) -> None:
         """Return once the worker takes tasks, with all its children up; raises TestbedFailed."""
@@ -169,7 +166,9 @@ class Testbed:
     def step(self) -> None:
         """Wait a little, then read what is new; raises TestbedFailed or CannotSend."""
         time.sleep(STEP_SECONDS)
-        self.seen.events.update(self._file.read())
+        # The last line may not be whole yet.
+        *lines, self._line = (self._line + self._file.read()).split(b"\n")
+        self.seen.events.update(line.decode() for line in lines)
         at, samples, cpu = now(), self.seen.samples, self.seen.cpu
         if not samples or at - samples[-1].at >= SAMPLE_SECONDS:
             sample = self._sample()
