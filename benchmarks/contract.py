@@ -95,6 +95,8 @@ def close(
             print(f"{kind:10} {name:40} {bound.value:>10g}  {bound.relation} {bound.limit:<8g} {verdict}")
     intervals = {name: median_interval(values) for name, values in (samples or {}).items() if values}
     for name, interval in intervals.items():
+        if interval.coverage == 0:
+            continue
         bounds_of = f"{interval.low:g} to {interval.high:g} ({interval.coverage:.0%})"
         print(f"{'median':10} {name:40} {interval.median:>10g}  {bounds_of}")
     if intervals:
