@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from recyclery.decide.shape import JUDGED_STEPS, PLATEAU_BYTES
-from recyclery.report.leaks.growth import TaskGrowth
+from recyclery.report.leaks.growth import JUDGED_STEPS, PLATEAU_BYTES, TaskGrowth
 from recyclery.report.leaks.lives import JUDGED_LIFE
 
 # Once in so many runs is a habit.
