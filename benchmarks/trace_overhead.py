@@ -34,8 +34,13 @@ LONG_SECONDS = 300.0
 class Course:
     """The runs of one task: how long each ran, and how long its child was busy for each in all."""
 
-    run_seconds: float
+    runs_seconds: tuple[float, ...]
     busy_seconds: float
+
+    @property
+    def run_seconds(self) -> float:
+        """The median of them."""
+        return statistics.median(self.runs_seconds)
 
 
 def main() -> int:
@@ -49,6 +54,7 @@ def main() -> int:
     figures: dict[str, object] = {}
     named: list[bool] = []
     waiting: dict[str, float] = {}
+    samples: dict[str, list[float]] = {}
     for tool in tools:
         for task in TASKS:
             plain, traced, seen = compare(tool, f"{APP}.{task}", runs)
@@ -61,6 +67,8 @@ def main() -> int:
                 "seconds between runs": round(traced.busy_seconds - traced.run_seconds, 3),
                 "kept bytes told": sum(round(site.bytes_per_run) for site in seen.sites),
             }
+            for name, course in (("untraced", plain), ("traced", traced)):
+                samples[f"{task}, {tool}: seconds {name}"] = [round(run, 4) for run in course.runs_seconds]
             print(f"{task:6} {tool:12} {figures[f'{task}, {tool}']}", flush=True)
             if task == "wait":
                 waiting[tool] = times
@@ -72,6 +80,7 @@ def main() -> int:
             "a task that waits, times as long": Bound(max(waiting.values()), "<=", 1.5),
         },
         {f"a task that waits, {tools[0]}": Bound(waiting[tools[0]], "<=", 1.1)},
+        samples,
     )
 
 
@@ -93,20 +102,20 @@ def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, TracedRuns
 
         run(2)
         client.delete(SECONDS)
-        plain = Course(busy_seconds=run(runs) / runs, run_seconds=median_run(client))
+        plain = Course(busy_seconds=run(runs) / runs, runs_seconds=noted_runs(client))
         with listening(folder) as listener:
             pid = begin(folder, link.Trace(task=task, runs=runs, warm_up=1, address=listener.getsockname()))
             run(1)
             client.delete(SECONDS)
-            traced = Course(busy_seconds=run(runs) / runs, run_seconds=median_run(client))
+            traced = Course(busy_seconds=run(runs) / runs, runs_seconds=noted_runs(client))
             *_, seen = follow(listener, pid, LONG_SECONDS)
         return plain, traced, seen
 
 
-def median_run(client: redis.Redis) -> float:
+def noted_runs(client: redis.Redis) -> tuple[float, ...]:
     """Return how long the runs took that were noted."""
     noted: Any = client.lrange(SECONDS, 0, -1)
-    return statistics.median(map(float, noted))
+    return tuple(map(float, noted))
 
 
 def begin(folder: Path, order: link.Trace) -> int:
