@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.containers import HARDENED, READY_SECONDS, container, network, redis_beside
-from recyclery.demo.options import default_fast_tasks
-from recyclery.demo.plan import MIXES, plan_storm
-from recyclery.demo.storm import Storm
+from recyclery_demo.options import default_fast_tasks
+from recyclery_demo.plan import MIXES, plan_storm
+from recyclery_demo.storm import Storm
 
 MIX = "browsers"
 # Celery's words for a task that raised.

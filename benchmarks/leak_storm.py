@@ -23,11 +23,11 @@ from benchmarks.storm_table import (
     required_bounds,
 )
 from recyclery.common.units import format_bytes, parse_size
-from recyclery.demo.command import run_storm
-from recyclery.demo.options import Options, default_fast_tasks, read_limit, read_seconds, whole_number
-from recyclery.demo.plan import MIXES
-from recyclery.demo.requirements import DemoError, find_requirements
-from recyclery.demo.summary import Summary
+from recyclery_demo.command import run_storm
+from recyclery_demo.options import Options, default_fast_tasks, read_limit, read_seconds, whole_number
+from recyclery_demo.plan import MIXES
+from recyclery_demo.requirements import DemoError, find_requirements
+from recyclery_demo.summary import Summary
 
 TASKS, QUICK_TASKS = 150, 12
 QUICK_MIXES = ("browsers", REFERENCE)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recyclery.demo.managers import Manager, fast_worker, find_manager, shell_script, slow_worker
+from recyclery_demo.managers import Manager, fast_worker, find_manager, shell_script, slow_worker
 
 MANAGERS = ("recyclery", "celery", "celery-max-memory", "supervisord-memmon", "circus", "tini")
 SLOW_MAX_KIB = 200_000

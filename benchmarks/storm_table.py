@@ -9,8 +9,8 @@ from statistics import median
 
 from benchmarks.contract import Bound
 from recyclery.common.units import format_bytes
-from recyclery.demo.display import format_recycles
-from recyclery.demo.summary import Summary
+from recyclery_demo.display import format_recycles
+from recyclery_demo.summary import Summary
 
 REFERENCE = "clean"
 LEAST_RATIO, GOAL_RATIO = 0.85, 0.95

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from recyclery.demo.managers import Manager
-from recyclery.demo.plan import MIXES, plan_storm
-from recyclery.demo.requirements import find_requirements
-from recyclery.demo.stage import Stage, limited_memory, set_stage, stop_workers
+from recyclery_demo.managers import Manager
+from recyclery_demo.plan import MIXES, plan_storm
+from recyclery_demo.requirements import find_requirements
+from recyclery_demo.stage import Stage, limited_memory, set_stage, stop_workers
 
 TASK = "app.infrastructure.celery.tasks.storm.scrape"
 MIX = "browsers"

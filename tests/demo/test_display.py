@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
-from recyclery.demo.display import Frame, PlainDisplay, format_latency, format_recycles, plain_line
-from recyclery.demo.picture import draw
-from recyclery.demo.watch import Moment
+from recyclery_demo.display import Frame, PlainDisplay, format_latency, format_recycles, plain_line
+from recyclery_demo.picture import draw
+from recyclery_demo.watch import Moment
 
 FRAME = Frame(
     "recyclery",

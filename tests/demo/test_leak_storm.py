@@ -18,9 +18,9 @@ from benchmarks.storm_peers import (
     supervisord_configuration,
 )
 from benchmarks.storm_table import Case, make_row, print_table, ratio, ratio_bounds, required_bounds
-from recyclery.demo.options import Options
-from recyclery.demo.plan import MIXES
-from recyclery.demo.summary import Summary
+from recyclery_demo.options import Options
+from recyclery_demo.plan import MIXES
+from recyclery_demo.summary import Summary
 
 GIB = 1 << 30
 RUN = Summary(

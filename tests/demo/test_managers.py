@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.demo.managers import Places, base_environment, find_manager, worker_environment
-from recyclery.demo.requirements import Requirements
+from recyclery_demo.managers import Places, base_environment, find_manager, worker_environment
+from recyclery_demo.requirements import Requirements
 
 REQUIREMENTS = Requirements(Path("/office"), "redis-server", Path("/bin/chrome"), Path("/bin/chromedriver"))
 PLACES = Places("redis://127.0.0.1:1/0", "http://127.0.0.1:2", Path("/tmp/rd-x"))

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from recyclery.demo.options import Options, add_arguments, read_options
+from recyclery_demo.options import Options, add_arguments, read_options
 
 
 def parse(*arguments: str) -> Options:
@@ -73,6 +73,6 @@ def test_a_value_that_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]
 
 def test_declaring_the_options_imports_nothing_heavy() -> None:
     heavy = {"celery", "rich", "redis", "psutil", "selenium"}
-    code = f"import sys, recyclery.demo; print({heavy!r} & {{name.partition('.')[0] for name in sys.modules}})"
+    code = f"import sys, recyclery_demo; print({heavy!r} & {{name.partition('.')[0] for name in sys.modules}})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

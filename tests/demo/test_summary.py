@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from recyclery.demo.summary import Summary, make_table, verdict
+from recyclery_demo.summary import Summary, make_table, verdict
 
 FLAWLESS = Summary(
     manager="recyclery",

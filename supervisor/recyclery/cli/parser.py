@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
-from recyclery import __version__, demo, leaks
+from recyclery import __version__, leaks
 from recyclery.cli import parked_arguments as parked
 from recyclery.cli.broken_pipe import end_where_cut_off
 from recyclery.tune.arguments import add_arguments as add_tune_arguments
@@ -62,10 +63,19 @@ def build_parser() -> argparse.ArgumentParser:
     add_tune_arguments(tune_parser)
     tune_parser.set_defaults(command=tune_command)
     add_trace(commands)
-    demo_parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
-    demo.add_arguments(demo_parser)
-    demo_parser.set_defaults(command=demo.main)
+    add_demo(commands)
     return parser
+
+
+def add_demo(commands: Commands) -> None:
+    """Add `demo`, which is in a clone of the repository and in no wheel."""
+    if find_spec("recyclery_demo") is None:
+        return
+    from recyclery_demo import add_arguments, main  # noqa: PLC0415
+
+    parser = commands.add_parser("demo", help="a storm of leaking browser tasks in a container-sized cage")
+    add_arguments(parser)
+    parser.set_defaults(command=main)
 
 
 def add_run(commands: Commands) -> None:

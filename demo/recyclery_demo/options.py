@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recyclery.common.units import format_bytes, parse_size
-from recyclery.demo.plan import MIXES, Mix
+from recyclery_demo.plan import MIXES, Mix
 
 MANAGERS = ("recyclery", "celery")
 DEFAULT_TASKS = 150

@@ -9,8 +9,8 @@ from typing import Any, cast
 import redis
 from celery import Celery
 
-from recyclery.demo.plan import StormPlan
-from recyclery.demo.tally import Tally, count_tasks
+from recyclery_demo.plan import StormPlan
+from recyclery_demo.tally import Tally, count_tasks
 
 _TASKS = "app.infrastructure.celery.tasks.storm"
 _SLOW_QUEUE, _FAST_QUEUE = "low", "high"

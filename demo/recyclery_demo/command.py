@@ -6,15 +6,15 @@ import sys
 import time
 from types import FrameType
 
-from recyclery.demo.display import Display, Frame, make_display
-from recyclery.demo.managers import Manager, find_manager
-from recyclery.demo.options import Options, read_options
-from recyclery.demo.plan import StormPlan, describe_habit, plan_storm
-from recyclery.demo.requirements import DemoError, find_requirements
-from recyclery.demo.stage import Stage, limited_memory, set_stage, stop_workers, wait_for_workers
-from recyclery.demo.summary import Summary, make_table, verdict
-from recyclery.demo.tally import percentile
-from recyclery.demo.watch import Watcher
+from recyclery_demo.display import Display, Frame, make_display
+from recyclery_demo.managers import Manager, find_manager
+from recyclery_demo.options import Options, read_options
+from recyclery_demo.plan import StormPlan, describe_habit, plan_storm
+from recyclery_demo.requirements import DemoError, find_requirements
+from recyclery_demo.stage import Stage, limited_memory, set_stage, stop_workers, wait_for_workers
+from recyclery_demo.summary import Summary, make_table, verdict
+from recyclery_demo.tally import percentile
+from recyclery_demo.watch import Watcher
 
 LOOK_SECONDS = 0.5
 SETTLE_SECONDS = 3.0

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from recyclery.common.units import format_bytes
-from recyclery.demo.watch import Moment
+from recyclery_demo.watch import Moment
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -103,7 +103,7 @@ class LiveDisplay:
         self._moment = moment
 
     def _render(self) -> "RenderableType":
-        from recyclery.demo.picture import draw  # noqa: PLC0415
+        from recyclery_demo.picture import draw  # noqa: PLC0415
 
         return draw(self._frame, self._moment, self._text)
 

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from recyclery.common.units import format_bytes
-from recyclery.demo.display import WIDTH, Frame, format_clock, format_latency, format_recycles
-from recyclery.demo.watch import Moment
+from recyclery_demo.display import WIDTH, Frame, format_clock, format_latency, format_recycles
+from recyclery_demo.watch import Moment
 
 _BAR_WIDTH = 30
 # Above this share of the limit memory is shown as a worry: where Recyclery holds the slow queue.

@@ -1,9 +1,9 @@
-"""`python -m recyclery.demo`: the demo without the rest of the command line."""
+"""`python -m recyclery_demo`: the demo without the rest of the command line."""
 
 import argparse
 import sys
 
-from recyclery.demo import add_arguments, main
+from recyclery_demo import add_arguments, main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="recyclery demo")

@@ -10,15 +10,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.demo.managers import POOLS, Manager, Places, base_environment, worker_environment
-from recyclery.demo.meters import Meter, make_meter
-from recyclery.demo.plan import StormPlan
-from recyclery.demo.requirements import DemoError, Requirements
-from recyclery.demo.services import running_redis, running_site
-from recyclery.demo.status import StatusPoll
-from recyclery.demo.storm import Storm
 from recyclery.sandbox.cage import Cage, last_lines, make_cage_cgroup
 from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
+from recyclery_demo.managers import POOLS, Manager, Places, base_environment, worker_environment
+from recyclery_demo.meters import Meter, make_meter
+from recyclery_demo.plan import StormPlan
+from recyclery_demo.requirements import DemoError, Requirements
+from recyclery_demo.services import running_redis, running_site
+from recyclery_demo.status import StatusPoll
+from recyclery_demo.storm import Storm
 
 READY_SECONDS = 90.0
 

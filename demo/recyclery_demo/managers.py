@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.demo.requirements import Requirements
+from recyclery_demo.requirements import Requirements
 
 CELERY_APP = "app.infrastructure.celery"
 POOLS = ("fast", "slow")

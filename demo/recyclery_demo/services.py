@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from recyclery.demo.requirements import DemoError
 from recyclery.sandbox.cage import Cage, last_lines
+from recyclery_demo.requirements import DemoError
 
 START_SECONDS = 20.0
 STOP_SECONDS = 3.0
