@@ -12,8 +12,8 @@ from recyclery_demo.options import Options, read_options
 from recyclery_demo.plan import StormPlan, describe_habit, plan_storm
 from recyclery_demo.requirements import DemoError, find_requirements
 from recyclery_demo.stage import Stage, limited_memory, set_stage, stop_workers, wait_for_workers
+from recyclery_demo.storm import percentile
 from recyclery_demo.summary import Summary, make_table, verdict
-from recyclery_demo.tally import percentile
 from recyclery_demo.watch import Watcher
 
 LOOK_SECONDS = 0.5

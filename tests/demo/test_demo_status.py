@@ -1,6 +1,6 @@
 """Reading the supervisor's status document."""
 
-from recyclery_demo.status import Status, read_status
+from recyclery_demo.watch import Status, read_status
 
 
 def test_recycles_of_all_pools_are_added_up_by_reason() -> None:

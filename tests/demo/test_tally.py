@@ -2,7 +2,7 @@
 
 import pytest
 
-from recyclery_demo.tally import Tally, count_tasks, percentile
+from recyclery_demo.storm import Tally, count_tasks, percentile
 
 
 def test_a_task_done_once_has_succeeded() -> None:
