@@ -19,12 +19,11 @@ from benchmarks.browsers_site import running_site
 from benchmarks.browsers_stage import APP, QUEUE, Stage, private_temporary, running_stage
 from benchmarks.browsers_torture_plan import KINDS, Session, judge, make_plan
 from benchmarks.browsers_torture_state import State, observe, say_state
-from benchmarks.contract import Bound, close
+from benchmarks.contract import Bound, cannot_run, close
 from benchmarks.workers import make_client
 from recyclery.common.units import format_bytes, parse_size
-from recyclery.demo.cage import make_cage_cgroup
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.home import CannotCageError
+from recyclery.sandbox.cage import make_cage_cgroup
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
 
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10
@@ -72,7 +71,7 @@ def main() -> int:
     try:
         cgroup = make_cage_cgroup(args.memory)
     except CannotCageError as error:
-        raise SystemExit(f"browser_torture needs a memory cgroup and namespaces: {error}") from error
+        cannot_run(f"a memory cgroup and namespaces are needed: {error}")
     try:
         ended = torture(plan, cgroup, args.log)
     finally:

@@ -10,18 +10,19 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.browsers_flags import make_document, measure_flags, print_flags
+from benchmarks.browsers_flags import make_document, measure_flags, print_flags, ratio_samples
 from benchmarks.browsers_kills import Aftermath, Kills, measure_kills, print_kills
 from benchmarks.browsers_meters import MIB
-from benchmarks.browsers_pages import KEPT, NEW, TIGHT, Curve, measure_pages, print_pages
+from benchmarks.browsers_pages import KEPT, NEW, TIGHT, Curve, cycle_ratios, measure_pages, print_pages
 from benchmarks.browsers_site import running_site
 from benchmarks.browsers_stage import private_temporary
-from benchmarks.contract import Bound, close
-from recyclery_worker.browser.driver import find_browser
+from benchmarks.contract import Bound, cannot_run, close
+from recyclery_worker.browser.driver import BrowserMissing, find_browser
 from recyclery_worker.browser.evidence import DIR_VARIABLE
 
 PARTS = ("flags", "pages", "kills")
 LEAST_RATIO = 2.0
+KEPT_TO_NEW = "pages a minute, kept to new"
 GONE_SECONDS, GOAL_SECONDS = 2.0, 1.0
 
 
@@ -31,24 +32,31 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     chance = random.Random(args.seed)  # noqa: S311 - repeatable on purpose
+    try:
+        chrome = find_browser().version
+    except BrowserMissing as error:
+        cannot_run(str(error))
     figures: dict[str, Any] = {
-        "chrome": find_browser().version,
+        "chrome": chrome,
         "cores": os.cpu_count(),
         "seed": args.seed,
         "load": [round(os.getloadavg()[0], 1)],
     }
     required: dict[str, Bound] = {}
     goal: dict[str, Bound] = {}
+    samples: dict[str, list[float]] = {}
     os.environ[DIR_VARIABLE] = ""
     with private_temporary() as temporary, running_site() as site:
         if "flags" in args.part:
             readings = measure_flags(f"{site}/heavy", args.rounds, args.quick, chance, say)
             print_flags(readings)
             figures["flags"] = make_document(readings)
+            samples |= ratio_samples(readings)
         if "pages" in args.part:
             curves, limits = measure_pages(f"{site}/short", args.pages, chance, say)
             print_pages(curves, limits)
             figures["pages"] = {name: curve.document() for name, curve in curves.items()}
+            samples[KEPT_TO_NEW] = cycle_ratios(curves[NEW], curves[KEPT])
             required |= bound_pages(curves, limits)
         if "kills" in args.part:
             kills, aftermath = measure_kills(temporary, f"{site}/short", args.kills, chance, say)
@@ -58,7 +66,7 @@ def main() -> int:
             required |= bound_kills(kills, GONE_SECONDS) | bound_aftermath(kills, aftermath)
             goal |= bound_kills(kills, GOAL_SECONDS)
     figures["load"].append(round(os.getloadavg()[0], 1))
-    return close("browsers", figures, required, goal)
+    return close("browsers", figures, required, goal, samples)
 
 
 def parse() -> argparse.Namespace:
@@ -86,7 +94,7 @@ def bound_pages(curves: Mapping[str, Curve], limits: Mapping[str, int]) -> dict[
     ratio = curves[KEPT].pages_per_minute / curves[NEW].pages_per_minute
     spread = curves[NEW].spread_bytes
     return {
-        "pages a minute, kept to new": Bound(round(ratio, 2), ">=", LEAST_RATIO),
+        KEPT_TO_NEW: Bound(round(ratio, 2), ">=", LEAST_RATIO),
         **{
             f"most MiB, {name}": Bound(
                 round(curves[name].most_bytes / MIB, 1), "<=", round((limits[name] + spread) / MIB, 1)

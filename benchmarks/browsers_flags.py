@@ -172,9 +172,24 @@ def start_plain() -> Any:
 
 def compare(values: Sequence[float | None], reference: Sequence[float | None]) -> Spread | None:
     """Return how value / reference spreads over the rounds in which both were measured; None: there is none."""
-    pairs = zip(values, reference, strict=True)
-    ratios = [value / base for value, base in pairs if value is not None and base is not None]
+    ratios = paired_ratios(values, reference)
     return spread(ratios) if ratios else None
+
+
+def paired_ratios(values: Sequence[float | None], reference: Sequence[float | None]) -> list[float]:
+    """Return value / reference of each round in which both were measured."""
+    pairs = zip(values, reference, strict=True)
+    return [round(value / base, 3) for value, base in pairs if value is not None and base is not None]
+
+
+def ratio_samples(readings: dict[str, Readings]) -> dict[str, list[float]]:
+    """Return each variant's ratios to our set, round by round, by the names that the figures have."""
+    return {
+        f"flags: {name}: {figure}, to ours": paired_ratios(values, readings[OURS].figures()[figure])
+        for name, own in readings.items()
+        for figure, values in own.figures().items()
+        if name != OURS
+    }
 
 
 def known(values: Sequence[float | None]) -> list[float]:

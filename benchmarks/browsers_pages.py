@@ -122,6 +122,16 @@ def load(driver: Any, url: str, curve: Curve, watch: Stopwatch) -> None:
         curve.browsers.add(driver.service.process.pid)
 
 
+def cycle_ratios(new: Curve, kept: Curve) -> list[float]:
+    """Return how many times as fast a kept browser was, for each life that one has: its start is in it.
+
+    Fewer pages than a life are one ratio.
+    """
+    begins = range(0, max(1, len(new.seconds) - KEEP + 1), KEEP)
+    spans = [slice(begin, begin + KEEP) for begin in begins]
+    return [round(sum(new.seconds[span]) / sum(kept.seconds[span]), 3) for span in spans]
+
+
 class Stopwatch:
     """Times a block, without what is paused in it."""
 

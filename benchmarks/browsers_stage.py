@@ -14,8 +14,8 @@ from pathlib import Path
 from celery import Celery
 
 from benchmarks.workers import make_sender, running_redis, wait_until
-from recyclery.demo.cage import Cage
-from recyclery.demo.cgroups import MemoryCgroup
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.cgroups import MemoryCgroup
 from recyclery_worker.browser.driver import find_browser
 from recyclery_worker.browser.evidence import DIR_VARIABLE
 

@@ -29,7 +29,7 @@ from benchmarks.handoff_app import LEAVES, STAMP, STAMPS
 from benchmarks.handoff_meters import QUEUE, Consumers, Stream, streaming, uncovered, until_told_to_leave
 from benchmarks.recycle_gap import percentile
 from benchmarks.workers import answers, find_redis_server, running_supervisor, wait_until
-from recyclery.serve.client import NoSupervisor, ask_governor
+from recyclery.control.client import NoSupervisor, ask_governor
 
 POOL = "fast"
 SETTLE_SECONDS = 1.0

@@ -27,11 +27,12 @@ from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.memory_model import RISK
 from recyclery.decide.policy_state import PolicyState
-from recyclery.history.reader import open_history
+from recyclery.history.reader import read_stretch
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
+from recyclery.leaks.page import MOST_ACTIONS, MOST_STEPS
 from recyclery.observe.snapshot import Child, Container, Owner, PoolView, Process, Snapshot
 
 MIB = 1 << 20
@@ -125,10 +126,7 @@ def time_queries(path: Path) -> dict[str, float]:
     """Return the seconds that a question over 24 h and the whole report take."""
     now = time.time()
     started = time.perf_counter()
-    with open_history(path) as history:
-        history.floor(now - DAY, now)
-        history.tree("fast", now - DAY, now)
-        history.actions(now - DAY, now)
+    read_stretch(path, now - DAY, now, MOST_STEPS, MOST_ACTIONS)
     asked = time.perf_counter() - started
     answered = []
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

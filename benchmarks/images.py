@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from benchmarks.containers import (
     redis_beside,
     size_bytes,
 )
-from benchmarks.contract import Bound, close
+from benchmarks.contract import Bound, cannot_run, close
 from benchmarks.images_storm import Blown, blow
 
 MB = 1_000_000
@@ -44,8 +45,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"one start, {QUICK_TASKS} tasks; building apart")
     args = parser.parse_args()
     if shutil.which("docker") is None:
-        print("images: there is no docker command here", file=sys.stderr)
-        return 1
+        cannot_run("there is no docker command")
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode != 0:
+        cannot_run("no Docker daemon answers")
     # Every container is removed on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     runs, tasks = (1, QUICK_TASKS) if args.quick else (args.runs, args.tasks)
@@ -60,7 +62,12 @@ def main() -> int:
         "start_stop_seconds": starts,
         "storm": dataclasses.asdict(storm),
     }
-    return close("images", figures, bounds(storm), {})
+    samples = {
+        f"{image}: {what}": list(column)
+        for image, pairs in starts.items()
+        for what, column in zip(("ready after s", "stopped in s"), zip(*pairs, strict=True), strict=True)
+    }
+    return close("images", figures, bounds(storm), {}, samples)
 
 
 def measure_sizes() -> dict[str, int]:

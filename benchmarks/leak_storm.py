@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.contract import close
+from benchmarks.contract import cannot_run, close
 from benchmarks.storm_peers import MANAGERS, PeerMissing, make_manager
 from benchmarks.storm_table import (
     GOAL_RATIO,
@@ -19,13 +19,14 @@ from benchmarks.storm_table import (
     print_table,
     ratio,
     ratio_bounds,
+    ratio_samples,
     required_bounds,
 )
 from recyclery.common.units import format_bytes, parse_size
 from recyclery.demo.command import run_storm
 from recyclery.demo.options import Options, default_fast_tasks, read_limit, read_seconds, whole_number
 from recyclery.demo.plan import MIXES
-from recyclery.demo.requirements import DemoError
+from recyclery.demo.requirements import DemoError, find_requirements
 from recyclery.demo.summary import Summary
 
 TASKS, QUICK_TASKS = 150, 12
@@ -140,6 +141,10 @@ def make_progress(summary: Summary) -> str:
 def main() -> int:
     """Run the storms, one at a time, print them side by side, and hold Recyclery's against the bounds."""
     args = parse_arguments(sys.argv[1:])
+    try:
+        find_requirements()
+    except DemoError as error:
+        cannot_run(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     runs: dict[Case, list[Summary]] = {}
     left_out: dict[str, str] = {}
@@ -163,7 +168,8 @@ def main() -> int:
         for case, of_case in runs.items()
     ]
     figures = {"tasks": args.tasks, "seed": args.seed, "storms": storms, "left_out": left_out}
-    return close("leak_storm", figures, required_bounds(runs), ratio_bounds(runs, GOAL_RATIO))
+    goal = ratio_bounds(runs, GOAL_RATIO)
+    return close("leak_storm", figures, required_bounds(runs), goal, ratio_samples(runs))
 
 
 if __name__ == "__main__":

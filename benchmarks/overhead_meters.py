@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from recyclery.config.stored import load_settings
+from recyclery.config.stored import read_settings
 from recyclery.decide.policy import decide
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_file, read_pss
@@ -101,7 +101,7 @@ def time_ticks(governor: int, main: int, runtime_dir: Path, ticks: int) -> tuple
 
     Observing and deciding only: it acts on nothing, and asks neither PID 1 nor the worker.
     """
-    settings = load_settings(runtime_dir)
+    settings = read_settings(runtime_dir)
     observer = Observer(settings=settings, markers=Markers(read_run(governor)))
     programs = {pool.name: PoolView(pool.name, "running", main) for pool in settings.pools}
     state = Ledger(settings).state

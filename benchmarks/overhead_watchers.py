@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.overhead_app import session_members
-from benchmarks.storm_peers import install_peers
+from benchmarks.storm_peers import CIRCUS, SUPERLANCE, install_peer
 from benchmarks.workers import make_client, make_sender, wait_until
 from recyclery.observe.processes import read_file
 
@@ -89,7 +89,7 @@ def make_command(name: str, folder: Path) -> list[str]:
     """Return the command of a supervisor whose files, if it needs any, are written to `folder`."""
     if name == "recyclery":
         return [sys.executable, "-m", "recyclery", "run", "--pool", "slow"]
-    install_peers("circus" if name == "circus" else "superlance")
+    install_peer(CIRCUS if name == "circus" else SUPERLANCE)
     configuration = folder / "peer.ini"
     configuration.write_text(circus_text(folder) if name == "circus" else supervisord_text(folder))
     if name == "circus":

@@ -12,6 +12,9 @@ afterwards so that at most 1 % of the lives pass, would have reached.
 Policies: "rule" is `must_retire` after every task, and the figures without another name are its; "N" is
 `choose_max_tasks` at a risk of 1 % without the rule; "backstop" the same at `BACKSTOP_RISK`; "both" the rule
 with the backstop. --quick runs the rule alone.
+
+"leak", "step", "plateau" and "none": the share of the rule's pools that `recyclery leaks` calls so, by the runs
+that the history would have kept.
 """
 
 from __future__ import annotations
@@ -20,18 +23,24 @@ import argparse
 import math
 import random
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.contract import Bound, close
 from benchmarks.policy_worlds import BASELINE_MIB, WORLDS, Task, World
 from recyclery.decide.max_tasks import BACKSTOP_RISK, choose_max_tasks, must_retire
 from recyclery.decide.memory_model import RISK, PoolModel, TaskRun, learn, learn_idle, tail_bytes
-from recyclery.decide.shape import judge_growth
+from recyclery.history.reader import Run
+from recyclery.history.records import Parts
+from recyclery.leaks.growth import ORDER, Shape, is_leak, judge_pool
+from recyclery.leaks.report import JUDGED_RUNS
 
 MIB = 1 << 20
 MOST_TASKS = 100
 POOL_LIFETIMES = 100
 FIRST_LIFETIMES = 5
+SHAPES: tuple[Shape, ...] = ("leak", "step", "plateau", "none")
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Tally:
     tasks: int = 0
     oracle: int = 0
     false_recycles: int = 0
-    verdicts: dict[str, int] = field(default_factory=dict)
+    verdicts: Counter[Shape] = field(default_factory=Counter)
 
     def add(self, life: Life, first: bool) -> None:
         """Count one life; `first` if it was among a pool's first."""
@@ -102,22 +111,50 @@ def simulate(world: World, policy: Policy, pools: int, seed: int) -> Tally:
     tally = Tally()
     for pool in range(pools):
         chance = random.Random(f"{seed} {world.name} {pool}")  # noqa: S311 - repeatable on purpose
-        model = PoolModel()
+        model, runs = PoolModel(), list[Run]()
         for number in range(POOL_LIFETIMES):
             script = [world.task(chance, place, number / POOL_LIFETIMES) for place in range(MOST_TASKS)]
-            life, model = live(world, script, model, policy, chance)
+            life, model, lived = live(world, script, model, policy, chance)
             tally.add(life, number < FIRST_LIFETIMES)
-        verdict = judge_growth(model.steps).shape
-        tally.verdicts[verdict] = tally.verdicts.get(verdict, 0) + 1
+            runs += (keep(run, number, len(runs) + place) for place, run in enumerate(lived))
+        if policy == RULE:
+            tally.verdicts[name_shape(runs)] += 1
     return tally
+
+
+def keep(run: TaskRun, child: int, second: int) -> Run:
+    """Return a run as the history keeps it; all memory is the child's own."""
+    return Run(
+        pool=run.pool,
+        child=child,
+        tasks={run.task_name: 1},
+        place=run.tasks_before,
+        ended=float(second),
+        seconds=1.0,
+        before=Parts(run.before_bytes),
+        peak=Parts(run.peak_bytes),
+        after=None if run.after_bytes is None else Parts(run.after_bytes),
+        browser_seen=False,
+        outcome="done",
+    )
+
+
+def name_shape(runs: Sequence[Run]) -> Shape:
+    """Return what the leak report calls a pool: by the task that leaks most, else by the least sure one."""
+    tasks = judge_pool(runs[-JUDGED_RUNS:])
+    leaking = [task for task in tasks if is_leak(task.shape)]
+    if leaking:
+        return max(leaking, key=lambda task: task.mean_bytes).shape
+    return min((task.shape for task in tasks), key=ORDER.index)
 
 
 def live(
     world: World, script: list[Task], model: PoolModel, policy: Policy, chance: random.Random
-) -> tuple[Life, PoolModel]:
-    """Let one child live through its script; return how that went, and what is known after it."""
+) -> tuple[Life, PoolModel, list[TaskRun]]:
+    """Let one child live through its script; return how that went, what is known after it, and its runs."""
     fresh = BASELINE_MIB + chance.gauss(0, 2)
     tree, done, passed, alone = fresh, 0, False, False
+    runs: list[TaskRun] = []
     before = seen(world, tree, chance)
     model = learn_idle(model, before)
     for task in script:
@@ -126,14 +163,14 @@ def live(
         after = seen(world, tree + task.growth, chance)
         # Looks now and then see up to so much of the peak, and with an error of their own.
         peak = seen(world, tree + task.peak * (1 - chance.random() * world.unseen_peak), chance)
+        runs.append(TaskRun("slow", task.name, done, before, max(peak, after), after))
         if policy.tail is None:
-            run = TaskRun("slow", task.name, done, before, max(peak, after), after)
-            model = learn_idle(learn(model, run), after)
+            model = learn_idle(learn(model, runs[-1]), after)
         tree, before, done = tree + task.growth, after, done + 1
         if passed or ends(policy, model, before, done, int(world.budget * MIB)):
             break
     longest = oracle(world, script, fresh)
-    return Life(min(done, longest), longest, passed and not alone, alone), model
+    return Life(min(done, longest), longest, passed and not alone, alone), model, runs
 
 
 def seen(world: World, tree: float, chance: random.Random) -> int:
@@ -185,8 +222,8 @@ def measure(world: World, pools: int, seed: int, quick: bool) -> dict[str, float
         "tasks": tally.tasks / tally.lives,
         "too early": tally.false_recycles / tally.lives,
     }
-    for shape in ("leak", "plateau", "step"):
-        figures[shape] = tally.verdicts.get(shape, 0) / pools
+    for shape in SHAPES:
+        figures[shape] = tally.verdicts[shape] / pools
     few = 0 if quick else math.ceil(pools / 4)
     if few:
         figures["hindsight"] = best_in_hindsight(world, few, seed)

@@ -25,7 +25,7 @@ from benchmarks.contract import Bound, close
 from benchmarks.pools_app import STAMP, STAMPS
 from benchmarks.recycle_gap import percentile
 from benchmarks.workers import make_client, running_redis, running_supervisor, wait_until
-from recyclery.serve.client import NoSupervisor, ask_governor
+from recyclery.control.client import NoSupervisor, ask_governor
 
 HIGH_EVERY_SECONDS, HIGH_SECONDS = 0.1, 0.02
 BURST_EVERY_SECONDS, BURST_TASKS, DEFAULT_SECONDS = 15.0, 12, 1.0

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.workers import clean_environment, wait_until
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 
 ROOT = Path(__file__).parents[1]
 QUEUE = "low"

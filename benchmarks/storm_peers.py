@@ -19,8 +19,8 @@ SLOW_MAX_MB = 300
 STOP_SECONDS = 10.0
 # A scraping task has 60 s: what restarts a worker is to let it finish that.
 GRACE_SECONDS = 60
-_CHECKOUT = Path(__file__).parents[1]
-_MODULES = {"supervisord-memmon": "superlance", "circus": "circus"}
+CIRCUS = "circus>=0.19,<1"
+SUPERLANCE = "superlance>=2,<3"
 
 
 class PeerMissing(Exception):
@@ -37,7 +37,7 @@ def make_manager(name: str, folder: Path) -> Manager:
     if name == "tini":
         # -g: TERM goes to the workers too, and not only to the shell, which would not pass it on.
         return Manager(name, (find_tini(), "-g", "--", "/bin/sh", "-c", shell_script()), STOP_SECONDS)
-    install_peers(_MODULES[name])
+    install_peer(CIRCUS if name == "circus" else SUPERLANCE)
     configuration = folder / f"{name}.ini"
     if name == "circus":
         configuration.write_text(circus_configuration(folder))
@@ -115,14 +115,15 @@ loop_rate = 5
 """
 
 
-def install_peers(module: str) -> None:
-    """Install the extra `peers` where this module of it is missing; raises PeerMissing."""
+def install_peer(package: str) -> None:
+    """Install a peer, such as `circus>=0.19`, where its module is missing; raises PeerMissing."""
+    module = package.partition(">")[0]
     if importlib.util.find_spec(module) is not None:
         return
-    print(f"installing {module} (the extra `peers`)", file=sys.stderr)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "-e", ".[peers]"]
-    if subprocess.run(pip, cwd=_CHECKOUT, stdout=sys.stderr, check=False).returncode != 0:
-        raise PeerMissing(f"pip could not install {module}")
+    print(f"installing {package}", file=sys.stderr)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", package]
+    if subprocess.run(pip, stdout=sys.stderr, check=False).returncode != 0:
+        raise PeerMissing(f"pip could not install {package}")
     importlib.invalidate_caches()
 
 

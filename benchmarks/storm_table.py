@@ -52,6 +52,19 @@ def ratio(runs: Runs, case: Case) -> float | None:
     return round(median(of_case) / median(of_reference), 3)
 
 
+def ratio_samples(runs: Runs) -> dict[str, list[float]]:
+    """Return the ratio of each run to the one without leaks of the same turn, by the names of the bounds."""
+    return {
+        f"{name_case(runs, case)}: throughput against clean": [
+            round(throughput(run) / throughput(clean), 3)
+            for run, clean in zip(of_case, runs.get(case.reference, ()), strict=False)
+            if run.scraped_seconds > 0 and clean.scraped_seconds > 0 and clean.succeeded
+        ]
+        for case, of_case in ours(runs).items()
+        if case.mix != REFERENCE
+    }
+
+
 def add_recycles(runs: Sequence[Summary]) -> Counter[str]:
     """Add up the recycles by reason."""
     return sum((Counter(run.recycles) for run in runs), Counter())

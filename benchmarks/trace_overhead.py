@@ -23,7 +23,7 @@ from benchmarks.trace_overhead_app import LEFT_BYTES, SECONDS
 from benchmarks.workers import count_held, make_client, make_sender, running_redis, running_worker, wait_until
 from recyclery.leaks.trace_command import follow, listening
 from recyclery_worker import link
-from recyclery_worker.tracing.words import Seen
+from recyclery_worker.tracing.sites import TracedRuns
 
 APP = "benchmarks.trace_overhead_app"
 TASKS = ("parse", "wait")
@@ -34,8 +34,13 @@ LONG_SECONDS = 300.0
 class Course:
     """The runs of one task: how long each ran, and how long its child was busy for each in all."""
 
-    run_seconds: float
+    runs_seconds: tuple[float, ...]
     busy_seconds: float
+
+    @property
+    def run_seconds(self) -> float:
+        """The median of them."""
+        return statistics.median(self.runs_seconds)
 
 
 def main() -> int:
@@ -49,6 +54,7 @@ def main() -> int:
     figures: dict[str, object] = {}
     named: list[bool] = []
     waiting: dict[str, float] = {}
+    samples: dict[str, list[float]] = {}
     for tool in tools:
         for task in TASKS:
             plain, traced, seen = compare(tool, f"{APP}.{task}", runs)
@@ -61,6 +67,8 @@ def main() -> int:
                 "seconds between runs": round(traced.busy_seconds - traced.run_seconds, 3),
                 "kept bytes told": sum(round(site.bytes_per_run) for site in seen.sites),
             }
+            for name, course in (("untraced", plain), ("traced", traced)):
+                samples[f"{task}, {tool}: seconds {name}"] = [round(run, 4) for run in course.runs_seconds]
             print(f"{task:6} {tool:12} {figures[f'{task}, {tool}']}", flush=True)
             if task == "wait":
                 waiting[tool] = times
@@ -72,10 +80,11 @@ def main() -> int:
             "a task that waits, times as long": Bound(max(waiting.values()), "<=", 1.5),
         },
         {f"a task that waits, {tools[0]}": Bound(waiting[tools[0]], "<=", 1.1)},
+        samples,
     )
 
 
-def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, Seen]:
+def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, TracedRuns]:
     """Return the runs before a child traces and while it does, and what it saw."""
     with (
         python_without("memray" if tool == "tracemalloc" else None),
@@ -93,20 +102,20 @@ def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, Seen]:
 
         run(2)
         client.delete(SECONDS)
-        plain = Course(busy_seconds=run(runs) / runs, run_seconds=median_run(client))
+        plain = Course(busy_seconds=run(runs) / runs, runs_seconds=noted_runs(client))
         with listening(folder) as listener:
             pid = begin(folder, link.Trace(task=task, runs=runs, warm_up=1, address=listener.getsockname()))
             run(1)
             client.delete(SECONDS)
-            traced = Course(busy_seconds=run(runs) / runs, run_seconds=median_run(client))
+            traced = Course(busy_seconds=run(runs) / runs, runs_seconds=noted_runs(client))
             *_, seen = follow(listener, pid, LONG_SECONDS)
         return plain, traced, seen
 
 
-def median_run(client: redis.Redis) -> float:
+def noted_runs(client: redis.Redis) -> tuple[float, ...]:
     """Return how long the runs took that were noted."""
     noted: Any = client.lrange(SECONDS, 0, -1)
-    return statistics.median(map(float, noted))
+    return tuple(map(float, noted))
 
 
 def begin(folder: Path, order: link.Trace) -> int:
@@ -121,7 +130,7 @@ def begin(folder: Path, order: link.Trace) -> int:
     return reply.pid
 
 
-def is_named(seen: Seen) -> bool:
+def is_named(seen: TracedRuns) -> bool:
     """Tell whether the planted leak is the largest site, by its file and to a tenth of its size."""
     first = next(iter(seen.sites), None)
     return (

@@ -1,4 +1,4 @@
-"""tune: does `recyclery tune` find the level known to be best, and does it predict one that it did not run?"""
+"""tune: does `recyclery tune` find the level known to be best?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,14 +19,10 @@ from benchmarks.contract import Bound, close
 from benchmarks.tune_storm import StormRun, tune_storm
 from benchmarks.workers import clean_environment, running_redis
 from recyclery.observe.cgroup import allowed_cores
-from recyclery.tune.fitting import Refused
-from recyclery.tune.memory import fit_peaks
 from recyclery.tune.run_file import read_run_file
-from recyclery.tune.throughput import fit_throughput
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.window import Window
 
 ROOT = Path(__file__).parents[1]
-# A law of scaling wants four levels beside the one that is left out.
 LEVELS = (1, 2, 3, 4, 6, 8)
 MAX_TASKS, SECONDS = 5, 6
 MIB = 1 << 20
@@ -123,26 +118,6 @@ def used_cpu_seconds() -> float:
     return float(times.user + times.nice + times.system)
 
 
-def leave_out(windows: tuple[Window, ...]) -> Iterator[tuple[str, float]]:
-    """Yield by how much a level that was left out of the fit was mistaken, for each level between others."""
-    levels = sorted({window.level for window in windows if not window.stopped})
-    for level in levels[1:-1]:
-        others = [window for window in windows if window.level != level]
-        there = [window for window in windows if window.level == level and not window.stopped]
-        yield from mistakes(level, others, there)
-
-
-def mistakes(level: Level, others: list[Window], there: list[Window]) -> Iterator[tuple[str, float]]:
-    """Yield the share by which each law is off at a level."""
-    throughput, peaks = fit_throughput(others), fit_peaks(others)
-    if not isinstance(throughput, Refused):
-        measured = fmean(window.done / window.seconds for window in there)
-        yield "throughput", abs(throughput.at(level).value / measured - 1)
-    if not isinstance(peaks, Refused):
-        measured = fmean(window.peak_floor_bytes for window in there)
-        yield "peak memory", abs(peaks.at(level).value / measured - 1)
-
-
 def tell(found: Found) -> None:
     """Print what one run found."""
     rates = {w.level.concurrency: w.done / w.seconds for w in found.windows if not w.stopped and w.seconds}
@@ -179,18 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(found: list[Found], storms: list[StormRun]) -> int:
     """Print the bounds; return the exit status."""
-    off: dict[str, list[float]] = {"throughput": [], "peak memory": []}
-    for each in found:
-        for what, share in leave_out(each.windows):
-            off[what].append(share)
     required = {}
     if found:
         required["right or its neighbour"] = Bound(fmean(each.is_right for each in found), ">=", 19 / 20)
-    for what, shares in off.items():
-        if shares:
-            required[f"{what} of a level left out, within 15 %"] = Bound(
-                fmean(share <= 0.15 for share in shares), "==", 1.0
-            )
     for storm in storms:
         required[f"OOM kills, {storm.limit_gib:g} GiB"] = Bound(float(storm.oom_kills), "==", 0.0)
         required[f"of the best by hand, {storm.limit_gib:g} GiB"] = Bound(storm.share_of_best, ">=", 0.95)
@@ -199,7 +165,6 @@ def report(found: list[Found], storms: list[StormRun]) -> int:
             {"kind": e.kind, "best": e.best, "recommended": e.recommended, "others": e.others_share}
             for e in found
         ],
-        "left_out": {what: [round(share, 3) for share in shares] for what, shares in off.items()},
         "storms": [storm.document() for storm in storms],
     }
     return close("tune", figures, required, {})

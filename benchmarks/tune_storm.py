@@ -96,10 +96,10 @@ def ask_tune(limit_bytes: int, folder: Path) -> int:
         raise SystemExit(f"recyclery tune ended with {status}:\n{text[-2000:]}")
     answer = json.loads(text.strip().splitlines()[-1])
     if answer["recommended"] is None:
-        raise SystemExit(f"recyclery tune recommends nothing: {answer['reason']}")
+        raise SystemExit(f"recyclery tune recommends nothing: {answer['explanation']}")
     for level in answer["levels"]:
         print(json.dumps(level), file=sys.stderr, flush=True)
-    print(answer["reason"], *answer["doubts"], sep="\n", file=sys.stderr, flush=True)
+    print(answer["explanation"], *answer["caveats"], sep="\n", file=sys.stderr, flush=True)
     return int(answer["recommended"]["concurrency"])
 
 

@@ -27,19 +27,30 @@ def test_the_governor_does_not_load_celery() -> None:
     assert done.stdout.strip() == "False False"
 
 
+def test_without_http_the_governor_loads_nothing_that_serves_it() -> None:
+    code = "import sys, recyclery.governor; print({'h11', 'itsdangerous'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_pid_1_tries_the_listener_out_without_what_serves_http() -> None:
+    code = "import sys, recyclery.pid1.run; print({'h11', 'asyncio', 'recyclery.http'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_the_worker_side_never_imports_the_supervisor() -> None:
     modules = [
-        "broker",
+        "broker.wait",
         "browser",
-        "check",
-        "child",
-        "delivery.keeper",
-        "early",
+        "app_check",
+        "pool.child",
+        "delivery.lease",
         "link",
         "plugin",
-        "pool",
-        "pool_child",
-        "server",
+        "pool.prefork",
+        "pool.workloop",
+        "control.server",
     ]
     imports = ", ".join(f"recyclery_worker.{module}" for module in modules)
     code = f"import sys, {imports}; print([m for m in sys.modules if m.split('.')[0] == 'recyclery'])"

@@ -1,3 +1,3 @@
 """Recyclery: PID 1, the governor and the command line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

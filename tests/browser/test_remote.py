@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from recyclery_worker import child
 from recyclery_worker.browser import BrowserNotStarted, browser, find_browser
 from recyclery_worker.browser.kept import end_kept
-from recyclery_worker.child import Reporter
 from recyclery_worker.link import ChildReport, decode_report
+from recyclery_worker.pool import child
+from recyclery_worker.pool.child import Reporter
 from support.browsers import wait_until
 
 PAGE = "data:text/html,<title>a title</title>"

@@ -11,7 +11,7 @@ import pytest
 from selenium import webdriver
 
 from recyclery_worker.browser import browser, context
-from recyclery_worker.browser.task import Running, running_task
+from recyclery_worker.browser.evidence import Running, running_task
 from recyclery_worker.browser.wanted import Wanted
 from support.browsers import wait_until
 

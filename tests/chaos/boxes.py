@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.demo.cage import Cage
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.home import find_own_home
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.cgroups import MemoryCgroup, find_own_home
 
 LIMIT_BYTES = 1 << 30
 GRACE_SECONDS = 10

@@ -18,7 +18,7 @@ from chaos.faults import Fault, pick
 from chaos.record import Blow, Ending, Look, Record, Run, name_victims, read_runs
 from chaos.sender import Sender
 from chaos.store import Store
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery_worker.link import now
 from support.waiting import wait_for
 

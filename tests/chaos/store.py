@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from recyclery_worker.delivery.generations import LEASES
+from recyclery_worker.delivery.registry import LEASES
 from support.kept_redis import KeptRedis
 
 TASK_ID = re.compile(rb'"correlation_id": "(\d+)"')

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.demo.cage import make_cage_cgroup
-from recyclery.demo.home import CannotCageError
+from recyclery.sandbox.cage import make_cage_cgroup
+from recyclery.sandbox.cgroups import CannotCageError
 
 SESSIONS = int(os.environ.get("RECYCLERY_TORTURE_SESSIONS", "60"))
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.config.change import change_settings
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.live import change_settings
 from recyclery.config.secrets import PAGERDUTY_URL, read_webhook
 from recyclery.config.settings import Alerts
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.pid1.supervisord_conf import write_configuration
 
 APP = {"CELERY_APP": "app"}
@@ -16,7 +16,7 @@ APP = {"CELERY_APP": "app"}
 
 def alerts(tmp_path: Path, text: str, **environment: str) -> Alerts:
     (tmp_path / "r.toml").write_text(text)
-    return load(CommandLine(config=str(tmp_path / "r.toml")), APP | environment).alerts
+    return load_settings(CommandLine(config=str(tmp_path / "r.toml")), APP | environment).alerts
 
 
 def test_the_file_says_what_is_too_much(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, text: str, words: list[str]
 )
 def test_an_address_that_is_none_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(BadConfiguration) as told:
-        load(CommandLine(), APP | {"RECYCLERY_ALERT_URL": url})
+        load_settings(CommandLine(), APP | {"RECYCLERY_ALERT_URL": url})
     assert "RECYCLERY_ALERT_URL" in str(told.value)
     assert "s3cret" not in str(told.value)
 
@@ -68,7 +68,7 @@ def test_pagerduty_needs_its_key_and_knows_its_address() -> None:
 
 
 def test_bounds_are_changed_while_it_runs_and_the_form_is_not() -> None:
-    settings = load(CommandLine(), APP)
+    settings = load_settings(CommandLine(), APP)
     assert change_settings(settings, "alerts", {"queue_depth": "3"}).alerts.queue_depth == 3
     assert change_settings(settings, "alerts", {"task_seconds": "{ low = 9 }"}).alerts.task_seconds == {
         "low": 9
@@ -78,7 +78,7 @@ def test_bounds_are_changed_while_it_runs_and_the_form_is_not() -> None:
 
 
 def test_the_pools_do_not_inherit_the_secrets(tmp_path: Path) -> None:
-    settings = load(CommandLine(), APP | {"RECYCLERY_RUNTIME_DIR": str(tmp_path)})
+    settings = load_settings(CommandLine(), APP | {"RECYCLERY_RUNTIME_DIR": str(tmp_path)})
     lines = write_configuration(settings).read_text().splitlines()
     pools = [line for line in lines if line.startswith("environment=RECYCLERY_POOL=")]
     assert len(pools) == 4

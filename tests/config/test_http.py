@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.pid1.run import check_listening
 
 
 def address(line: str | None = None, **environment: str) -> str:
     """Return the address that these give, as text."""
-    return str(load(CommandLine(http=line), {"CELERY_APP": "app", **environment}).http)
+    return str(load_settings(CommandLine(options={"--http": line}), {"CELERY_APP": "app", **environment}).http)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_file_names_it_where_nothing_above_does(value: str, expected: str, t
 def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = f"127.0.0.1:{taken.getsockname()[1]}"
-        settings = load(CommandLine(), {"CELERY_APP": "app", "RECYCLERY_HTTP": text})
+        settings = load_settings(CommandLine(), {"CELERY_APP": "app", "RECYCLERY_HTTP": text})
         with pytest.raises(BadConfiguration) as refused:
             check_listening(settings.http)
     assert f"RECYCLERY_HTTP is '{text}' (in the environment): nothing can listen there" in str(refused.value)

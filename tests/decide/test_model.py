@@ -1,8 +1,7 @@
-"""What the memory model promises: how far a task reaches, how long a child may live, whether it leaks."""
+"""What the memory model promises: how far a task reaches, and how long a child may live."""
 
 import random
 from itertools import pairwise
-from math import inf
 from statistics import NormalDist
 
 import msgspec
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recyclery.common.statistics import chi_square_quantile, sen_slope, t_quantile
+from recyclery.common.statistics import chi_square_quantile, t_quantile
 from recyclery.decide.max_tasks import (
     BACKSTOP_RISK,
     LEAST_GAIN_BYTES,
@@ -32,7 +31,6 @@ from recyclery.decide.memory_model import (
     learn_idle,
     tail_bytes,
 )
-from recyclery.decide.shape import judge_growth
 
 MIB = 1 << 20
 BUDGET = 600 * MIB
@@ -281,37 +279,7 @@ def test_a_stored_model_comes_back_the_same(growths: list[list[float]]) -> None:
     assert msgspec.json.decode(msgspec.json.encode(model), type=PoolModel) == model
 
 
-# The shape of growth.
-
-
-@pytest.mark.parametrize(
-    ("children", "shape"),
-    [
-        ([], "undecided"),
-        ([STEADY], "undecided"),
-        ([STEADY] * 5, "leak"),
-        ([noisy(1, 100, 1)], "leak"),
-        ([WARM_UP] * 3, "plateau"),
-        ([[0.0] * 100], "plateau"),
-        ([noisy(0, 100, 2)], "plateau"),
-        ([noisy(0.5, 40, 8)], "undecided"),
-        ([[120.0 if place % 30 == 29 else 0.0 for place in range(100)]] * 2, "step"),
-        ([[60 / 2 ** (place / 12) for place in range(48)]] * 2, "undecided"),
-    ],
-    ids=[
-        "nothing known", "too few", "steady", "small under noise", "warm-up", "none", "noise alone",
-        "too small for the noise", "few large steps", "still slowing down",
-    ],
-)  # fmt: skip
-def test_the_shape_of_growth_is_told(children: list[list[float]], shape: str) -> None:
-    assert judge_growth(steps(*children)).shape == shape
-
-
-def test_the_verdict_carries_its_figures() -> None:
-    growth = judge_growth(steps(*[STEADY] * 5))
-    assert (growth.steps, growth.bytes_per_task / MIB) == (100, 8)
-    assert growth.low_bytes_per_task <= growth.bytes_per_task <= growth.high_bytes_per_task
-    assert growth.largest_share == pytest.approx(0.05, abs=0.02)
+# The second half of a life.
 
 
 def test_one_long_life_among_many_short_ones_does_not_set_the_half() -> None:
@@ -329,13 +297,3 @@ def test_student_t_is_as_in_the_tables(freedom: int, t: float) -> None:
 @pytest.mark.parametrize(("freedom", "chi_square"), [(4, 0.711), (10, 3.940), (50, 34.76)])
 def test_chi_square_is_as_in_the_tables(freedom: int, chi_square: float) -> None:
     assert chi_square_quantile(0.05, freedom) == pytest.approx(chi_square, rel=0.05)
-
-
-def test_sens_slope_is_not_moved_by_one_outlier() -> None:
-    low, slope, high = sen_slope([(x, 2.0 * x + (500 if x == 7 else 0)) for x in range(20)], 0.05)
-    assert low <= slope <= high
-    assert slope == 2
-
-
-def test_points_at_one_place_have_no_slope() -> None:
-    assert sen_slope([(3, 1.0), (3, 5.0)], 0.05) == (-inf, 0, inf)

@@ -13,8 +13,8 @@ import redis
 from celery import Celery
 
 from recyclery_worker import link
-from recyclery_worker.delivery.generations import LEASE_SECONDS, Book
 from recyclery_worker.delivery.reclaim import reclaim
+from recyclery_worker.delivery.registry import LEASE_SECONDS, Registry
 from support.bare_worker import bare_worker
 from support.redis_server import count_held, redis_server
 from support.waiting import is_alive, wait_for
@@ -84,7 +84,7 @@ def test_what_a_killed_worker_held_goes_to_the_head_of_the_queue_in_its_order(
         wait_for(lambda: begun(path) == ["a"] and count_held(client) == 3, "it has them all in hand")
         sender.send_task("sample_app.note", (str(path), "d", 600), queue="low")
         generation = kill_main(worker)
-    book = Book(client)
+    book = Registry(client)
     held = book.find(generation)
     assert held is not None
     assert reclaim(sender, held) == 3

@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery
 
-from recyclery_worker.delivery.generations import LEASE_SECONDS
+from recyclery_worker.delivery.registry import LEASE_SECONDS
 from support.bare_worker import bare_worker
 from support.redis_server import count_held, redis_server
 from support.sending import sending_to

@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from recyclery_worker import link
-from recyclery_worker.delivery.generations import connected, new_generation, open_book
-from recyclery_worker.delivery.keeper import keep_own_keys, keeper
+from recyclery_worker.broker.connection import connected
+from recyclery_worker.delivery.lease import lease, set_up
 from recyclery_worker.delivery.reclaim import reclaim
+from recyclery_worker.delivery.registry import new_generation, open_registry
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_kinds import (
     Kind,
@@ -49,8 +50,8 @@ def test_what_a_dead_worker_held_comes_back(run: Callable[[], AbstractContextMan
             app.send_task("any", queue=queue, priority=priority)
         before = lists_in(client)
         with connected(app, **dead.keys) as channel:
-            open_book(channel).rehearse()
-            open_book(channel).enter(dead)
+            open_registry(channel).probe()
+            open_registry(channel).register(dead)
             taken = [channel.basic_get(queue) for queue in ("low", "low", "high")]
             assert all(taken)
             assert lists_in(client) == {}
@@ -144,6 +145,6 @@ def test_a_worker_whose_user_may_not_use_our_keys_says_so_and_works_as_celery_do
 @pytest.mark.parametrize("url", ["memory://", "filesystem://", "amqp://"])
 def test_a_broker_that_gives_back_by_itself_is_left_alone(url: str) -> None:
     app = Kind(url, "").app()
-    assert keep_own_keys(app, "worker@here") == ""
-    assert keeper() is None
+    assert set_up(app, "worker@here") == ""
+    assert lease() is None
     assert app.conf.broker_transport_options == {}

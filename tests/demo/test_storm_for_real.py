@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from recyclery.demo.cage import make_cage_cgroup
-from recyclery.demo.home import CannotCageError
+from recyclery.sandbox.cage import make_cage_cgroup
+from recyclery.sandbox.cgroups import CannotCageError
 
 
 @pytest.mark.browser

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from recyclery.config.settings import Alerts
-from recyclery.serve.metrics import METRICS
+from recyclery.http.metrics import METRICS
 from recyclery_worker.link import SECONDS_BOUNDS
 
 CONF = Path(__file__).parents[2] / "conf"

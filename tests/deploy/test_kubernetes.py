@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from recyclery.cli.parser import build_parser
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load_settings
 
 FOLDER = Path(__file__).parents[2] / "conf" / "kubernetes"
 MANIFESTS = sorted(FOLDER.glob("*.yaml"))
@@ -47,14 +47,14 @@ def test_a_field_that_kubernetes_does_not_know_would_be_seen(manifest: dict[str,
 
 
 def test_the_variables_give_the_pool_of_that_name(manifest: dict[str, Any]) -> None:
-    (pool,) = load(CommandLine(), environment_of(pod_of(manifest))).pools
+    (pool,) = load_settings(CommandLine(), environment_of(pod_of(manifest))).pools
     assert manifest["metadata"]["name"] == f"worker-{pool.name}"
-    assert (pool,) == load(CommandLine(pools=(pool.name,)), {"CELERY_APP": "app"}).pools
+    assert (pool,) == load_settings(CommandLine(pools=(pool.name,)), {"CELERY_APP": "app"}).pools
 
 
 def test_the_pod_may_stop_for_longer_than_its_tasks(manifest: dict[str, Any]) -> None:
     pod = pod_of(manifest)
-    grace_seconds = load(CommandLine(), environment_of(pod)).grace_seconds
+    grace_seconds = load_settings(CommandLine(), environment_of(pod)).grace_seconds
     assert pod["terminationGracePeriodSeconds"] >= grace_seconds + ROOM_SECONDS
 
 

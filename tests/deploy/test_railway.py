@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from recyclery.config.load import CommandLine, load
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.health.heartbeat import Heart
-from recyclery.serve.probes import list_probes
+from recyclery.http.probes import list_probes
 
 ROOT = Path(__file__).parents[2]
 FILES = ("railway.worker-fast.json", "railway.worker-slow.json")
@@ -59,7 +59,7 @@ def test_the_dockerfile_is_there_and_what_it_is_built_from_starts_a_build(docume
 
 
 def test_railway_waits_longer_than_recyclery_gives_its_tasks(document: dict[str, Any]) -> None:
-    settings = load(CommandLine(), {"CELERY_APP": "app"})
+    settings = load_settings(CommandLine(), {"CELERY_APP": "app"})
     assert document["deploy"]["drainingSeconds"] >= settings.grace_seconds + 5
 
 
@@ -71,7 +71,7 @@ def test_railway_probes_a_path_that_answers_on_the_port_it_names(
     document: dict[str, Any], tmp_path: Path
 ) -> None:
     assert document["deploy"]["healthcheckPath"] in list_probes(Heart(tmp_path))
-    settings = load(CommandLine(), {"CELERY_APP": "app", "PORT": "8080"})
+    settings = load_settings(CommandLine(), {"CELERY_APP": "app", "PORT": "8080"})
     assert settings.http is not None
     assert (settings.http.host, settings.http.port) == ("", 8080)
 
@@ -97,6 +97,6 @@ def test_the_guides_variables_give_the_guides_worker(
         "CELERY_MAX_TASKS_PER_CHILD": str(most),
         "CELERY_LOG_LEVEL": "info",
     }
-    (pool,) = load(CommandLine(), environment).pools
+    (pool,) = load_settings(CommandLine(), environment).pools
     assert (pool.name, ",".join(pool.queues)) == (name, queues)
     assert (pool.concurrency, pool.max_tasks_per_child) == (concurrency, most)

@@ -108,6 +108,13 @@ def test_the_routes_are_those_of_all_containers_also_when_asked_in_one() -> None
     assert "slow" in done.stdout
 
 
+def test_the_pool_that_the_environment_names_serves_its_queue(routed_app: Path) -> None:
+    environment = {"CELERY_WORKER_NAME": "post", "CELERY_QUEUES": "mails,high,default,low"}
+    done = run_routes("-A", "routed", folder=routed_app, environment=environment)
+    assert done.returncode == 0, done.stdout
+    assert {line.split()[2] for line in done.stdout.splitlines()[1:7]} == {"post"}
+
+
 def test_every_way_to_route_a_task_is_followed(routed_app: Path) -> None:
     done = run_routes("-A", "routed", "--config", "pools.toml", "--json", folder=routed_app)
     assert done.returncode == 0, done.stdout + done.stderr

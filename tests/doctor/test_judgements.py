@@ -19,7 +19,7 @@ from recyclery.doctor.supervision import (
     SupervisionFacts,
     judge_supervision,
 )
-from recyclery_worker.delivery.forgotten import Forgotten
+from recyclery_worker.delivery.reclaim import OrphanedLease
 
 SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"))
 APP = AppFacts(
@@ -157,7 +157,7 @@ def test_a_pool_in_trouble(pool: dict[str, object], names: list[str]) -> None:
 
 
 def test_what_a_dead_worker_holds_is_told() -> None:
-    held = Forgotten(generation="a", node="slow@a", pid=7, messages=2)
+    held = OrphanedLease(generation="a", node="slow@a", pid=7, messages=2)
     assert worst(judge_leases([held])) == [("forgotten tasks", Level.WARNING)]
     assert worst(judge_leases([])) == []
 

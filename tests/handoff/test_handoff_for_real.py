@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery.serve.client import ask_governor
+from recyclery.control.client import ask_governor
 from support.redis_server import empty
 from support.sending import sending_to
 from support.supervised import Supervised, supervised

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from recyclery.demo.cage import Cage, make_cage_cgroup
-from recyclery.demo.home import CannotCageError
-from recyclery.serve.client import ask_governor
+from recyclery.control.client import ask_governor
+from recyclery.sandbox.cage import Cage, make_cage_cgroup
+from recyclery.sandbox.cgroups import CannotCageError
 from support.supervised import SUPPORT
 from support.waiting import wait_for
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from benchmarks.leak_worlds import MIB, Planted, live
 from recyclery.cli.parser import main
@@ -37,7 +39,7 @@ def record(path: Path, tasks: Sequence[Planted] = TASKS, *, begun: int = NOW - H
         if run.place == 99:
             why = "its next task would pass its budget"
             records.append(ActionRecord(at, "retire", "slow", owner, None, why, why, True, 0, 0))
-    records.append(PoolSample(begun + 1, "slow", 100 * MIB, 50 * MIB, 1, 250 * MIB, 100))
+    records.append(PoolSample(begun, "slow", 100 * MIB, 50 * MIB, 1, 250 * MIB, 100))
     store = Store(path)
     store.write(records)
     store.close()
@@ -154,21 +156,13 @@ def test_a_file_that_is_no_history_is_named(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_page_has_each_task_and_no_name_becomes_markup(tmp_path: Path) -> None:
-    odd = (Planted("</script><b>{{plotly}}", "leak", mib=4), TASKS[1])
+    odd = (Planted("</script><b>{{scripts}}", "leak", mib=4), TASKS[1])
     path = record(tmp_path / "history.db", odd)
     with open_history(path) as history:
-        page = build_page(history, gather(history, path, 0, NOW + 1), "/* plotly */")
-    assert "&lt;/script&gt;&lt;b&gt;{{plotly}}" in page
+        page = build_page(history, gather(history, path, 0, NOW + 1))
+    assert "&lt;/script&gt;&lt;b&gt;{{scripts}}" in page
     assert "</script><b>" not in page
-    assert page.count("/* plotly */") == 1
-
-
-def test_without_plotly_the_page_is_refused_with_the_way_out(
-    history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
-    assert main(["leaks", "--html", str(tmp_path / "page.html"), "--history", str(history)]) == 1
-    assert "pip install 'recyclery[report]'" in capsys.readouterr().err
+    assert page.count("class Chart") == 1
 
 
 @pytest.mark.browser
@@ -178,12 +172,18 @@ def test_the_page_draws_all_its_plots_and_loads_nothing(history: Path, tmp_path:
     with browser() as driver:
         driver.get(page.as_uri())
         drawn, loaded = driver.execute_script(
-            "const plots = [...document.querySelectorAll('.plot')];"
-            "return [plots.map((plot) => plot.querySelectorAll('.trace').length),"
+            "const count = (parts) => document.querySelectorAll(parts).length;"
+            "return [['#time path.course', '#time .mark', '#lives path.course', '#spread .box'].map(count),"
             "performance.getEntriesByType('resource').map((entry) => entry.name)]"
         )
-    # Floor, pool and retirements; two children; two tasks.
-    assert (drawn, loaded) == ([3, 2, 2], [])
+        chart = driver.find_element(By.CSS_SELECTOR, "#lives svg")
+        driver.execute_script("arguments[0].focus()", chart)
+        chart.send_keys(Keys.END)
+        told = chart.get_attribute("aria-valuetext") or ""
+    # Floor, usage and pool; two retirements; two children; two tasks.
+    assert (drawn, loaded) == ([3, 2, 2, 2], [])
+    assert told.startswith("after task 100; pool slow: ")
+    assert told.count("MiB, shop.tasks.") == 2
 
 
 @pytest.mark.browser
@@ -200,13 +200,12 @@ def test_the_page_can_be_read_on_any_screen_by_day_and_night(tmp_path: Path) -> 
             assert driver.execute_script(OVERLAPS) == []
             assert driver.execute_script(FAINT_TEXTS) == []
             assert complaints(driver) == []
-            titles = driver.execute_script(
-                "return [...document.querySelectorAll('.ytitle, .xtitle')].map((title) => title.textContent)"
+            texts = driver.execute_script(
+                "return [...document.querySelectorAll('.chart text')].map((each) => each.textContent)"
             )
-            assert titles.count("MiB") == 1
-            assert {"MiB above its beginning", "MiB left by one run"} <= set(titles)
-            ticks = driver.execute_script(
-                "return document.querySelector('#spread .yaxislayer-above').textContent"
-            )
-            assert "as_they_come (slow)" in ticks
-            assert "lt;" not in ticks
+            names = {"above the child's beginning", "left by one run", "tasks that the child has run"}
+            assert names <= set(texts)
+            assert sum(text.endswith("MiB") for text in texts) >= 6
+            tasks = driver.execute_script("return document.querySelector('#spread').textContent")
+            assert "as_they_come (slow)" in tasks
+            assert "lt;" not in tasks

@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recyclery.serve.page import leaks
-from recyclery.serve.page.leaks import NEEDED_BYTES, find_no_room, make_report
-from recyclery.serve.page.shared import Shared
+from recyclery.http import page_leaks
+from recyclery.http.page_api import SharedResult
+from recyclery.http.page_leaks import NEEDED_BYTES, find_no_room, make_report
 from support.statuses import status
 
 
@@ -29,7 +29,7 @@ def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
             await asyncio.sleep(0)
             return made
 
-        lasting, passing = Shared(make, 3600), Shared(make, 0)
+        lasting, passing = SharedResult(make, 3600), SharedResult(make, 0)
         first = await asyncio.gather(*(lasting.get() for _ in range(10)))
         assert await lasting.get() == 1
         await passing.get()
@@ -41,7 +41,7 @@ def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
 def test_a_report_that_takes_too_long_is_given_up_and_its_process_is_gone(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaks, "DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(page_leaks, "DEADLINE_SECONDS", 0.0)
     begun = time.time()
     found = asyncio.run(make_report(recorded))
     assert (found.problem, found.report) == ("The report took longer than 0 s.", None)
@@ -52,7 +52,7 @@ def test_a_report_that_takes_too_long_is_given_up_and_its_process_is_gone(
 def test_a_report_that_is_too_long_for_a_page_is_not_kept(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaks, "MOST_REPORT_BYTES", 1000)
+    monkeypatch.setattr(page_leaks, "MOST_REPORT_BYTES", 1000)
     found = asyncio.run(make_report(recorded))
     assert found.report is None
     assert "see `recyclery leaks`" in found.problem

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
-import recyclery.serve.http
-from recyclery.serve.http import MAX_BODY_BYTES
-from recyclery.serve.page.attempts import AT_ONCE
+import recyclery.http.server
+from recyclery.http.server import MAX_BODY_BYTES
+from recyclery.http.sign_in import AT_ONCE
 from support.pages import ODD_TASK, Served, serving_page
 from support.waiting import wait_for
 
@@ -169,7 +169,7 @@ def test_nothing_is_changed_by_get_and_nothing_else_taken_by_post(public: Served
 def test_a_body_that_is_too_large_or_never_comes_is_not_waited_for(
     public: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recyclery.serve.http, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(recyclery.http.server, "REQUEST_SECONDS", 0.5)
     assert ask(public, "/sign-in", "POST", "x" * (MAX_BODY_BYTES + 1))[0].status == 413
     assert ask(public, "/sign-in", "POST", None, Content_Length="1", Connection="close")[0].status == 408
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.history.reader import MOST_ACTIONS, SPANS, read_timeline
+from recyclery.history.reader import MOST_ACTIONS, SPANS, read_stretch, read_timeline
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
@@ -71,6 +71,22 @@ def test_a_long_span_is_read_from_minutes_and_ends_with_the_seconds_not_summed_u
     assert line.floor_bytes[0] == 50 * MIB
     assert line.floor_bytes[-1] == 999 * MIB
     assert len(line.at) == len(set(line.at)) == 10
+
+
+def test_a_stretch_of_the_past_is_read_by_seconds_as_long_as_all_of_them_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.db", *(container(NOW - 600 + at, at) for at in range(600)))
+    store = Store(path)
+    tidy(store.connection, Keeping(), stamp(NOW))
+    line = read_stretch(path, NOW - 300, NOW - 100, 100, 10)
+    assert (line.step_seconds, line.at[0], line.at[-1]) == (2, NOW - 300, NOW - 100)
+    store.connection.execute("DELETE FROM container_samples WHERE at < ?", (stamp(NOW - 200),))
+    store.close()
+    line = read_stretch(path, NOW - 300, NOW - 100, 100, 10)
+    assert (line.step_seconds, line.at, line.floor_bytes[0]) == (
+        60,
+        [NOW - 300, NOW - 240, NOW - 180, NOW - 120],
+        359 * MIB,
+    )
 
 
 @pytest.mark.parametrize("name", list(SPANS))

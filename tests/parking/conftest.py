@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from recyclery_worker.parking.lot import Lot
+from recyclery_worker.parking.store import DeadLetterStore
 
 
 @pytest.fixture
-def lot(fresh_redis: str) -> Iterator[Lot]:
+def lot(fresh_redis: str) -> Iterator[DeadLetterStore]:
     """The parked list of the emptied Redis."""
     with redis.Redis.from_url(fresh_redis) as client:
-        yield Lot(client)
+        yield DeadLetterStore(client)

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from recyclery.config.settings import FAST, SLOW, Settings
 from recyclery.config.stored import write_settings
-from recyclery_worker.parking.limit import DEFAULT_MAX_DEATHS, is_to_be_parked, read_max_deaths
+from recyclery_worker.link import DEFAULT_MAX_DEATHS
+from recyclery_worker.parking.admission import is_to_be_parked, read_max_deaths
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import redis
 from celery import Celery, chord
 from celery.result import AsyncResult
 
-from recyclery_worker.parking.lot import Lot
 from recyclery_worker.parking.records import Parked
+from recyclery_worker.parking.store import DeadLetterStore
 from support.bare_worker import bare_worker
 from support.parked import run_parked
 from support.redis_server import count_held, empty
@@ -38,9 +38,9 @@ def sending(url: str) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def parked(url: str) -> Iterator[Lot]:
+def parked(url: str) -> Iterator[DeadLetterStore]:
     with redis.Redis.from_url(url) as client:
-        yield Lot(client)
+        yield DeadLetterStore(client)
 
 
 def send_poison(sending: Celery, path: Path, times: int = ALWAYS) -> AsyncResult[Any]:
@@ -57,7 +57,7 @@ def runs(path: Path) -> int:
 
 
 def test_a_task_that_keeps_killing_its_process_is_parked_and_the_others_of_its_queue_go_on(
-    sending: Celery, parked: Lot, tmp_path: Path
+    sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     poison = send_poison(sending, tmp_path / "runs")
     others = [sending.send_task("sample_app.add", (number, 1), queue="low") for number in range(10)]
@@ -69,7 +69,7 @@ def test_a_task_that_keeps_killing_its_process_is_parked_and_the_others_of_its_q
 
 
 def test_its_result_and_its_history_say_how_it_came_to_that(
-    sending: Celery, parked: Lot, tmp_path: Path
+    sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     poison = send_poison(sending, tmp_path / "runs")
     with pytest.raises(Parked, match="died 3 times"):
@@ -80,7 +80,7 @@ def test_its_result_and_its_history_say_how_it_came_to_that(
 
 
 def test_a_task_that_succeeds_in_time_runs_to_its_end_and_its_deaths_are_forgotten(
-    sending: Celery, parked: Lot, tmp_path: Path
+    sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     result = send_poison(sending, tmp_path / "runs", times=2)
     assert result.get(timeout=30) == 3
@@ -100,7 +100,7 @@ def test_a_retried_task_runs_again_and_may_die_as_often_as_before(
 
 
 def test_show_tells_how_each_run_ended_and_drop_takes_all_that_is_parked(
-    url: str, sending: Celery, parked: Lot, tmp_path: Path
+    url: str, sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     poisons = [send_poison(sending, tmp_path / name) for name in ("a", "b")]
     wait_until_parked(sending, *(poison.id for poison in poisons))
@@ -141,7 +141,7 @@ def test_a_chord_fails_when_its_parked_task_is_dropped(url: str, sending: Celery
 
 
 def test_a_hard_time_limit_is_a_death_where_the_task_is_given_back_for_it(
-    sending: Celery, parked: Lot, tmp_path: Path
+    sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     late = sending.send_task("sample_app.overrun", (str(gate),), queue="low")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery.demo.cgroups import make_cgroup
-from recyclery_worker.parking.lot import Lot
+from recyclery.sandbox.cgroups import make_cgroup
+from recyclery_worker.parking.store import DeadLetterStore
 from support.parked import run_parked
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for
@@ -26,7 +26,7 @@ def set_value(running: Supervised, *words: str) -> None:
 
 
 def test_a_preempted_task_is_parked_at_the_limit_set_live_with_what_the_governor_saw(
-    sender: Celery, fresh_redis: str, tmp_path: Path, lot: Lot
+    sender: Celery, fresh_redis: str, tmp_path: Path, lot: DeadLetterStore
 ) -> None:
     with supervised("--pool", "slow", "--memory-limit", "256MiB", redis_url=fresh_redis) as running:
         running.wait_until_ready("slow")
@@ -47,7 +47,7 @@ def test_a_preempted_task_is_parked_at_the_limit_set_live_with_what_the_governor
 
 @pytest.mark.cgroup
 def test_a_task_that_takes_memory_until_it_is_killed_is_parked_and_the_others_of_its_queue_go_on(
-    sender: Celery, fresh_redis: str, lot: Lot
+    sender: Celery, fresh_redis: str, lot: DeadLetterStore
 ) -> None:
     cgroup = make_cgroup(400 << 20)
     join = ("/bin/sh", "-c", f'echo $$ > {cgroup.path}/cgroup.procs; exec "$@"', "sh")

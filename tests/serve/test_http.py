@@ -9,20 +9,20 @@ from http import HTTPStatus
 import h11
 import pytest
 
+from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
 from recyclery.health.heartbeat import Beat
-from recyclery.serve import http
-from recyclery.serve.http import Answer, Handler, serve_http
-from recyclery.serve.listen import open_listener
-from recyclery.serve.probes import find_stop, find_unready
+from recyclery.http import server as http_server
+from recyclery.http.probes import find_stop, find_unready
+from recyclery.http.server import Handler, Response, serve_http
 from support.ports import free_port
 
 
-async def hello(_: h11.Request) -> Answer:
-    return Answer(HTTPStatus.OK, "hello\n")
+async def hello(_: h11.Request) -> Response:
+    return Response(HTTPStatus.OK, "hello\n")
 
 
-async def broken(_: h11.Request) -> Answer:
+async def broken(_: h11.Request) -> Response:
     raise ValueError("a secret")
 
 
@@ -113,7 +113,7 @@ def test_an_answer_that_fails_is_a_500_that_tells_nothing(caplog: pytest.LogCapt
 
 
 def test_clients_that_dawdle_are_let_go_and_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.5)
 
     async def dawdle() -> None:
         async with asyncio.timeout(20), serving() as port:
@@ -131,7 +131,7 @@ def test_a_client_that_still_sends_when_it_is_answered_is_not_cut_off() -> None:
     async def send_on() -> bytes:
         async with asyncio.timeout(20), serving() as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /" + b"x" * 2 * http.MAX_REQUEST_BYTES)
+            writer.write(b"GET /" + b"x" * 2 * http_server.MAX_REQUEST_BYTES)
             answer = await reader.readline()
             # A connection that was closed takes the first of them, and is broken at the next.
             for _ in range(3):
@@ -155,7 +155,9 @@ def test_one_client_more_than_there_is_room_for_is_sent_away_until_another_leave
 
     async def crowd() -> None:
         async with asyncio.timeout(20), serving() as port:
-            others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(http.MAX_CONNECTIONS)]
+            others = [
+                await asyncio.open_connection("127.0.0.1", port) for _ in range(http_server.MAX_CONNECTIONS)
+            ]
             assert await try_to_ask(port) == b""
             others[0][1].close()
             while b"hello" not in await try_to_ask(port):
@@ -169,7 +171,7 @@ def test_one_client_more_than_there_is_room_for_is_sent_away_until_another_leave
 def test_a_port_that_is_taken_is_told_once_and_served_as_soon_as_it_is_free(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(http_server, "RETRY_SECONDS", 0.02)
 
     async def wait_for_it() -> bytes:
         address = Address(host="127.0.0.1", port=free_port())

@@ -8,8 +8,7 @@ import pytest
 from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
-from recyclery.serve.exposition import Sample, format_family
-from recyclery.serve.metrics import METRICS, render
+from recyclery.http.metrics import METRICS, Sample, format_family, render
 from support.readings import readings
 from support.snapshots import MIB, SETTINGS, slow_view, snapshot
 

@@ -6,34 +6,31 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from recyclery.config.checks import http_address
-from recyclery.config.settings import Address
-from recyclery.serve.http import Answer, Handler
-from recyclery.serve.token import guard
+from recyclery.config.settings import Address, parse_address
+from recyclery.http.auth import guard
+from recyclery.http.server import Handler, Response
 
 SECRET = "correct horse"
 
 
-async def page(_: h11.Request) -> Answer:
-    return Answer(HTTPStatus.OK, "figures\n")
+async def page(_: h11.Request) -> Response:
+    return Response(HTTPStatus.OK, "figures\n")
 
 
 def parsed(text: str) -> Address:
-    address = http_address(text)
-    assert address is not None
-    return address
+    return parse_address(text)
 
 
 def ask(
     address: str, token: str, *headers: tuple[str, str], target: str = "/metrics", host: str = "localhost:80"
-) -> Answer:
+) -> Response:
     request = h11.Request(method="GET", target=target, headers=[("Host", host), *headers])
     handler = guard({"/metrics": page}, parsed(address), token)["/metrics"]
     return answered(handler, request)
 
 
-def answered(handler: Handler, request: h11.Request) -> Answer:
-    async def wait() -> Answer:
+def answered(handler: Handler, request: h11.Request) -> Response:
+    async def wait() -> Response:
         return await handler(request)
 
     return asyncio.run(wait())

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from benchmarks.leak_worlds import Planted, live
 from recyclery.config.settings import Address
+from recyclery.control.status_schema import Event, Status
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
+from recyclery.http.page_api import Sources
+from recyclery.http.routes import list_page
+from recyclery.http.server import serve_http
 from recyclery.observe.snapshot import Owner
-from recyclery.serve.http import serve_http
-from recyclery.serve.page.api import Sources
-from recyclery.serve.page.paths import list_page
-from recyclery.serve.status import Event, Status
 from support.ports import free_port
 from support.statuses import MIB, child, drains, pool, status, with_browsers
 
@@ -141,8 +141,8 @@ class Served:
             self._loop.call_soon_threadsafe(self._server.cancel)
 
     async def _serve(self) -> None:
-        handlers, takers = list_page(Sources(self._glance, self._history), self.address, self._token)
-        self._server = asyncio.create_task(serve_http(self.address, handlers, takers))
+        handlers, post_handlers = list_page(Sources(self._glance, self._history), self.address, self._token)
+        self._server = asyncio.create_task(serve_http(self.address, handlers, post_handlers))
         await self._server
 
     async def _glance(self) -> Status:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from recyclery.config.settings import Settings
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.policy_state import Counters
+from recyclery.http.metrics import Readings
 from recyclery.observe.snapshot import Snapshot
-from recyclery.serve.readings import Readings
 from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 from support.snapshots import ANSWERED, SETTINGS, child, process, slow_view, snapshot

@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from recyclery.serve.status import (
+from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
     ContainerStatus,

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from recyclery.tune.request import Request
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.spec import Level, Spec
+from recyclery.tune.window import Window
 
 MIB = 1 << 20
 
@@ -37,10 +37,10 @@ def window(
     )
 
 
-def asked(**changes: object) -> Request:
+def asked(**changes: object) -> Spec:
     """Return what a tuning of five levels was asked for, with changes."""
     return msgspec.structs.replace(
-        Request(
+        Spec(
             app="app",
             config=None,
             pool="slow",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recyclery.serve.status import Event, Status
+from recyclery.control.status_schema import Event, Status
 from recyclery.top.frame import Setting, draw_frame, draw_page
 from recyclery.top.text import compose_screen, paint_plain, paint_styled
 from recyclery.top.view import Away, Reap, Recycle, Said, Seen, View, hear

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from recyclery.serve.document import ReadPss, build_status, leave_unread
-from recyclery.serve.status import Event, Status
+from recyclery.control.status_schema import Event, Status
+from recyclery.http.status import ReadPss, build_status, leave_unread
 from recyclery.state.event_log import KEPT, EventLog
 from support.snapshots import AT, MIB, board, child, process, slow_view, snapshot
 

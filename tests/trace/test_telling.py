@@ -9,8 +9,7 @@ from recyclery.decide.memory_model import follow
 from recyclery.decide.recycle import dismiss_traced
 from recyclery.leaks.trace_output import format_trace, function_at, make_report
 from recyclery.leaks.trace_target import Chosen
-from recyclery_worker.tracing.growth import Growth, Held, changes_between
-from recyclery_worker.tracing.words import Frame, Seen, Site
+from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, changes_between
 from support.snapshots import AT, CHILD, child, policy_state, slow_view, snapshot
 
 LEAK = Site(
@@ -21,8 +20,8 @@ LEAK = Site(
 )
 
 
-def seen(*sites: Site, tool: str = "tracemalloc") -> Seen:
-    return Seen(
+def seen(*sites: Site, tool: str = "tracemalloc") -> TracedRuns:
+    return TracedRuns(
         pid=7, tool=tool, warm_up_seconds=[9.0], seconds=[2.0] * 5, judged=5, sites=list(sites), over=True
     )
 
@@ -45,7 +44,7 @@ def test_what_a_run_puts_in_the_place_of_the_last_ones_does_not_grow() -> None:
 
 
 def test_a_run_whose_pauses_had_no_sign_of_the_time_is_left_out() -> None:
-    read_memray = pytest.importorskip("recyclery_worker.tracing.read_memray")
+    read_memray = pytest.importorskip("recyclery_worker.tracing.memray_tracer")
     span = read_memray.Span(pause=100, begun=150, ended=200, paused=250)
     assert read_memray.find_window(span, [90, 120, 140, 190, 210, 230]) == (2, 4)
     assert read_memray.find_window(span, [90, 190, 210]) is None

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from recyclery_worker.tuned.calls import BadCalls, Call, cycle_calls
+from recyclery_worker.tuning.sender import CannotSend, TaskArgs, cycle_args
 
 
 def test_a_files_calls_come_again_and_again(tmp_path: Path) -> None:
     file = tmp_path / "calls"
     file.write_text('[1, "a"]\n\n{"kwargs": {"b": 2}}\n')
-    calls = cycle_calls(str(file), None)
-    assert list(islice(calls, 3)) == [Call((1, "a")), Call((), {"b": 2}), Call((1, "a"))]
+    calls = cycle_args(str(file), None)
+    assert list(islice(calls, 3)) == [TaskArgs((1, "a")), TaskArgs((), {"b": 2}), TaskArgs((1, "a"))]
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_a_files_calls_come_again_and_again(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "calls"
     file.write_text(text)
-    with pytest.raises(BadCalls, match=said):
-        next(cycle_calls(str(file), None)) and list(islice(cycle_calls(str(file), None), 2))
+    with pytest.raises(CannotSend, match=said):
+        next(cycle_args(str(file), None)) and list(islice(cycle_args(str(file), None), 2))
 
 
 def test_a_generator_begins_anew_when_it_is_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,11 +33,11 @@ def test_a_generator_begins_anew_when_it_is_through(tmp_path: Path, monkeypatch:
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
-        assert [call.args for call in islice(cycle_calls(None, "made_calls:calls"), 3)] == [(1,), (2,), (1,)]
-        assert next(cycle_calls(None, "made_calls:fixed")).args == (3,)
-        with pytest.raises(BadCalls, match="yields nothing"):
-            next(cycle_calls(None, "made_calls:none"))
-        with pytest.raises(BadCalls, match="AttributeError"):
-            next(cycle_calls(None, "made_calls:missing"))
+        assert [call.args for call in islice(cycle_args(None, "made_calls:calls"), 3)] == [(1,), (2,), (1,)]
+        assert next(cycle_args(None, "made_calls:fixed")).args == (3,)
+        with pytest.raises(CannotSend, match="yields nothing"):
+            next(cycle_args(None, "made_calls:none"))
+        with pytest.raises(CannotSend, match="AttributeError"):
+            next(cycle_args(None, "made_calls:missing"))
     finally:
         sys.modules.pop("made_calls", None)

@@ -7,24 +7,21 @@ from itertools import groupby, pairwise
 
 import pytest
 
-from recyclery.tune.arrivals import draw_arrivals, read_load, stretch_trace
-from recyclery.tune.course import Goal, describe_skipped
-from recyclery.tune.marks import TaskRun
-from recyclery.tune.open_loop import count_backlog
 from recyclery.tune.plan import Step, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
-from recyclery.tune.request import Request
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.samples import TaskEvents, TaskTimes
+from recyclery.tune.spec import Level, Spec, draw_arrivals, parse_rate, stretch_trace
+from recyclery.tune.window import Window, skip_window
 from support.tune_windows import asked, window
 
 # Tasks that end in a window.
 DONE = {1: 10, 2: 20, 4: 30, 8: 30, 16: 30}
 
 
-def follow(request: Request, measured: Callable[[Step], Window] | None = None) -> list[Step]:
+def follow(spec: Spec, measured: Callable[[Step], Window] | None = None) -> list[Step]:
     """Return the steps of a tuning whose levels do what `measured` says, else as in DONE."""
     steps: list[Step] = []
     windows: list[Window] = []
-    while (step := plan_next(windows, request)) is not None:
+    while (step := plan_next(windows, spec)) is not None:
         steps.append(step)
         places = step.level.concurrency
         windows.append(measured(step) if measured else window(places, done=DONE[places], repeat=step.repeat))
@@ -56,10 +53,10 @@ def test_the_same_seed_gives_the_same_order() -> None:
 
 
 def test_a_tuning_that_was_stopped_goes_on_with_the_step_that_was_next() -> None:
-    request = asked(repeats=3, most_repeats=10)
-    steps = follow(request, shaky)
+    spec = asked(repeats=3, most_repeats=10)
+    steps = follow(spec, shaky)
     windows = [shaky(step) for step in steps]
-    assert [plan_next(windows[:count], request) for count in range(len(steps))] == steps
+    assert [plan_next(windows[:count], spec) for count in range(len(steps))] == steps
 
 
 def test_levels_that_nobody_named_are_tried_as_long_as_each_brings_more() -> None:
@@ -114,10 +111,10 @@ def test_a_level_that_was_given_up_is_not_repeated() -> None:
 
 
 def test_what_is_ahead_is_counted_down_to_the_last_window() -> None:
-    request = asked(repeats=3, most_repeats=3)
-    steps = follow(request)
+    spec = asked(repeats=3, most_repeats=3)
+    steps = follow(spec)
     windows = [window(step.level.concurrency, repeat=step.repeat) for step in steps]
-    ahead = [len(list_ahead(step.repeat, windows[:done], request)) for done, step in enumerate(steps)]
+    ahead = [len(list_ahead(step.repeat, windows[:done], spec)) for done, step in enumerate(steps)]
     assert ahead == list(range(15, 0, -1))
 
 
@@ -136,24 +133,24 @@ def test_higher_levels_are_tried_as_long_as_each_brings_more() -> None:
 
 
 def test_a_window_is_expected_to_take_a_childs_life() -> None:
-    assert expect_seconds(Level(2, 10), [window(1)], 10.0, 300.0) == pytest.approx(8.0 + 20.0 + 2.0)
-    assert expect_seconds(Level(2, 1000), [window(1)], 10.0, 300.0) == pytest.approx(8.0 + 300.0 + 2.0)
+    assert expect_seconds(Level(2, 10), [window(1)], asked()) == pytest.approx(8.0 + 20.0 + 2.0)
+    assert expect_seconds(Level(2, 1000), [window(1)], asked()) == pytest.approx(8.0 + 300.0 + 2.0)
 
 
 def test_a_level_that_was_not_tried_has_a_window_of_no_length_that_says_why() -> None:
-    skipped = describe_skipped(Goal(Level(8, 10), 1.0, 2.0), 0, window(1), "no room")
+    skipped = skip_window(Level(8, 10), 0, window(1), "no room")
     assert (skipped.seconds, skipped.done, skipped.stopped) == (0.0, 0, "no room")
 
 
 @pytest.mark.parametrize(("text", "rate"), [("2/s", 2.0), ("30/min", 0.5), ("1.5/h", 1.5 / 3600), ("85%", 3.4)])
 def test_a_load_is_a_rate_or_a_share_of_the_capacity(text: str, rate: float) -> None:
-    assert read_load(text, 4.0) == pytest.approx(rate)
+    assert parse_rate(text, 4.0) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("text", ["2", "0/s", "-1/s", "fast", "2/year", ""])
 def test_another_load_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no rate"):
-        read_load(text, 1.0)
+        parse_rate(text, 1.0)
 
 
 def test_arrivals_by_chance_keep_their_rate_and_repeat_by_their_seed() -> None:
@@ -171,5 +168,5 @@ def test_a_trace_keeps_its_pattern_at_another_rate() -> None:
 
 
 def test_the_backlog_is_what_came_and_is_not_done() -> None:
-    tasks = [TaskRun(1.0, 1.0, 2.0), TaskRun(2.0, 3.0, 9.0), TaskRun(3.0), TaskRun(8.0)]
-    assert count_backlog(tasks, 5.0) == 2
+    tasks = [TaskTimes(1.0, 1.0, 2.0), TaskTimes(2.0, 3.0, 9.0), TaskTimes(3.0), TaskTimes(8.0)]
+    assert TaskEvents(dict(enumerate(tasks))).count_backlog(5.0) == 2

@@ -8,7 +8,8 @@ import random
 from collections import deque
 from dataclasses import dataclass
 
-from recyclery.tune.windows import Level, Window
+from recyclery.tune.spec import Level
+from recyclery.tune.window import Window
 
 MIB = 1 << 20
 
@@ -58,7 +59,7 @@ class World:
 
 def measure(world: World, level: Level, repeat: int, tasks: int, seed: object) -> Window:
     """Return the window in which so many tasks ended; one given up at once where memory cannot do."""
-    chance = random.Random(f"{level} {repeat} {seed}")
+    chance = random.Random(f"{level!r} {repeat} {seed}")
     height = world.height_mib(level.concurrency, level.max_tasks_per_child)
     if height > world.limit_mib:
         return window(world, level, repeat, stopped="the floor passed the hard level of the memory")

@@ -11,7 +11,7 @@ import redis
 from celery import Celery
 
 from recyclery_worker import link
-from recyclery_worker.broker import try_broker
+from recyclery_worker.broker.wait import try_broker
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_server import redis_server
 from support.sending import sending_to

@@ -171,10 +171,10 @@ def test_what_a_dead_worker_of_another_pool_left_is_killed(
 
 
 def test_the_self_test_names_every_part_on_this_celery() -> None:
-    from recyclery_worker.hooks import found_hooks, missing_hooks
+    from recyclery_worker.compat import found, missing
 
-    assert missing_hooks() == ()
-    assert {"AsynPool.on_job_ready", "AsynPool._busy_workers", "Worker.wait_for_job"} <= set(found_hooks())
+    assert missing("pool") == ()
+    assert {"AsynPool.on_job_ready", "AsynPool._busy_workers", "Worker.wait_for_job"} <= set(found("pool"))
 
 
 def test_importing_the_pool_where_a_hook_is_missing_gives_celerys_own() -> None:

@@ -1,6 +1,6 @@
-"""What runs inside a Celery worker: the pool, the child's reports, the link to the governor, the browser.
+"""What runs inside a Celery worker: the pool, the children's reports, the link to the governor, the browser.
 
-Loaded into the user's processes by `celery worker -P custom -I recyclery_worker`; it stays small and never
+Loaded into the user's processes by `celery worker -P custom -I recyclery_worker`, so it stays small and never
 imports `recyclery`. Importing it does nothing unless the supervisor started this process.
 """
 
@@ -11,6 +11,6 @@ if os.environ.get("RECYCLERY_POOL"):
 
     install()
     if os.environ.get("RECYCLERY_TUNE"):
-        from recyclery_worker.tuned.plugin import install_if_tuned
+        from recyclery_worker.tuning.plugin import install_if_tuned
 
         install_if_tuned()

@@ -1,4 +1,4 @@
-"""Hangs the worker side into Celery: its bootsteps, in a worker that the supervisor started."""
+"""Adds our bootsteps and signal handlers to a Celery worker that the supervisor started."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
-from recyclery_worker.broker import BrokerReturn, BrokerWait, outlive_refusals
-from recyclery_worker.by_signals import follow_by_signals
-from recyclery_worker.delivery.defaults import set_defaults
-from recyclery_worker.delivery.keeper import LeaseStep, keep_own_keys, keeper
-from recyclery_worker.early import find_browser_early
-from recyclery_worker.fit import read_fit
-from recyclery_worker.hooks import found_hooks
-from recyclery_worker.intake import follow_intake
-from recyclery_worker.outcomes import follow_lost
-from recyclery_worker.parking.plugin import GateStep, describe_lack
-from recyclery_worker.pulse import PulseStep
-from recyclery_worker.server import LinkServer
+from recyclery_worker.app_check import check_browser
+from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
+from recyclery_worker.compat import found
+from recyclery_worker.control.heartbeat import HeartbeatStep
+from recyclery_worker.control.server import LinkServer
+from recyclery_worker.control.stats import count_received
+from recyclery_worker.delivery import lease
+from recyclery_worker.delivery.defaults import set_defaults, survive_refusals
+from recyclery_worker.parking.admission import AdmissionStep, why_not_parked
+from recyclery_worker.pool.capabilities import connect_signals, read_capabilities
+from recyclery_worker.pool.task_stats import count_lost_tasks
 
 logger = get_logger(__name__)
 
@@ -29,22 +28,22 @@ _defaults: set[str] = set()
 
 
 def install() -> None:
-    """Connect to Celery's signals; doing it twice is doing it once."""
+    """Connect to Celery's signals; calling it twice changes nothing."""
     signals.import_modules.connect(on_import_modules, dispatch_uid="recyclery.import_modules")
     signals.worker_init.connect(on_worker_init, dispatch_uid="recyclery.worker_init")
 
 
 def on_import_modules(sender: Any = None, **_: Any) -> None:
-    """Set what an app needs that is to lose nothing, before its tasks take their settings over for good.
+    """Apply delivery-safe defaults before the tasks copy the app's settings.
 
-    Celery imports our pool first of all; workers with pools of its own import us too late for this.
+    Celery imports our pool first of all; a worker with a built-in pool would import us too late for this.
     """
     if not sender.finalized:
         _defaults.update(set_defaults(sender))
 
 
 def on_worker_init(sender: Any = None, **_: Any) -> None:
-    """Test ourselves against this Celery and its pool, and add our bootsteps.
+    """Check what this Celery and its pool can do, and add our bootsteps.
 
     The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
     from `celeryd_after_setup` on.
@@ -52,46 +51,47 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     if "worker_prefetch_multiplier" in _defaults and not any(
         "--prefetch-multiplier" in word for word in sys.argv
     ):
-        # Its command line was read before the app's settings could be changed.
+        # The command line was parsed before the app's settings could be changed.
         sender.prefetch_multiplier = sender.app.conf.worker_prefetch_multiplier
-    fit = read_fit(sender)
-    if fit.retires:
-        note = take_over_autoscale(sender)
-        follow_lost()
+    capabilities = read_capabilities(sender)
+    if capabilities.retires:
+        warnings = [disable_autoscale(sender)]
+        count_lost_tasks()
     else:
-        note = fit.lack
-        follow_by_signals(fit)
+        warnings = [capabilities.lack]
+        connect_signals(capabilities)
     steps: set[type] = sender.app.steps["worker"]
-    steps.update({LinkServer, PulseStep, BrokerWait})
+    steps.update({LinkServer, HeartbeatStep, BrokerWait})
     sender.app.steps["consumer"].add(BrokerReturn)
-    follow_intake()
-    outlive_refusals(sender.app)
-    note_keys = keep_own_keys(sender.app, sender.hostname)
-    if keeper() is not None:
-        steps.add(LeaseStep)
-    note_parking = describe_lack(sender.app)
-    if not note_parking:
-        steps.add(GateStep)
+    count_received()
+    survive_refusals(sender.app)
+    warnings.append(lease.set_up(sender.app, sender.hostname))
+    if lease.lease() is not None:
+        steps.add(lease.LeaseStep)
+    warnings.append(why_not_parked(sender.app))
+    if not warnings[-1]:
+        AdmissionStep.in_flight = staticmethod(lease.in_flight)
+        steps.add(AdmissionStep)
 
-    def say(**_: Any) -> None:
-        logger.debug("of Celery %s there is %s", celery.__version__, ", ".join(found_hooks()))
-        for line in filter(None, (note, note_keys, note_parking)):
-            logger.warning("%s", line)
-        # Before any fork: the children inherit what was found.
+    def log_start(**_: Any) -> None:
+        logger.debug("Celery %s has %s", celery.__version__, ", ".join(found("pool")))
+        for warning in filter(None, warnings):
+            logger.warning("%s", warning)
+        # Before any fork, so that the children inherit what was found.
         try:
-            amiss = find_browser_early()
+            problem = check_browser()
         except RuntimeError as error:
-            amiss = str(error)
-        if amiss:
-            logger.warning("tasks that use browser() will fail: %s", amiss)
+            problem = str(error)
+        if problem:
+            logger.warning("tasks that use browser() will fail: %s", problem)
 
-    signals.celeryd_after_setup.connect(say, weak=False, dispatch_uid="recyclery.after_setup")
+    signals.celeryd_after_setup.connect(log_start, weak=False, dispatch_uid="recyclery.after_setup")
 
 
-def take_over_autoscale(worker: Any) -> str:
-    """Turn `--autoscale` off: Celery's would grow and shrink the pool behind the supervisor's back.
+def disable_autoscale(worker: Any) -> str:
+    """Turn `--autoscale` off, as Celery would change the concurrency that the supervisor sets.
 
-    Returns what to say of it, nothing where it was not asked for.
+    Returns what to log, nothing where it was not asked for.
     """
     autoscale = worker.options.pop("autoscale", None)
     if not autoscale:

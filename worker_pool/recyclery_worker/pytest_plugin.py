@@ -1,4 +1,4 @@
-"""For the tests of those who use us: a browser as their tasks have it. pytest finds this by itself."""
+"""For the tests of our users: a browser as their tasks get it. pytest finds this plugin by its entry point."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def managed_browser_options() -> dict[str, Any]:
-    """What `managed_browser` passes on to `browser()`; to be overridden in a module or a conftest.py."""
+    """The arguments of `browser()` for `managed_browser`; override it in a module or a conftest.py."""
     return {}
 
 
 @pytest.fixture
 def managed_browser(managed_browser_options: dict[str, Any]) -> Iterator[webdriver.Chrome]:
     """A headless Chrome for one test, of which nothing is left after it."""
-    # Imported here: tests without a browser are to start no slower for it.
+    # Imported late, so that tests without a browser start no slower.
     from recyclery_worker.browser import browser  # noqa: PLC0415
 
     with browser(**managed_browser_options) as driver:

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from recyclery.celery_app.routing import ONE_CONTAINERS
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
-from recyclery_worker.asked import NOT_REDIS
-from recyclery_worker.delivery.forgotten import Forgotten
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.sources import CommandLine, load_settings
+from recyclery_worker.broker.connection import NOT_REDIS
+from recyclery_worker.delivery.reclaim import OrphanedLease
 
 # Importing the app, and a lease's time.
 WAIT_SECONDS = 120.0
@@ -24,12 +23,12 @@ class CannotTell(Exception):
     """What is forgotten cannot be told; the message says why."""
 
 
-def find_forgotten(app: str) -> tuple[Forgotten, ...]:
+def find_forgotten(app: str) -> tuple[OrphanedLease, ...]:
     """Return what is forgotten in the Redis of an app, named as `celery -A` takes it; raises CannotTell."""
     return ask(app)
 
 
-def give_back(app: str) -> tuple[Forgotten, ...]:
+def give_back(app: str) -> tuple[OrphanedLease, ...]:
     """Give it back and return what it was; raises CannotTell."""
     return ask(app, "--give-back")
 
@@ -44,15 +43,15 @@ def remove_tunings(app: str) -> tuple[str, ...]:
     return ask_tunings(app, "--remove")
 
 
-def ask(app: str, *options: str) -> tuple[Forgotten, ...]:
+def ask(app: str, *options: str) -> tuple[OrphanedLease, ...]:
     """Have the workers that are dead looked for."""
-    answer = ask_module("recyclery_worker.delivery.forgotten", app, *options)
-    return msgspec.json.decode(answer, type=tuple[Forgotten, ...])
+    answer = ask_module("recyclery_worker.delivery.reclaim", app, *options)
+    return msgspec.json.decode(answer, type=tuple[OrphanedLease, ...])
 
 
 def ask_tunings(app: str, *options: str) -> tuple[str, ...]:
     """Have the tunings that are dead looked for."""
-    answer = ask_module("recyclery_worker.tuned.leftovers", app, *options)
+    answer = ask_module("recyclery_worker.tuning.cleanup", app, *options)
     return msgspec.json.decode(answer, type=tuple[str, ...])
 
 
@@ -73,7 +72,7 @@ def ask_module(module: str, app: str, *options: str) -> str:
 def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> int:
     """Give back what is forgotten, or only list it; return 1 when that cannot be told."""
     try:
-        settings = load(line, {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS})
+        settings = load_settings(line, os.environ)
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION
@@ -94,7 +93,7 @@ def reclaim_forgotten(line: CommandLine, *, only_list: bool, as_json: bool) -> i
     return 0
 
 
-def describe(found: Sequence[Forgotten], *, only_list: bool) -> list[str]:
+def describe(found: Sequence[OrphanedLease], *, only_list: bool) -> list[str]:
     """Return a line for each dead worker, or one that there is none."""
     if not found:
         return ["nothing is forgotten"]

@@ -19,9 +19,9 @@ from kombu import Queue
 from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Pool
+from recyclery.config.sources import CommandLine, load_deployment
 
 DESTINATION = ("queue", "exchange", "routing_key")
 
@@ -129,14 +129,11 @@ LONGEST_NAME = 16
 HEADINGS = ("task", "queue", "pool", "chosen by")
 NOTHING = "-"
 
-# They pick the part of one container; the routes are those of all containers together.
-ONE_CONTAINERS = ("CELERY_QUEUES", "CELERY_WORKER_NAME", "CELERY_CONCURRENCY", "CELERY_MAX_TASKS_PER_CHILD")
-
 
 def print_routes(line: CommandLine, *, as_json: bool) -> int:
     """Print where the tasks go; return 1 when a queue has no pool, or a pool no task."""
     try:
-        settings = load(line, {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS})
+        settings, pools = load_deployment(line, os.environ)
         routing = read_routing(settings.app)
     except BadConfiguration as error:
         print(f"recyclery: {error}", file=sys.stderr)
@@ -145,13 +142,11 @@ def print_routes(line: CommandLine, *, as_json: bool) -> int:
         message = f"app is {settings.app!r}: it cannot be imported from {Path.cwd()}: {error}"
         print(f"recyclery: {message}", file=sys.stderr)
         return exit_codes.BAD_CONFIGURATION
-    problems = find_problems(routing, settings.pools)
+    problems = find_problems(routing, pools)
     if as_json:
-        print(json.dumps(describe(routing, settings.pools, problems), indent=2))
+        print(json.dumps(describe(routing, pools, problems), indent=2))
     else:
-        print(
-            "\n".join([*format_table(table_rows(routing.routes, settings.pools)), *format_problems(problems)])
-        )
+        print("\n".join([*format_table(table_rows(routing.routes, pools)), *format_problems(problems)]))
     return 1 if problems else 0
 
 

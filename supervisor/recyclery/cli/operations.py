@@ -11,7 +11,7 @@ from typing import Any
 
 from recyclery.common import exit_codes
 from recyclery.config.paths import find_runtime_dir
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 
 LOOK_EVERY_SECONDS = 0.3
 # A governor that died is back sooner, and goes on where the other one stopped.

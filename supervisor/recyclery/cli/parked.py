@@ -17,7 +17,6 @@ import msgspec
 
 from recyclery.celery_app.routing import (
     COLUMNS,
-    ONE_CONTAINERS,
     UnusableApp,
     import_app,
     output_as_errors,
@@ -25,12 +24,12 @@ from recyclery.celery_app.routing import (
     shorten_front,
 )
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
-from recyclery_worker.delivery.generations import connected
-from recyclery_worker.parking.lot import Lot, open_lot
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.sources import load_settings, read_command_line
+from recyclery_worker.broker.connection import connected
+from recyclery_worker.parking.park import drop, retry
 from recyclery_worker.parking.records import Death, ParkedTask, times
-from recyclery_worker.parking.release import drop, retry
+from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
 
@@ -48,7 +47,7 @@ def run_action(args: argparse.Namespace) -> int:
     try:
         app = open_app(args)
         with parked_by(app) as channel:
-            lot = open_lot(channel)
+            lot = open_store(channel)
             if args.action == "list":
                 print_list(lot, as_json=args.json)
             elif args.action == "show":
@@ -66,8 +65,7 @@ def run_action(args: argparse.Namespace) -> int:
 
 def open_app(args: argparse.Namespace) -> Any:
     """Import the app of the settings; raises BadConfiguration."""
-    environment = {key: value for key, value in os.environ.items() if key not in ONE_CONTAINERS}
-    name = load(CommandLine(config=args.config, app=args.app), environment).app
+    name = load_settings(read_command_line(args), os.environ).app
     try:
         return import_app(name)
     except UnusableApp as error:
@@ -84,7 +82,7 @@ def parked_by(app: Any) -> Iterator[Any]:
         yield channel
 
 
-def print_list(lot: Lot, *, as_json: bool) -> None:
+def print_list(lot: DeadLetterStore, *, as_json: bool) -> None:
     """Print all that is parked."""
     tasks = [(task, lot.list_deaths(task.task_id)) for task in lot.list_parked()]
     if as_json:
@@ -93,7 +91,7 @@ def print_list(lot: Lot, *, as_json: bool) -> None:
         print("\n".join(format_list(tasks)))
 
 
-def print_task(lot: Lot, task_id: str, *, as_json: bool) -> None:
+def print_task(lot: DeadLetterStore, task_id: str, *, as_json: bool) -> None:
     """Print all that is known of one; raises Unknown."""
     pages = [(task, lot.list_deaths(task.task_id)) for task in find(lot, [task_id])]
     if as_json:
@@ -105,7 +103,7 @@ def print_task(lot: Lot, task_id: str, *, as_json: bool) -> None:
 def decide(app: Any, channel: Any, args: argparse.Namespace) -> None:
     """Retry or drop what was named, and say which those were; raises Unknown."""
     act: Callable[[Any, Any, ParkedTask], bool] = {"retry": retry, "drop": drop}[args.action]
-    lot = open_lot(channel)
+    lot = open_store(channel)
     done = []
     for task in lot.list_parked() if args.all else find(lot, args.ids):
         # What waits for a dropped task may be code of the app's.
@@ -121,7 +119,7 @@ def decide(app: Any, channel: Any, args: argparse.Namespace) -> None:
         print("nothing is parked")
 
 
-def find(lot: Lot, task_ids: Iterable[str]) -> list[ParkedTask]:
+def find(lot: DeadLetterStore, task_ids: Iterable[str]) -> list[ParkedTask]:
     """Return the parked tasks with these ids, all of them or none; raises Unknown."""
     parked = lot.list_parked()
     missing = [wanted for wanted in task_ids if wanted not in {task.task_id for task in parked}]

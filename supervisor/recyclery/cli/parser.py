@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from recyclery import __version__, demo, leaks
 from recyclery.cli import parked_arguments as parked
@@ -12,7 +13,19 @@ from recyclery.cli.broken_pipe import end_where_cut_off
 from recyclery.tune.arguments import add_arguments as add_tune_arguments
 
 # argparse names it nowhere in public.
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Gets its arguments when its command is the one: those made from the settings take a while to import."""
+
+    add_late: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, *args: Any, **more: Any) -> Any:
+        """Add the arguments, then parse."""
+        if self.add_late is not None:
+            self.add_late(self)
+        return super().parse_known_args(*args, **more)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; each command's function is the namespace's `command`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="recyclery", description="A worker supervisor for Celery, made for containers that run browsers."
     )
     parser.add_argument("--version", action="version", version=f"recyclery {__version__}")
@@ -64,14 +77,17 @@ def add_run(commands: Commands) -> None:
     which.add_argument(
         "--pool", action="append", default=[], metavar="NAME", help="only this pool; may be repeated"
     )
-    run.add_argument("--grace", metavar="SECONDS", help="for running tasks when stopped (25)")
-    run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)")
-    run.add_argument("--log-format", metavar="FORMAT", help="text or json (text)")
-    run.add_argument("--memory-limit", metavar="SIZE", help="such as 1GiB, where no cgroup tells (auto)")
-    run.add_argument(
-        "--http", metavar="ADDRESS", help="serve /livez, /readyz and /metrics, such as on 127.0.0.1:8080 (off)"
-    )
+    run.add_late = add_run_settings
     run.set_defaults(command=run_command)
+
+
+def add_run_settings(run: argparse.ArgumentParser) -> None:
+    """Add the options of `run` that give a setting."""
+    from recyclery.config.sources import with_options  # noqa: PLC0415
+
+    for option, setting in with_options().items():
+        if option != "--app":
+            run.add_argument(option, metavar=setting.flag.split()[1], help=setting.describe())
 
 
 def add_asking(commands: Commands) -> None:
@@ -98,19 +114,23 @@ def add_changing(commands: Commands) -> None:
     recycle.add_argument("pool", metavar="POOL")
     recycle.set_defaults(command=recycle_command)
 
-    change = commands.add_parser("set", help="change settings of the running supervisor")
-    change.add_argument(
-        "table", metavar="POOL", help="a pool's name, `memory`, `browsers`, `alerts` or `history`"
+    change = commands.add_parser(
+        "set",
+        help="change settings of the running supervisor",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    change.add_argument(
-        "values",
-        metavar="KEY=VALUE",
-        nargs="+",
-        help="a pool's concurrency, max_tasks_per_child, reap_leftover_browsers or max_task_deaths; "
-        "of memory its limit and levels; of browsers when they are runaways; of history how much is kept; "
-        "values as in recyclery.toml",
-    )
+    change.add_late = add_set_arguments
     change.set_defaults(command=set_command)
+
+
+def add_set_arguments(change: argparse.ArgumentParser) -> None:
+    """Add what `set` takes: the settings that can be changed live."""
+    from recyclery.config.live import describe_settings  # noqa: PLC0415
+    from recyclery.config.settings import TABLES  # noqa: PLC0415
+
+    change.add_argument("table", metavar="POOL", help=f"a pool's name, or one of {', '.join(TABLES)}")
+    change.add_argument("values", metavar="KEY=VALUE", nargs="+", help="values as in recyclery.toml")
+    change.epilog = describe_settings()
 
 
 def add_checking(commands: Commands) -> None:
@@ -156,21 +176,10 @@ def add_app(parser: argparse.ArgumentParser) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     """`recyclery run`."""
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import read_command_line  # noqa: PLC0415
     from recyclery.pid1.run import run  # noqa: PLC0415
 
-    line = CommandLine(
-        config=args.config,
-        app=args.app,
-        single=args.single,
-        pools=tuple(args.pool),
-        grace=args.grace,
-        log_level=args.log_level,
-        log_format=args.log_format,
-        memory_limit=args.memory_limit,
-        http=args.http,
-    )
-    return run(line)
+    return run(read_command_line(args))
 
 
 def status_command(args: argparse.Namespace) -> int:
@@ -211,28 +220,25 @@ def health_command(_: argparse.Namespace) -> int:
 def routes_command(args: argparse.Namespace) -> int:
     """`recyclery routes`."""
     from recyclery.celery_app.routing import print_routes  # noqa: PLC0415
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import read_command_line  # noqa: PLC0415
 
-    line = CommandLine(config=args.config, app=args.app, single=args.single)
-    return print_routes(line, as_json=args.json)
+    return print_routes(read_command_line(args), as_json=args.json)
 
 
 def doctor_command(args: argparse.Namespace) -> int:
     """`recyclery doctor`."""
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import read_command_line  # noqa: PLC0415
     from recyclery.doctor.command import print_findings  # noqa: PLC0415
 
-    line = CommandLine(config=args.config, app=args.app, single=args.single)
-    return print_findings(line, as_json=args.json)
+    return print_findings(read_command_line(args), as_json=args.json)
 
 
 def reclaim_command(args: argparse.Namespace) -> int:
     """`recyclery reclaim`."""
     from recyclery.celery_app.reclaim import reclaim_forgotten  # noqa: PLC0415
-    from recyclery.config.load import CommandLine  # noqa: PLC0415
+    from recyclery.config.sources import read_command_line  # noqa: PLC0415
 
-    line = CommandLine(config=args.config, app=args.app)
-    return reclaim_forgotten(line, only_list=args.list, as_json=args.json)
+    return reclaim_forgotten(read_command_line(args), only_list=args.list, as_json=args.json)
 
 
 def tune_command(args: argparse.Namespace) -> int:

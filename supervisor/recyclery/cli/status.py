@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from recyclery.config.paths import find_runtime_dir
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 
 MIB = 1 << 20
 

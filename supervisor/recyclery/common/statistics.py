@@ -1,10 +1,9 @@
-"""The statistics that the memory model rests on, in the standard library alone: quantiles, tails, trends."""
+"""The statistics that the memory model rests on, in the standard library alone: quantiles and tails."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from statistics import NormalDist, fmean
 
 NORMAL = NormalDist()
@@ -39,23 +38,3 @@ def mean_excess(ordered: Sequence[float], above: int) -> tuple[float, float]:
     """
     threshold = ordered[above]
     return threshold, fmean(ordered[:above]) - threshold
-
-
-def sen_slope(points: Sequence[tuple[float, float]], risk: float) -> tuple[float, float, float]:
-    """Return low, middle and high of the slope of (x, y) points: Sen's median of all pairs' slopes.
-
-    The bounds invert Mann and Kendall's test (Gilbert 1987, section 16.5): the low one is above 0 where that
-    test finds a rise. Each is passed with a chance of `risk`.
-    """
-    slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if a[0] != b[0])
-    if not slopes:
-        return -math.inf, 0.0, math.inf
-    count, pairs = len(points), len(slopes)
-    spread = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
-    away = NORMAL.inv_cdf(1 - risk) * spread / 2
-    low, high = math.floor(pairs / 2 - away) - 1, math.ceil(pairs / 2 + away)
-    return (
-        slopes[low] if low >= 0 else -math.inf,
-        slopes[pairs // 2],
-        slopes[high] if high < pairs else math.inf,
-    )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
 
 TOKEN = "RECYCLERY_HTTP_TOKEN"  # noqa: S105  # its name
 URL = "RECYCLERY_ALERT_URL"

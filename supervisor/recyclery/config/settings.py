@@ -1,31 +1,68 @@
-"""The settings as frozen values, with the built-in pools of the deployment Recyclery serves."""
+"""The settings as frozen values: each declared once, with its range, its help and where it may be given.
+
+A `live` one can be changed while the supervisor runs, by `recyclery set` and by a HUP. Others take effect at
+the next start; those of a pool also by a HUP, which gives the pool a new worker.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec.structs import replace
+
+from recyclery.config.fields import (
+    BadConfiguration,
+    NotAllowed,
+    live,
+    parse_app_name,
+    parse_celery_options,
+    parse_concurrency,
+    parse_log_level,
+    parse_queues,
+    parse_seconds_by_queue,
+    setting,
+    size_of_at_least,
+    whole_number,
+)
+from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
 MIB = 1 << 20
+HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
+# How tasks run, in the words of `celery worker -P`.
+Implementation = Literal["prefork", "threads", "gevent", "eventlet", "solo"]
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """One Celery worker: its queues, its children, and what is done about what they leave behind.
-
-    `implementation` is Celery's word for how tasks run (`celery worker -P`).
-    """
+    """One Celery worker: its queues, its children, and what is done about what they leave behind."""
 
     name: str
-    queues: tuple[str, ...]
-    concurrency: int
-    """Tasks at a time; where `concurrency_most` is higher, how many to begin with and to go down to."""
-    max_tasks_per_child: int
-    implementation: str = "prefork"
-    celery_options: tuple[str, ...] = ()
-    concurrency_most: int | None = None
-    reap_leftover_browsers: bool = True
-    max_task_deaths: int = 3
-    """After so many deaths of its process a task is parked; 0: never."""
+    queues: Annotated[
+        tuple[str, ...], setting("the queues it takes tasks from", parse=parse_queues, env="CELERY_QUEUES")
+    ]
+    concurrency: Annotated[
+        int,
+        live("tasks at a time, or { min = 1, max = 4 }", parse=parse_concurrency, env="CELERY_CONCURRENCY"),
+    ]
+    """Where `concurrency_most` is higher: how many to begin with and to go down to."""
+    max_tasks_per_child: Annotated[
+        int,
+        live("tasks after which a child is replaced", 1, 1_000_000, env="CELERY_MAX_TASKS_PER_CHILD"),
+    ]
+    implementation: Annotated[Implementation, setting("how tasks run, as in celery worker -P")] = "prefork"
+    celery_options: Annotated[
+        tuple[str, ...], setting("further options for `celery worker`", parse=parse_celery_options)
+    ] = ()
+    concurrency_most: Annotated[int | None, live(parse=whole_number(1, 1000))] = None
+    """Given by `concurrency`, where that is a range."""
+    reap_leftover_browsers: Annotated[bool, live("kill browsers that a finished task left")] = True
+    max_task_deaths: Annotated[int, live("deaths after which a task is parked; 0: never", 0, 1000)] = (
+        DEFAULT_MAX_DEATHS
+    )
 
     @property
     def least(self) -> int:
@@ -44,47 +81,61 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """The limit (None: the cgroup's, else the machine's), its levels, and the risk taken."""
+    """The limit (None: the cgroup's, else the machine's), its levels in percent, and the risk taken."""
 
-    limit_bytes: int | None = None
-    retire_percent: int = 80
-    high_percent: int = 90
-    hard_percent: int = 95
-    risk_percent: float = 1.0
+    limit_bytes: Annotated[
+        int | None,
+        live(
+            "memory limit, such as 1GiB; auto: the cgroup's",
+            parse=size_of_at_least(64 * MIB),
+            none="auto",
+            env="RECYCLERY_MEMORY_LIMIT",
+            flag="--memory-limit SIZE",
+        ),
+    ] = None
+    retire_percent: Annotated[int, live("share of the limit that children may use", 10, 100)] = 80
+    high_percent: Annotated[int, live("above this, a pool may pause consuming", 10, 100)] = 90
+    hard_percent: Annotated[int, live("from this on, the largest child is killed", 10, 100)] = 95
+    risk_percent: Annotated[float, live("chance that a child exceeds its share", 0.01, 50)] = 1.0
 
 
 class Browsers(msgspec.Struct, frozen=True, kw_only=True):
     """When a browser is a runaway: its task has been silent so long (0: never), and something else is wrong."""
 
-    silent_seconds: float = 300.0
-    max_percent: int = 75
-    max_age_seconds: float = 21600.0
+    silent_seconds: Annotated[float, live("how long its task must be idle; 0: never kill", 0, 86_400)] = 300.0
+    max_percent: Annotated[int, live("share of the memory limit it may use", 10, 100)] = 75
+    max_age_seconds: Annotated[float, live("how long one task may have it", 1, 604_800)] = 21600.0
 
 
 class Alerts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told by webhook, and in whose form; 0 turns a thing off. Times in `task_seconds` are by queue."""
+    """What is sent by webhook, and in whose format; 0 turns a rule off. `format` goes with the address."""
 
-    format: str = "json"
-    queue_depth: int = 10
-    success_percent: int = 95
-    task_seconds: dict[str, float] = msgspec.field(default_factory=lambda: {"high": 10.0, "default": 300.0})
-    memory_percent: int = 92
-    restarts: int = 3
-    lasting_seconds: float = 60.0
-    window_seconds: float = 600.0
+    format: Annotated[
+        Literal["json", "slack", "pagerduty"],
+        setting("whose format alerts have", env="RECYCLERY_ALERT_FORMAT"),
+    ] = "json"
+    queue_depth: Annotated[int, live("tasks that wait for one pool", 0, 1_000_000)] = 10
+    success_percent: Annotated[int, live("share of a pool's tasks that must succeed", 0, 100)] = 95
+    task_seconds: Annotated[
+        dict[str, float], live("how long tasks may run, by queue", parse=parse_seconds_by_queue)
+    ] = msgspec.field(default_factory=lambda: {"high": 10.0, "default": 300.0})
+    memory_percent: Annotated[int, live("share of the limit that is unreclaimable", 0, 100)] = 92
+    restarts: Annotated[int, live("restarts of a worker that died or hung", 0, 1000)] = 3
+    lasting_seconds: Annotated[float, live("how long a condition lasts before it is sent", 0, 3600)] = 60.0
+    window_seconds: Annotated[float, live("time over which events are counted", 10, 3600)] = 600.0
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the past is kept: the file's size, and how old each kind of record may get."""
 
-    max_bytes: int = 100 * MIB
-    seconds_hours: float = 24.0
-    minutes_days: float = 14.0
-    totals_days: float = 90.0
+    max_bytes: Annotated[int, live("size of the file at most", 8 * MIB)] = 100 * MIB
+    seconds_hours: Annotated[float, live("how long samples by second are kept", 0.1, 720)] = 24.0
+    minutes_days: Annotated[float, live("how long samples by minute are kept", 0.1, 3650)] = 14.0
+    totals_days: Annotated[float, live("how long daily sums and actions are kept", 0.1, 3650)] = 90.0
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where HTTP is served: an IP address or `localhost` ("": every interface), and how that was said."""
+    """Where HTTP is served: an IP address or `localhost` ("": every interface), and how that was given."""
 
     host: str
     port: int
@@ -95,10 +146,31 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return f"{host}:{self.port}"
 
 
+def parse_address(value: Any) -> Address:
+    """Return where to serve HTTP: a port (of every interface), or ADDRESS:PORT."""
+    refusal = NotAllowed("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080")
+    found = isinstance(value, int | str) and HTTP_ADDRESS.fullmatch(str(value))
+    if not found or not 1 <= int(found["port"]) <= 65535:
+        raise refusal
+    host = found["v6"] or found["host"] or ""
+    try:
+        is_right = host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"])
+    except ValueError:
+        raise refusal from None
+    if not is_right:
+        raise refusal
+    return Address(host=host, port=int(found["port"]))
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `recyclery run` goes by."""
 
-    app: str
+    app: Annotated[
+        str,
+        setting(
+            "the Celery app, as celery -A takes it", parse=parse_app_name, env="CELERY_APP", flag="--app APP"
+        ),
+    ]
     pools: tuple[Pool, ...]
     runtime_dir: Path
     state_dir: Path = Path("/var/lib/recyclery")
@@ -106,17 +178,75 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     browsers: Browsers = Browsers()
     alerts: Alerts = Alerts()
     history: History = History()
-    log_level: str = "info"
-    grace_seconds: float = 25.0
-    log_format: str = "text"
-    max_deaths: int = 5
-    death_window_seconds: float = 300.0
-    watchdog_seconds: float = 30.0
-    http: Address | None = None
-    drain_seconds: float = 600.0
+    log_level: Annotated[
+        str,
+        setting(
+            "debug, info, warning, error or critical",
+            parse=parse_log_level,
+            env="CELERY_LOG_LEVEL",
+            flag="--log-level LEVEL",
+        ),
+    ] = "info"
+    grace_seconds: Annotated[
+        float,
+        setting(
+            "time that running tasks have when stopped", 1, 3600, env="RECYCLERY_GRACE", flag="--grace SECONDS"
+        ),
+    ] = 25.0
+    log_format: Annotated[
+        Literal["text", "json"],
+        setting("text or json", env="RECYCLERY_LOG_FORMAT", flag="--log-format FORMAT"),
+    ] = "text"
+    max_deaths: Annotated[
+        int, setting("deaths of a pool's worker until all stops", 1, 1000, env="RECYCLERY_MAX_DEATHS")
+    ] = 5
+    death_window_seconds: Annotated[
+        float, setting("time over which deaths are counted", 1, 86_400, env="RECYCLERY_DEATH_WINDOW")
+    ] = 300.0
+    watchdog_seconds: Annotated[
+        float, setting("longest silence of the governor", 5, 3600, env="RECYCLERY_WATCHDOG")
+    ] = 30.0
+    http: Annotated[
+        Address | None,
+        setting(
+            "serve the page, metrics and probes, as on 127.0.0.1:8080",
+            parse=parse_address,
+            none="off",
+            env=("RECYCLERY_HTTP", "PORT"),
+            flag="--http ADDRESS",
+        ),
+    ] = None
+    drain_seconds: Annotated[
+        float, live("time for a replaced worker's tasks", 1, 86_400, env="RECYCLERY_DRAIN")
+    ] = 600.0
 
+
+# The file's tables but the pools; `recyclery set` takes them too.
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "memory": Memory,
+    "browsers": Browsers,
+    "alerts": Alerts,
+    "history": History,
+}
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)
 SLOW = Pool(name="slow", queues=("low",), concurrency=1, max_tasks_per_child=10)
 SINGLE = Pool(name="worker", queues=("high", "default", "low"), concurrency=2, max_tasks_per_child=10)
 BUILT_IN = (FAST, SLOW)
+
+
+def with_values(pool: Pool, values: Mapping[str, Any]) -> Pool:
+    """Return the pool with checked values laid over it; a concurrency may be a range."""
+    given = dict(values)
+    if "concurrency" in given:
+        given["concurrency"], given["concurrency_most"] = given["concurrency"]
+    return replace(pool, **given)
+
+
+def check_levels(memory: Memory, source: str) -> None:
+    """Raise BadConfiguration where the memory levels are not in order."""
+    if not memory.retire_percent < memory.high_percent < memory.hard_percent:
+        raise BadConfiguration(
+            f"[memory] retire_percent, high_percent and hard_percent are {memory.retire_percent}, "
+            f"{memory.high_percent} and {memory.hard_percent} ({source}): each must be above the one before"
+        )

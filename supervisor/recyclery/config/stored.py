@@ -19,7 +19,7 @@ def write_settings(settings: Settings) -> None:
     os.replace(beside, path)  # noqa: PTH105  # one step, as rename(2) is
 
 
-def load_settings(directory: Path) -> Settings:
+def read_settings(directory: Path) -> Settings:
     """Read them back."""
 
     def to_path(kind: type, value: object) -> object:

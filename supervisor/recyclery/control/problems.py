@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recyclery.common.units import format_bytes
-from recyclery.serve.status import ContainerStatus, PoolStatus, Status
+from recyclery.control.status_schema import ContainerStatus, PoolStatus, Status
 
 # Of a worker that is on its way up, as opposed to one that is not.
 RISING = frozenset({"starting", "draining", "stopping"})

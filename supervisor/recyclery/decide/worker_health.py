@@ -1,7 +1,7 @@
 """Follows what is wrong with workers as such: a main process hangs, or takes nothing while tasks wait.
 
 None of it is told apart from a broker that is away by its looks, so nothing counts while any worker finds its
-broker away: each says so from a thread of its own (`recyclery_worker.pulse`).
+broker away: each says so from a thread of its own (`recyclery_worker.control.heartbeat`).
 """
 
 from __future__ import annotations

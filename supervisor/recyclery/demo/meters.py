@@ -3,10 +3,10 @@
 import contextlib
 from typing import Protocol
 
-from recyclery.demo.cage import Cage
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.home import CannotCageError, find_own_home
-from recyclery.demo.processes import descendants, private_bytes
+from recyclery.observe.processes import with_memory
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup, find_own_home
+from recyclery.sandbox.guard import descendants
 
 
 class Meter(Protocol):
@@ -77,7 +77,7 @@ class BudgetMeter:
 
     def usage_bytes(self) -> int:
         """Return the anonymous and shared memory of all processes."""
-        usage_bytes = sum(private_bytes(process) for process in descendants(self._cage.guard_pid))
+        usage_bytes = sum(with_memory(process).anon_bytes for process in descendants(self._cage.guard_pid))
         self._highest_seen_bytes = max(self._highest_seen_bytes, usage_bytes)
         return usage_bytes
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from recyclery.demo.cage import Cage
 from recyclery.demo.requirements import DemoError
+from recyclery.sandbox.cage import Cage, last_lines
 
 START_SECONDS = 20.0
 STOP_SECONDS = 3.0
@@ -54,14 +54,6 @@ def running_site(python: str, environment: Mapping[str, str], folder: Path) -> I
         _wait_until(lambda: bool(_read_site_url(log)), cage, "the tax office's site", log)
         yield _read_site_url(log)
         _stop(cage)
-
-
-def last_lines(log: Path, count: int = 15) -> str:
-    """Return the end of a log, for a person to see why its program ended."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
-    except OSError:
-        return ""
 
 
 def _stop(cage: Cage) -> None:

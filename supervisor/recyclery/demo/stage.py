@@ -10,16 +10,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.demo.cage import Cage, make_cage_cgroup
-from recyclery.demo.cgroups import MemoryCgroup
-from recyclery.demo.home import CannotCageError
 from recyclery.demo.managers import POOLS, Manager, Places, base_environment, worker_environment
 from recyclery.demo.meters import Meter, make_meter
 from recyclery.demo.plan import StormPlan
 from recyclery.demo.requirements import DemoError, Requirements
-from recyclery.demo.services import last_lines, running_redis, running_site
+from recyclery.demo.services import running_redis, running_site
 from recyclery.demo.status import StatusPoll
 from recyclery.demo.storm import Storm
+from recyclery.sandbox.cage import Cage, last_lines, make_cage_cgroup
+from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
 
 READY_SECONDS = 90.0
 

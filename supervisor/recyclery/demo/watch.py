@@ -4,12 +4,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recyclery.demo.cage import Cage
 from recyclery.demo.meters import Meter
-from recyclery.demo.processes import descendants, is_browser
 from recyclery.demo.status import StatusPoll
 from recyclery.demo.storm import Storm
 from recyclery.demo.tally import percentile
+from recyclery.observe.processes import read_file
+from recyclery.observe.snapshot import Process
+from recyclery.sandbox.cage import Cage
+from recyclery.sandbox.guard import descendants
+
+NOT_BROWSERS = ("chromedriver", "chrome_crashpad")
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,11 @@ class Watcher:
         """Return the running browsers and the defunct processes in the cage."""
         below = descendants(self._cage.guard_pid)
         return sum(is_browser(process) for process in below), sum(process.is_defunct for process in below)
+
+
+def is_browser(process: Process) -> bool:
+    """Whether this is the main process of a Chrome: its helpers all carry a --type."""
+    if process.is_defunct or not process.name.startswith("chrom") or process.name in NOT_BROWSERS:
+        return False
+    arguments = read_file(f"/proc/{process.pid}/cmdline")
+    return bool(arguments) and b"--type=" not in arguments

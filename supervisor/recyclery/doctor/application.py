@@ -11,7 +11,7 @@ from celery import Celery
 
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
-from recyclery_worker.hooks import missing_hooks
+from recyclery_worker.compat import missing
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def look_at_app(app: Celery, *, imports_browser: bool) -> AppFacts:
     options: dict[str, Any] = app.conf.broker_transport_options or {}
     return AppFacts(
         celery_version=celery.__version__,
-        missing_hooks=missing_hooks(),
+        missing_hooks=missing("pool"),
         tasks=len(tasks),
         unlimited_tasks=tuple(sorted(name for name, seconds in limits.items() if seconds is None)),
         longest_task=longest,

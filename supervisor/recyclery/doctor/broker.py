@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 from recyclery.celery_app.reclaim import CannotTell, find_forgotten, find_tunings
 from recyclery.doctor.findings import Finding, failure, ok, skipped, warning
 from recyclery.observe.queue_depths import open_client
-from recyclery_worker.delivery.forgotten import Forgotten
+from recyclery_worker.delivery.reclaim import OrphanedLease
 
 OLDEST = (6, 2)
 
@@ -127,7 +127,7 @@ def version_of(text: str) -> tuple[int, ...]:
 NAME = "forgotten tasks"
 
 
-def look_at_leases(app: str) -> Sequence[Forgotten] | str:
+def look_at_leases(app: str) -> Sequence[OrphanedLease] | str:
     """Return the dead workers that hold something, or why that cannot be told."""
     try:
         return find_forgotten(app)
@@ -135,7 +135,7 @@ def look_at_leases(app: str) -> Sequence[Forgotten] | str:
         return str(error)
 
 
-def judge_leases(found: Sequence[Forgotten] | str) -> Iterator[Finding]:
+def judge_leases(found: Sequence[OrphanedLease] | str) -> Iterator[Finding]:
     """Say whether tasks wait in the hands of the dead."""
     if isinstance(found, str):
         yield skipped(NAME, found)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from recyclery.celery_app.routing import (
-    ONE_CONTAINERS,
     Routing,
     UnusableApp,
     find_problems,
     import_app,
     routing_of,
 )
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
-from recyclery.config.settings import Settings
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.settings import Pool, Settings
+from recyclery.config.sources import CommandLine, load_deployment
 from recyclery.doctor.application import judge_app, look_at_app
 from recyclery.doctor.broker import (
     judge_broker,
@@ -38,8 +37,7 @@ from recyclery.doctor.supervision import judge_supervision, look_at_supervision
 def examine(line: CommandLine, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is found; after a configuration or an app that cannot be used there is nothing more."""
     try:
-        settings = load(line, environment)
-        everywhere = load(line, {key: value for key, value in environment.items() if key not in ONE_CONTAINERS})
+        settings, pools = load_deployment(line, environment)
     except BadConfiguration as error:
         yield failure("configuration", str(error), "mend what it names")
         return
@@ -53,16 +51,16 @@ def examine(line: CommandLine, environment: Mapping[str, str]) -> Iterator[Findi
             "set CELERY_APP to what `celery -A` takes, and PYTHONPATH or the working directory to where it is",
         )
         return
-    yield from examine_app(app, settings, everywhere)
+    yield from examine_app(app, settings, pools)
 
 
-def examine_app(app: Celery, settings: Settings, everywhere: Settings) -> Iterator[Finding]:
+def examine_app(app: Celery, settings: Settings, pools: Sequence[Pool]) -> Iterator[Finding]:
     """Look at all that an importable app brings with it."""
     uses_browser = "recyclery_worker.browser" in sys.modules
     facts = look_at_app(app, imports_browser=uses_browser)
     yield from judge_app(facts, settings)
     routing = routing_of(app)
-    yield from judge_routing(routing, everywhere)
+    yield from judge_routing(routing, pools)
     url, address = broker_of(app)
     broker = look_at_broker(url, address)
     yield from judge_broker(broker)
@@ -76,9 +74,9 @@ def examine_app(app: Celery, settings: Settings, everywhere: Settings) -> Iterat
         yield from judge_tunings(look_at_tunings(settings.app))
 
 
-def judge_routing(routing: Routing, settings: Settings) -> Iterator[Finding]:
+def judge_routing(routing: Routing, pools: Sequence[Pool]) -> Iterator[Finding]:
     """Say whether every queue has a pool and every pool a queue, over all containers."""
-    problems = find_problems(routing, settings.pools)
+    problems = find_problems(routing, pools)
     for problem in problems:
         yield warning("routes", problem, "`recyclery routes` shows all of them")
     if not problems:

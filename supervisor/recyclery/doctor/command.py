@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from recyclery.config.load import CommandLine
+from recyclery.config.sources import CommandLine
 from recyclery.doctor.checks import examine
 from recyclery.doctor.findings import Finding, Level
 

@@ -10,9 +10,9 @@ from typing import Any
 from celery import Celery
 
 from recyclery.config.settings import Settings
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.doctor.findings import Finding, failure, note, ok, skipped, warning
 from recyclery.observe.queue_depths import Broker
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
 
 INSPECT_SECONDS = 1.5
 TASKS_NOT_PROCESSED = "tasks not processed"

@@ -20,21 +20,21 @@ import msgspec
 from recyclery.act.cleanup import Sweeper
 from recyclery.alerts.monitor import Monitor
 from recyclery.config.settings import Settings
-from recyclery.config.stored import load_settings
+from recyclery.config.stored import read_settings
+from recyclery.control.server import control_socket, serve_control
 from recyclery.governor.commands import Commands
 from recyclery.governor.executor import Executor, contained
 from recyclery.governor.inbox import Inbox
 from recyclery.governor.loop import Governor
 from recyclery.health.heartbeat import Heart
 from recyclery.history.recorder import Recorder
+from recyclery.http.status import read_status
 from recyclery.observe.child_reports import bind_reports
 from recyclery.observe.exits import Deaths
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.supervisord import read_events
-from recyclery.serve.control import control_socket, serve_control
-from recyclery.serve.document import read_status
 from recyclery.state.board import Board
 from recyclery.state.ledger import Ledger
 from recyclery.state.model_store import ModelStore
@@ -53,7 +53,7 @@ RETRY_SECONDS = 10.0
 
 def main() -> int:
     """Run the governor in the environment that PID 1 gives it."""
-    settings = load_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
+    settings = read_settings(Path(os.environ["RECYCLERY_RUNTIME_DIR"]))
     level = logging.DEBUG if settings.log_level == "debug" else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format=LOG_FORMATS[settings.log_format])
     asyncio.run(govern(settings, os.environ["RECYCLERY_RUN"]))
@@ -101,7 +101,7 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
     loop.add_signal_handler(signal.SIGINT, governor.stop)
     reports = bind_reports(governor_socket(directory))
     loop.add_reader(reports, governor.receive, reports)
-    loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(load_settings(directory)))
+    loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
     loop.add_signal_handler(signal.SIGUSR1, lambda: background.append(asyncio.create_task(log_status(board))))
     commands = Commands(board, governor.observe_now, governor.act_now, governor.follow, governor.woken.set)
     server = await serve_control(control_socket(directory), commands.handlers())
@@ -142,7 +142,7 @@ async def serve_http(governor: Governor, monitor: Monitor) -> None:
     board = governor.board
     if board.settings.http is not None:
         # Imported lazily: HTTP is off by default and costs memory.
-        from recyclery.serve.pages import serve_pages  # noqa: PLC0415
+        from recyclery.http.routes import serve_pages  # noqa: PLC0415
 
         await serve_pages(board, monitor, governor.heart, board.settings.http)
 

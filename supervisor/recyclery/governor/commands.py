@@ -10,22 +10,22 @@ from pathlib import Path
 
 import msgspec
 
-from recyclery.config.change import change_settings
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.live import change_settings
 from recyclery.config.settings import Settings
 from recyclery.config.stored import write_settings
+from recyclery.control.server import Command, Done, Handler, Problem, Reaped
+from recyclery.control.status_schema import Status
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.browsers import count_kinds
 from recyclery.decide.budget import count, find_view
 from recyclery.decide.handoff import find_successor
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.reap import evict_strangers, find_reaps
+from recyclery.http.status import leave_unread, read_status
 from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.observe.workers import NoAnswer, ask_worker
-from recyclery.serve.control import Command, Done, Handler, Problem, Reaped
-from recyclery.serve.document import leave_unread, read_status
-from recyclery.serve.status import Status
 from recyclery.state.board import Board
 from recyclery_worker import link
 

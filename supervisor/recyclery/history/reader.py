@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,15 +53,6 @@ class Done:
     task: str | None
     line: str
     done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """A figure over time, in bytes."""
-
-    name: str
-    at: tuple[float, ...]
-    size_bytes: tuple[int, ...]
 
 
 @contextmanager
@@ -183,45 +175,6 @@ class History:
         )
         return [(minute, int(size)) for minute, size in found]
 
-    def limit(self, since: float, until: float) -> int:
-        """Return the container's limit as last known in between; 0 where nothing is."""
-        found = self._rows(
-            "SELECT limit_bytes FROM (SELECT at, limit_bytes FROM container_samples UNION ALL "
-            "SELECT at, limit_bytes FROM container_minutes) WHERE at >= ? AND at < ? ORDER BY at DESC LIMIT 1",
-            (since * 1000, until * 1000),
-        ).fetchone()
-        return int(found[0]) if found else 0
-
-    def floor(self, since: float, until: float) -> Course:
-        """Return what could not be reclaimed, each second where that is kept, else each minute's most."""
-        return self._course(
-            "floor",
-            "SELECT at, floor_bytes FROM container_samples WHERE at >= :since AND at < :until UNION ALL "
-            "SELECT at, most_floor_bytes FROM container_minutes WHERE at >= :since AND at < :until "
-            "AND at < (SELECT coalesce(min(at), :until) FROM container_samples) ORDER BY at",
-            {},
-            since,
-            until,
-        )
-
-    def tree(self, pool: str, since: float, until: float) -> Course:
-        """Return what a pool's children held together."""
-        return self._course(
-            pool,
-            "SELECT at, tree_bytes FROM pool_samples WHERE pool = :pool AND at >= :since AND at < :until "
-            "UNION ALL SELECT at, most_tree_bytes FROM pool_minutes WHERE pool = :pool AND at >= :since "
-            "AND at < :until AND at < (SELECT coalesce(min(at), :until) FROM pool_samples) ORDER BY at",
-            {"pool": pool},
-            since,
-            until,
-        )
-
-    def _course(
-        self, name: str, statement: str, values: Mapping[str, object], since: float, until: float
-    ) -> Course:
-        found = self._rows(statement, {**values, "since": since * 1000, "until": until * 1000}).fetchall()
-        return Course(name, tuple(at / 1000 for at, _ in found), tuple(int(size) for _, size in found))
-
 
 def read_run(pool: str, row: Sequence[Any], names: Mapping[Any, str]) -> Run:
     """Return a run from its row."""
@@ -246,8 +199,8 @@ def read_run(pool: str, row: Sequence[Any], names: Mapping[Any, str]) -> Run:
     )
 
 
-# Up to here every second is read, above only the sums of each minute.
-MOST_SECONDS_READ = 3600
+# From steps of this length on only the sums of each minute are read, not every second.
+MINUTE_SECONDS = 60
 MOST_ACTIONS = 200
 # The cache that SQLite may take; the governor's memory is counted.
 CACHE_KIB = 256
@@ -305,14 +258,15 @@ class Timeline:
 CONTAINER = """
     SELECT at / :step, avg(usage), max(floor), max(most) FROM (
         SELECT at, usage_bytes AS usage, most_floor_bytes AS floor, limit_bytes AS most FROM container_minutes
-        WHERE at >= :since AND at < :summed
+        WHERE at >= :since AND at < :summed AND at <= :until
         UNION ALL
         SELECT at, usage_bytes, floor_bytes, limit_bytes FROM container_samples
         WHERE at >= max(:since, :summed) AND at <= :until)
     GROUP BY 1 ORDER BY 1"""
 POOLS = """
     SELECT at / :step, pool, max(tree) FROM (
-        SELECT at, pool, most_tree_bytes AS tree FROM pool_minutes WHERE at >= :since AND at < :summed
+        SELECT at, pool, most_tree_bytes AS tree FROM pool_minutes
+        WHERE at >= :since AND at < :summed AND at <= :until
         UNION ALL
         SELECT at, pool, tree_bytes FROM pool_samples WHERE at >= max(:since, :summed) AND at <= :until)
     GROUP BY 1, 2"""
@@ -324,13 +278,28 @@ ACTIONS = """
     WHERE at >= ? AND at <= ? ORDER BY at DESC LIMIT ?"""
 COUNT_ACTIONS = "SELECT count(*) FROM actions WHERE at >= ? AND at <= ?"
 SUMMED = "SELECT upto FROM progress WHERE what = 'container_minutes'"
+SECONDS_KEPT_SINCE = "SELECT min(at) FROM container_samples"
 
 
 def read_timeline(path: Path, span: Span, now: float) -> Timeline:
     """Read a stretch of time up to now; raises NoHistory."""
     with open_rows(path) as connection:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        return Tables(connection, span, round(now * 1000)).read()
+        return Tables(connection, span, round(now * 1000)).read(MOST_ACTIONS)
+
+
+def read_stretch(path: Path, since: float, until: float, most_steps: int, most_actions: int) -> Timeline:
+    """Read any stretch of time in so many steps, of whole minutes where not all of its seconds are kept.
+
+    Raises NoHistory.
+    """
+    seconds = math.ceil(until - since)
+    step = math.ceil(seconds / most_steps) or 1
+    with open_rows(path) as connection:
+        (kept_since,) = connection.execute(SECONDS_KEPT_SINCE).fetchone()
+        if step > MINUTE_SECONDS or kept_since is None or kept_since > since * 1000:
+            step = math.ceil(step / MINUTE_SECONDS) * MINUTE_SECONDS
+        return Tables(connection, Span(seconds, step), round(until * 1000)).read(most_actions)
 
 
 class Tables:
@@ -344,7 +313,7 @@ class Tables:
         self._since = (until - span.seconds * 1000) // self._step * self._step
         self._until = until
 
-    def read(self) -> Timeline:
+    def read(self, most_actions: int) -> Timeline:
         """Return all that is drawn."""
         where = {"step": self._step, "since": self._since, "summed": self._summed(), "until": self._until}
         rows = self._execute(CONTAINER, where).fetchall()
@@ -367,12 +336,12 @@ class Tables:
             pools=dict(sorted(pools.items())),
             actions=[
                 Deed(at, kind, pool, task, line, bool(done))
-                for at, kind, pool, task, line, done in self._execute(ACTIONS, (*stretch, MOST_ACTIONS))
+                for at, kind, pool, task, line, done in self._execute(ACTIONS, (*stretch, most_actions))
             ],
             actions_in_all=self._execute(COUNT_ACTIONS, stretch).fetchone()[0],
         )
 
     def _summed(self) -> int:
         """Return until when minutes are read instead of seconds."""
-        found = self._execute(SUMMED).fetchone() if self._span.seconds > MOST_SECONDS_READ else None
+        found = self._execute(SUMMED).fetchone() if self._span.step_seconds >= MINUTE_SECONDS else None
         return int(found[0]) if found else 0

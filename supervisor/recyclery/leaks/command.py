@@ -61,13 +61,10 @@ def answer(history: History, path: Path, wanted: Wanted, now: float) -> int:
         print(f"recyclery: no task that ran has {wanted.task!r} in its name", file=sys.stderr)
         return 1
     if wanted.html:
-        from recyclery.leaks.page import NoPlotly, write_page  # noqa: PLC0415
+        from recyclery.leaks.page import write_page  # noqa: PLC0415
 
         try:
             write_page(Path(wanted.html), history, report)
-        except NoPlotly as error:
-            print(f"recyclery: {error}", file=sys.stderr)
-            return 1
         except OSError as error:
             print(f"recyclery: {wanted.html}: {error.strerror}", file=sys.stderr)
             return 1

@@ -11,7 +11,6 @@ from typing import Literal
 
 from recyclery.common.statistics import t_quantile
 from recyclery.decide.max_tasks import LEAST_LEAK_BYTES
-from recyclery.decide.shape import JUDGED_LATE_STEPS, JUDGED_STEPS, PLATEAU_BYTES, STEP_SHARE, STEP_TASKS
 from recyclery.history.reader import Run
 from recyclery.history.records import PLACES
 from recyclery.leaks.regression import Difference, Fit, fit_kinds, without_odd
@@ -108,6 +107,14 @@ def left_in(run: Run, place: str) -> int | None:
 
 Shape = Literal["leak", "step", "plateau", "none", "undecided"]
 
+# Fewer runs, or fewer after the first half of the longest life, decide nothing.
+JUDGED_STEPS = 40
+JUDGED_LATE_STEPS = 16
+# Growth surely below this is none.
+PLATEAU_BYTES = 2 * LEAST_LEAK_BYTES
+# Growth is in steps if so few of the runs leave two fifths of it.
+STEP_TASKS = 0.05
+STEP_SHARE = 0.4
 SURE = 0.975
 ONE_SIDED = 0.95
 SLOWER = 0.99

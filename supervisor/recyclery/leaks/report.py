@@ -14,10 +14,18 @@ from msgspec import structs
 from recyclery.common.statistics import t_quantile
 from recyclery.decide.max_tasks import LEAST_LEAK_BYTES, choose_max_tasks
 from recyclery.decide.memory_model import PoolModel, Step
-from recyclery.decide.shape import JUDGED_STEPS, PLATEAU_BYTES
 from recyclery.history.reader import Done, History, Run
 from recyclery.leaks.document import LeakReport, PlaceReport, PoolReport, TaskReport
-from recyclery.leaks.growth import JUDGED_LIFE, SURE, PlaceGrowth, TaskGrowth, is_leak, judge_pool
+from recyclery.leaks.growth import (
+    JUDGED_LIFE,
+    JUDGED_STEPS,
+    PLATEAU_BYTES,
+    SURE,
+    PlaceGrowth,
+    TaskGrowth,
+    is_leak,
+    judge_pool,
+)
 from recyclery.leaks.regression import Difference, fit_kinds
 
 # Less than this, over all the time, is nobody's leak.

@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from recyclery.config.paths import find_runtime_dir, find_state_dir, history_file
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.history.reader import NoHistory, open_history
 from recyclery.leaks.trace_output import TraceReport, format_trace, make_report
 from recyclery.leaks.trace_target import Chosen, NotClear, choose_task
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
-from recyclery_worker.tracing.words import Seen, decode_seen
+from recyclery_worker.tracing.sites import TracedRuns, decode_runs
 
 LOOK_EVERY_SECONDS = 0.5
 READ_BYTES = 1 << 16
@@ -53,7 +53,7 @@ def listening(runtime_dir: Path) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[Seen]:
+def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[TracedRuns]:
     """Yield what the child `pid` has seen, after each run; raises CutShort where the last is not the end."""
     deadline = time.monotonic() + seconds
     with wait_for_child(listener, pid, deadline) as child:
@@ -66,7 +66,7 @@ def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[Seen]:
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
                 try:
-                    seen = decode_seen(line)
+                    seen = decode_runs(line)
                 except msgspec.DecodeError as error:
                     raise CutShort(f"child {pid} said what cannot be read: {error}") from None
                 yield seen
@@ -148,7 +148,7 @@ def say(line: str) -> None:
 
 def trace(runtime_dir: Path, chosen: Chosen, wanted: Wanted, say: Callable[[str], None]) -> TraceReport:
     """Have a child trace, and return what it saw; raises CutShort where that is nothing."""
-    latest: Seen | None = None
+    latest: TracedRuns | None = None
     with listening(runtime_dir) as listener:
         order = {
             "task": chosen.task,
@@ -171,7 +171,7 @@ def trace(runtime_dir: Path, chosen: Chosen, wanted: Wanted, say: Callable[[str]
     return make_report(chosen, latest, full)
 
 
-def tell_progress(seen: Seen, wanted: Wanted) -> str:
+def tell_progress(seen: TracedRuns, wanted: Wanted) -> str:
     """Say which run was seen last."""
     if seen.seconds and seen.tool == "memray" and len(seen.seconds) == wanted.runs:
         return (

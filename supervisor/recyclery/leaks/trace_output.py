@@ -14,7 +14,7 @@ from statistics import median
 import msgspec
 
 from recyclery.leaks.trace_target import Chosen
-from recyclery_worker.tracing.words import Frame, Seen, Site
+from recyclery_worker.tracing.sites import Frame, Site, TracedRuns
 
 Span = tuple[int, int, str]
 
@@ -62,7 +62,7 @@ class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[Site]
 
 
-def make_report(chosen: Chosen, seen: Seen, cut_short: str) -> TraceReport:
+def make_report(chosen: Chosen, seen: TracedRuns, cut_short: str) -> TraceReport:
     """Return the report, with the functions named."""
     return TraceReport(
         pool=chosen.pool,

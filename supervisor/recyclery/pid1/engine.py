@@ -26,10 +26,10 @@ from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDe
 from supervisor.supervisord import Supervisor
 
 from recyclery.common import exit_codes
-from recyclery.config.change import follow_file
-from recyclery.config.keys import BadConfiguration
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.live import follow_file
 from recyclery.config.settings import Settings
-from recyclery.config.stored import load_settings, write_settings
+from recyclery.config.stored import read_settings, write_settings
 from recyclery.pid1.clock import RunningClock, give_to_supervisord
 from recyclery.pid1.governor_process import GovernorProcess, OurProcess
 from recyclery.pid1.output import FORMATS, LogFormat, Outlet
@@ -160,7 +160,7 @@ class Engine(Supervisor):  # type: ignore[misc]
             return
         try:
             # What `recyclery set` changed since is in there too, and gives way to the file.
-            settings, changes, waiting = follow_file(load_settings(self._runtime_dir), fresh)
+            settings, changes, waiting = follow_file(read_settings(self._runtime_dir), fresh)
             write_settings(settings)
         except (OSError, ValueError) as error:
             self.options.logger.error(f"HUP: nothing is changed: {self._runtime_dir}: {error}")

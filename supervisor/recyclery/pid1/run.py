@@ -13,19 +13,19 @@ import traceback
 from pathlib import Path
 
 from recyclery.common import exit_codes
-from recyclery.config.keys import BadConfiguration
-from recyclery.config.load import CommandLine, load
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.listener import open_listener
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
+from recyclery.config.sources import CommandLine, load_settings
 from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants
 from recyclery.pid1.supervisord_conf import write_configuration
-from recyclery.serve.listen import open_listener
 
 # A chromedriver may have to be downloaded, which has a limit of its own.
 APP_CHECK_SECONDS = 180.0
-# recyclery_worker.check's word for a Chrome that no driver fits.
+# recyclery_worker.app_check's word for a Chrome that no driver fits.
 BROWSER_DOES_NOT_FIT = 3
 
 
@@ -37,7 +37,7 @@ def run(line: CommandLine) -> int:
     # Whoever started us may have blocked signals; they would stay so for all that we start.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        settings = load(line, os.environ)
+        settings = load_settings(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
         lock = lock_runtime_dir(settings.runtime_dir)
         check_listening(settings.http)
@@ -58,7 +58,7 @@ def run(line: CommandLine) -> int:
 
     with lock:
         try:
-            code = run_engine(settings, str(configuration), lambda: load(line, os.environ))
+            code = run_engine(settings, str(configuration), lambda: load_settings(line, os.environ))
         except Exception:  # a traceback that nobody reads must not keep a dead supervisor standing
             say(traceback.format_exc())
             code = exit_codes.KILLED
@@ -125,7 +125,7 @@ def check_app(app: str) -> str:
 
     Not here: what the app imports would stay in PID 1's memory.
     """
-    command = [sys.executable, "-m", "recyclery_worker.check", app]
+    command = [sys.executable, "-m", "recyclery_worker.app_check", app]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=APP_CHECK_SECONDS, check=False)
     except subprocess.TimeoutExpired:

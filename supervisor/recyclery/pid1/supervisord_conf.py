@@ -135,7 +135,7 @@ def whole_seconds(seconds: float) -> int:
 
 def custom_pool(pool: Pool) -> str:
     """Return what `celery worker -P custom` is to take: a module, and a name in it."""
-    return "recyclery_worker.pool:TaskPool" if pool.forks else f"recyclery_worker.stock:{pool.implementation}"
+    return f"recyclery_worker.pool:{'TaskPool' if pool.forks else pool.implementation}"
 
 
 def supervisor_socket(runtime_dir: Path) -> Path:

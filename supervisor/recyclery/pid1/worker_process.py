@@ -12,7 +12,7 @@ from typing import Any
 from supervisor.options import ProcessConfig
 from supervisor.states import ProcessStates, SupervisorStates
 
-from recyclery.config.change import starts_alike
+from recyclery.config.live import starts_alike
 from recyclery.config.settings import Pool
 from recyclery.config.slots import other_slot
 from recyclery.pid1.exits import is_death, recent

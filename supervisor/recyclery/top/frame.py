@@ -9,7 +9,14 @@ from typing import NamedTuple
 
 from recyclery.common.units import format_bytes
 from recyclery.control.problems import RISING, Trouble, find_troubles
-from recyclery.serve.status import BrowserStatus, ChildStatus, ContainerStatus, Event, PoolStatus, Status
+from recyclery.control.status_schema import (
+    BrowserStatus,
+    ChildStatus,
+    ContainerStatus,
+    Event,
+    PoolStatus,
+    Status,
+)
 from recyclery.top.text import Line, Span, Style, clean, cut_line, cut_middle, format_age, line, pad
 from recyclery.top.view import SAID_SECONDS, Reap, Recycle, View
 

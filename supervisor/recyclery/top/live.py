@@ -18,8 +18,8 @@ from typing import Any, NoReturn, Self
 import msgspec
 
 from recyclery.cli.operations import NotReplaced, format_reaped, replace_worker
-from recyclery.serve.client import Declined, NoSupervisor, ask_governor
-from recyclery.serve.status import Status
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.status_schema import Status
 from recyclery.top.frame import Setting, draw_frame
 from recyclery.top.text import Paint, compose_screen
 from recyclery.top.view import (

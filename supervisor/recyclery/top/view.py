@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from recyclery.serve.status import Status
+from recyclery.control.status_schema import Status
 
 # Escape sequences whole, else the letters of one would be taken for keys.
 PRESSED = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)

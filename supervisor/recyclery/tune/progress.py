@@ -6,14 +6,14 @@ import shutil
 import sys
 import time
 
-from recyclery.report.tune.progress import format_progress
-from recyclery.tune.windows import Level
+from recyclery.tune.spec import Level
 
-AGAIN_SECONDS = 0.5
+BAR = 20
+UPDATE_SECONDS = 0.5
 
 
 class Progress:
-    """What is done is counted in seconds of work, for windows take unlike long."""
+    """The line counts windows; the time left is estimated, for windows are not equally long."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
@@ -24,30 +24,30 @@ class Progress:
         self._began = time.monotonic()
 
     def begin(self, done: int, total: int, left_seconds: float, level: Level) -> None:
-        """Say which window begins, and how long it and all after it may take."""
+        """Show which window begins, and how long it and all after it may take."""
         self._done, self._total, self._level = done, max(done + 1, total), level
         self._left_seconds, self._began = left_seconds, time.monotonic()
         if self._live:
-            self.go_on("starting")
+            self.update("starting")
         else:
-            self._print(self._line())
+            print(self._line(), file=sys.stderr, flush=True)
 
-    def go_on(self, text: str) -> None:
-        """Say how far what began is; where lines stay, nothing."""
+    def update(self, text: str) -> None:
+        """Show how far the window is; on a terminal only."""
         at = time.monotonic()
-        if self._live and at - self._shown >= AGAIN_SECONDS:
+        if self._live and at - self._shown >= UPDATE_SECONDS:
             self._shown = at
             line = f"{self._line()}: {text}"
             sys.stderr.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
 
     def note(self, text: str) -> None:
-        """Say something that stays."""
+        """Print a line that stays."""
         self.clear()
-        self._print(text)
+        print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Leave an empty line where the rewritten one was."""
+        """Erase the line that is rewritten."""
         if self._live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
@@ -56,5 +56,21 @@ class Progress:
         left = max(5.0, self._left_seconds - (time.monotonic() - self._began))
         return format_progress(self._done, self._total, left, self._level)
 
-    def _print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+
+def format_progress(done: int, total: int, left_seconds: float | None, level: Level | None) -> str:
+    """Return the line: windows done, the time left where it is known, and the level that runs now."""
+    filled = BAR * done // total if total else BAR
+    parts = [f"[{'#' * filled}{'.' * (BAR - filled)}] {done}/{total} windows"]
+    if done < total:
+        parts.append("time left not known yet" if left_seconds is None else f"{format_left(left_seconds)} left")
+    if level is not None:
+        parts.append(f"now {level}")
+    return ", ".join(parts)
+
+
+def format_left(seconds: float) -> str:
+    """Return a time such as 45 s, 12 min, 1 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,4 +1,4 @@
-"""The file that a tuning writes each window to: JSON lines, the first says what was asked.
+"""The file that a tuning writes each window to: JSON lines, of which the first is the spec.
 
 A tuning that was stopped goes on from there, and two of them can be compared.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.tune.open_loop import OpenWindow
-from recyclery.tune.request import Request
-from recyclery.tune.windows import Window
+from recyclery.tune.spec import Spec
+from recyclery.tune.window import OpenLoopWindow, Window
 
 VERSION = 1
 
@@ -22,7 +22,7 @@ class Head(msgspec.Struct, tag="head"):
     """The first line."""
 
     version: int
-    request: Request
+    request: Spec
 
 
 class Closed(msgspec.Struct, tag="window"):
@@ -36,7 +36,7 @@ class Closed(msgspec.Struct, tag="window"):
 class Opened(msgspec.Struct, tag="open"):
     """A window in which tasks came at their own times."""
 
-    window: OpenWindow
+    window: OpenLoopWindow
 
 
 class Ended(msgspec.Struct, tag="end"):
@@ -53,19 +53,19 @@ class BadRunFile(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRun:
     """What a run file holds."""
 
-    request: Request
-    windows: tuple[Window, ...]
-    opened: tuple[OpenWindow, ...]
+    spec: Spec
+    windows: tuple[Window, ...] = ()
+    opened: tuple[OpenLoopWindow, ...] = ()
     learned: PoolModel = field(default_factory=PoolModel)
     ended: frozenset[str] | None = None
-    """The loads of a run that was measured to its end; None of one that was stopped."""
+    """The loads of a run that was measured to its end; None for one that was stopped."""
 
-    def is_whole(self, request: Request) -> bool:
-        """Tell whether nothing of this is missing."""
-        return self.ended is not None and self.ended.issuperset(request.loads)
+    def is_complete(self, spec: Spec) -> bool:
+        """Return whether nothing of this is missing."""
+        return self.ended is not None and self.ended.issuperset(spec.loads)
 
 
 class RunFile:
@@ -74,30 +74,31 @@ class RunFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, request: Request) -> None:
-        """Make the file; raises BadRunFile where there is one already, or none can be."""
-        try:
-            with self.path.open("xb") as file:
-                file.write(encode(Head(VERSION, request)))
-        except OSError as error:
-            raise BadRunFile(f"{self.path}: {error.strerror}; name another file with --out") from None
+    def begin(self, spec: Spec) -> None:
+        """Create the file; raises BadRunFile where there is one already, or none can be made."""
+        self._write(Head(VERSION, spec), "xb", "; name another file with --out")
+
+    def repair(self) -> None:
+        """Remove a last line that was cut off, so that the next one begins where it should."""
+        text = self.path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if whole != text:
+            self.path.write_bytes(whole)
 
     def add(self, line: Closed | Opened | Ended) -> None:
         """Append a line; raises BadRunFile."""
+        self._write(line, "ab")
+
+    def _write(self, line: Line, mode: Literal["xb", "ab"], advice: str = "") -> None:
         try:
-            with self.path.open("ab") as file:
-                file.write(encode(line))
+            with self.path.open(mode) as file:
+                file.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:
-            raise BadRunFile(f"{self.path}: {error.strerror}") from None
+            raise BadRunFile(f"{self.path}: {error.strerror}{advice}") from None
 
 
-def encode(line: Line) -> bytes:
-    """Return a line of the file."""
-    return msgspec.json.encode(line) + b"\n"
-
-
-def read_run_file(path: Path) -> Recorded:
-    """Return what a run file holds; a last line that was cut off is left out. Raises BadRunFile."""
+def read_run_file(path: Path) -> RecordedRun:
+    """Return what a run file holds, without a last line that was cut off. Raises BadRunFile."""
     try:
         *lines, _ = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -114,18 +115,10 @@ def read_run_file(path: Path) -> Recorded:
             f"{path} is of version {head.version}, and this one reads {VERSION}: use the one that wrote it"
         )
     closed = [line for line in others if isinstance(line, Closed)]
-    return Recorded(
-        request=head.request,
+    return RecordedRun(
+        spec=head.request,
         windows=tuple(line.window for line in closed),
         opened=tuple(line.window for line in others if isinstance(line, Opened)),
         learned=closed[-1].learned if closed else PoolModel(),
         ended=next((frozenset(line.loads) for line in reversed(others) if isinstance(line, Ended)), None),
     )
-
-
-def mend(path: Path) -> None:
-    """Take away a last line that was cut off, so that the next one begins where it should."""
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        path.write_bytes(whole)

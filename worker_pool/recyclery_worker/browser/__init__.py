@@ -1,6 +1,6 @@
-"""Browsers for tasks: `browser()` starts one right, here or on a Grid, and leaves nothing of it behind.
+"""Browsers for tasks: `browser()` starts one, here or on a Grid, and leaves nothing of it behind.
 
-May be called from any code; what is below belongs to it alone.
+It may be called from any code; the modules of this package are its own.
 """
 
 from recyclery_worker.browser.bounded import BrowserNotStarted

@@ -1,4 +1,4 @@
-"""Selenium's drivers with an end to every wait."""
+"""Selenium's drivers with a timeout for every wait."""
 
 import contextlib
 import subprocess
@@ -14,16 +14,16 @@ from recyclery_worker.browser.driver import import_selenium
 if TYPE_CHECKING:
     from selenium import webdriver
 
-QUIT_SECONDS = 2.0  # A clean quit takes 0.1 to 0.4 s; the profile is thrown away, so killing loses nothing.
+QUIT_SECONDS = 2.0  # A clean quit takes 0.1 to 0.4 s; killing loses nothing, as the profile is deleted.
 WATCH_PAUSE_SECONDS = 0.1
 
 
 class BrowserNotStarted(RuntimeError):
-    """chromedriver, Chrome or the Grid did not start a session; what had been started is gone again."""
+    """chromedriver, Chrome or the Grid did not start a session; what was started has been stopped."""
 
 
 def bound_chrome(timeout_seconds: float) -> "type[webdriver.Chrome]":
-    """Return Selenium's Chrome whose commands, start and quit all end; raises BrowserMissing."""
+    """Return Selenium's Chrome with timeouts for commands, start and quit; raises BrowserMissing."""
     chrome = import_selenium().Chrome
 
     class BoundedChrome(chrome):  # type: ignore[misc, valid-type]
@@ -41,15 +41,15 @@ def bound_chrome(timeout_seconds: float) -> "type[webdriver.Chrome]":
 
 
 def bound_remote(timeout_seconds: float, quit_seconds: float) -> "Callable[..., webdriver.Chrome]":
-    """Return in the same way a driver for a Chrome behind a URL: it takes Remote's arguments.
+    """Return the same for a Chrome behind a URL; it takes the arguments of Remote.
 
-    With Chrome's own commands, so that code which uses them runs here and on a Grid alike.
+    It has Chrome's own commands, so that code which uses them runs both here and on a Grid.
     """
     webdriver = import_selenium()
 
     class BoundedRemote(webdriver.Chrome):  # type: ignore[misc, name-defined]
         def __init__(self, **arguments: Any) -> None:
-            # Not Chrome's, which starts a chromedriver.
+            # Not Chrome's `__init__`, which starts a chromedriver.
             webdriver.Remote.__init__(self, **arguments)
 
         def start_client(self) -> None:
@@ -62,14 +62,16 @@ def bound_remote(timeout_seconds: float, quit_seconds: float) -> "Callable[..., 
 
 
 def bound_commands(driver: Any, timeout_seconds: float) -> None:
-    """Give every command of a driver, from the start of its session on, so long to end and no second try.
+    """Set the timeout of every command of a driver, the start of its session included, and allow no retry.
 
-    By default urllib3 sends a GET or DELETE that timed out three times more.
+    By default urllib3 repeats a GET or DELETE that timed out three times.
     """
     import urllib3  # noqa: PLC0415
 
     set_command_timeout(driver, timeout_seconds)
-    driver.command_executor._conn.connection_pool_kw["retries"] = urllib3.Retry(connect=3, read=False)
+    pool_manager = getattr(driver.command_executor, "_conn", None)
+    if pool_manager is not None:
+        pool_manager.connection_pool_kw["retries"] = urllib3.Retry(connect=3, read=False)
 
 
 def set_command_timeout(driver: Any, timeout_seconds: float) -> None:
@@ -78,21 +80,21 @@ def set_command_timeout(driver: Any, timeout_seconds: float) -> None:
 
 
 def attempt(ask: Any, seconds: float) -> None:
-    """Call something that may hang or fail, for so long at most; what it was to end is looked at after."""
+    """Call something that may hang or fail, and wait so long at most; the caller then checks the result."""
 
     def call() -> None:
         with contextlib.suppress(Exception):
             ask()
 
     thread = threading.Thread(target=call, name="browser-attempt", daemon=True)
-    with contextlib.suppress(RuntimeError):  # No thread to be had at the cgroup's PID limit.
+    with contextlib.suppress(RuntimeError):  # The cgroup's PID limit allows no further thread.
         thread.start()
         thread.join(seconds)
 
 
 @contextmanager
 def watch_start(chromedriver: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill chromedriver if Chrome dies at its start: on the pipe it would notice after 60 s only."""
+    """Kill chromedriver if Chrome dies at its start, which it would notice on its pipe only after 60 s."""
     import urllib3  # noqa: PLC0415
 
     started, died = threading.Event(), threading.Event()

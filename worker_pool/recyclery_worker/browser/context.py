@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 
 from recyclery_worker.browser import kept
 from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.browser.evidence import default_dir, keep_evidence
+from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
 from recyclery_worker.browser.kept import KeepLimits
-from recyclery_worker.browser.remote import read_url, start_remote
-from recyclery_worker.browser.session import start_local
-from recyclery_worker.browser.task import running_task
+from recyclery_worker.browser.session import read_url, start_local, start_remote
 from recyclery_worker.browser.wanted import Wanted
 
 if TYPE_CHECKING:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
 
-# Of a task's soft time limit: what is left is for leaving the block in order.
+# Of a task's soft time limit; the rest is for leaving the block in order.
 SOFT_LIMIT_SHARE = 0.9
 
 
@@ -38,27 +36,28 @@ def browser(
     keep_bytes: int = 512 << 20,
     keep_seconds: float = 900.0,
 ) -> "Iterator[webdriver.Chrome]":
-    """Yield a headless Chrome; at the end of the block none of its processes and files are left.
+    """Yield a headless Chrome; at the end of the block its processes and files are gone.
 
-    A page load ends after `page_load_timeout_seconds`, any other command after `command_timeout_seconds`, even
-    if Chrome is frozen (urllib3's ReadTimeoutError); in a task with a soft time limit both end before that.
-    Leaving the block takes at most about 8 s, mostly 0.2 s.
+    If the block raises an Exception, what the browser showed is kept (see `evidence`). With SELENIUM_REMOTE_URL
+    in the environment the session is on the Selenium Grid there. If this process is killed, chromedriver and
+    Chrome exit by themselves, and the governor removes the profile folder. The kernel ties chromedriver to the
+    thread that entered the block: that thread must outlive the block. Leaving it takes mostly 0.2 s, at most
+    about 8 s.
 
-    `window_size` is width and height in pixels; `arguments` are further Chrome flags; `options` is copied,
-    never changed; `page_load_strategy` is normal, eager or none; downloads go to `download_dir`, else they are
-    thrown away; `proxy` is as in socks5://host:1080, without a password.
+    Args: page_load_timeout_seconds: Timeout of a page load; shortened to fit a task's soft time limit.
+    command_timeout_seconds: Timeout of any other command, even if Chrome is frozen (urllib3's
+    ReadTimeoutError); shortened likewise. window_size: Width and height in pixels. arguments: Further Chrome
+    flags. options: Selenium's options to start from; copied, never changed. page_load_strategy: normal, eager
+    or none. download_dir: Where downloads are kept; by default they are deleted with the profile. proxy: Such
+    as socks5://host:1080, without a password. user_agent: Replaces Chrome's own. keep: The browser serves so
+    many blocks of this thread that want the same. In between its tabs, cookies, cache and stored data are
+    cleared. A block that raises ends it. keep_bytes: A browser that holds more at the end of a block is not
+    kept. keep_seconds: Nor is one that is older.
 
-    With `keep` above 1 the browser serves so many blocks of this thread that want the same, or until at the end
-    of one it holds more than `keep_bytes` or is older than `keep_seconds`; between two its tabs, cookies, cache
-    and stored data are taken away. A block that raises ends it.
-
-    If the block raises an Exception, what the browser showed is kept (see `evidence`). If the owner itself is
-    killed, chromedriver and Chrome leave on their own, and the governor removes the folder. The kernel ties
-    chromedriver to the thread that entered the block: that thread must outlive the block.
-
-    With SELENIUM_REMOTE_URL in the environment the session is on the Selenium Grid there.
-
-    Raises BrowserMissing (no usable pair, or no Selenium), BrowserNotStarted, ValueError.
+    Raises:
+        BrowserMissing: There is no usable Chrome and driver, or no Selenium.
+        BrowserNotStarted: The session did not start.
+        ValueError: An argument is invalid.
     """
     wanted = Wanted(
         page_load_timeout_seconds=page_load_timeout_seconds,
@@ -85,7 +84,7 @@ def browser(
             if folder is not None:
                 keep_evidence(session.driver, error, folder)
             raise
-        is_kept = keep > 1 and kept.give_back(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
+        is_kept = keep > 1 and kept.keep(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
     finally:
         if not is_kept:
             kept.end(session)
@@ -98,11 +97,11 @@ def start(wanted: Wanted) -> kept.Session:
 
 
 def fit_timeouts(wanted: Wanted) -> tuple[float, float]:
-    """Return the page load's and the commands' timeouts, the longest a little below the task's soft limit."""
+    """Return the timeouts of page loads and of commands, both below the task's soft time limit."""
     page, command = wanted.page_load_timeout_seconds, wanted.command_timeout_seconds
     task = running_task()
     if task is None or task.soft_limit_seconds is None:
         return page, command
     most = task.soft_limit_seconds * SOFT_LIMIT_SHARE
-    # Chromedriver's own word on a page is worth more than a connection that timed out: it comes first.
+    # The shorter one for the page: chromedriver's error says more than a connection that timed out.
     return min(page, most * SOFT_LIMIT_SHARE), min(command, most)

@@ -1,4 +1,4 @@
-"""Find a Chrome and the chromedriver that fits it, and what starting them takes."""
+"""Find a Chrome and a chromedriver that fits it, and what is needed to start them."""
 
 import contextlib
 import fcntl
@@ -34,7 +34,7 @@ EXTRA_FIX = "pip install 'recyclery[browser]'"
 
 
 class BrowserMissing(RuntimeError):
-    """No Chrome with a chromedriver that fits it; the message names what was tried and what to do."""
+    """There is no Chrome with a chromedriver that fits it; the message says what was tried and what to do."""
 
 
 class ChromeMissing(BrowserMissing):
@@ -51,7 +51,7 @@ class BrowserPair:
 
 
 def import_selenium() -> ModuleType:
-    """Import Selenium's webdriver (0.3 s, so never beforehand); raises BrowserMissing where there is none."""
+    """Import Selenium's webdriver, late, as that takes 0.3 s; raises BrowserMissing where there is none."""
     try:
         from selenium import webdriver  # noqa: PLC0415
     except ImportError as error:
@@ -61,7 +61,7 @@ def import_selenium() -> ModuleType:
 
 @functools.cache
 def is_sandbox_usable() -> bool:
-    """Say whether Chrome's sandbox works: not as root; seccomp or AppArmor may refuse it unseen, so try."""
+    """Tell whether Chrome's sandbox works: never as root, and seccomp or AppArmor may refuse it, so try."""
     if os.geteuid() == 0:
         return False
     try:
@@ -72,14 +72,14 @@ def is_sandbox_usable() -> bool:
 
 
 def tie_to_owner(owner: int) -> Callable[[], None]:
-    """Make a preexec_fn that has the kernel kill the child when `owner` (a PID) dies."""
+    """Return a preexec_fn that has the kernel kill the child when `owner` (a PID) dies."""
     import ctypes  # noqa: PLC0415
 
-    prctl = ctypes.CDLL(None).prctl  # Looked up here: after a fork only safe calls.
+    prctl = ctypes.CDLL(None).prctl  # Looked up before the fork, as few calls are safe after it.
 
     def tie() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != owner:  # It died in between.
+        if os.getppid() != owner:  # It died before the call.
             os._exit(1)
 
     return tie
@@ -101,7 +101,7 @@ class _Binary:
 
 @functools.cache
 def find_browser() -> BrowserPair:
-    """Find the pair to use, once per process; call it before a fork and the children inherit it.
+    """Find the pair to use, once per process; children that are forked later inherit it.
 
     In order: CHROME_BINARY and CHROMEDRIVER from the environment, a pair on PATH and in the usual folders,
     a chromedriver that webdriver-manager downloads into RECYCLERY_DRIVER_CACHE, default ~/.wdm (each
@@ -143,12 +143,12 @@ def _join(things: Sequence[object]) -> str:
 
 
 def _find_all(variable: str, names: Sequence[str], folders: Sequence[Path]) -> list[_Binary]:
-    """List the working binaries: the one `variable` names, else those of `names` on PATH, then `folders`."""
+    """List the working binaries: the one in `variable`, else those of `names` on PATH, then in `folders`."""
     if explicit := os.environ.get(variable):
         path = Path(explicit)
         if not path.is_file() or not os.access(path, os.X_OK):
             problem = f"{variable}={explicit} is not an executable file. Correct it or unset it"
-            # A variable that all images share names nothing in the one that has no Chrome.
+            # Images may share the variable, also one that has no Chrome.
             raise (ChromeMissing if names is CHROME_NAMES else BrowserMissing)(problem)
         if (binary := _identify(path)) is None:
             raise BrowserMissing(f"{variable}={explicit} did not print a version for --version")
@@ -163,7 +163,7 @@ def _find_all(variable: str, names: Sequence[str], folders: Sequence[Path]) -> l
 
 
 def _identify(path: Path) -> _Binary | None:
-    """Ask a binary for product and version; None if it fails, hangs or prints something else."""
+    """Return a binary with product and version; None if it fails, hangs or prints no version."""
     try:
         answer = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=False
@@ -175,10 +175,10 @@ def _identify(path: Path) -> _Binary | None:
 
 
 def _install_driver(chrome: _Binary) -> Path:
-    """Have webdriver-manager download a chromedriver for `chrome`, or take the one it has cached.
+    """Have webdriver-manager download a chromedriver for `chrome`, or use the one in its cache.
 
-    Its own lock is a file that a killed installer leaves for ever, and it writes its index in place:
-    both are mended under a lock of ours, which ends with its holder.
+    Its own lock is a file that a killed installer leaves behind, and it writes its index in place: both are
+    repaired under a lock of ours, which ends with its holder.
     """
     try:
         import requests  # noqa: PLC0415
@@ -201,7 +201,7 @@ def _install_driver(chrome: _Binary) -> Path:
 
     class KnownSystem(OperationSystemManager):
         def get_browser_version_from_os(self, browser_type: str | None = None) -> str:
-            # Its own search would ask the first Chrome on PATH. Three parts are the key of its cache.
+            # Its own search would ask the first Chrome on PATH. Its cache is keyed by three parts.
             return ".".join(chrome.version.split(".")[:3])
 
     system = KnownSystem()  # type: ignore[no-untyped-call]
@@ -232,7 +232,7 @@ def _install_driver(chrome: _Binary) -> Path:
 
 @contextmanager
 def _hold_lock(path: Path) -> Iterator[None]:
-    """Hold `path` locked, after waiting INSTALL_SECONDS for it at most."""
+    """Hold a lock on `path`, after waiting INSTALL_SECONDS at most."""
     deadline = time.monotonic() + INSTALL_SECONDS
     with path.open("w") as file:
         while True:
@@ -247,7 +247,7 @@ def _hold_lock(path: Path) -> Iterator[None]:
 
 
 def _is_held_open(path: Path) -> bool:
-    """Say whether a process that we may see has `path` open, as webdriver-manager has while it installs."""
+    """Tell whether a visible process has `path` open, as webdriver-manager has while it installs."""
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if descriptor.samefile(path):

@@ -1,19 +1,18 @@
-"""What a failed block's browser showed, kept for a person to look at."""
+"""Keeps what the browser of a failed block showed, for a person to look at."""
 
 import contextlib
 import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from recyclery_worker.browser.task import running_task
+from typing import Any, NamedTuple
 
 DIR_VARIABLE = "RECYCLERY_EVIDENCE_DIR"
 # The hard time limit may follow the soft one closely.
@@ -25,8 +24,28 @@ CONSOLE_LINES = 1000
 logger = logging.getLogger(__name__)
 
 
+class Running(NamedTuple):
+    """The Celery task that runs in this thread; its soft time limit is None where it has none."""
+
+    name: str
+    id: str
+    soft_limit_seconds: float | None
+
+
+def running_task() -> Running | None:
+    """Return the task that runs here; None outside of tasks, and where Celery is not imported."""
+    celery: Any = sys.modules.get("celery")
+    task = celery.current_task if celery is not None else None
+    if not task or not task.request.id:
+        return None
+    # (hard, soft) of the message; else the task's own, else the app's (celery/app/task.py).
+    _, sent = task.request.timelimit or (None, None)
+    soft = sent or task.soft_time_limit or task.app.conf.task_soft_time_limit
+    return Running(str(task.name), str(task.request.id), float(soft) if soft else None)
+
+
 def default_dir() -> Path | None:
-    """Return the folder that RECYCLERY_EVIDENCE_DIR names, none if empty; else a private temporary one."""
+    """Return the folder in RECYCLERY_EVIDENCE_DIR, None if that is empty; else a private temporary one."""
     named = os.environ.get(DIR_VARIABLE)
     if named is not None:
         return Path(named) if named.strip() else None
@@ -34,9 +53,9 @@ def default_dir() -> Path | None:
 
 
 def keep_evidence(driver: Any, error: BaseException, folder: Path) -> Path | None:
-    """Write screenshot, page, console log and error into a folder of their own; return it, None if it failed.
+    """Write screenshot, page, console log and error into a new folder; return it, None where that fails.
 
-    Takes COLLECT_SECONDS at most, the newest KEPT_CASES are kept. A note on the error names the folder.
+    Takes COLLECT_SECONDS at most; the newest KEPT_CASES folders are kept. A note on the error names the folder.
     """
     try:
         case = make_case(folder)
@@ -54,11 +73,11 @@ def keep_evidence(driver: Any, error: BaseException, folder: Path) -> Path | Non
 
 
 def make_case(folder: Path) -> Path:
-    """Make the folder of one case, named after time and task; only we may look into it. Raises OSError."""
+    """Create the private folder of one case, named after time and task; raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.geteuid() or folder.is_symlink():
-        # Someone made it before us, in a folder that all may write to.
+        # Someone else created it before us, in a folder that all may write to.
         raise PermissionError("it is not ours")
     name = time.strftime("%Y%m%d-%H%M%S")
     task = running_task()
@@ -68,33 +87,16 @@ def make_case(folder: Path) -> Path:
 
 
 def collect(driver: Any, case: Path) -> None:
-    """Write what the browser still tells; what it does not is left out."""
-    readers: dict[str, Callable[[Any], bytes]] = {
-        "url.txt": read_address,
-        "console.txt": read_console,
-        "page.html": read_page,
-        "screenshot.png": read_screenshot,
+    """Write what can still be read from the browser: address and title, page, console and a screenshot."""
+    readers: dict[str, Callable[[], bytes]] = {
+        "url.txt": lambda: f"{driver.current_url}\n{driver.title}\n".encode(errors="replace"),
+        "console.txt": lambda: read_console(driver),
+        "page.html": lambda: driver.page_source[:PAGE_CHARACTERS].encode(errors="replace"),
+        "screenshot.png": driver.get_screenshot_as_png,
     }
     for name, read in readers.items():
         with contextlib.suppress(Exception):
-            (case / name).write_bytes(read(driver))
-
-
-def read_address(driver: Any) -> bytes:
-    """Return the page's address and title."""
-    return f"{driver.current_url}\n{driver.title}\n".encode(errors="replace")
-
-
-def read_page(driver: Any) -> bytes:
-    """Return the page as it is now, its end cut off if it is very long."""
-    page: str = driver.page_source
-    return page[:PAGE_CHARACTERS].encode(errors="replace")
-
-
-def read_screenshot(driver: Any) -> bytes:
-    """Return a PNG of the window."""
-    picture: bytes = driver.get_screenshot_as_png()
-    return picture
+            (case / name).write_bytes(read())
 
 
 def read_console(driver: Any) -> bytes:
@@ -105,7 +107,7 @@ def read_console(driver: Any) -> bytes:
 
 
 def drop_oldest(folder: Path) -> None:
-    """Remove all cases but the newest; another process may do the same."""
+    """Remove all cases but the newest; other processes may do the same."""
     with contextlib.suppress(OSError):
         # Their names begin with the time.
         for case in sorted(entry for entry in folder.iterdir() if entry.is_dir())[:-KEPT_CASES]:

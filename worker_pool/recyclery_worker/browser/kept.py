@@ -1,7 +1,7 @@
-"""A browser kept for the next block of the same thread, so that its start-up is paid seldom.
+"""A browser kept for the next block of the same thread, to save its start.
 
-Never shared: a forked child starts with none, and each thread has its own (the kernel ties chromedriver to the
-thread that started it).
+It is never shared: a forked child begins with none, and each thread has its own, as the kernel ties
+chromedriver to the thread that started it.
 """
 
 import atexit
@@ -11,37 +11,22 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.child import reporter
+from recyclery_worker.browser.session import LocalSession, RemoteSession
+from recyclery_worker.pool.child import before_end, reporter
 
 RESET_SECONDS = 5.0
+
+Session = LocalSession | RemoteSession
 
 logger = logging.getLogger(__name__)
 
 
-class Session(Protocol):
-    """A browser that a block can have, here or on a Grid."""
-
-    driver: Any
-    started: float
-    uses: int
-
-    @property
-    def pid(self) -> int | None:
-        """Chromedriver's; None where it is not on this machine."""
-
-    def held_bytes(self) -> int:
-        """Return what it holds of this machine's memory."""
-
-    def end(self) -> None:
-        """End it, whatever state it is in."""
-
-
 @dataclass(frozen=True)
 class KeepLimits:
-    """A browser serves so many blocks, or until it holds so much or is so old at the end of one."""
+    """How many blocks a browser serves; how large and how old it may be at the end of one."""
 
     uses: int
     bytes: int
@@ -50,20 +35,23 @@ class KeepLimits:
 
 @dataclass
 class _Slot:
-    """What a thread keeps; of another process when that has forked."""
+    """The browser that a thread keeps; `owner` is the process, as a forked child inherits the slot."""
 
     owner: int
     key: str
     session: Session
 
 
-_slots = threading.local()
+class _Slots(threading.local):
+    slot: _Slot | None = None
+
+
+_slots = _Slots()
 
 
 def take(key: str) -> Session | None:
-    """Return the browser kept for such a caller, if it still answers; one kept for another caller is ended."""
-    slot: _Slot | None = getattr(_slots, "slot", None)
-    _slots.slot = None
+    """Return the browser kept for callers with this key, if it still answers; any other is ended."""
+    slot, _slots.slot = _slots.slot, None
     if slot is None or slot.owner != os.getpid():
         return None
     if slot.key == key and answers(slot.session):
@@ -72,32 +60,32 @@ def take(key: str) -> Session | None:
     return None
 
 
-def give_back(key: str, session: Session, limits: KeepLimits) -> bool:
-    """Keep a browser after a block that went well, made clean; tell whether it is kept."""
+def keep(key: str, session: Session, limits: KeepLimits) -> bool:
+    """Clean a browser after a block that did not raise, and keep it; tell whether it is kept."""
     session.uses += 1
-    if session.uses >= limits.uses or getattr(_slots, "slot", None) is not None:
+    if session.uses >= limits.uses or _slots.slot is not None:
         return False
     if time.monotonic() - session.started >= limits.seconds or not reset(session):
         return False
     if session.held_bytes() > limits.bytes:
         return False
     _slots.slot = _Slot(os.getpid(), key, session)
-    told = reporter()
-    if told is not None and session.pid is not None:
-        told.browser_kept(session.pid)
+    reports = reporter()
+    if reports is not None and session.pid is not None:
+        reports.browser_kept(session.pid)
     return True
 
 
 def end_kept() -> None:
-    """End what this thread keeps, as its process leaves."""
-    slot: _Slot | None = getattr(_slots, "slot", None)
-    _slots.slot = None
+    """End the browser that this thread keeps, before its process exits."""
+    slot, _slots.slot = _slots.slot, None
     if slot is not None and slot.owner == os.getpid():
         end(slot.session)
 
 
-# A pool child leaves by another way, on which `end_session` calls it.
 atexit.register(end_kept)
+# A pool child exits another way.
+before_end.append(end_kept)
 
 
 def end(session: Session) -> None:
@@ -106,13 +94,13 @@ def end(session: Session) -> None:
     try:
         session.end()
     finally:
-        told = reporter()
-        if told is not None and pid is not None:
-            told.browser_ended(pid)
+        reports = reporter()
+        if reports is not None and pid is not None:
+            reports.browser_ended(pid)
 
 
 def answers(session: Session) -> bool:
-    """Tell whether a kept browser is still there: it may have been killed, or frozen, meanwhile."""
+    """Tell whether a kept browser still answers: it may have been killed or frozen."""
     set_command_timeout(session.driver, RESET_SECONDS)
     with contextlib.suppress(Exception):
         return bool(session.driver.window_handles)
@@ -120,11 +108,11 @@ def answers(session: Session) -> bool:
 
 
 def reset(session: Session) -> bool:
-    """Take away what the block left: its tabs, cookies, cache, stored data and permissions.
+    """Clear what the block left: tabs, cookies, cache, stored data, permissions; tell whether that succeeded.
 
-    A new tab has a renderer of its own; 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
+    A new tab has a new renderer: 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
     """
-    driver = session.driver
+    driver: Any = session.driver
     set_command_timeout(driver, RESET_SECONDS)
     try:
         old = driver.window_handles
@@ -140,6 +128,6 @@ def reset(session: Session) -> bool:
         driver.execute_cdp_cmd("Browser.resetPermissions", {})
         driver.get_log("browser")
         return bool(driver.window_handles == [fresh])
-    except Exception as error:  # whatever it is, the browser is not to be trusted
-        logger.info("a browser is not kept, it could not be made clean: %s", error)
+    except Exception as error:  # whatever it is, the browser cannot be trusted
+        logger.info("a browser is not kept, as it could not be cleaned: %s", error)
         return False

@@ -1,6 +1,6 @@
-"""Throw-away profile folders: each is locked by its owner as long as that lives, and goes when it does not.
+"""Temporary profile folders: each is locked by its owner while that lives, and removed when it is dead.
 
-Standard library only: the governor sweeps with it too.
+Standard library only, as the governor uses this too.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from pathlib import Path
 PREFIX = "recyclery-profile-"
 LOCK_NAME = "owner.lock"
 VARIABLE = "RECYCLERY_PROFILE"
-"""Environment variable that everything started for a profile inherits; it names the folder."""
+"""Environment variable with the folder's path, which everything started for a profile inherits."""
 KILL_SECONDS = 5.0
-# A folder without a lock is one being made just now, or one whose owner died that moment.
+# A younger folder without a lock may be in the making.
 UNLOCKED_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Profile:
-    """A folder and the descriptor of its lock, which no other program inherits."""
+    """A folder, and the descriptor of its lock, which no other program inherits."""
 
     path: Path
     lock: int
 
     def remove(self) -> None:
-        """Remove the folder, then let go of it."""
+        """Remove the folder, then release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self.lock)
 
 
 def make_profile() -> Profile:
-    """Make a folder of our own in the temporary folder; raises OSError."""
+    """Create a profile folder in the temporary folder; raises OSError."""
     path = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         lock = os.open(path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -52,15 +52,15 @@ def make_profile() -> Profile:
 
 
 def sweep_profiles() -> list[Path]:
-    """Remove the folders whose owners are gone and that no process uses; return those removed.
+    """Remove the folders whose owners are gone and that no process uses; return them.
 
-    A lock ends with its holder, whatever killed it and whichever PID namespace it was in.
+    A lock ends with its holder, whatever killed that and whichever PID namespace it was in.
     """
     return [path for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if sweep(path)]
 
 
 def sweep(path: Path) -> bool:
-    """Remove one folder if nobody has it; tell whether it is gone."""
+    """Remove one folder if nobody owns it; tell whether it is gone."""
     try:
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def sweep(path: Path) -> bool:
 
 
 def was_left_unlocked(path: Path) -> bool:
-    """Tell whether a folder without a lock is too old to be one that is being made."""
+    """Tell whether a folder without a lock is too old to be in the making."""
     try:
         return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS
     except OSError:
@@ -85,7 +85,7 @@ def was_left_unlocked(path: Path) -> bool:
 
 
 def remove_unused(path: Path) -> bool:
-    """Remove a folder that no process names any more; tell whether it is gone."""
+    """Remove a folder that no process uses; tell whether it is gone."""
     if list_processes(path):
         return False
     shutil.rmtree(path, ignore_errors=True)
@@ -95,8 +95,8 @@ def remove_unused(path: Path) -> bool:
 def list_processes(profile: Path) -> set[int]:
     """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms.
 
-    Chrome overwrites both argv and environ, each in other processes: only together they name all. The
-    crashpad handlers leave the tree, so descent would miss them.
+    Chrome overwrites argv in some processes and environ in others: only together they find all. The crashpad
+    handlers leave the process tree, so descent would miss them.
     """
     marks = {"environ": f"{VARIABLE}={profile}", "cmdline": f"--user-data-dir={profile}"}
     found: set[int] = set()
@@ -111,7 +111,7 @@ def list_processes(profile: Path) -> set[int]:
 
 
 def end_processes(profile: Path, children: set[int]) -> None:
-    """Kill what is left of the session, and reap those of it and of `children` (PIDs) that are ours."""
+    """Kill what is left of the session, and reap our own children among it and `children` (PIDs)."""
     deadline = time.monotonic() + KILL_SECONDS
     unreaped = set(children)
     while (found := list_processes(profile)) or unreaped:
@@ -126,7 +126,7 @@ def end_processes(profile: Path, children: set[int]) -> None:
 
 
 def reap(pid: int) -> bool:
-    """Tell whether nothing of `pid` is left for us to reap: it is reaped, or was never our child."""
+    """Tell whether `pid` needs no reaping any more: it was reaped, or is not our child."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:

@@ -1,27 +1,36 @@
-"""One Chrome on this machine, under chromedriver, in a profile folder of its own.
+"""One Chrome, on this machine or on a Selenium Grid.
 
-Whatever ends it, every process of it is ended, chromedriver is reaped and the folder removed. Figures in the
-comments were measured on Chromium 156 with Selenium 4.51.
+On this machine it runs under chromedriver, in a profile folder of its own. However it ends, all of its
+processes are ended, chromedriver is reaped and the folder is removed. Figures in the comments were measured on
+Chromium 156 with Selenium 4.51.
 """
 
 import contextlib
+import logging
 import os
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from recyclery_worker.browser.bounded import BrowserNotStarted, bound_chrome
+from recyclery_worker.browser.bounded import BrowserNotStarted, bound_chrome, bound_remote
 from recyclery_worker.browser.driver import BrowserPair, find_browser, tie_to_owner
 from recyclery_worker.browser.profiles import VARIABLE, Profile, end_processes, list_processes, make_profile
 from recyclery_worker.browser.wanted import Wanted
+from recyclery_worker.pool.child import read_memory, reporter
 
 if TYPE_CHECKING:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
 
+logger = logging.getLogger(__name__)
+
 PROFILE_PATH_BYTES = 57  # A socket's path has 107; below it comes tmp/org.chromium.Chromium.XXXXXX/Singleton…
+URL_VARIABLE = "SELENIUM_REMOTE_URL"
+# A Grid's node has work of its own at the end of a session.
+GRID_QUIT_SECONDS = 10.0
 
 
 @dataclass
@@ -35,7 +44,7 @@ class LocalSession:
 
     @property
     def pid(self) -> int:
-        """Chromedriver's."""
+        """The pid of chromedriver."""
         return int(self.driver.service.process.pid)
 
     def held_bytes(self) -> int:
@@ -43,10 +52,10 @@ class LocalSession:
         return sum(map(read_anon_bytes, list_processes(self.profile.path)))
 
     def end(self) -> None:
-        """End every process of it and remove its files, in 8 s at most, mostly in 0.2 s."""
+        """End all its processes and remove its files, in mostly 0.2 s, at most 8 s."""
         children: set[int] = set()
         try:
-            # Seen before they leave: if this process is PID 1, Chrome's orphans become its children.
+            # Listed before they exit: if this process is PID 1, Chrome's orphans become its children.
             children = list_processes(self.profile.path) | {self.pid}
             self.driver.quit()
         finally:
@@ -67,7 +76,7 @@ def start_local(wanted: Wanted) -> LocalSession:
 
 
 def end_profile(profile: Profile, children: set[int]) -> None:
-    """End all that was started for a profile, and remove it."""
+    """End all processes of a profile, and remove it."""
     try:
         end_processes(profile.path, children)
     finally:
@@ -77,12 +86,12 @@ def end_profile(profile: Profile, children: set[int]) -> None:
 def start_driver(
     pair: BrowserPair, profile: Path, options: "Options", chrome_class: "type[webdriver.Chrome]"
 ) -> "webdriver.Chrome":
-    """Start chromedriver, tied to this very thread, and Chrome under it; raises BrowserNotStarted."""
+    """Start chromedriver, tied to this thread, and Chrome under it; raises BrowserNotStarted."""
     import urllib3  # noqa: PLC0415
     from selenium.common.exceptions import WebDriverException  # noqa: PLC0415
     from selenium.webdriver.chrome.service import Service  # noqa: PLC0415
 
-    # Chrome's temporary folders and crash dumps go with the profile, even after a kill.
+    # Chrome's temporary folders and crash dumps are deleted with the profile, even after a kill.
     crashes = str(profile / "crashes")
     environment = {**os.environ, VARIABLE: str(profile), "BREAKPAD_DUMP_LOCATION": crashes}
     if len(os.fsencode(profile)) <= PROFILE_PATH_BYTES:
@@ -101,14 +110,85 @@ def start_driver(
     except (BrowserNotStarted, WebDriverException, urllib3.exceptions.HTTPError, OSError) as error:
         raise BrowserNotStarted(f"{pair.chrome} under {pair.chromedriver} did not start: {error}") from error
     if driver.service.process.poll() is not None:
-        # Its port was taken, and the session belongs to the chromedriver that has it.
+        # Another chromedriver has its port, and has started the session.
         raise BrowserNotStarted(f"{pair.chromedriver} left at once: port {driver.service.port} was taken")
     return driver
 
 
 def read_anon_bytes(pid: int) -> int:
-    """Return what a process holds of its own and of shared memory; 0 when it is gone."""
+    """Return the anonymous and shared memory of a process; 0 when it is gone."""
     with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()
-        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith((b"RssAnon", b"RssShmem")))
+        return sum(read_memory(pid))
     return 0
+
+
+@dataclass
+class RemoteSession:
+    """A session on the Grid; `uses` counts the blocks that had it."""
+
+    driver: "webdriver.Chrome"
+    session_id: str
+    started: float = field(default_factory=time.monotonic)
+    uses: int = 0
+    pid: int | None = None
+
+    def held_bytes(self) -> int:
+        """Return 0, as its memory is on another machine."""
+        return 0
+
+    def end(self) -> None:
+        """Close the session; where that cannot be verified, the governor closes it after our death."""
+        self.driver.quit()
+        if self.is_closed():
+            reports = reporter()
+            if reports is not None:
+                reports.session_closed(self.session_id)
+        else:
+            logger.warning("session %s may still be open on the Grid", self.session_id)
+
+    def is_closed(self) -> bool:
+        """Tell whether the Grid does not know the session any more."""
+        from selenium.webdriver.remote.command import Command  # noqa: PLC0415
+
+        try:
+            executor: Any = self.driver.command_executor
+            answer = executor.execute(Command.GET_TITLE, {"sessionId": self.session_id})
+        except Exception:  # the Grid is away, or does not answer properly
+            return False
+        return "invalid session id" in str(answer.get("value"))
+
+
+def start_remote(url: str, wanted: Wanted) -> RemoteSession:
+    """Open a session on the Grid at this URL; raises BrowserMissing, BrowserNotStarted."""
+    remote_class = bound_remote(wanted.command_timeout_seconds, GRID_QUIT_SECONDS)
+    import urllib3  # noqa: PLC0415
+    from selenium.common.exceptions import WebDriverException  # noqa: PLC0415
+    from selenium.webdriver.remote.client_config import ClientConfig  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    # Not in the address, which errors show.
+    host = parts.netloc.rpartition("@")[2]
+    address = parts._replace(netloc=host).geturl()
+    config = ClientConfig(
+        address,
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        timeout=int(wanted.command_timeout_seconds),
+    )
+    try:
+        driver = remote_class(command_executor=address, options=wanted.make_options(None), client_config=config)
+    except (WebDriverException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise BrowserNotStarted(
+            f"no session on the Grid at {address} ({URL_VARIABLE}): {error}. Is it up, and has it a free slot?"
+        ) from error
+    session_id = str(driver.session_id)
+    reports = reporter()
+    if reports is not None:
+        # At once: if this process is killed, the governor must know what to close.
+        reports.session_opened(session_id)
+    return RemoteSession(driver, session_id)
+
+
+def read_url() -> str | None:
+    """Return the Grid's URL from the environment, None where browsers run on this machine."""
+    return os.environ.get(URL_VARIABLE, "").strip() or None

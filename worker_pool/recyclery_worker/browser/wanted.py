@@ -1,4 +1,4 @@
-"""What a caller wants of a browser, checked, and what Chrome is told for it."""
+"""The browser that a caller asks for, validated, and the Chrome options for it."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("normal", "eager", "none")
 
-# Why each is there, and what it does, is in docs/browsers.md, with the command that measures it.
+# docs/browsers.md explains each, with the command that measures its effect.
 FLAGS = (
     "--headless=new",
     "--disable-component-update",  # Its downloads have filled disks.
@@ -27,7 +27,7 @@ LOCAL_FLAGS = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """A browser as asked for; raises ValueError for what Chrome could not do."""
+    """A browser as asked for; raises ValueError for invalid arguments."""
 
     page_load_timeout_seconds: float = 30.0
     command_timeout_seconds: float = 60.0
@@ -50,11 +50,11 @@ class Wanted:
                 f"page_load_strategy is {self.page_load_strategy!r}: it must be one of {', '.join(STRATEGIES)}"
             )
         if self.proxy is not None and "@" in self.proxy:
-            # Chrome takes no password from a flag; every error would show it.
+            # Chrome takes no password from a flag, and every error would show it.
             raise ValueError("proxy has a user name in it, which Chrome does not take: give host and port")
 
     def make_options(self, profile: Path | None) -> "Options":
-        """Return Chrome's options, for a Grid's browser (`profile` None) or for one on this machine."""
+        """Return Chrome's options, for a browser on a Grid (`profile` is None) or on this machine."""
         chosen = copy.deepcopy(self.options or import_selenium().ChromeOptions())
         for flag in [*self.list_flags(profile), *self.arguments]:
             chosen.add_argument(flag)
@@ -63,7 +63,7 @@ class Wanted:
         if self.page_load_strategy is not None:
             chosen.page_load_strategy = self.page_load_strategy
         # Debian's Chromium opens a search engine's page first, and chromedriver's first command waits for it:
-        # 5 s in one start of four where its name cannot be resolved.
+        # where its name cannot be resolved, one start of four takes 5 s longer.
         preferences: dict[str, Any] = {
             "session.restore_on_startup": 4,
             "session.startup_urls": ["about:blank"],
@@ -77,12 +77,12 @@ class Wanted:
         given: dict[str, Any] = chosen.experimental_options.get("prefs", {})
         chosen.add_experimental_option("prefs", preferences | given)
         if "goog:loggingPrefs" not in chosen.capabilities:
-            # For the console log among what is kept of a failure.
+            # For the console log in the evidence of a failure.
             chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         return chosen
 
     def list_flags(self, profile: Path | None) -> list[str]:
-        """Return our flags for Chrome, before the caller's."""
+        """Return our flags for Chrome, which precede the caller's."""
         flags = [*FLAGS, f"--window-size={self.window_size[0]},{self.window_size[1]}"]
         if self.proxy is not None:
             flags.append(f"--proxy-server={self.proxy}")
@@ -95,6 +95,6 @@ class Wanted:
         return flags
 
     def key(self) -> str:
-        """Return what two callers must have in common for one to go on with the other's browser."""
+        """Return a key that is equal for callers that can share a kept browser."""
         capabilities = self.make_options(None).to_capabilities()
         return json.dumps([capabilities, str(self.download_dir)], sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""Nothing accepted is lost: what a dead worker held goes back to its queues at once, by whoever lives.
+"""Nothing accepted is lost: the messages of a dead worker go back to their queues at once.
 
 Redis only: other brokers give back by themselves what a lost connection held.
 """

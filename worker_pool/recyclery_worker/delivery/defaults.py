@@ -1,25 +1,25 @@
-"""Settings without which a task is lost with its worker; the user's own stand above them."""
+"""Settings that protect tasks and workers from the death of others; those that the user has set stay."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# With these a task is acknowledged when it is done, and given back when its process dies before that. One that
-# must not run twice says acks_late=False itself.
+# With these a task is acknowledged when it is done, and given back when its process dies before that. A task
+# that must not run twice has acks_late=False.
 SAFE = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
-    # A worker that has more in hand than it runs makes others wait, and has more to give back.
+    # A worker that holds more messages than it runs keeps them from others, and has more to give back.
     "worker_prefetch_multiplier": 1,
 }
-# A worker's death is told by its lease. By this timeout, an hour if nobody says otherwise, the broker would
-# give away a task that still runs.
+# A dead worker is detected by its lease. At this timeout, an hour by default, the broker would give away a task
+# that still runs.
 VISIBILITY_SECONDS = 30 * 24 * 3600
 
 
 def set_defaults(app: Any) -> list[str]:
-    """Set on an app what its user has not; return the names of those set."""
-    # Until it is first read, an app's configuration is not there, and the user's part cannot be told.
+    """Set on an app what its user has not set; return the names of those settings."""
+    # An app's configuration is loaded when it is first read; until then the user's part cannot be told apart.
     app.conf.get("task_acks_late")
     missing = [name for name in SAFE if not is_set(app.conf, name)]
     for name in missing:
@@ -28,6 +28,20 @@ def set_defaults(app: Any) -> list[str]:
 
 
 def is_set(conf: Any, name: str) -> bool:
-    """Tell whether a setting is the user's, under any of the names that Celery takes it by."""
+    """Tell whether the user has set a setting, under any of the names that Celery knows it by."""
+    keys = getattr(conf, "_keys", None)
+    if keys is None:
+        return bool(conf.value_set_for(name))
     # The last map holds Celery's own defaults (celery/app/utils.py, Settings.without_defaults).
-    return name in type(conf)({}, conf.maps[:-1], conf._keys, conf.prefix)
+    return name in type(conf)({}, conf.maps[:-1], keys, conf.prefix)
+
+
+def survive_refusals(app: Any) -> None:
+    """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise.
+
+    By default that ends the worker: a failover that makes the old master a replica would end all workers.
+    """
+    with app.connection_for_read() as connection:
+        is_redis = connection.transport.driver_type == "redis"
+    if is_redis and not is_set(app.conf, "broker_channel_error_retry"):
+        app.conf.broker_channel_error_retry = True

@@ -1,29 +1,96 @@
-"""Gives the messages that a dead generation holds back to the head of their queues."""
+"""Gives the messages that a dead generation holds back to the head of their queues.
+
+`python -m recyclery_worker.delivery.reclaim APP [--give-back]` lists, or gives back, what dead workers hold.
+Living workers give it back by themselves; the program is for when none is left. It prints a JSON list of
+`OrphanedLease`.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from typing import Any
 
-from recyclery_worker.delivery.generations import Generation, connected, open_book
-from recyclery_worker.parking.mourn import note_deaths
+import msgspec
+
+from recyclery_worker.broker.connection import connected, run_program
+from recyclery_worker.delivery.registry import LEASE_SECONDS, Generation, Registry, open_registry
+from recyclery_worker.parking.deaths import record_worker_death
 
 
 def reclaim(app: Any, generation: Generation) -> int:
-    """Give back all that a generation holds, and strike it; return how many messages that were.
+    """Give back all that a generation holds, and deregister it; return how many messages that were.
 
-    Its worker must be dead, or have lost its lease. Any number may do it at once, and any of them may die: each
-    message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what kombu and redis
-    raise when Redis is away.
+    Its worker must be dead, or have lost its lease. Any number of workers may do it at once, and any of them
+    may die: each message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what
+    kombu and redis raise when Redis is away.
     """
     with connected(app, **generation.keys) as channel:
-        book = open_book(channel)
-        tags = book.held_tags(generation)
+        registry = open_registry(channel)
+        tags = registry.held_tags(generation)
         if tags:
-            book.fence(generation)
-            tags = book.held_tags(generation)
-            note_deaths(channel, generation, tags)
+            registry.fence(generation)
+            tags = registry.held_tags(generation)
+            record_worker_death(channel, generation.id, generation.node, tags)
         for tag in tags:
-            # The newest first: tasks are taken from the right, and there the oldest is to be outermost.
+            # The newest first: tasks are taken from the right, where the oldest must be outermost.
             channel.qos.restore_by_tag(tag, leftmost=False)
-        book.strike(generation)
+        registry.deregister(generation)
     return len(tags)
+
+
+class OrphanedLease(msgspec.Struct, frozen=True):
+    """A dead worker, and how many messages it holds."""
+
+    generation: str
+    node: str
+    pid: int
+    messages: int
+
+
+def find_orphaned(registry: Registry) -> dict[OrphanedLease, Generation]:
+    """Return the dead workers whose messages nobody has taken; none that has a valid lease."""
+    dead = {generation.id: generation for generation in [*registry.list_unregistered(), *registry.list_dead()]}
+    return {
+        OrphanedLease(each.id, each.node, each.pid, len(registry.held_tags(each))): each
+        for each in dead.values()
+    }
+
+
+def give_back(app: Any) -> list[OrphanedLease]:
+    """Give back the messages of dead workers; return these workers.
+
+    After Redis was away all leases look expired: living workers get the time of one lease to renew theirs.
+    Raises what kombu and redis raise when Redis is away.
+    """
+    with connected(app) as channel:
+        registry = open_registry(channel)
+        before = find_orphaned(registry)
+        if not before:
+            return []
+        time.sleep(LEASE_SECONDS)
+        still = {each.generation for each in find_orphaned(registry)}
+    given_back = {orphaned: each for orphaned, each in before.items() if each.id in still}
+    for each in given_back.values():
+        reclaim(app, each)
+    return list(given_back)
+
+
+def main() -> int:
+    """List, and give back where that is asked for."""
+    name, *options = sys.argv[1:]
+
+    def work(app: Any, output: int) -> None:
+        if "--give-back" in options:
+            found = give_back(app)
+        else:
+            with connected(app) as channel:
+                found = list(find_orphaned(open_registry(channel)))
+        os.write(output, msgspec.json.encode(found))
+
+    return run_program(name, work, without_redis="the app's broker is not Redis, and gives back by itself")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A task that keeps killing the process it runs in is parked: set aside in Redis until a person decides.
+"""A task that keeps killing its process is parked: its message is set aside in Redis until a person decides.
 
-Redis only, where nobody else counts how often a message came back.
+Redis only, where nothing else counts how often a message came back.
 """

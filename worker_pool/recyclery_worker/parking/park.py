@@ -1,4 +1,4 @@
-"""Moves a task that a worker has in hand to the parked list, and lets those know who wait for it."""
+"""Parks a task, carries out what a person decides on it (retry or drop), and publishes its result."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import msgspec
 from celery import states
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.utils.json import dumps
+from celery.worker.request import Request
+from kombu.utils.json import dumps, loads
 
-from recyclery_worker.parking.lot import Lot
 from recyclery_worker.parking.records import Parked, ParkedTask, times
+from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 logger = get_logger(__name__)
 
 
-def park(request: Any, lot: Lot, deaths: int, node: str) -> None:
-    """Park a request's message, and take it off this worker's books; it is not to be started then.
+def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
+    """Park a request's message instead of running it, and have Celery take it for done.
 
-    Where Redis does not do it the message goes back to its queue: whoever has it next tries again.
+    Where Redis fails, the message goes back to its queue, and the next worker tries again.
     """
     message = request.message
     unacked = message.channel.unacked_key, message.channel.unacked_index_key
     state.task_ready(request)
     try:
-        moved = lot.park(parked_task(request, node), *unacked)
+        moved = store.park(parked_task(request, node), *unacked)
     except Exception as error:  # kombu and redis raise errors of many kinds
         logger.error("%s[%s] cannot be parked yet: %s", request.name, request.id, error)
         request.reject(requeue=True)
@@ -37,13 +38,13 @@ def park(request: Any, lot: Lot, deaths: int, node: str) -> None:
             f"`recyclery parked show {request.id}` tells how, `retry` and `drop` decide"
         )
         logger.error("parked %s[%s]: %s", request.name, request.id, failure)
-        show_parked(request, failure)
-    # Frees its place in this worker; what is to be removed in Redis is gone from there already.
+        publish_failure(request, failure)
+    # Frees its slot in this worker; in Redis the message has been moved already.
     request.acknowledge()
 
 
 def parked_task(request: Any, node: str) -> ParkedTask:
-    """Return what is kept of a request's message."""
+    """Return what is stored of a request's message."""
     message = request.message
     channel, payload, delivery = message.channel, message._raw, message.delivery_info
     queues = channel._lookup(delivery["exchange"], delivery["routing_key"])
@@ -62,10 +63,11 @@ def parked_task(request: Any, node: str) -> ParkedTask:
     )
 
 
-def show_parked(request: Any, failure: Parked) -> None:
-    """Tell those who wait for the result, and those who watch.
+def publish_failure(request: Any, failure: Parked) -> None:
+    """Store the failure as the result, and send Celery's event.
 
-    What follows a failure (errbacks, the rest of a chain, the body of a chord) waits: it may yet succeed.
+    What follows a failure (errbacks, the rest of a chain, the body of a chord) waits, as the task may yet
+    succeed.
     """
     try:
         if request.store_errors:
@@ -73,3 +75,38 @@ def show_parked(request: Any, failure: Parked) -> None:
         request.send_event("task-failed", exception=repr(failure), traceback="")
     except Exception:  # result backends raise errors of many kinds, and it is parked all the same
         logger.exception("the result of %s does not show that it is parked", request.id)
+
+
+def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
+    """Put a task back into its queue, without deaths and result; tell whether it was still parked.
+
+    Raises what redis and the result backend raise when they do not answer.
+    """
+    # Imported late: few processes need it.
+    from celery.backends.base import DisabledBackend  # noqa: PLC0415
+
+    backend = app.tasks[task.type].backend if task.type in app.tasks else app.backend
+    if not isinstance(backend, DisabledBackend):
+        # Before the task can run, so that its new result is not forgotten.
+        backend.forget(task.task_id)
+    return open_store(channel).put_back(task)
+
+
+def drop(app: Any, channel: Any, task: ParkedTask) -> bool:
+    """Remove a task for good, and fail what waits for it; tell whether it was still parked.
+
+    Raises what redis and the result backend raise when they do not answer.
+    """
+    if not open_store(channel).remove(task):
+        return False
+    failure = Parked("its process died again and again while it ran, and it was dropped")
+    if task.type in app.tasks:
+        message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
+        request: Any = Request(message, app=app, task=app.tasks[task.type])
+        request.task.backend.mark_as_failure(
+            task.task_id, failure, request=request._context, store_result=request.store_errors
+        )
+    else:
+        # The app does not know the task any more, so what follows it is not known either.
+        app.backend.store_result(task.task_id, failure, states.FAILURE)
+    return True

@@ -1,1 +1,1 @@
-"""A pool child that traces allocations for a while: imported only in a child that was told to."""
+"""Tracing of allocations in a pool child; imported only in a child that is asked to trace."""

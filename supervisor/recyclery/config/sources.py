@@ -1,0 +1,248 @@
+"""Collects the settings: command line over environment over file over built-in, each value with its source."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from recyclery.config.fields import (
+    BadConfiguration,
+    Setting,
+    checked,
+    parse_pool_name,
+    parse_queues,
+    settings_of,
+)
+from recyclery.config.paths import find_runtime_dir, find_state_dir
+from recyclery.config.secrets import read_webhook
+from recyclery.config.settings import BUILT_IN, SINGLE, TABLES, Pool, Settings, check_levels, with_values
+from recyclery.config.slots import slots_of
+
+DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
+IN_ENVIRONMENT = "in the environment"
+ON_THE_LINE = "on the command line"
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command was told on where the settings are and what they are."""
+
+    config: str | None = None
+    single: bool = False
+    pools: tuple[str, ...] = ()
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    """By name, as `--grace`; None where it was not given."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A configuration file, checked: values by table ("": those above all tables) and key, and its pools."""
+
+    name: str = ""
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pools: tuple[Pool, ...] | None = None
+    """None: it has none."""
+
+
+def read_command_line(args: argparse.Namespace) -> CommandLine:
+    """Return what a command that finds the settings by options of `recyclery run`, some or all, was told."""
+    words = vars(args)
+    options = {option: words.get(option.strip("-").replace("-", "_")) for option in with_options()}
+    return CommandLine(args.config, words.get("single", False), tuple(words.get("pool", ())), options)
+
+
+def with_options() -> dict[str, Setting]:
+    """Return the settings that `recyclery run` has options for, by the name of the option."""
+    tables = (Settings, *TABLES.values())
+    return {each.option: each for table in tables for each in settings_of(table).values() if each.option}
+
+
+def load_settings(line: CommandLine, environment: Mapping[str, str]) -> Settings:
+    """Return the settings here; raises BadConfiguration for the first value that cannot be used."""
+    settings, _ = load_deployment(line, environment)
+    return settings
+
+
+def load_deployment(line: CommandLine, environment: Mapping[str, str]) -> tuple[Settings, tuple[Pool, ...]]:
+    """Return the settings here, and the pools of all containers; raises BadConfiguration."""
+    # A variable that is set and empty counts as not set, as Compose's `${NAME:-}` makes it; not so the
+    # queues: a worker on queues that nobody named would take other people's tasks.
+    given = {
+        name: value.strip() for name, value in environment.items() if value.strip() or name == "CELERY_QUEUES"
+    }
+    file = load_file(line.config, environment)
+    tables: dict[str, Any] = {
+        name: table(**collect(table, file.tables.get(name, {}), line, given)) for name, table in TABLES.items()
+    }
+    check_levels(tables["memory"], f"in {file.name}")
+    read_webhook(given, tables["alerts"].format)
+    top = collect(Settings, file.tables.get("", {}), line, given)
+    if "app" not in top:
+        raise BadConfiguration("no Celery app is named: set CELERY_APP, --app, or `app` in the config file")
+    if top.get("http"):
+        http = settings_of(Settings)["http"]
+        name, text, source = find_given(http, line, given) or ("http", str(top["http"]), f"in {file.name}")
+        top["http"] = replace(top["http"], origin=f"{name} is {text!r} ({source})")
+    pools = check_slots(choose_pools(line, given, file))
+    settings = Settings(
+        pools=pools, runtime_dir=find_runtime_dir(given), state_dir=find_state_dir(given), **tables, **top
+    )
+    return settings, pools if line.single else pools_everywhere(pools, file)
+
+
+def collect(
+    table: type[Struct], in_file: Mapping[str, Any], line: CommandLine, given: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the values of a table that are given, each by the source that stands highest."""
+    values = dict(in_file)
+    for each in settings_of(table).values():
+        if found := find_given(each, line, given):
+            values[each.name] = checked(each.parse, *found)
+    return values
+
+
+def find_given(setting: Setting, line: CommandLine, given: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return what gives a setting above the file, its text and its source."""
+    text = line.options.get(setting.option)
+    if text is not None:
+        return setting.option, text, ON_THE_LINE
+    variables = (setting.env,) if isinstance(setting.env, str) else setting.env
+    name = next((variable for variable in variables if variable in given), None)
+    return (name, given[name], IN_ENVIRONMENT) if name else None
+
+
+def load_file(named: str | None, environment: Mapping[str, str]) -> File:
+    """Return the config file that was named, or the one in /etc, or an empty one; raises BadConfiguration."""
+    name = named or environment.get("RECYCLERY_CONFIG") or None
+    path = Path(name) if name else DEFAULT_FILE
+    if name is None and not path.exists():
+        return File()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfiguration(f"config file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"config file {path} is not TOML: {error}") from None
+    return check_file(str(path), document)
+
+
+def check_file(name: str, document: Mapping[str, Any]) -> File:
+    """Return the file with every value checked; raises BadConfiguration."""
+    for key in (*TABLES, "pools"):
+        value = document.get(key)
+        if value is not None and (not isinstance(value, dict) or (key == "pools" and not value)):
+            raise BadConfiguration(f"`{key}` in {name} must be a table, as [{key}] begins one")
+    tables = {
+        key: check_table(name, f"[{key}] ", table, document.get(key, {})) for key, table in TABLES.items()
+    }
+    top = {key: value for key, value in document.items() if key not in TABLES and key != "pools"}
+    pools = document.get("pools")
+    return File(
+        name=name,
+        tables={**tables, "": check_table(name, "", Settings, top)},
+        pools=None if pools is None else tuple(check_pool(name, key, pools[key]) for key in pools),
+    )
+
+
+def check_table(file_name: str, prefix: str, table: type[Struct], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a table checked; raises BadConfiguration, for an unknown key too."""
+    known = settings_of(table)
+    for key in values:
+        if key not in known:
+            raise BadConfiguration(
+                f"{prefix}{key} (in {file_name}) is not a setting: there are {', '.join(known)}"
+            )
+    source = f"in {file_name}"
+    return {key: checked(known[key].parse, f"{prefix}{key}", value, source) for key, value in values.items()}
+
+
+def check_pool(file_name: str, pool_name: str, values: Any) -> Pool:
+    """Return one [pools.NAME] table as a pool, with the built-in one's values where it has none."""
+    checked(parse_pool_name, "[pools] name", pool_name, f"in {file_name}")
+    if not isinstance(values, dict):
+        raise BadConfiguration(f"`pools.{pool_name}` in {file_name} must be a table")
+    given = check_table(file_name, f"[pools.{pool_name}] ", Pool, values)
+    base = next((pool for pool in BUILT_IN if pool.name == pool_name), None)
+    if base is None and "queues" not in given:
+        raise BadConfiguration(f"[pools.{pool_name}] in {file_name} needs `queues`")
+    return with_values(replace(base or SINGLE, name=pool_name), given)
+
+
+def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tuple[Pool, ...]:
+    """Return the pools to run here, with the guide's environment variables laid over where one pool runs."""
+    configured = BUILT_IN if file.pools is None else file.pools
+    if line.single:
+        pools: tuple[Pool, ...] = (SINGLE,)
+    elif line.pools:
+        pools = tuple(named_pool(name, configured) for name in dict.fromkeys(line.pools))
+    elif "CELERY_QUEUES" in given or "CELERY_WORKER_NAME" in given:
+        pools = (pool_of_environment(given, configured),)
+    else:
+        pools = configured
+    if len(pools) == 1:
+        return (with_values(pools[0], collect(Pool, {}, line, given)),)
+    for setting in settings_of(Pool).values():
+        if found := find_given(setting, line, given):
+            name, text, source = found
+            raise BadConfiguration(
+                f"{name} is {text!r} ({source}), but {len(pools)} pools would run "
+                f"({', '.join(pool.name for pool in pools)}): say which it is for with CELERY_WORKER_NAME, "
+                "or set it in the config file"
+            )
+    return pools
+
+
+def pools_everywhere(here: tuple[Pool, ...], file: File) -> tuple[Pool, ...]:
+    """Return the pools of all containers: those configured, each as it runs here where it does, and those here.
+
+    Where a container runs a pool of its own, the built-in ones do not count: nobody named them.
+    """
+    configured = file.pools or ()
+    if file.pools is None and {pool.name for pool in here} <= {pool.name for pool in BUILT_IN}:
+        configured = BUILT_IN
+    return tuple({pool.name: pool for pool in (*configured, *here)}.values())
+
+
+def check_slots(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    """Return the pools if none is named like another's spare slot; raises BadConfiguration."""
+    names = {pool.name for pool in pools}
+    for name in names:
+        _, spare = slots_of(name)
+        if spare in names:
+            raise BadConfiguration(
+                f"[pools] name is {spare!r}: so the worker is called that takes over from one of {name!r}; "
+                "name one of the two otherwise"
+            )
+    return pools
+
+
+def named_pool(name: str, pools: Iterable[Pool]) -> Pool:
+    """Return the pool that --pool names; raises BadConfiguration."""
+    known = {pool.name: pool for pool in pools}
+    if name not in known:
+        raise BadConfiguration(f"--pool is {name!r} ({ON_THE_LINE}): it must be one of {', '.join(known)}")
+    return known[name]
+
+
+def pool_of_environment(given: Mapping[str, str], configured: tuple[Pool, ...]) -> Pool:
+    """Return the pool that CELERY_WORKER_NAME, or the queues alone, name; raises BadConfiguration."""
+    if "CELERY_WORKER_NAME" not in given:
+        wanted = set(checked(parse_queues, "CELERY_QUEUES", given["CELERY_QUEUES"], IN_ENVIRONMENT))
+        return next((pool for pool in configured if set(pool.queues) == wanted), SINGLE)
+    name = checked(parse_pool_name, "CELERY_WORKER_NAME", given["CELERY_WORKER_NAME"], IN_ENVIRONMENT)
+    for pool in configured:
+        if pool.name == name:
+            return pool
+    if "CELERY_QUEUES" not in given:
+        raise BadConfiguration(
+            f"CELERY_WORKER_NAME is {name!r} ({IN_ENVIRONMENT}): it must be one of "
+            f"{', '.join(pool.name for pool in configured)}, or CELERY_QUEUES must say which queues it serves"
+        )
+    return replace(SINGLE, name=name)

@@ -1,1 +1,0 @@
-"""`recyclery leaks --trace`: which lines of a leaking task allocate what it leaves."""

@@ -1,1 +1,0 @@
-"""What `recyclery tune` found, shown: a table, JSON, a page; its progress; two runs side by side."""

@@ -1,1 +1,0 @@
-"""What others may ask of the governor, and the documents it answers with."""

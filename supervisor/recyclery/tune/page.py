@@ -1,0 +1,112 @@
+"""The recommendation as one HTML file that needs nothing else: the table, and charts of what was run."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recyclery.http.standalone import fill_in
+from recyclery.tune.evaluate import LevelResult
+from recyclery.tune.output import LEGEND, format_figures, format_fleet
+from recyclery.tune.recommendation import Recommendation
+from recyclery.tune.statistics import Estimate
+
+NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
+
+
+def write_page(path: Path, found: Recommendation) -> None:
+    """Write the page; raises OSError."""
+    path.write_text(build_page(found), encoding="utf-8")
+
+
+def build_page(found: Recommendation) -> str:
+    """Return the page's HTML."""
+    template = resources.files("recyclery.tune").joinpath("page.html").read_text(encoding="utf-8")
+    values = {
+        "title": f"Concurrency for the pool {html.escape(found.objective.pool)}",
+        "reason": html.escape(found.explanation),
+        "settings": settings_of(found),
+        "table": "\n".join(table_of(found)),
+        "legend": html.escape(LEGEND),
+        "said": "\n".join(f"<p class=faint>{html.escape(sentence)}" for sentence in sentences_of(found)),
+    }
+    return fill_in(template, values, msgspec.json.encode(draw(found)))
+
+
+def settings_of(found: Recommendation) -> str:
+    """Return what to set, as text to copy."""
+    if found.settings is None:
+        return ""
+    variables = "\n".join(f"{name}={value}" for name, value in found.settings.environment.items())
+    blocks = (("recyclery.toml", found.settings.conf), ("or in the environment", variables))
+    return "<div class=settings>{}</div>".format(
+        "".join(
+            f"<figure><figcaption>{name}</figcaption><pre>{html.escape(text)}</pre></figure>"
+            for name, text in blocks
+        )
+    )
+
+
+def sentences_of(found: Recommendation) -> Iterator[str]:
+    """Yield the sentences below the table: the fleet that was asked for, and the caveats."""
+    if found.fleet is not None:
+        yield format_fleet(found.fleet)
+    yield from found.caveats
+
+
+def table_of(found: Recommendation) -> Iterable[str]:
+    """Yield the levels' table."""
+    numbers = "".join(f"<th class=number>{name}" for name in NUMBERS)
+    yield f"<table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
+    yield from (row_of(result, found) for result in found.levels)
+    yield "</tbody></table>"
+
+
+def row_of(result: LevelResult, found: Recommendation) -> str:
+    """Return a level's row; on a narrow screen each column's name is put before its figure."""
+    chosen = found.settings is not None and found.settings.result is result
+    note = "recommended" if chosen else result.rejection
+    kind = "chosen" if chosen else "refused" if result.rejection else "measured"
+    bottleneck = result.bottleneck if result.was_tried else ""
+    figures = format_figures(result)
+    # The widest figure has a line of its own there.
+    classes = {name: "number moment" if name == "tasks per second" else "number" for name in NUMBERS}
+    cells = [f'<td class="{classes[name]}" data-name="{name}">{figures[name]}' for name in NUMBERS]
+    cells += [f"<td data-name=bottleneck>{bottleneck}", f"<td class=wide>{html.escape(note)}"]
+    return f"<tr class={kind}>{''.join(cells)}"
+
+
+def draw(found: Recommendation) -> dict[str, Any]:
+    """Return what the page's script draws: series of numbers, no styles."""
+    chosen = found.settings.result.level if found.settings else None
+    return {
+        "limit": found.limit_bytes,
+        "levels": [
+            {
+                "k": result.level.concurrency,
+                "n": result.level.max_tasks_per_child,
+                "chosen": result.level == chosen,
+                "may": not result.rejection,
+                "speed": bounds(result.per_second),
+                "p95": bounds(result.ran.p95) if result.ran else None,
+                "peak": result.highest_floor_bytes,
+                "mean": bounds(result.peak_floor_bytes),
+            }
+            for result in found.levels
+            if result.was_tried
+        ],
+    }
+
+
+def bounds(estimate: Estimate | None) -> list[float | None] | None:
+    """Return a figure, its low and its high bound; null for one that is boundless."""
+    if estimate is None:
+        return None
+    figures = (estimate.value, estimate.low, estimate.high)
+    return [round(figure, 4) if math.isfinite(figure) else None for figure in figures]

@@ -1,0 +1,176 @@
+"""Measures levels: starts a supervisor on the tuning's own queue, gives it tasks, and samples what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from recyclery.decide.memory_model import PoolModel
+from recyclery.history.reader import Run
+from recyclery.observe.cgroup import allowed_cores
+from recyclery.tune.plan import AROUND_SECONDS, Step, expect_seconds, list_ahead, plan_next, why_skip
+from recyclery.tune.recommendation import recommend
+from recyclery.tune.run_file import Closed, Opened, RunFile
+from recyclery.tune.samples import TaskEvents, child_peaks, learn_from_history
+from recyclery.tune.spec import Level, Objective, draw_arrivals, parse_rate, stretch_trace
+from recyclery.tune.testbed import RunContext, running_testbed
+from recyclery.tune.window import (
+    FEWEST_TASKS,
+    Aborted,
+    Complete,
+    OpenLoopWindow,
+    Running,
+    Span,
+    Window,
+    least_tasks,
+    skip_window,
+)
+from recyclery_worker.link import now
+from recyclery_worker.tuning.messages import Arrive, Fill, Rest
+
+# How long after the last arrival of an open loop its tasks may still end.
+TAIL_SECONDS = 60.0
+# Tasks that show how long they wait under a load; fewer where they would take longer than the longest window.
+LOAD_TASKS = 200
+
+
+class EveryTaskFailed(Exception):
+    """There is nothing to measure; the message has the errors."""
+
+
+def measure_window(context: RunContext, step: Step) -> tuple[Window, list[Run]]:
+    """Measure a level while tasks always wait; return also the history's runs.
+
+    Raises TestbedFailed, CannotSend or EveryTaskFailed.
+    """
+    with running_testbed(context, step.level) as testbed:
+        began = now()
+        context.sender.ask(Fill(testbed.events_path, 2 * step.level.concurrency + 2))
+        state: Running | Complete | Aborted = Running(0)
+        while isinstance(state, Running):
+            testbed.step()
+            check_failures(testbed.seen.events)
+            state = testbed.seen.state(context.spec, began, now())
+            if isinstance(state, Running):
+                context.progress.update(f"{state.done} of {least_tasks(step.level)} tasks")
+        testbed.read_cpu()
+        sent = context.sender.ask(Rest()).sent_by_tasks
+        if isinstance(state, Complete):
+            span, stopped = state.span, ""
+            testbed.stop()
+        else:
+            # There is no memory for its tasks to be waited for.
+            span, stopped = Span(began, now()), state.reason
+            testbed.kill()
+        runs = testbed.runs()
+    if sent:
+        context.progress.note(f"the tasks themselves sent {sent} messages: set aside, and removed")
+    return testbed.seen.window(step.repeat, span, container_cores(), child_peaks(runs), stopped), runs
+
+
+def container_cores() -> float:
+    """Return the CPUs that the container may use."""
+    return allowed_cores(Path("/sys/fs/cgroup"))
+
+
+def check_failures(events: TaskEvents) -> None:
+    """Raise EveryTaskFailed if the first tasks did, and none succeeded."""
+    errors = events.count_errors()
+    if len(events.ends) >= FEWEST_TASKS and errors.total() == len(events.ends):
+        ((most, _),) = errors.most_common(1)
+        raise EveryTaskFailed(
+            f"the first {len(events.ends)} tasks all failed, most of them with {most}: try one by hand "
+            "with the same arguments"
+        )
+
+
+def measure_load(context: RunContext, level: Level, load: str, times: list[float]) -> OpenLoopWindow:
+    """Measure a level while tasks come at `times`, in seconds. Raises TestbedFailed or CannotSend."""
+    with running_testbed(context, level) as testbed:
+        begin = now() + 1.0
+        due = [begin + each for each in times]
+        events, end = testbed.seen.events, due[-1]
+        context.sender.ask(Arrive(testbed.events_path, due))
+        stopped = ""
+        while not stopped and len(events.ends) < len(due) and now() < end + TAIL_SECONDS:
+            testbed.step()
+            state = testbed.seen.state(context.spec, begin, begin)
+            stopped = state.reason if isinstance(state, Aborted) else ""
+            came = sum(each <= now() for each in due)
+            context.progress.update(f"{load}: {came} of {len(due)} came, {len(events.ends)} ended")
+        testbed.read_cpu()
+        backlog = [events.count_backlog(at) for at in ((begin + end) / 2, end)]
+        context.sender.ask(Rest())
+        testbed.stop()
+        peaks = child_peaks(testbed.runs())
+    window = testbed.seen.window(0, Span(begin, max(end, now())), container_cores(), peaks, stopped)
+    # A single arrival takes no time.
+    seconds = (end - begin) or context.spec.least_seconds
+    return OpenLoopWindow(
+        load=load,
+        offered_per_second=len(due) / seconds,
+        backlog_middle=backlog[0],
+        backlog_end=backlog[1],
+        unfinished=len(due) - len(events.ends),
+        window=replace(window, seconds=seconds),
+    )
+
+
+@dataclass
+class Tuning:
+    """A tuning under way."""
+
+    context: RunContext
+    file: RunFile
+    windows: list[Window] = field(default_factory=list)
+    """Those of a run that is resumed among them."""
+    learned: PoolModel = field(default_factory=PoolModel)
+    """What the tasks cost in memory."""
+
+    def measure_all(self) -> None:
+        """Measure what is missing, round by round."""
+        while (step := plan_next(self.windows, self.context.spec)) is not None:
+            window = self._measure(step)
+            if window.stopped:
+                self.context.progress.note(
+                    f"concurrency {step.level.concurrency} is given up: {window.stopped}"
+                )
+            self.windows.append(window)
+            self.file.add(Closed(window, self.learned))
+
+    def _measure(self, step: Step) -> Window:
+        if why := why_skip(step.level, self.windows):
+            return skip_window(step.level, step.repeat, self.windows[0] if self.windows else None, why)
+        spec, done = self.context.spec, len(self.windows)
+        ahead = list_ahead(step.repeat, self.windows, spec)
+        left_seconds = sum(expect_seconds(level, self.windows, spec) for level in ahead)
+        self.context.progress.begin(done, done + len(ahead), left_seconds, step.level)
+        window, runs = measure_window(self.context, step)
+        self.learned = learn_from_history(self.learned, runs)
+        return window
+
+    def measure_loads(
+        self, objective: Objective, trace: Sequence[float] | None, done: Iterable[OpenLoopWindow]
+    ) -> list[OpenLoopWindow]:
+        """Measure each load that was asked for and is not done, at the recommended level if there is one."""
+        opened, spec = list(done), self.context.spec
+        settings = recommend(self.windows, objective).settings
+        if settings is None or settings.result.per_second is None:
+            return opened
+        level, capacity = settings.result.level, settings.result.per_second.value
+        for load in spec.loads:
+            if any(window.load == load for window in opened):
+                continue
+            rate = parse_rate(load, capacity)
+            seconds = min(spec.most_seconds, max(spec.least_seconds, LOAD_TASKS / rate))
+            times = (
+                stretch_trace(trace, rate, seconds)
+                if trace is not None
+                else draw_arrivals(rate, seconds, spec.seed)
+            )
+            done_windows, total = len(self.windows) + len(opened), len(self.windows) + len(spec.loads)
+            self.context.progress.begin(done_windows, total, seconds + AROUND_SECONDS, level)
+            opened.append(measure_load(self.context, level, load, times or [0.0]))
+            self.file.add(Opened(opened[-1]))
+        return opened

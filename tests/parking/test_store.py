@@ -1,0 +1,131 @@
+"""The parked list in a real Redis: what moves, moves whole, and to where it came from."""
+
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Connection, Queue
+from msgspec.structs import replace
+
+from recyclery_worker.broker.connection import connected
+from recyclery_worker.link import Fell
+from recyclery_worker.parking.admission import why_not_parked
+from recyclery_worker.parking.park import parked_task
+from recyclery_worker.parking.records import Death, ParkedTask, Run
+from recyclery_worker.parking.store import DeadLetterStore, open_store
+
+DEATH = Death(at=1.0, how="signal 9", node="slow@here", pid=7)
+
+
+class InHand:
+    """What a worker has of a message, as far as parking asks."""
+
+    id, name, type, argsrepr, kwargsrepr = "some-id", "shown", "proj.task", "(1,)", "{}"
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
+
+def take(channel: Any, url: str, options: dict[str, Any], priority: int = 4) -> tuple[InHand, ParkedTask]:
+    """Send a message with a priority, and take it in hand."""
+    with Connection(url, transport_options=options) as sending:
+        producer: Any = sending.Producer()
+        producer.publish({}, routing_key="low", declare=[Queue("low")], priority=priority)
+    got: list[Any] = []
+    consumer = channel.connection.client.Consumer(
+        [Queue("low")], channel=channel, on_message=got.append, accept=["json"]
+    )
+    with consumer:
+        channel.connection.client.drain_events(timeout=5)
+    request = InHand(got[0])
+    return request, parked_task(request, "slow@here")
+
+
+@pytest.mark.parametrize("prefix", ["", "ours:"])
+def test_a_task_goes_from_hand_to_the_list_and_back_to_its_queue_with_its_priority(
+    fresh_redis: str, prefix: str
+) -> None:
+    options = {"global_keyprefix": prefix}
+    app = Celery("sender", broker=fresh_redis)
+    app.conf.broker_transport_options = options
+    with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
+        request, task = take(channel, fresh_redis, options)
+        lot = open_store(channel)
+        assert client.hlen(f"{prefix}unacked") == 1
+        assert lot.park(task, channel.unacked_key, channel.unacked_index_key)
+        assert [
+            client.hlen(f"{prefix}unacked"),
+            client.zcard(f"{prefix}unacked_index"),
+            lot.count_parked(),
+        ] == [
+            0,
+            0,
+            1,
+        ]
+        # What kombu does when the worker says it is done.
+        request.message.ack()
+        assert lot.put_back(lot.list_parked()[0])
+        assert client.llen(f"{prefix}low\x06\x163") == 1
+        assert lot.count_parked() == 0
+        assert request.message._raw == take_again(channel)._raw
+
+
+def take_again(channel: Any) -> Any:
+    return channel.basic_get("low")
+
+
+def test_what_was_given_to_another_is_not_parked(fresh_redis: str) -> None:
+    app = Celery("sender", broker=fresh_redis)
+    with connected(app) as channel:
+        _, task = take(channel, fresh_redis, {})
+        channel.qos.restore_by_tag(task.tag)
+        lot = open_store(channel)
+        assert not lot.park(task, channel.unacked_key, channel.unacked_index_key)
+        assert lot.count_parked() == 0
+
+
+def test_only_the_first_of_two_who_decide_moves_it(fresh_redis: str) -> None:
+    app = Celery("sender", broker=fresh_redis)
+    with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
+        _, task = take(channel, fresh_redis, {}, priority=0)
+        lot = open_store(channel)
+        lot.park(task, channel.unacked_key, channel.unacked_index_key)
+        assert [lot.put_back(task), lot.put_back(task), lot.remove(task)] == [True, False, False]
+        assert client.llen("low") == 1
+
+
+def test_a_death_that_is_told_of_twice_counts_once(lot: DeadLetterStore) -> None:
+    for death in (DEATH, replace(DEATH, at=2.0)):
+        lot.record_death(Run("tag/0", "id"), death)
+    lot.record_death(Run("tag/1", "id"), DEATH)
+    assert lot.count_deaths("id") == 2
+    assert lot.list_deaths("other") == []
+
+
+def test_deaths_are_forgotten_with_time_but_not_those_of_a_parked_task(fresh_redis: str) -> None:
+    app = Celery("sender", broker=fresh_redis)
+    with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
+        _, task = take(channel, fresh_redis, {})
+        lot = open_store(channel)
+        lot.record_death(Run("tag/0", task.task_id), DEATH)
+        assert client.ttl("recyclery:deaths:some-id") > 0
+        lot.park(task, channel.unacked_key, channel.unacked_index_key)
+        assert client.ttl("recyclery:deaths:some-id") == -1
+
+
+def test_what_the_governor_saw_completes_the_death_of_that_child_alone(lot: DeadLetterStore) -> None:
+    lot.record_death(Run("tag/0", "id"), DEATH)
+    lot.record_death(Run("tag/1", "id"), replace(DEATH, at=2.0, pid=8))
+    lot.complete_death(Fell(pid=8, task_id="id", tree_bytes=1 << 30, how="preempted"))
+    assert [(death.pid, death.tree_bytes, death.how) for death in lot.list_deaths("id")] == [
+        (7, None, "signal 9"),
+        (8, 1 << 30, "preempted"),
+    ]
+    lot.complete_death(Fell(pid=7, task_id="other", tree_bytes=1))
+    assert lot.list_deaths("other") == []
+
+
+def test_another_broker_is_said_to_have_no_parked_list(fresh_redis: str) -> None:
+    assert why_not_parked(Celery(broker=fresh_redis)) == ""
+    assert "it is memory" in why_not_parked(Celery(broker="memory://"))

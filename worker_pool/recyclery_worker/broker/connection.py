@@ -1,0 +1,83 @@
+"""Connections of our own to the broker, and the programs that the supervisor's commands run on one.
+
+Such a program imports the user's app, so it is a process of its own. It exits with the reason on standard
+error: 1 when the app cannot be imported, 3 when its broker is not Redis, 4 when that does not answer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+BOUNDED = {"socket_timeout": 3.0, "socket_connect_timeout": 3.0}
+CANNOT_IMPORT, NOT_REDIS, NO_ANSWER = 1, 3, 4
+
+
+@contextmanager
+def connected(app: Any, **options: Any) -> Iterator[Any]:
+    """Yield a channel of a new connection, with further transport options; never waits long.
+
+    Raises what kombu and redis raise when Redis is away; by itself kombu would retry for ever.
+    """
+    with app.connection_for_write(transport_options={**BOUNDED, **options}) as connection:
+        connection.connect()
+        yield connection.default_channel
+
+
+def open_redis(channel: Any) -> tuple[redis.Redis, str]:
+    """Return a client for a kombu channel's Redis, by the channel's pool (TLS, Sentinel), and the key prefix.
+
+    The channel's own client adds the prefix to some commands and not to others.
+    """
+    return redis.Redis(connection_pool=channel.pool), getattr(channel, "global_keyprefix", "") or ""
+
+
+def broker_kind(app: Any) -> str:
+    """Return the kind of the app's broker, as kombu names it: redis, amqp and so on."""
+    with app.connection_for_write() as connection:
+        return str(connection.transport.driver_type)
+
+
+def prepare_import() -> int:
+    """Prepare to import the app: from the working directory, and with what it prints going to standard error.
+
+    Returns a descriptor of standard output.
+    """
+    sys.path.insert(0, str(Path.cwd()))
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    return descriptor
+
+
+def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:
+    """Call `work` with the app and a descriptor for its output; return the exit status.
+
+    `without_redis` is printed where the broker is not Redis.
+    """
+    output = prepare_import()
+    from celery.app.utils import find_app  # noqa: PLC0415
+
+    try:
+        app = find_app(app_name)
+        app.loader.import_default_modules()
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
+        return refuse(CANNOT_IMPORT, f"{type(error).__name__}: {error}")
+    try:
+        if broker_kind(app) != "redis":
+            return refuse(NOT_REDIS, without_redis)
+        work(app, output)
+    except Exception as error:  # kombu and redis raise errors of many kinds
+        return refuse(NO_ANSWER, f"{type(error).__name__}: {error}")
+    return 0
+
+
+def refuse(status: int, reason: str) -> int:
+    """Print the reason to standard error; return the exit status."""
+    print(reason, file=sys.stderr)
+    return status

@@ -1,0 +1,104 @@
+"""Waits for the broker before the worker connects, so that it goes on within a second or two of its return.
+
+Celery's own wait backs off to 32 s between tries (kombu's `ensure_connection`), and has no timeout for a Redis
+that accepts the connection and never answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from celery import bootsteps
+from celery.utils.log import get_logger
+from celery.worker import state
+from kombu.utils.url import maybe_sanitize_url
+
+from recyclery_worker.broker.connection import BOUNDED, open_redis
+
+logger = get_logger(__name__)
+
+TRY_SECONDS = 1.0
+LOG_SECONDS = 60.0
+# A write that creates nothing, and is refused where others are: a Redis that takes none is of no use to a
+# worker.
+PROBE = "recyclery:probe"
+
+
+class BrokerWait(bootsteps.StartStopStep):
+    """Worker bootstep, started after the pool and before the consumer."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Return when the broker answers, or when the worker is asked to stop."""
+        wait_for_broker(parent.app)
+
+
+class BrokerReturn(bootsteps.StartStopStep):
+    """Consumer bootstep, for a connection that was lost."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def stop(self, parent: Any) -> None:
+        """Return when the broker answers; at once where the worker ends, or was never connected."""
+        ends: Any = bootsteps
+        # In this state the steps are about to be started again (celery, Consumer.start).
+        if parent.blueprint.state == ends.RUN:
+            wait_for_broker(parent.app)
+
+
+def wait_for_broker(app: Any) -> None:
+    """Return when the broker answers; raises what ends a Celery worker that is told to stop."""
+    began = time.monotonic()
+    if wait_until(lambda: try_broker(app), "waiting for the broker at %s"):
+        logger.warning("broker answers after %.0f s: going on", time.monotonic() - began)
+
+
+def wait_until(attempt: Callable[[], str | None], message: str) -> bool:
+    """Repeat an attempt until it returns None instead of a problem, which is logged; tell whether one was.
+
+    Raises what ends a Celery worker that is told to stop.
+    """
+    logged: float | None = None
+    while True:
+        state.maybe_shutdown()
+        problem = attempt()
+        if problem is None:
+            return logged is not None
+        if logged is None or time.monotonic() - logged >= LOG_SECONDS:
+            logged = time.monotonic()
+            logger.warning(message, problem)
+        time.sleep(TRY_SECONDS)
+
+
+def try_broker(app: Any) -> str | None:
+    """Return None if the broker answers, else its address without secrets and what went wrong."""
+    with app.connection_for_read() as connection:
+        is_redis = connection.transport.driver_type == "redis"
+        if is_redis:
+            connection.transport_options |= BOUNDED
+        try:
+            connection.connect()
+            if is_redis:
+                try_write(connection.default_channel)
+        except Exception as error:  # transports raise errors of their own kinds
+            recoverable = connection.recoverable_connection_errors
+            if not isinstance(error, (OSError, redis.ResponseError, *recoverable)):
+                raise
+            # Sentinel's error ends with the whole client, its options and password among them.
+            what = str(error).partition(" : <")[0]
+            return f"{maybe_sanitize_url(connection.as_uri())}: {what}"
+    return None
+
+
+def try_write(channel: Any) -> None:
+    """Raise Redis's error where it takes no writes: a replica, or one that is out of memory or disk."""
+    client, prefix = open_redis(channel)
+    try:
+        client.setrange(prefix + PROBE, 0, "")
+    except redis.exceptions.NoPermissionError:
+        # A user with an explicit list of rights may lack this one and have all that Celery needs.
+        return

@@ -1,0 +1,114 @@
+"""The private names of Celery, kombu and billiard that this package uses, by feature and by owner.
+
+A feature is off where one of its names is missing: that is logged in one line, and Celery's own behaviour
+remains. Unchecked, a missing name would fail in the middle of a task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from types import CodeType
+from typing import Literal
+
+import celery
+
+Feature = Literal["pool", "lease", "receive", "parking", "tuning"]
+
+# A name with () is a method or class attribute; any other is set or read by the class's own code. Verified with
+# Celery 5.5.3, 5.6.3 and 5.7.0, kombu 5.5.4 and 5.7.0, billiard 4.2.4 and 4.3.2, redis-py 5.2.1 and 8.1.0.
+FEATURES: Mapping[Feature, Mapping[str, str]] = {
+    "pool": {
+        "celery.concurrency.asynpool:AsynPool": """
+            WorkerProcess() _create_worker_process() _join_exited_workers() _maintain_pool() _process_by_pid()
+            _repopulate_pool() _track_child_process() create_process_queues() flush() on_job_ready()
+            on_process_alive() _active_writes _all_inqueues _busy_workers _cache _fileno_to_inq
+            _maxtasksperchild _pool _processes _putlock _queues _state inqW_fd on_hard_timeout""",
+        "celery.concurrency.asynpool:Worker": "_do_exit() after_fork() inq wait_for_job",
+        "billiard.process:BaseProcess": "_controlled_termination",
+        "billiard.queues:_SimpleQueue": "_reader",
+        "billiard.pool:ApplyResult": "ready() _write_to() _accepted _time_accepted _timeout _worker_pid",
+        "celery.worker.consumer.consumer:Consumer": "_update_prefetch_count()",
+    },
+    "lease": {
+        "kombu.transport.redis:QoS": "append() ack() reject() restore_by_tag() restore_unacked_once()",
+        "kombu.transport.redis:Channel": "QoS() _do_restore_message()",
+        "kombu.transport.virtual.base:Message": "_raw",
+    },
+    "receive": {
+        "kombu.transport.redis:Channel": """
+            _brpop_start() _brpop_read() _update_queue_cycle() _q_for_pri() _in_poll() _queue_cycle""",
+        "kombu.transport.redis:QoS": "_remove_from_indices()",
+        "kombu.transport.redis:Transport": "Channel() _deliver()",
+        "redis.connection:Connection": "_sock",
+    },
+    "parking": {
+        "kombu.transport.redis:Channel": "_lookup() _get_message_priority() _q_for_pri()",
+        "kombu.transport.virtual.base:Message": "_raw",
+        "celery.worker.request:Request": "on_reject() _context()",
+    },
+    "tuning": {
+        "kombu.transport.redis:Channel": "global_keyprefix() _put() _size() _q_for_pri()",
+        "kombu.messaging:Producer": "_publish()",
+        "celery.app.base:Celery": "_backend_cache",
+        "celery.app.task:Task": "_backend()",
+    },
+}
+# Names that may be missing, and what is then done.
+OPTIONAL: Mapping[str, str] = {
+    "_brpop_sent_at": "nothing: kombu up to 5.5 does not look for answers that are late",
+    "_callback": "the running time counts for no queue",
+    "_conn": "Selenium repeats a request that timed out",
+    "_keys": "Celery's own `value_set_for`, which up to 5.5 misses old names of settings",
+    "_sentinel_poll": "a child's exit is noticed by billiard's sentinel or timer, up to 5 s late",
+}
+
+
+def missing(feature: Feature) -> tuple[str, ...]:
+    """Return the names that a feature misses, as Class.name; empty where it can be used."""
+    return tuple(name for name, is_there in check(feature) if not is_there)
+
+
+def found(feature: Feature) -> tuple[str, ...]:
+    """Return the names of a feature that are there, as Class.name."""
+    return tuple(name for name, is_there in check(feature) if is_there)
+
+
+def describe_missing(feature: Feature) -> str:
+    """Return what is missing, as the start of a sentence."""
+    return f"Celery {celery.__version__} with kombu {version('kombu')} lacks {', '.join(missing(feature))}"
+
+
+def check(feature: Feature) -> Iterator[tuple[str, bool]]:
+    """Yield each name of a feature, as Class.name, and whether it is there."""
+    for owner, names in FEATURES[feature].items():
+        module, _, class_name = owner.partition(":")
+        try:
+            kind = getattr(importlib.import_module(module), class_name)
+        except (ImportError, AttributeError):
+            kind = None
+        used = names_in(kind) if kind is not None else frozenset()
+        for name in names.split():
+            bare = name.removesuffix("()")
+            yield f"{class_name}.{bare}", hasattr(kind, bare) if bare != name else bare in used
+
+
+def names_in(kind: type) -> frozenset[str]:
+    """Return every name that the code of a class and its bases uses: among them the fields it sets."""
+    return frozenset(
+        name
+        for base in kind.__mro__
+        for function in vars(base).values()
+        if inspect.isfunction(function)
+        for name in names_in_code(function.__code__)
+    )
+
+
+def names_in_code(code: CodeType) -> Iterator[str]:
+    """Yield the names of a code object and of those inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in_code(constant)

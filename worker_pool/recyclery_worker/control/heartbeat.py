@@ -1,0 +1,117 @@
+"""The main process's heartbeat: a datagram every two seconds, also while its event loop is blocked.
+
+With it the governor can tell a loop that waits for its broker from one that hangs, and both from a process that
+is stopped or holds the GIL. A second thread asks the broker, as the loop is blocked while its connection is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from kombu.exceptions import ChannelError
+
+from recyclery_worker.broker.connection import BOUNDED
+from recyclery_worker.broker.wait import try_write
+from recyclery_worker.link import Pulse, encode, governor_socket, now
+from recyclery_worker.parking.deaths import is_stopping
+
+logger = get_logger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+PROBE_SECONDS = 2.0
+
+
+class HeartbeatStep(bootsteps.StartStopStep):
+    """Worker bootstep; its threads run until the process ends, as the loop is blocked longest in a drain."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Start the heartbeat and the broker's probe."""
+        probe = BrokerProbe(parent.app)
+        probe.start()
+        arguments = parent, probe
+        threading.Thread(
+            target=send_heartbeats, args=arguments, name="recyclery-heartbeat", daemon=True
+        ).start()
+
+
+class BrokerProbe:
+    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes.
+
+    Other brokers are not asked, as no timeout would bound that.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.answers: bool | None = None
+        """None where the broker is not asked, or was not yet."""
+        self.waiting: dict[str, int] | None = None
+        """Messages by queue; None while that is not known."""
+        self._app = app
+        self._queues: dict[str, None] = {}
+
+    def start(self) -> None:
+        """Probe from now on, where the broker is a Redis."""
+        with self._app.connection_for_read() as connection:
+            if connection.transport.driver_type == "redis":
+                threading.Thread(target=self._run, name="recyclery-broker-probe", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with self._app.connection_for_read(transport_options=BOUNDED) as connection:
+                    connection.connect()
+                    self._probe(connection.default_channel)
+            except Exception as error:  # kombu and redis raise errors of many kinds; the loop meets them too
+                self.answers, self.waiting = False, None
+                logger.debug("the broker's queues cannot be counted: %s", error)
+            time.sleep(PROBE_SECONDS)
+
+    def _probe(self, channel: Any) -> None:
+        while True:
+            # Messages wait in a queue too that an operator cancelled for a while.
+            self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
+            try_write(channel)
+            waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
+            self.answers, self.waiting = True, waiting
+            time.sleep(PROBE_SECONDS)
+
+
+def count_waiting(channel: Any, queue: str) -> int:
+    """Return how many messages of all priorities wait in a queue; an empty queue does not exist in Redis."""
+    try:
+        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+    except ChannelError:
+        return 0
+
+
+def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
+    """Send a heartbeat every two seconds, whether or not a governor receives it."""
+    path = str(governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        while True:
+            heartbeat = Pulse(
+                pool=os.environ["RECYCLERY_POOL"],
+                pid=os.getpid(),
+                sent=now(),
+                broker_answers=probe.answers,
+                waiting=probe.waiting,
+                stopping=is_ending(worker),
+            )
+            with contextlib.suppress(OSError):
+                sock.sendto(encode(heartbeat), path)
+            time.sleep(HEARTBEAT_SECONDS)
+
+
+def is_ending(worker: Any) -> bool:
+    """Tell whether the worker was told to end: by a signal, by remote control, or as its lease was lost."""
+    ends: Any = bootsteps
+    return is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE}

@@ -1,0 +1,229 @@
+"""Answers the governor's requests on a unix socket, on Celery's own event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from celery import bootsteps
+from celery.utils.log import get_logger
+
+from recyclery_worker import link
+from recyclery_worker.control.pause import Pause
+from recyclery_worker.control.stats import active_tasks, consumed_queues, has_room, is_consuming, received
+from recyclery_worker.delivery.lease import lease
+from recyclery_worker.parking.admission import report_death
+from recyclery_worker.pool.capabilities import read_capabilities
+from recyclery_worker.pool.task_stats import TASK_STATS
+
+logger = get_logger(__name__)
+
+# How long the thread waits for a peer's request, while others wait for it.
+PEER_SECONDS = 2.0
+
+
+class LinkServer(bootsteps.StartStopStep):
+    """Worker bootstep: one packet in, one packet out, for as long as the worker lives."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._pause = Pause(worker)
+        self._path: Path | None = None
+        self._listener: socket.socket | None = None
+        self._peers: set[socket.socket] = set()
+
+    def start(self, parent: Any) -> None:
+        """Bind the socket; where that fails the worker logs it and runs on.
+
+        Without an event loop a thread answers.
+        """
+        path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen(64)
+        except OSError as error:
+            listener.close()
+            logger.warning("no link to the governor: %s: %s", path, error.strerror)
+            return
+        self._path, self._listener = path, listener
+        if not parent.use_eventloop:
+            listener.setblocking(True)
+            threading.Thread(target=serve_in_thread, args=(parent, self._pause, listener), daemon=True).start()
+
+    def stop(self, parent: Any) -> None:
+        """Close the socket and remove its file."""
+        for peer in self._peers:
+            peer.close()
+        self._peers.clear()
+        if self._listener is not None and self._path is not None:
+            # This wakes a thread that waits in accept(); closing would not.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+            self._path.unlink(missing_ok=True)
+
+    terminate = stop
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """Serve on the hub; called again for each new hub, after a reconnect to the broker."""
+        self._pause.start_timer()
+        if self._listener is not None:
+            hub.add_reader(self._listener, self._accept, worker, hub)
+            for peer in self._peers:
+                hub.add_reader(peer, self._answer, worker, hub, peer)
+
+    def _accept(self, worker: Any, hub: Any) -> None:
+        assert self._listener is not None  # noqa: S101  # registered only when bound
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                peer, _ = self._listener.accept()
+                peer.setblocking(False)
+                self._peers.add(peer)
+                hub.add_reader(peer, self._answer, worker, hub, peer)
+
+    def _answer(self, worker: Any, hub: Any, peer: socket.socket) -> None:
+        try:
+            packet = peer.recv(link.MAX_PACKET_BYTES)
+            if packet:
+                peer.send(link.encode(answer(worker, self._pause, packet)))
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        hub.remove_reader(peer)
+        self._peers.discard(peer)
+        peer.close()
+
+
+def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
+    """Answer one peer after the other until the listener is shut down."""
+    while True:
+        try:
+            peer, _ = listener.accept()
+        except OSError:
+            return
+        with peer, contextlib.suppress(OSError):
+            peer.settimeout(PEER_SECONDS)
+            while packet := peer.recv(link.MAX_PACKET_BYTES):
+                peer.send(link.encode(answer(worker, pause, packet)))
+
+
+def answer(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
+    """Carry out the request in `packet`; one that cannot be decoded or done is refused with the reason."""
+    try:
+        request = link.decode_request(packet)
+    except msgspec.DecodeError as error:
+        return link.Refused(reason=f"not a request: {error}")
+    try:
+        return carry_out(worker, pause, request)
+    except Exception as error:  # An error here must not end the user's worker.
+        logger.exception("%s could not be carried out", request)
+        return link.Refused(reason=f"{type(error).__name__}: {error}")
+
+
+def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
+    """Carry out one request on this worker."""
+    held, refusal = lease(), ""
+    match request:
+        case link.Stat():
+            return stat(worker, pause)
+        case link.Trace():
+            return trace(worker, request)
+        case link.Reclaim(generation=generation) if held is not None:
+            held.reclaim_soon(generation)
+        case link.Reclaim():
+            refusal = "this worker keeps no lease"
+        case link.Fell() if held is not None:
+            report_death(worker.app, request)
+        case link.Fell():
+            refusal = "deaths are counted only with Redis as the broker"
+        case link.Hold() if not worker.use_eventloop:
+            refusal = "without an event loop this worker cannot be told to wait"
+        case link.Hold(seconds=seconds) if seconds > 0:
+            pause.begin(seconds)
+        case link.Hold():
+            pause.end()
+        case _:
+            refusal = read_capabilities(worker).lack or change_pool(worker, request)
+    return link.Refused(reason=refusal) if refusal else link.Done()
+
+
+def trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
+    """Have a child trace a task's allocations; return which child, or why none will."""
+    if lack := read_capabilities(worker).lack:
+        return link.Refused(reason=lack)
+    if request.task not in worker.app.tasks:
+        return link.Refused(reason=f"{request.task!r} is no task of this worker's app")
+    pid: int | None = worker.pool.children.trace(request)
+    if pid is None:
+        return link.Refused(reason="a child of this pool is traced already, or all of them are about to leave")
+    return link.Canary(pid=pid)
+
+
+def change_pool(
+    worker: Any, request: link.Retire | link.SetMaxTasks | link.SetConcurrency | link.TimeOut
+) -> str:
+    """Change our pool; return why not, empty where it is done."""
+    children = worker.pool.children
+    refusal = ""
+    match request:
+        case link.Retire(pid=pid):
+            refusal = children.retire(pid)
+        case link.TimeOut(pid=pid):
+            refusal = children.enforce_time_limit(pid)
+        case link.SetMaxTasks(max_tasks=max_tasks):
+            if max_tasks < 1:
+                return "max_tasks must be at least 1"
+            children.set_max_tasks(max_tasks)
+        case link.SetConcurrency(concurrency=concurrency):
+            if concurrency < 1:
+                return "concurrency must be at least 1"
+            change = concurrency - worker.pool.num_processes
+            children.resize(concurrency)
+            if change and worker.consumer is not None:
+                worker.consumer._update_prefetch_count(change)
+    return refusal
+
+
+def stat(worker: Any, pause: Pause) -> link.WorkerStat:
+    """Return the state of this worker."""
+    pool, capabilities, held = worker.pool, read_capabilities(worker), lease()
+    children = pool.children if capabilities.retires else None
+    tasks = {pid: (task_id, name) for pid, task_id, name in active_tasks()}
+    return link.WorkerStat(
+        pool=os.environ["RECYCLERY_POOL"],
+        pid=os.getpid(),
+        node=worker.hostname,
+        concurrency=pool.num_processes,
+        max_tasks_per_child=children.max_tasks if children else worker.max_tasks_per_child,
+        retires=capabilities.retires,
+        lack=capabilities.lack,
+        children=[
+            link.ChildStat(pid, tasks_done, *tasks.get(pid, (None, None)))
+            for pid, tasks_done in (children.tasks_by_child().items() if children else ())
+        ],
+        departures=list(children.departures) if children else [],
+        sent=link.now(),
+        generation=held.generation.id if held else "",
+        reclaimed=held.reclaimed if held else 0,
+        parked=held.parked if held else 0,
+        holding=pause.is_on if worker.use_eventloop else None,
+        consuming=is_consuming(worker),
+        consumes=consumed_queues(worker),
+        received=received(),
+        has_room=has_room(worker),
+        overdue=children.overdue_seconds() if children else {},
+        tasks=TASK_STATS.tally() if children else None,
+    )

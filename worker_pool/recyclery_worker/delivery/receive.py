@@ -1,0 +1,300 @@
+"""A message moves from its queue to this worker's unacknowledged messages atomically, by a script in Redis.
+
+By itself kombu takes it with BRPOP and records it as unacknowledged afterwards: a process that dies in between
+loses it (https://github.com/celery/kombu/issues/305). The script also checks the lease: a worker that was taken
+for dead receives nothing, whatever of it is still on its way to Redis.
+
+A second connection tells when a queue has changed: Redis sends it the names of changed keys that the first one
+has read (CLIENT TRACKING with REDIRECT, https://redis.io/docs/latest/develop/reference/client-side-caching/).
+Which keys does not matter.
+"""
+
+# mypy cannot type a mixin's `super()`.
+# mypy: disable-error-code="misc"
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from kombu.transport import redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+from recyclery_worker.compat import missing
+from recyclery_worker.delivery.registry import LEASES, Generation
+
+logger = get_logger(__name__)
+
+# A lost notification must not delay tasks for long, nor a lease that came too late.
+POLL_SECONDS = 2.0
+ANSWER_SECONDS = 3.0
+
+# The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
+# from its queue: where Redis takes no writes, nothing has happened. What is no readable message is returned
+# unwritten, as by BRPOP. Empty queues are read by a command, so that Redis tells of their next change (CLIENT
+# TRACKING).
+TAKE = """
+local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
+if not redis.call('ZSCORE', leases, ARGV[1]) then
+    return nil
+end
+for number = 4, #KEYS do
+    local item = redis.call('LINDEX', KEYS[number], -1)
+    if item then
+        local readable, message = pcall(cjson.decode, item)
+        local properties = readable and type(message) == 'table' and message.properties
+        local info = type(properties) == 'table' and properties.delivery_info
+        local tag = type(info) == 'table' and properties.delivery_tag
+        if type(tag) ~= 'string' then
+            redis.call('RPOP', KEYS[number])
+            return {KEYS[number], item, ''}
+        end
+        local way = cjson.encode({info.exchange or '', info.routing_key or ''})
+        redis.call('ZADD', index, ARGV[2], tag)
+        redis.call('HSET', unacked, tag, '[' .. item .. ',' .. way:sub(2))
+        redis.call('RPOP', KEYS[number])
+        return {KEYS[number], item, tag}
+    end
+end
+return nil
+"""
+TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
+# How Redis 6, 7 and others say that this user may not run scripts, or that they cannot.
+REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
+
+
+class ClientTracking:
+    """The second connection; `changed` is called in the worker's loop when it is told of a change."""
+
+    def __init__(self, pool: Any, hub: Any, changed: Callable[[], None]) -> None:
+        self._hub = hub
+        self._changed = changed
+        self._connection = pool.make_connection()
+        try:
+            self._connection.connect()
+            self._connection.send_command("CLIENT", "ID")
+            self.id = int(self._connection.read_response())
+            # From here on raw: that there is a message is enough, its content does not matter.
+            self._connection.send_command("SUBSCRIBE", "__redis__:invalidate")
+            self._socket = self._connection._sock
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._read()
+            self._socket.setblocking(False)
+        except BaseException:
+            self._connection.disconnect()
+            raise
+        hub.add_reader(self._socket.fileno(), self._on_readable)
+        self._timer = hub.call_repeatedly(POLL_SECONDS, changed)
+
+    def follow(self, connection: Any) -> bool:
+        """Be told of others' changes to what `connection` reads from now on; tell whether Redis does that."""
+        connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", self.id, "NOLOOP")
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            warn_untracked(error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._timer.cancel()
+        if self._socket.fileno() >= 0:
+            self._hub.remove_reader(self._socket.fileno())
+        self._connection.disconnect()
+
+    def _on_readable(self) -> None:
+        try:
+            self._read()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        self._changed()
+
+    def _read(self) -> None:
+        if not self._socket.recv(1 << 16):
+            raise RedisConnectionError("Redis closed the connection that it tells of changed queues on")
+
+
+class ClientTrackingStep(bootsteps.StartStopStep):
+    """Consumer bootstep: on every new connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Track the queues of the channel that tasks come by, where the worker has an event loop."""
+        channel = parent.task_consumer.channel
+        if parent.hub is None or not hasattr(channel, "set_tracking"):
+            return
+        try:
+            channel.set_tracking(ClientTracking(channel.pool, parent.hub, channel.poll_again))
+        except ResponseError as error:
+            warn_untracked(error)
+
+    def stop(self, parent: Any) -> None:
+        """Track no more."""
+        channel: Any = getattr(parent.task_consumer, "channel", None)
+        tracking = getattr(channel, "tracking", None)
+        if tracking is not None:
+            channel.set_tracking(None)
+            tracking.close()
+
+
+def warn_untracked(error: ResponseError) -> None:
+    """Log that an empty queue is waited for with kombu's BRPOP."""
+    logger.warning(
+        "Redis tells this worker of no changes, so a message that comes to an empty queue is lost when the "
+        "worker is killed just as it receives it: %s",
+        error,
+    )
+
+
+class AtomicReceive:
+    """What a kombu Redis channel does differently; a mixin before it."""
+
+    generation: Generation
+    tracking: ClientTracking | None = None
+    written_tag = ""
+    """The tag of the message being delivered, where Redis has it under our name already."""
+    _refused = False
+    _script_on: Any = None
+    """The socket of the connection that was given the script."""
+    _pending = ""
+    """What the channel waits for: the answer to "take" or "brpop", or with "wait" that BRPOP is sent next."""
+    _changed = False
+
+    def _brpop_start(self: Any, timeout: float | None = None) -> None:
+        """Ask for a message; Celery's loop calls this whenever none is asked for."""
+        if AtomicReceive._refused or self._pending == "wait":
+            self._pending = "brpop"
+            super()._brpop_start(*(() if timeout is None else (timeout,)))
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        connection = self.client.connection
+        if self._script_on is not connection._sock:
+            self._prepare(connection)
+        self._in_poll, self._brpop_sent_at = connection, time.monotonic()
+        prefix = getattr(self, "global_keyprefix", "") or ""
+        own = (self.unacked_key, self.unacked_index_key, LEASES)
+        lists = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
+        keys = [prefix + key for key in (*own, *lists)]
+        self._pending, self._changed = "take", False
+        self.qos.unacked.expect(self)
+        connection.send_command("EVALSHA", TAKE_SHA, len(keys), *keys, self.generation.id, time.time())
+
+    def _prepare(self: Any, connection: Any) -> None:
+        """Load the script and start tracking, once for each connection."""
+        self._script_on = connection._sock
+        connection.send_command("SCRIPT", "LOAD", TAKE)
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            # EVALSHA will be refused too, and is handled.
+            logger.debug("Redis took no script: %s", error)
+        if self.tracking is not None and not self.tracking.follow(connection):
+            self.tracking.close()
+            self.tracking = None
+
+    def _brpop_read(self: Any, **options: Any) -> bool:
+        """Deliver what has come; raises Empty where that is nothing."""
+        pending, self._pending = self._pending, ""
+        if pending == "brpop":
+            return bool(super()._brpop_read(**options))
+        if pending != "take":
+            # The connection was closed while nothing is asked for.
+            self._pending, self._in_poll = pending, None
+            raise Empty
+        try:
+            return bool(self._deliver_taken(self._read_taken()))
+        finally:
+            self.qos.unacked.expect_no_more(self)
+
+    def _read_taken(self: Any) -> Any:
+        connection = self.client.connection
+        self._in_poll = None
+        try:
+            return self.client.parse_response(connection, "EVALSHA")
+        except NoScriptError:
+            self._script_on = None
+        except ResponseError as error:
+            if not (isinstance(error, NoPermissionError) or any(text in str(error) for text in REFUSALS)):
+                raise
+            self._refuse(error)
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        raise Empty
+
+    def _deliver_taken(self: Any, taken: Any) -> bool:
+        if not taken:
+            self._idle()
+            raise Empty
+        key, item, tag = map(bytes_to_str, taken)
+        queue = key.removeprefix(getattr(self, "global_keyprefix", "") or "").rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        self.written_tag = tag
+        try:
+            self.connection._deliver(loads(item), queue)
+        finally:
+            if self.written_tag:
+                # The consumer acknowledges nothing.
+                self.written_tag = ""
+                self.qos._remove_from_indices(tag).execute()
+        return True
+
+    def _idle(self: Any) -> None:
+        """Wait for a change, or where changes are not tracked, as kombu does."""
+        if self.tracking is None:
+            self._pending = "wait"
+        elif not self._changed:
+            # While `_in_poll` is set kombu asks for nothing; without `_brpop_sent_at` no answer can be late.
+            self._pending, self._in_poll, self._brpop_sent_at = "", self.client.connection, None
+
+    def set_tracking(self: Any, tracking: ClientTracking | None) -> None:
+        """Wait for changes by another connection from now on, or by none."""
+        self.tracking = tracking
+        # So that it follows a connection that is already open.
+        self._script_on = None
+
+    def poll_again(self: Any) -> None:
+        """Ask again, as a queue has changed."""
+        self._changed = True
+        if not self._pending:
+            self._in_poll = None
+
+    def _update_queue_cycle(self: Any) -> None:
+        super()._update_queue_cycle()
+        self.poll_again()
+
+    def _refuse(self: Any, error: ResponseError) -> None:
+        """Go on as kombu does by itself."""
+        if not AtomicReceive._refused:
+            AtomicReceive._refused = True
+            logger.warning(
+                "Redis runs no script for this worker, so a message is lost when the worker is killed just "
+                "as it receives it: %s",
+                error,
+            )
+
+
+def receive_atomically(generation: Generation) -> None:
+    """Have channels made from now on do so, where kombu has the private names for it."""
+    if missing("receive"):
+        names = ", ".join(name.partition(".")[2] for name in missing("receive"))
+        logger.warning("this kombu has no %s, so messages are received as it does by itself", names)
+        return
+    for transport, channel in (
+        (redis.Transport, redis.Channel),
+        (redis.SentinelTransport, redis.SentinelChannel),
+    ):
+        transport.Channel = type("Channel", (AtomicReceive, channel), {"generation": generation})

@@ -1,0 +1,399 @@
+"""The prefork pool whose children can be replaced one by one, and whose limits can be changed while it runs.
+
+It uses private names of Celery and billiard; `recyclery_worker.pool` imports it only where all of them are
+there.
+"""
+
+# celery-types does not know the private names.
+# mypy: disable-error-code="attr-defined,misc"
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from billiard import pool as billiard_pool
+from celery.concurrency import asynpool, prefork
+from celery.signals import worker_before_create_process
+from celery.utils.log import get_logger
+
+from recyclery_worker.delivery.lease import lease
+from recyclery_worker.link import Departure, Trace
+from recyclery_worker.pool.task_stats import TASK_STATS
+from recyclery_worker.pool.workloop import Worker
+
+logger = get_logger(__name__)
+
+# With several children, each leaves up to this share of the limit early, so that they do not all leave at once.
+JITTER = 0.3
+DEPARTURES_KEPT = 200
+COLLECT_EVERY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class ChildRecord:
+    """What the parent knows of one child."""
+
+    limit: int | None
+    tasks_done: int = 0
+    standby: bool = False
+    """Whether it was started before its place is free: it gets no task until another child is released."""
+    retire_reason: str = ""
+    """Why it must leave as soon as it can; empty where it may stay."""
+    leaving: bool = False
+    leaves_with_task: bool = False
+    """Whether it had a task when it was told to leave, and has not finished it yet."""
+    traces: bool = False
+    """Whether it was told to trace allocations: it then has no limit, and leaves only when it is retired."""
+    trace_request: Trace | None = None
+    """What it is to trace, where this could not be sent to it yet."""
+
+    @property
+    def stays(self) -> bool:
+        """Whether it works and need not leave."""
+        return not (self.standby or self.retire_reason or self.leaving)
+
+
+class Pool(asynpool.AsynPool):
+    """Celery's event-driven process pool, with children that are replaced one by one.
+
+    A child leaves by the pool's own end-of-work message (None in its inbox), after its inbox was taken from
+    the scheduler. Its successor is started before its last task and is on standby until the place is free: no
+    task waits for a process to start, and never do more children work than tasks may run.
+    """
+
+    Worker = Worker
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.departures: deque[Departure] = deque(maxlen=DEPARTURES_KEPT)
+        self._collected = -COLLECT_EVERY_SECONDS
+        super().__init__(*args, **kwargs)
+
+    def WorkerProcess(self, worker: Any) -> Any:
+        """Return a process for a child, not yet started."""
+        process = super().WorkerProcess(worker)
+        process._recyclery = ChildRecord(limit=self._draw_limit())
+        return process
+
+    def _create_worker_process(self, i: int) -> Any:
+        # Celery collects garbage before each fork (celery#2927); once a second is enough.
+        worker_before_create_process.send(sender=self)
+        if time.monotonic() - self._collected > COLLECT_EVERY_SECONDS:
+            gc.collect()
+            self._collected = time.monotonic()
+        before = list(self._pool)
+        try:
+            return billiard_pool.Pool._create_worker_process(self, i)
+        except OSError:
+            # billiard puts a process into the pool before it starts it.
+            for failed in [process for process in self._pool if process not in before]:
+                self._pool.remove(failed)
+                self._queues |= {queues: None for queues, owner in self._queues.items() if owner is failed}
+            raise
+
+    def _draw_limit(self) -> int | None:
+        limit = self._maxtasksperchild
+        if limit is None or self._processes == 1:
+            return limit
+        return max(1, limit - random.randrange(int(limit * JITTER) + 1))  # noqa: S311  # not a secret
+
+    def _track_child_process(self, proc: Any, hub: Any) -> None:
+        """Watch a child by its pidfd.
+
+        billiard's sentinel is a pipe whose other end later children inherit, so it signals an exit only after
+        they have left too; until then only the 5 s maintenance timer replaces a child.
+        """
+        if getattr(proc, "_sentinel_poll", None) is None:
+            # An old kernel or a strict seccomp profile has no pidfd: the sentinel must do.
+            with contextlib.suppress(OSError):
+                proc._sentinel_poll = os.pidfd_open(proc.pid)
+        super()._track_child_process(proc, hub)
+
+    def on_job_ready(self, job: int, i: int, obj: Any, inqW_fd: int) -> None:
+        """Count a child's task; after the last but one start its successor, after the last retire it."""
+        super().on_job_ready(job, i, obj, inqW_fd)
+        # A job that left the cache was given up and counted before.
+        if (result := self._cache.get(job)) is not None:
+            TASK_STATS.record_result(result, obj)
+        process = self._process_by_inbox(inqW_fd)
+        if process is None:
+            return
+        record = process._recyclery
+        record.tasks_done += 1
+        record.leaves_with_task = False
+        if record.leaving:
+            return
+        self._send_trace_request(process)
+        if record.retire_reason:
+            self._release(process, record.retire_reason)
+        elif record.limit is not None and record.tasks_done >= record.limit:
+            self._release(process, "max_tasks")
+        elif record.limit is not None and record.tasks_done == record.limit - 1:
+            self._start_standby()
+
+    def _process_by_inbox(self, inbox: int) -> Any:
+        process = self._fileno_to_inq.get(inbox)
+        if process is not None:
+            return process
+        return next((process for process in self._pool if process.inqW_fd == inbox), None)
+
+    def on_process_alive(self, pid: int) -> None:
+        """Handle a child's start: keep one on standby from the scheduler, release one that must leave."""
+        super().on_process_alive(pid)
+        process, _ = self._process_by_pid(pid)
+        if process is None:
+            return
+        self._send_trace_request(process)
+        if process._recyclery.retire_reason:
+            self._release(process, process._recyclery.retire_reason)
+        elif process._recyclery.standby:
+            self._all_inqueues.discard(process.inqW_fd)
+
+    def _start_standby(self) -> None:
+        """Start a child on standby; there are at most half as many as tasks may run."""
+        standbys = sum(process._recyclery.standby for process in self._pool)
+        if standbys < max(1, self._processes // 2):
+            self._start_child(standby=True)
+
+    def _start_child(self, *, standby: bool) -> None:
+        if self._state != asynpool.RUN:
+            return
+        if all(owner is not None for owner in self._queues.values()):
+            self._queues[self.create_process_queues()] = None
+        taken = {child.index for child in self._pool}
+        try:
+            process = self._create_worker_process(next(i for i in range(len(taken) + 1) if i not in taken))
+        except OSError as error:
+            # Must not interrupt the handling of a result; the pool's timer tries again.
+            logger.error("no pool child can be started: %s; trying again", error)
+            return
+        process._recyclery.standby = standby
+
+    def _fill_up(self) -> None:
+        """Have as many children work as tasks may run: those on standby first, then new ones."""
+        records = [process._recyclery for process in self._pool]
+        missing = self._processes - sum(not (record.leaving or record.standby) for record in records)
+        for process in list(self._pool):
+            if missing > 0 and process._recyclery.standby:
+                process._recyclery.standby = False
+                missing -= 1
+                if process.inqW_fd in self._fileno_to_inq:
+                    self._all_inqueues.add(process.inqW_fd)
+        for _ in range(missing):
+            self._start_child(standby=False)
+
+    def _release(self, process: Any, reason: str) -> None:
+        """Have a child leave when it next asks for work."""
+        record, inbox = process._recyclery, process.inqW_fd
+        record.leaving = True
+        record.leaves_with_task = inbox in self._busy_workers
+        process._controlled_termination = True
+        self.departures.append(Departure(pid=process.pid, reason=reason))
+        self._all_inqueues.discard(inbox)
+        # Work is handed out while fewer children are busy than there are: a leaving one counts in neither.
+        self._busy_workers.discard(inbox)
+        process.inq.put(None)
+        self._fill_up()
+
+    def retire(self, pid: int, reason: str = "asked") -> str:
+        """Have the child `pid` leave: at once when it is idle, else after its task, or once it has started.
+
+        Returns why it cannot; empty where it will.
+        """
+        process, _ = self._process_by_pid(pid)
+        if process is None:
+            return f"{pid} is not a child of this pool"
+        record = process._recyclery
+        if record.standby:
+            return f"{pid} stands by and has had no task"
+        if not record.leaving:
+            record.retire_reason = reason
+            # A starting child has no inbox in the scheduler yet; nothing may follow half a task.
+            if self._takes_messages(process):
+                self._release(process, reason)
+        return ""
+
+    def trace(self, request: Trace) -> int | None:
+        """Have a child trace a task's allocations, an idle one if possible.
+
+        Returns its pid; None where one traces already, or all are about to leave.
+        """
+        staying = [process for process in self._pool if process._recyclery.stays]
+        if not staying or any(process._recyclery.traces for process in staying):
+            return None
+        chosen = min(
+            staying,
+            key=lambda process: (process.inqW_fd in self._busy_workers, not self._takes_messages(process)),
+        )
+        record = chosen._recyclery
+        record.traces, record.limit, record.trace_request = True, None, request
+        if self._takes_messages(chosen):
+            self._send_trace_request(chosen)
+        pid: int = chosen.pid
+        return pid
+
+    def _takes_messages(self, process: Any) -> bool:
+        """Tell whether a child's inbox can be written to: it has started, and no task is being written."""
+        return process.inqW_fd in self._all_inqueues and process.inqW_fd not in self._active_writes
+
+    def _send_trace_request(self, process: Any) -> None:
+        """Send a child its trace request, if it has one: it reads that when it next asks for work."""
+        request, process._recyclery.trace_request = process._recyclery.trace_request, None
+        if request is not None:
+            process.inq.put(request)
+
+    @property
+    def max_tasks(self) -> int | None:
+        """How many tasks a child may do; None for no limit."""
+        limit: int | None = self._maxtasksperchild
+        return limit
+
+    def tasks_by_child(self) -> dict[int, int]:
+        """Return how many tasks each child has done, by its pid."""
+        return {process.pid: process._recyclery.tasks_done for process in self._pool}
+
+    def set_max_tasks(self, max_tasks: int) -> None:
+        """Set the limit for present and future children; one that has reached it leaves after its task."""
+        self._maxtasksperchild = max_tasks
+        for process in list(self._pool):
+            record = process._recyclery
+            if record.traces:
+                continue
+            record.limit = self._draw_limit()
+            if record.tasks_done >= (record.limit or 0) and not record.leaving:
+                self.retire(process.pid, "max_tasks")
+
+    def resize(self, processes: int) -> None:
+        """Set how many tasks run at a time. Fewer: idle children leave at once, busy ones after their task."""
+        for _ in range(processes - self._processes):
+            self._processes += 1
+            # kombu's grow() lets two tasks in where tasks wait.
+            self._putlock.initial_value += 1
+            self._putlock.release()
+        self._fill_up()
+        for process in sorted(self._pool, key=lambda child: child.inqW_fd in self._busy_workers):
+            if self._processes <= processes:
+                break
+            if process._recyclery.stays:
+                # Before the child leaves, or its place would be filled again.
+                self._processes -= 1
+                self._remove_slot()
+                self.retire(process.pid, "shrink")
+
+    def _remove_slot(self) -> None:
+        """Let one task fewer into the pool; where all slots are taken, the next to become free is removed."""
+        if self._putlock.value > 0:
+            self._putlock.shrink()
+        else:
+            self._putlock.initial_value -= 1
+            self._putlock.acquire(bool)
+
+    def grow(self, n: int = 1) -> None:
+        """Handle pool_grow of Celery's remote control."""
+        self.resize(self._processes + n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Handle pool_shrink of Celery's remote control; raises ValueError below one."""
+        if n >= self._processes:
+            raise ValueError(f"{self._processes} at a time, less {n}, is none")
+        self.resize(self._processes - n)
+
+    def flush(self) -> None:
+        """Give back what no child has been sent, before a warm shutdown and when the broker connection is lost.
+
+        A task that was written to a child will run there, even if the child has not accepted it yet. Upstream
+        gives it back to the broker too, so it runs twice. When the connection is lost, upstream also forgets
+        which children are busy, and up to Celery 5.5 what they run, which is then never acknowledged.
+        """
+        written = {
+            number: job
+            for number, job in self._cache.items()
+            if job._write_to is not None and job._write_to.inqW_fd not in self._active_writes
+        }
+        for job in written.values():
+            job._accepted = True
+        super().flush()
+        if self._state != asynpool.RUN:
+            return
+        for number, job in written.items():
+            if not job.ready() and job._write_to in self._pool:
+                self._cache[number] = job
+                if not job._write_to._recyclery.leaving:
+                    self._busy_workers.add(job._write_to.inqW_fd)
+
+    def _maintain_pool(self) -> None:
+        """Replace children that have exited.
+
+        The slot of a child that died during a task is released here, as no result will release it. Upstream
+        releases one for every child that exits, and so lets in a task too many at each recycle.
+        """
+        tasks_running = {
+            process: process._recyclery.tasks_done for process in self._pool if self._has_task(process)
+        }
+        exitcodes = self._join_exited_workers()
+        with contextlib.suppress(OSError):
+            self._repopulate_pool(exitcodes)
+        if self._state == asynpool.RUN:
+            self._fill_up()
+        for process, tasks_done in tasks_running.items():
+            # Where it had sent its result before it died, that released the slot.
+            if process not in self._pool and process._recyclery.tasks_done == tasks_done:
+                self._putlock.release()
+
+    def _has_task(self, process: Any) -> bool:
+        """Tell whether the child has accepted a task and not sent its result; others are requeued."""
+        if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
+            return False
+        return not any(job._write_to is process and not job._accepted for job in self._cache.values())
+
+    def overdue_seconds(self) -> dict[int, float]:
+        """Return for how long tasks have been past their hard time limits, by their children's pids.
+
+        Celery 5.5 forgets the limits of running tasks when it reconnects to its broker (celery/celery#10888).
+        """
+        return {job._worker_pid: seconds for job, seconds in self._overdue_jobs()}
+
+    def enforce_time_limit(self, pid: int) -> str:
+        """End a child's overdue task as its hard limit would have; return why not, empty where it is done."""
+        for job, _ in self._overdue_jobs():
+            if job._worker_pid == pid:
+                self.on_hard_timeout(job)
+                return ""
+        return f"{pid} has no task that is past its hard time limit"
+
+    def _overdue_jobs(self) -> Iterator[tuple[Any, float]]:
+        for job in list(self._cache.values()):
+            accepted, limit = job._time_accepted, job._timeout
+            if (
+                accepted
+                and limit
+                and job._worker_pid
+                and time.monotonic() > accepted + limit
+                and not job.ready()
+            ):
+                yield job, time.monotonic() - accepted - limit
+
+
+class TaskPool(prefork.TaskPool):
+    """Celery's prefork pool over `Pool`."""
+
+    Pool = Pool
+
+    @property
+    def children(self) -> Any:
+        """The running pool of processes."""
+        return self._pool
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a task; raises TaskRevokedError where this worker's lease is lost."""
+        held = lease()
+        if held is not None:
+            held.require()
+        return super().apply_async(*args, **kwargs)

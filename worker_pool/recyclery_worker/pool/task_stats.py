@@ -1,0 +1,105 @@
+"""Counts of this worker's task results and running times, taken where the results arrive.
+
+A child sends the result of a task that ended. For one whose child was lost, or whose hard time limit passed,
+there is none: Celery's main process then sends the signal task_failure.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
+from celery import signals
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.log import get_logger
+
+from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, now
+
+logger = get_logger(__name__)
+
+# The routing keys of a topic exchange may be unlimited in number.
+MAX_QUEUES = 50
+OTHER_QUEUES = ""
+
+
+class TaskStats:
+    """Counts since `since`."""
+
+    def __init__(self) -> None:
+        self._since = now()
+        self._succeeded = self._failed = self._retried = 0
+        self._counts: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def record_result(self, result: Any, reply: Any) -> None:
+        """Count a child's result of a task: billiard's (ok, (failed, return value, seconds))."""
+        try:
+            self._record_result(result, reply)
+        except Exception:  # called by Celery's event loop: an error here would end the user's worker
+            logger.exception("a task's result could not be counted")
+
+    def _record_result(self, result: Any, reply: Any) -> None:
+        ok, answer = reply
+        # Others are counted by `record_lost`, or did not run.
+        if not ok or not isinstance(answer, tuple) or len(answer) != 3:
+            return
+        failed, value, seconds = answer
+        if not failed:
+            self._succeeded += 1
+        else:
+            error = getattr(value, "exception", None)
+            if isinstance(error, ExceptionWithTraceback):
+                error = error.exc
+            if isinstance(error, Retry):
+                self._retried += 1
+            elif not isinstance(error, Ignore | Reject):
+                self._failed += 1
+        accepted = getattr(result, "_time_accepted", None)
+        if seconds is None and accepted is not None:
+            # Celery measures only tasks that succeed; the child accepted this one by the same CLOCK_MONOTONIC.
+            seconds = max(0.0, time.monotonic() - accepted)
+        if seconds is not None:
+            self._record_seconds(queue_of(result), seconds)
+
+    def record_lost(self, **_: Any) -> None:
+        """Count a task that failed without a result from its child."""
+        self._failed += 1
+
+    def _record_seconds(self, queue: str, seconds: float) -> None:
+        counts = self._counts.get(queue)
+        if counts is None:
+            if len(self._counts) >= MAX_QUEUES:
+                queue = OTHER_QUEUES
+            counts = self._counts.setdefault(queue, [0] * (len(SECONDS_BOUNDS) + 1))
+        counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+        self._seconds[queue] = self._seconds.get(queue, 0.0) + seconds
+
+    def tally(self) -> TaskTally:
+        """Return all counts."""
+        return TaskTally(
+            since=self._since,
+            succeeded=self._succeeded,
+            failed=self._failed,
+            retried=self._retried,
+            queues={
+                queue: QueueTally(counts=list(counts), seconds=self._seconds[queue])
+                for queue, counts in self._counts.items()
+            },
+        )
+
+
+def queue_of(result: Any) -> str:
+    """Return the routing key of a result's task; on Redis that is its queue's name."""
+    request = getattr(getattr(result, "_callback", None), "__self__", None)
+    delivery_info = getattr(request, "delivery_info", None) or {}
+    return str(delivery_info.get("routing_key") or OTHER_QUEUES)
+
+
+TASK_STATS = TaskStats()
+
+
+def count_lost_tasks() -> None:
+    """Count the failures that Celery signals in the main process."""
+    signals.task_failure.connect(TASK_STATS.record_lost, dispatch_uid="recyclery.task_failure")

@@ -1,1 +1,0 @@
-"""What a worker does differently while `recyclery tune` measures it: it keeps apart, and tells of each task."""

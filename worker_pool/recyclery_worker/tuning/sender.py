@@ -1,0 +1,344 @@
+"""Sends the tasks of a tuning as ordered: so that some always wait, or each at its time.
+
+`python -m recyclery_worker.tuning.sender APP TASK [--args FILE] [--generate MODULE:FUNC] [--folder PATH]` is a
+process of its own, as it imports the user's app. It reads orders from standard input and answers each on
+standard output, after a first answer when it is ready. When its standard input is closed the tuning has ended:
+it then removes all that the tuning has in Redis, and its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import select
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+from celery import Task
+from celery.app.utils import find_app
+from kombu import Queue
+
+from recyclery_worker.broker.connection import BOUNDED, prepare_import
+from recyclery_worker.compat import describe_missing, missing
+from recyclery_worker.delivery.registry import Registry, open_registry
+from recyclery_worker.link import now
+from recyclery_worker.tuning import messages
+from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove, remove_dead, renew
+from recyclery_worker.tuning.isolation import isolate_keys
+from recyclery_worker.tuning.messages import Answer, Space, Write, open_log, own_space, remove_keys
+
+STEP_SECONDS = 0.02
+# How often the sink is emptied, so that what tasks send does not fill the user's Redis.
+DRAIN_SECONDS = 0.5
+# After so long without a new key nobody writes any more.
+QUIET_SECONDS = 3.0
+GIVE_UP_SECONDS = 60.0
+
+
+class TaskArgs(NamedTuple):
+    """The arguments of one task."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = MappingProxyType({})
+
+
+class CannotSend(Exception):
+    """No task can be sent; the message says why and what is needed."""
+
+
+WANTED = 'it must be a list of arguments, or {"args": [...], "kwargs": {...}}'
+
+
+def read_args(value: Any, where: str) -> TaskArgs:
+    """Return the arguments in a list or a table; raises CannotSend."""
+    if isinstance(value, list | tuple):
+        return TaskArgs(tuple(value))
+    if isinstance(value, dict) and value.keys() <= {"args", "kwargs"}:
+        args, kwargs = value.get("args", ()), value.get("kwargs", {})
+        if isinstance(args, list | tuple) and isinstance(kwargs, dict):
+            return TaskArgs(tuple(args), kwargs)
+    raise CannotSend(f"{where} is {str(value)[:80]!r}: {WANTED}")
+
+
+def read_file(path: Path) -> list[TaskArgs]:
+    """Return the arguments in a file of JSON lines; raises CannotSend."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotSend(f"--args {path}: {getattr(error, 'strerror', None) or error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"--args {path}, line {number}"
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise CannotSend(f"{where} is not JSON ({error.msg}): {WANTED}") from None
+            found.append(read_args(value, where))
+    if not found:
+        raise CannotSend(f"--args {path} is empty: one JSON value in each line; {WANTED}")
+    return found
+
+
+def find_generator(name: str) -> Callable[[], Iterable[Any]]:
+    """Return what yields arguments, from the MODULE:NAME of a function or of an iterable; raises CannotSend."""
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise CannotSend(f"--generate is {name!r}: it must be MODULE:FUNC, as in app.samples:scrapes")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (Exception, SystemExit) as error:  # the module's own code may raise anything, or exit
+        raise CannotSend(f"--generate {name}: {type(error).__name__}: {error}") from None
+    return found if callable(found) else lambda: found
+
+
+def cycle_generated(name: str) -> Iterator[TaskArgs]:
+    """Yield what a generator yields, again and again; raises CannotSend."""
+    begin = find_generator(name)
+    while True:
+        count = 0
+        for count, value in enumerate(begin(), 1):
+            yield read_args(value, f"--generate {name}: the value number {count}")
+        if not count:
+            raise CannotSend(f"--generate {name} yields nothing")
+
+
+def cycle_args(path: str | None, generator: str | None) -> Iterator[TaskArgs]:
+    """Yield arguments without end: from a file, from a generator, or none at all; raises CannotSend."""
+    if generator:
+        yield from cycle_generated(generator)
+    found = read_file(Path(path)) if path else [TaskArgs()]
+    while True:
+        yield from found
+
+
+class Sender:
+    """Sends the tasks of one tuning."""
+
+    def __init__(self, app: Any, task: Any, arguments: Iterator[TaskArgs], space: Space) -> None:
+        self._app = app
+        self._task = task
+        self._arguments = arguments
+        self._space = space
+        self._queue = Queue(space.queue, routing_key=space.queue)
+        self._number = 0
+        self._write: Write | None = None
+        self._least = 0
+        self._due: list[float] = []
+        self._waiting = 0
+        self._sent_by_tasks = 0
+        self._renewed = self._drained = 0.0
+        connection = app.connection_for_write(transport_options=BOUNDED)
+        connection.connect()
+        self._channel = connection.default_channel
+        # With the user's own prefix alone, as the leases of all tunings are there.
+        registry = open_registry(self._channel)
+        self.registry = Registry(registry.client, registry.prefix.removesuffix(space.prefix))
+
+    def carry_out(self, order: messages.Order) -> Answer:
+        """Carry out one order."""
+        match order:
+            case messages.Fill(marks, least):
+                self._write, self._least, self._due = open_log(Path(marks)), least, []
+                self._waiting = self._sent_by_tasks = 0
+            case messages.Arrive(marks, due):
+                self._write, self._least, self._due = open_log(Path(marks)), 0, sorted(due, reverse=True)
+                self._sent_by_tasks = 0
+            case messages.Rest():
+                self._least, self._due = 0, []
+                self.drain()
+                return Answer(waiting=self._channel._size(self._space.queue), sent_by_tasks=self._sent_by_tasks)
+            case messages.Sweep():
+                self._least, self._due = 0, []
+                return Answer(removed=remove_keys(self.registry.client, self._space))
+            case messages.Quit():
+                return Answer(removed=remove(self.registry, self._space))
+        return Answer()
+
+    def step(self) -> None:
+        """Do what is due now."""
+        at = now()
+        if at - self._renewed >= TUNING_RENEW_SECONDS:
+            renew(self.registry, self._space)
+            self._renewed = at
+        if at - self._drained >= DRAIN_SECONDS:
+            self.drain()
+            self._drained = at
+        while self._due and self._due[-1] <= now():
+            self._send(self._due.pop())
+        if self._least:
+            self._top_up()
+
+    def seconds_to_next(self) -> float:
+        """Return for how long nothing is due."""
+        return min(STEP_SECONDS, max(0.0, self._due[-1] - now())) if self._due else STEP_SECONDS
+
+    def _top_up(self) -> None:
+        # So many that those taken in a few steps still wait at the next.
+        waiting = self._channel._size(self._space.queue)
+        wanted = max(self._least, 4 * (self._waiting - waiting))
+        for _ in range(wanted - waiting):
+            self._send(now())
+        self._waiting = max(waiting, wanted)
+
+    def _send(self, due: float) -> None:
+        assert self._write is not None  # noqa: S101  # there is an order
+        self._number += 1
+        arguments = next(self._arguments)
+        self._write("due", self._number, f"{due:.6f}")
+        # Not by the task's own apply_async, which may send the same arguments only once.
+        Task.apply_async(
+            self._task,
+            arguments.args,
+            dict(arguments.kwargs),
+            task_id=self._space.task_id(self._number),
+            queue=self._queue,
+            exchange="",
+            routing_key=self._space.queue,
+            ignore_result=True,
+        )
+
+    def drain(self) -> None:
+        """Count and remove what the tasks themselves have sent."""
+        sink = self.registry.prefix + self._space.prefix + self._space.sink
+        with self.registry.client.pipeline() as pipe:
+            pipe.llen(sink)
+            pipe.unlink(sink)
+            self._sent_by_tasks += int(pipe.execute()[0])
+
+
+def find_task(app: Any, name: str) -> Any:
+    """Return the app's task of that name; raises CannotSend."""
+    if name in app.tasks:
+        return app.tasks[name]
+    known = sorted(task for task in app.tasks if not task.startswith("celery."))
+    alike = [task for task in known if name in task or task.rpartition(".")[2] == name.rpartition(".")[2]]
+    raise CannotSend(
+        f"--task is {name!r}: the app has no such task; it has {', '.join(alike or known[:20]) or 'none'}"
+    )
+
+
+def make_sender(options: argparse.Namespace, space: Space) -> Sender:
+    """Import the app and connect; raises CannotSend."""
+    try:
+        app = find_app(options.app)
+        app.loader.import_default_modules()
+        app.finalize()
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
+        raise CannotSend(
+            f"app is {options.app!r}: it cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    if missing("tuning"):
+        raise CannotSend(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
+    app.conf.task_always_eager = False
+    with app.connection_for_write() as connection:
+        if connection.transport.driver_type != "redis":
+            raise CannotSend(
+                f"the app's broker is {connection.transport.driver_type}: tuning needs Redis, where tasks can "
+                "be kept apart from those in service; point the app at one"
+            )
+    task = find_task(app, options.task)
+    try:
+        first = next(cycle_args(options.args, options.generate))
+        check = getattr(task, "__header__", None)
+        if check is not None and task.typing:
+            check(*first.args, **first.kwargs)
+    except TypeError as error:
+        raise CannotSend(
+            f"{task.name} cannot be called so: {error}; give its arguments with --args or --generate"
+        ) from None
+    try:
+        return Sender(app, task, cycle_args(options.args, options.generate), space)
+    except Exception as error:  # kombu and redis raise errors of many kinds
+        raise CannotSend(f"the app's broker at {connection.as_uri()} does not answer: {error}") from None
+
+
+def serve(sender: Sender, output: int) -> bool:
+    """Carry out orders until standard input is closed; tell whether we were told to quit."""
+    decoder = msgspec.json.Decoder(messages.Order)
+    text = b""
+    while True:
+        readable, _, _ = select.select([0], [], [], sender.seconds_to_next())
+        if readable:
+            read = os.read(0, 1 << 20)
+            if not read:
+                return False
+            *lines, text = (text + read).split(b"\n")
+            for line in lines:
+                order = decoder.decode(line)
+                send_answer(output, sender.carry_out(order))
+                if isinstance(order, messages.Quit):
+                    return True
+        sender.step()
+
+
+def clean_up(sender: Sender, space: Space) -> None:
+    """Remove everything, until nobody writes any more: the worker may outlive the tuning a little."""
+    began = quiet = time.monotonic()
+    while time.monotonic() - quiet < QUIET_SECONDS and time.monotonic() - began < GIVE_UP_SECONDS:
+        try:
+            removed = remove(sender.registry, space)
+        except redis.RedisError:
+            # The next tuning finds what is left.
+            removed = 1
+        if removed:
+            quiet = time.monotonic()
+        time.sleep(0.2)
+
+
+def send_answer(output: int, answer: Answer) -> None:
+    """Print an answer, whether or not anybody reads it."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(output, msgspec.json.encode(answer) + b"\n")
+
+
+def main() -> int:
+    """Send tasks as ordered."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("app")
+    parser.add_argument("task")
+    parser.add_argument("--args")
+    parser.add_argument("--generate")
+    parser.add_argument("--folder")
+    options = parser.parse_args()
+    space = own_space()
+    assert space is not None  # noqa: S101  # whoever starts this names it
+    output = prepare_import()
+    isolate_keys(space)
+    try:
+        sender = make_sender(options, space)
+        renew(sender.registry, space)
+        cleaned = [each.name for each in remove_dead(sender.registry)]
+        send_answer(output, Answer(cleaned=cleaned))
+    except CannotSend as error:
+        send_answer(output, Answer(error=str(error)))
+        return 1
+    told_to_quit = False
+    try:
+        told_to_quit = serve(sender, output)
+    except CannotSend as error:
+        send_answer(output, Answer(error=str(error)))
+    except (
+        Exception
+    ) as error:  # kombu and redis raise errors of many kinds, and arguments may not be serialisable
+        send_answer(output, Answer(error=f"no task can be sent: {type(error).__name__}: {error}"))
+    finally:
+        if not told_to_quit:
+            clean_up(sender, space)
+            if options.folder:
+                shutil.rmtree(options.folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
