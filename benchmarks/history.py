@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.contract import Bound, close
+from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import history_file
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.memory_model import RISK
@@ -185,7 +186,7 @@ def snapshot(number: int) -> Snapshot:
         for child in range(4)
     )
     container = Container(2 << 30, 1 << 30, 1 << 30, 1 << 30, 0, "simulated")
-    views = tuple(PoolView(name=pool.name, state="running", pid=1) for pool in BUILT_IN)
+    views = tuple(PoolView(name=pool.name, state=PoolState.RUNNING, pid=1) for pool in BUILT_IN)
     return Snapshot(
         at=1000.0 + number, container=container, pools=views, children=children, orphans=(), defunct=0
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.stored import read_settings
 from recyclery.decide.policy import decide
 from recyclery.observe.observer import Observer
@@ -103,7 +104,7 @@ def time_ticks(governor: int, main: int, runtime_dir: Path, ticks: int) -> tuple
     """
     settings = read_settings(runtime_dir)
     observer = Observer(settings=settings, markers=Markers(read_run(governor)))
-    programs = {pool.name: PoolView(pool.name, "running", main) for pool in settings.pools}
+    programs = {pool.name: PoolView(pool.name, PoolState.RUNNING, main) for pool in settings.pools}
     state = Ledger(settings).state
     watched = 0
     taken = []

@@ -16,12 +16,13 @@ from recyclery.alerts.rules import (
     follow_alerts,
     slower_than,
 )
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Alerts
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
 AT_ONCE = Alerts(lasting_seconds=0.0)
 NOTHING = TaskTally(since=0.0, succeeded=0, failed=0, retried=0, queues={})
-WELL = PoolVitals("fast", "running", queue_depth=0, recent=NOTHING, recent_restarts=0)
+WELL = PoolVitals("fast", PoolState.RUNNING, queue_depth=0, recent=NOTHING, recent_restarts=0)
 CALM = Vitals(0.0, floor_bytes=50, limit_bytes=100, recent_oom_kills=0, parked=0, pools=(WELL,))
 
 
@@ -55,7 +56,7 @@ def ran(*seconds: float, succeeded: int = 0, failed: int = 0, queue: str = "high
 @pytest.mark.parametrize(
     ("topic", "bad"),
     [
-        (("pool_down", "fast"), fast(state="not answering")),
+        (("pool_down", "fast"), fast(state=PoolState.NOT_ANSWERING)),
         (("queue_depth", "fast"), fast(queue_depth=10)),
         (("task_failures", "fast"), fast(recent=ran(succeeded=56, failed=3))),
         (("slow_tasks", "high"), fast(recent=ran(*[1.0] * 56, 11.0, 12.0, 13.0))),
@@ -75,7 +76,7 @@ def test_what_is_amiss_is_told_once_and_once_that_it_is_well(topic: tuple[str, s
     "fine",
     [
         CALM,
-        fast(state="draining", queue_depth=9),
+        fast(state=PoolState.DRAINING, queue_depth=9),
         fast(queue_depth=None),
         fast(recent=ran(succeeded=57, failed=3)),
         fast(recent=ran(succeeded=0, failed=2)),

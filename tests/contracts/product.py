@@ -21,6 +21,7 @@ from recyclery.alerts.rules import KINDS, Alert, Topic
 from recyclery.alerts.webhook import build_message
 from recyclery.cli.parser import build_parser
 from recyclery.common import exit_codes as codes
+from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration, settings_of
 from recyclery.config.live import change_settings, follow_file
 from recyclery.config.settings import TABLES, Address, Alerts, Pool, Settings
@@ -207,11 +208,12 @@ def status_documents() -> list[Any]:
     view = slow_view(vitals=ANSWERED, queue_depth=4)
     other = dataclasses.replace(view, slot="slow-b", pid=11)
     named = dataclasses.replace(other, node="slow-b@host")
-    leaving = dataclasses.replace(other, state="draining")
+    leaving = dataclasses.replace(other, state=PoolState.DRAINING)
+    named_leaving = dataclasses.replace(named, state=PoolState.DRAINING)
     return [
         build_document(snapshot(busy, beside, pools=(view,), others=(other,)), {"slow": WORKER}),
         build_document(snapshot(pools=(view,), others=(named,)), {}),
-        build_document(snapshot(pools=(view,), others=(dataclasses.replace(named, state="draining"),)), {}),
+        build_document(snapshot(pools=(view,), others=(named_leaving,)), {}),
         build_document(snapshot(child(), beside, pools=(view,), others=(leaving,)), {}),
         build_document(snapshot(), {}),
     ]
@@ -452,7 +454,7 @@ def forget_worker_and_tuning(url: str) -> None:
 
 def judge_state(state: str) -> str:
     """Return how health, metrics, alerts and `top` judge a pool state."""
-    seen = snapshot(pools=(slow_view(state=state, vitals=ANSWERED),))
+    seen = snapshot(pools=(slow_view(state=PoolState(state), vitals=ANSWERED),))
     (up,) = re.findall(r'^recyclery_pool_up{pool="slow"} (\d)', render(readings(seen)), re.M)
     with tempfile.TemporaryDirectory() as folder:
         alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
@@ -460,7 +462,7 @@ def judge_state(state: str) -> str:
         watching = Monitor(settings, WEBHOOK)
         watching.look(settings, seen, Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
     is_down = watching.count_firing()["pool_down"]
-    troubles = find_troubles(status(pools={"slow": pool("slow", state=state)}), 0)
+    troubles = find_troubles(status(pools={"slow": pool("slow", state=PoolState(state))}), 0)
     top = "bad" if any(trouble.bad for trouble in troubles) else "a worry" if troubles else "well"
     healthy = "unhealthy" if find_ill({"slow": state}) else "healthy"
     return f"{state}: {healthy}, recyclery_pool_up {up}, {'alert' if is_down else 'no alert'}, {top}"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import TellFell
 from recyclery.decide.delivery import OUT_OF_MEMORY, PREEMPTED, find_fallen, tell_fallen
 from recyclery.decide.policy_state import Fallen
@@ -13,7 +14,7 @@ from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot
 
 BEFORE = snapshot(child(process(30, mib=500), mib=100, task_id="id"))
 FELL = Fell(pid=CHILD.pid, task_id="id", tree_bytes=600 * MIB)
-FAST = PoolView(name="fast", slot="fast", state="running", pid=9)
+FAST = PoolView(name="fast", slot="fast", state=PoolState.RUNNING, pid=9)
 
 
 def with_kills(look: Snapshot, kills: int) -> Snapshot:
@@ -39,8 +40,8 @@ def test_one_that_lives_or_had_no_task_has_not_fallen() -> None:
     ("views", "through"),
     [
         ((FAST, slow_view()), "slow"),
-        ((FAST, slow_view(state="stopping")), "fast"),
-        ((slow_view(state="stopping"),), None),
+        ((FAST, slow_view(state=PoolState.STOPPING)), "fast"),
+        ((slow_view(state=PoolState.STOPPING),), None),
     ],
 )
 def test_its_own_worker_is_told_else_one_that_listens(views: tuple[PoolView, ...], through: str | None) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.actions import Abandon, Action, Leave, Replace
 from recyclery.decide.budget import children_of, height_bytes, is_leaving
@@ -28,7 +29,7 @@ def old(**rest: object) -> PoolView:
 
 
 def successor(**rest: object) -> PoolView:
-    return slow_view(**({"slot": "slow-b", "pid": 11, "state": "starting", "started": AT - 2} | rest))
+    return slow_view(**({"slot": "slow-b", "pid": 11, "state": PoolState.STARTING, "started": AT - 2} | rest))
 
 
 def seen(*others: PoolView, floor_mib: int = 200, serving: PoolView | None = None) -> Snapshot:
@@ -85,7 +86,7 @@ def test_the_old_worker_leaves_when_its_successor_takes_tasks_and_not_before() -
     # PID 1 calls it starting for some seconds more.
     leaving = Leave("slow", "slow", "slow-b", "slow-b takes tasks")
     assert decided(seen(successor(consuming=True))) == [leaving]
-    assert decided(seen(successor(consuming=True, state="running")), LEARNED) == [leaving]
+    assert decided(seen(successor(consuming=True, state=PoolState.RUNNING)), LEARNED) == [leaving]
 
 
 def test_a_governor_that_knows_of_nothing_finishes_what_another_began() -> None:
@@ -106,8 +107,8 @@ def test_a_successor_for_which_there_is_no_memory_after_all_is_given_up() -> Non
 
 
 def test_while_a_former_worker_drains_there_is_no_slot_for_another() -> None:
-    former = old(state="draining")
-    assert decided(seen(former, serving=successor(state="running", consuming=True))) == []
+    former = old(state=PoolState.DRAINING)
+    assert decided(seen(former, serving=successor(state=PoolState.RUNNING, consuming=True))) == []
 
 
 def test_a_worker_that_was_started_with_other_settings_is_replaced_once_it_runs() -> None:
@@ -116,7 +117,7 @@ def test_a_worker_that_was_started_with_other_settings_is_replaced_once_it_runs(
     assert action == Replace(
         "slow", "its settings have changed since its start", slot="slow", successor="slow-b"
     )
-    assert decided(seen(serving=replace(outdated, state="starting")), LEARNED) == []
+    assert decided(seen(serving=replace(outdated, state=PoolState.STARTING)), LEARNED) == []
 
 
 def test_after_a_successor_that_was_of_no_use_only_a_person_has_the_next_one_tried_soon() -> None:
@@ -128,8 +129,8 @@ def test_after_a_successor_that_was_of_no_use_only_a_person_has_the_next_one_tri
 
 
 def test_a_worker_that_does_not_answer_is_replaced_when_asked_and_one_that_is_down_is_not() -> None:
-    assert decided(seen(serving=old(state="not answering"))) != []
-    assert decided(seen(serving=old(state="backoff", pid=None))) == []
+    assert decided(seen(serving=old(state=PoolState.NOT_ANSWERING))) != []
+    assert decided(seen(serving=old(state=PoolState.BACKOFF, pid=None))) == []
 
 
 def test_children_of_a_worker_that_drains_count_with_their_tasks_and_take_no_places() -> None:
@@ -138,8 +139,8 @@ def test_children_of_a_worker_that_drains_count_with_their_tasks_and_take_no_pla
         child(mib=60, owner=Owner("slow", 22, 2200)),
         child(mib=50, owner=NEXT, slot="slow-b"),
     )
-    serving = successor(state="running", consuming=True)
-    look = snapshot(busy, idle, fresh, floor_mib=400, pools=(serving,), others=(old(state="draining"),))
+    serving = successor(state=PoolState.RUNNING, consuming=True)
+    look = snapshot(busy, idle, fresh, floor_mib=400, pools=(serving,), others=(old(state=PoolState.DRAINING),))
     assert (is_leaving(idle, look), is_leaving(busy, look), is_leaving(fresh, look)) == (True, False, False)
     assert children_of(look, "slow") == [fresh]
     # The running task may yet take 290, and the new worker's child 300.
@@ -147,8 +148,8 @@ def test_children_of_a_worker_that_drains_count_with_their_tasks_and_take_no_pla
 
 
 def test_a_pool_that_has_no_free_slot_does_not_keep_another_from_its_turn() -> None:
-    fast = PoolView(name="fast", slot="fast", state="running", pid=9)
-    former = PoolView(name="fast", slot="fast-b", state="draining", pid=8)
+    fast = PoolView(name="fast", slot="fast", state=PoolState.RUNNING, pid=9)
+    former = PoolView(name="fast", slot="fast-b", state=PoolState.DRAINING, pid=8)
     look = snapshot(floor_mib=200, pools=(fast, old()), others=(former,))
     past = replace(LEARNED, asked={"fast": "asked to", "slow": "asked to"})
     assert [action.pool for action in decided(look, past) if isinstance(action, Replace)] == ["slow"]
@@ -156,7 +157,7 @@ def test_a_pool_that_has_no_free_slot_does_not_keep_another_from_its_turn() -> N
 
 def test_a_replacement_waits_while_the_former_worker_drains_and_where_the_last_successor_was_no_use() -> None:
     wanted = Replace("slow", "its main process grew")
-    former = successor(state="draining")
+    former = successor(state=PoolState.DRAINING)
     assert place(wanted, seen(former), LEARNED, SETTINGS) is None
     failed = replace(LEARNED, abandoned={"slow": AT - FAILED_AGAIN_SECONDS + 1})
     assert place(wanted, seen(), failed, SETTINGS) is None

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import Hold
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.pressure import hold_pools
@@ -57,7 +58,7 @@ def test_a_task_that_just_fits_does_not_end_a_hold() -> None:
 
 
 def test_a_silent_worker_is_not_asked() -> None:
-    assert holds(snapshot(child(), floor_mib=910, pools=(slow_view(state="not answering"),))) == []
+    assert holds(snapshot(child(), floor_mib=910, pools=(slow_view(state=PoolState.NOT_ANSWERING),))) == []
 
 
 def test_a_worker_that_cannot_be_told_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.delivery import follow_holders, reclaim_dead
 from recyclery.decide.policy_state import Holder
 from recyclery.observe.snapshot import Owner, Snapshot
@@ -14,7 +15,7 @@ NEXT = Holder("g2", "slow", 11)
 WITH_NEXT = {**HELD, "g2": NEXT}
 
 
-def seen(pid: int | None, *owners: Owner, state: str = "running") -> Snapshot:
+def seen(pid: int | None, *owners: Owner, state: PoolState = PoolState.RUNNING) -> Snapshot:
     children = [child(owner=owner) for owner in owners]
     return snapshot(*children, pools=(replace(slow_view(), pid=pid, state=state),))
 
@@ -62,14 +63,14 @@ def test_not_while_its_main_process_lives() -> None:
 
 def test_not_before_there_is_a_worker_to_do_it() -> None:
     assert reclaimed(seen(None), HELD) == []
-    assert reclaimed(seen(11, state="stopping"), WITH_NEXT) == []
+    assert reclaimed(seen(11, state=PoolState.STOPPING), WITH_NEXT) == []
     # One that runs and has not said yet under which generation it holds messages is not up yet.
     assert reclaimed(seen(11), HELD) == []
 
 
 def test_children_of_two_workers_of_a_pool_are_each_ones_own() -> None:
     young = Owner("slow", 30, 3000)
-    former = replace(slow_view(), state="draining")
+    former = replace(slow_view(), state=PoolState.DRAINING)
     serving = replace(slow_view(), slot="slow-b", pid=11)
     look = snapshot(child(owner=OLD), child(owner=young, slot="slow-b"), pools=(serving,), others=(former,))
     followed = follow_holders({}, look, [WORD, NEXT])

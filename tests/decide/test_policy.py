@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import SLOW, Pool, Settings
 from recyclery.decide import policy
 from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
@@ -192,7 +193,7 @@ def test_a_main_process_that_grew_is_replaced_when_memory_is_short_and_left_when
     assert decide(snapshot(child(), floor_mib=810, pools=(still,)), policy_state(), SETTINGS) == []
 
 
-def replacing(*children: Child, state: str = "running") -> Snapshot:
+def replacing(*children: Child, state: PoolState = PoolState.RUNNING) -> Snapshot:
     """A snapshot whose slow worker cannot let single children go."""
     view = PoolView(name="slow", state=state, pid=10, slot="slow", retires=False)
     return replace(snapshot(*children, floor_mib=700), pools=(view,))
@@ -206,7 +207,7 @@ def test_where_children_cannot_be_let_go_the_worker_is_replaced() -> None:
 
 def test_a_worker_is_not_replaced_while_it_stops_nor_again_within_a_minute() -> None:
     grown = child(mib=400)
-    assert decide(replacing(grown, state="stopping"), LEARNED, SETTINGS) == []
+    assert decide(replacing(grown, state=PoolState.STOPPING), LEARNED, SETTINGS) == []
     assert decide(replacing(grown), replace(LEARNED, replaced={"slow": AT - 59}), SETTINGS) == []
     assert decide(replacing(grown), replace(LEARNED, replaced={"slow": AT - 61}), SETTINGS) != []
 

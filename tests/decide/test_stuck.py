@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import KillWorker, Replace
 from recyclery.decide.policy_state import Ailment, Mend
 from recyclery.decide.worker_health import (
@@ -33,6 +34,8 @@ STARVING = replace(LIVELY, has_room=True, waiting=3)
 SILENT = replace(LIVELY, answered=AT - 45, pulsed=AT - 45, broker_answers=None, waiting=None)
 AWAY = replace(LIVELY, broker_answers=False, waiting=None)
 
+NOT_ANSWERING: dict[str, object] = {"state": PoolState.NOT_ANSWERING}
+
 
 def seen(vitals: Vitals | None, *others: PoolView, **view: object) -> Snapshot:
     one = replace(child(task_id="t"), processes=(replace(child().processes[0], parent=10),))
@@ -53,7 +56,7 @@ def mended(look: Snapshot, seconds: float = 60.0, **past: object) -> KillWorker 
 
 
 def test_a_main_process_that_hangs_is_killed_with_its_tree_and_itself_first() -> None:
-    found = mended(seen(SILENT, state="not answering"))
+    found = mended(seen(SILENT, state=PoolState.NOT_ANSWERING))
     assert isinstance(found, KillWorker)
     assert [each.pid for each in found.processes] == [10, CHILD.pid]
     assert found.reason == (
@@ -69,7 +72,7 @@ def test_one_that_takes_nothing_while_tasks_wait_is_replaced() -> None:
 
 
 def test_both_are_noticed_within_a_minute_and_not_at_once() -> None:
-    hanging, starving = seen(SILENT, state="not answering"), seen(STARVING)
+    hanging, starving = seen(SILENT, state=PoolState.NOT_ANSWERING), seen(STARVING)
     assert mended(hanging, HANG_SECONDS - 1) is None
     assert mended(starving, STARVE_SECONDS - 1) is None
     # Ten seconds pass before one is said not to answer.
@@ -85,13 +88,15 @@ def test_both_are_noticed_within_a_minute_and_not_at_once() -> None:
         pytest.param(replace(STARVING, waiting=None), {}, id="nobody knows what waits"),
         pytest.param(replace(STARVING, consumes=frozenset(), waiting=0), {}, id="its queue was cancelled"),
         pytest.param(STARVING, {"holding": True}, id="it is on hold"),
-        pytest.param(STARVING, {"state": "draining"}, id="it drains"),
-        pytest.param(replace(SILENT, stopping=True), {"state": "not answering"}, id="it was told to end"),
-        pytest.param(SILENT, {"state": "waiting for broker"}, id="it waits for its broker"),
-        pytest.param(AWAY, {"state": "not answering"}, id="its broker is away"),
-        pytest.param(None, {"state": "not answering"}, id="it has not said anything yet"),
-        pytest.param(SILENT, {"state": "not answering", "main": replace(MAIN, state="t")}, id="a debugger"),
-        pytest.param(SILENT, {"state": "not answering", "main": None}, id="it is gone"),
+        pytest.param(STARVING, {"state": PoolState.DRAINING}, id="it drains"),
+        pytest.param(
+            replace(SILENT, stopping=True), {"state": PoolState.NOT_ANSWERING}, id="it was told to end"
+        ),
+        pytest.param(SILENT, {"state": PoolState.WAITING_FOR_BROKER}, id="it waits for its broker"),
+        pytest.param(AWAY, {"state": PoolState.NOT_ANSWERING}, id="its broker is away"),
+        pytest.param(None, {"state": PoolState.NOT_ANSWERING}, id="it has not said anything yet"),
+        pytest.param(SILENT, NOT_ANSWERING | {"main": replace(MAIN, state="t")}, id="a debugger"),
+        pytest.param(SILENT, {"state": PoolState.NOT_ANSWERING, "main": None}, id="it is gone"),
     ],
 )
 def test_it_is_left_alone_when(vitals: Vitals | None, view: dict[str, object]) -> None:
@@ -99,14 +104,14 @@ def test_it_is_left_alone_when(vitals: Vitals | None, view: dict[str, object]) -
 
 
 def test_nothing_is_ended_while_any_worker_finds_its_broker_away() -> None:
-    other = PoolView(name="fast", state="running", pid=11, vitals=AWAY)
-    assert mended(seen(SILENT, other, state="not answering")) is None
+    other = PoolView(name="fast", state=PoolState.RUNNING, pid=11, vitals=AWAY)
+    assert mended(seen(SILENT, other, state=PoolState.NOT_ANSWERING)) is None
     assert mended(seen(STARVING, other)) is None
 
 
 def test_a_worker_gets_all_its_time_again_when_its_broker_is_back() -> None:
-    before = ailing(seen(SILENT, state="not answering"))
-    away = follow_ailments(before, seen(AWAY, state="not answering"), SETTINGS)
+    before = ailing(seen(SILENT, state=PoolState.NOT_ANSWERING))
+    away = follow_ailments(before, seen(AWAY, state=PoolState.NOT_ANSWERING), SETTINGS)
     assert away == {}
 
 
@@ -129,7 +134,7 @@ def test_time_in_which_nobody_looked_does_not_count() -> None:
 
 def test_a_pool_whose_tasks_run_in_its_main_process_is_not_killed_for_being_busy() -> None:
     threads = settings_with(implementation="threads")
-    ailments = follow_ailments({}, seen(SILENT, state="not answering"), threads)
+    ailments = follow_ailments({}, seen(SILENT, state=PoolState.NOT_ANSWERING), threads)
     assert ailments == {}
 
 
@@ -170,6 +175,6 @@ def test_one_just_past_its_hard_limit_is_left_to_its_pool() -> None:
 )
 def test_it_is_said_how_far_a_main_process_hangs(main_state: str, vitals: Vitals, words: str) -> None:
     main = replace(MAIN, state=main_state)
-    found = mended(seen(vitals, state="not answering", main=main))
+    found = mended(seen(vitals, state=PoolState.NOT_ANSWERING, main=main))
     assert isinstance(found, KillWorker)
     assert words in found.reason

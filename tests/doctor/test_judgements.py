@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import BUILT_IN, SINGLE, Settings
 from recyclery.doctor.application import AppFacts, judge_app
 from recyclery.doctor.broker import BrokerFacts, judge_broker, judge_leases
@@ -44,7 +45,7 @@ CONTAINER = ContainerFacts(
     init=("/usr/bin/python", "/usr/bin/recyclery", "run"),
     drain_seconds=60,
 )
-POOL = {"state": "running", "recycles": {}}
+POOL = {"state": PoolState.RUNNING, "recycles": {}}
 STATUS = {"container": {"oom_kills": 0}, "pools": {"fast": POOL, "slow": POOL}}
 SUPERVISION = SupervisionFacts(STATUS, "", {"high": 0, "low": 3}, {"low": ("slow@a",), "high": ("fast@a",)})
 
@@ -146,9 +147,9 @@ def test_tasks_that_wait_where_no_worker_takes_them_are_named_with_their_queue()
 @pytest.mark.parametrize(
     ("pool", "names"),
     [
-        ({"state": "waiting for broker", "recycles": {}}, [TASKS_NOT_PROCESSED]),
-        ({"state": "backoff", "recycles": {}}, [TASKS_NOT_PROCESSED, KEEPS_RESTARTING]),
-        ({"state": "running", "recycles": {"preempt": 2}}, [KEEPS_RESTARTING]),
+        ({"state": PoolState.WAITING_FOR_BROKER, "recycles": {}}, [TASKS_NOT_PROCESSED]),
+        ({"state": PoolState.BACKOFF, "recycles": {}}, [TASKS_NOT_PROCESSED, KEEPS_RESTARTING]),
+        ({"state": PoolState.RUNNING, "recycles": {"preempt": 2}}, [KEEPS_RESTARTING]),
     ],
 )
 def test_a_pool_in_trouble(pool: dict[str, object], names: list[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.common.pool_state import PoolState
 from recyclery.health.command import STALE_SECONDS, find_fault
-from recyclery.health.heartbeat import tell_state
 from recyclery.observe.snapshot import Vitals
 from support.snapshots import slow_view
 
@@ -32,9 +32,9 @@ def test_a_pool_in_any_other_state_is_named(tmp_path: Path, state: str) -> None:
 
 def test_a_worker_that_runs_but_has_not_answered_yet_is_starting() -> None:
     answered = Vitals(pid=1, answered=1.0)
-    assert tell_state(slow_view(state="running", pid=1)) == "starting"
-    assert tell_state(slow_view(state="running", pid=1, vitals=answered)) == "running"
-    assert tell_state(slow_view(state="not answering", pid=1)) == "not answering"
+    assert slow_view(state=PoolState.RUNNING, pid=1).reported_state == "starting"
+    assert slow_view(state=PoolState.RUNNING, pid=1, vitals=answered).reported_state == "running"
+    assert slow_view(state=PoolState.NOT_ANSWERING, pid=1).reported_state == "not answering"
 
 
 def test_a_governor_that_was_silent_for_long_is_a_fault(tmp_path: Path) -> None:

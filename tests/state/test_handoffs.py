@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import Abandon, Leave, Outcome, Replace
 from recyclery.decide.handoff import SEEN_SECONDS, follow_successors
 from recyclery.decide.policy_state import PolicyState
@@ -17,7 +18,7 @@ LEAVE = Leave(pool="slow", slot="slow", successor="slow-b", reason="it takes tas
 
 
 def successor(**rest: object) -> PoolView:
-    return slow_view(**({"slot": "slow-b", "pid": 11, "state": "starting", "started": AT} | rest))
+    return slow_view(**({"slot": "slow-b", "pid": 11, "state": PoolState.STARTING, "started": AT} | rest))
 
 
 def look(*others: PoolView, at: float = AT, serving: PoolView | None = None) -> Snapshot:
@@ -35,7 +36,9 @@ def begun() -> PolicyState:
 def test_a_successor_that_went_before_it_took_over_is_told_with_how_it_ended() -> None:
     state, lines = follow_successors(begun(), look(successor()))
     assert lines == []
-    gone = replace(look(at=AT + 1), vacant=(successor(pid=None, state="stopped", end="ended with status 2"),))
+    gone = replace(
+        look(at=AT + 1), vacant=(successor(pid=None, state=PoolState.STOPPED, end="ended with status 2"),)
+    )
     state, (line,) = follow_successors(state, gone)
     assert line == (
         "slow-b was to take over slow and did not stay up: it ended with status 2; the old one goes on"
@@ -54,7 +57,7 @@ def test_a_successor_that_was_not_seen_yet_is_waited_for_but_not_for_ever() -> N
 
 
 def test_a_successor_that_is_all_there_is_left_has_taken_over() -> None:
-    state, lines = follow_successors(begun(), look(serving=successor(state="running")))
+    state, lines = follow_successors(begun(), look(serving=successor(state=PoolState.RUNNING)))
     assert lines == []
     assert (state.is_being_replaced("slow"), state.failures) == (False, {})
 
@@ -97,11 +100,11 @@ def test_a_second_request_is_refused_with_what_the_first_one_waits_for() -> None
 
 
 def test_while_the_former_worker_drains_a_request_is_refused_with_its_tasks() -> None:
-    former, serving = slow_view(state="draining"), successor(state="running")
+    former, serving = slow_view(state=PoolState.DRAINING), successor(state=PoolState.RUNNING)
     assert why_not("slow", look(former, serving=serving), policy_state()) == (
         "slow was replaced just now, and its former worker still drains 1 task: nap"
     )
-    assert why_not("slow", look(serving=slow_view(state="draining")), policy_state()) == (
+    assert why_not("slow", look(serving=slow_view(state=PoolState.DRAINING)), policy_state()) == (
         "slow is being replaced already: it drains 1 task: nap"
     )
 
@@ -109,12 +112,15 @@ def test_while_the_former_worker_drains_a_request_is_refused_with_its_tasks() ->
 def test_a_pool_that_is_not_there_or_not_up_cannot_be_replaced() -> None:
     assert why_not("slim", look(), policy_state()) == "'slim' is no pool: there are slow"
     assert "slow is backoff" in str(
-        why_not("slow", look(serving=slow_view(state="backoff", pid=None)), policy_state())
+        why_not("slow", look(serving=slow_view(state=PoolState.BACKOFF, pid=None)), policy_state())
     )
 
 
 def test_a_finished_replacement_names_who_takes_tasks_and_what_is_left() -> None:
-    former, serving = slow_view(state="draining"), successor(state="running", node="slow-b@here")
+    former, serving = (
+        slow_view(state=PoolState.DRAINING),
+        successor(state=PoolState.RUNNING, node="slow-b@here"),
+    )
     told = tell_recycling("slow", look(former, serving=serving), policy_state())
     assert told is not None
     assert told.waits_for == "slow-b@here (pid 11) takes tasks; slow drains 1 task: nap"

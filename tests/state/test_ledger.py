@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import (
     Action,
     EndSession,
@@ -89,8 +90,8 @@ def test_a_child_that_died_by_itself_is_told() -> None:
     assert leave(ledger) == ["slow/20 died with 300 MiB, not by us"]
 
 
-@pytest.mark.parametrize("state", ["stopping", "draining"])
-def test_children_that_go_with_their_worker_are_not_counted(state: str) -> None:
+@pytest.mark.parametrize("state", [PoolState.STOPPING, PoolState.DRAINING])
+def test_children_that_go_with_their_worker_are_not_counted(state: PoolState) -> None:
     ledger = Ledger(SETTINGS)
     before = look(alive=True, at=AT + 1)
     after = replace(look(alive=False, at=AT + 2), pools=(slow_view(state=state),))
@@ -117,7 +118,7 @@ def test_a_new_limit_begins_the_count_of_clean_lifetimes_anew() -> None:
 def test_a_change_of_the_settings_is_heeded_by_one_decision_while_the_worker_runs() -> None:
     ledger = Ledger(SETTINGS)
     ledger.note_changed({"slow"})
-    silent = replace(look(alive=True, at=AT), pools=(slow_view(state="not answering"),))
+    silent = replace(look(alive=True, at=AT), pools=(slow_view(state=PoolState.NOT_ANSWERING),))
     ledger.end(silent, ledger.state)
     assert ledger.state.changed == {"slow"}
     decided = ledger.state

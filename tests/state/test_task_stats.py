@@ -1,5 +1,6 @@
 """What is counted over all workers that a pool had."""
 
+from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
 from recyclery.state.task_stats import TaskStats
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, WorkerStat
@@ -61,7 +62,7 @@ def test_a_start_that_no_replacement_explains_is_a_restart() -> None:
     seen = []
     # By us the second start is counted before it is seen.
     for pid, replaced in ((None, 0), (10, 0), (10, 1), (11, 1), (None, 1), (12, 1), (12, 2), (13, 2)):
-        view = PoolView("slow", "running", pid)
+        view = PoolView("slow", PoolState.RUNNING, pid)
         tallies.update(snapshot(pools=(view,)), [], {"slow": {"replace": replaced}})
         seen.append(tallies.restarts["slow"])
     assert seen == [0, 0, 0, 0, 0, 1, 1, 1]

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import structs
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import BUILT_IN, SLOW, Settings
 from recyclery.decide.memory_model import RISK, PoolModel
 from recyclery.decide.policy_state import PolicyState
@@ -61,7 +62,13 @@ def child(*members: Process, mib: int = 60, owner: Owner = CHILD, **rest: object
 
 def slow_view(**rest: object) -> PoolView:
     """The slow worker as it runs by default, holding nothing back."""
-    values = {"state": "running", "pid": 10, "concurrency": 1, "max_tasks_per_child": 10, "holding": False}
+    values = {
+        "state": PoolState.RUNNING,
+        "pid": 10,
+        "concurrency": 1,
+        "max_tasks_per_child": 10,
+        "holding": False,
+    }
     return PoolView(name="slow", **({"slot": "slow"} | values | rest))  # type: ignore[arg-type]
 
 

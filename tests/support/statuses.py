@@ -2,6 +2,7 @@
 
 from msgspec import structs
 
+from recyclery.common.pool_state import PoolState
 from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
@@ -36,7 +37,7 @@ def child(pid: int = 20, task: str | None = None, **rest: object) -> ChildStatus
 def pool(name: str, *children: ChildStatus, **rest: object) -> PoolStatus:
     """A pool that runs one task at a time."""
     values = {
-        "state": "running",
+        "state": PoolState.RUNNING,
         "node": f"{name}@host",
         "pid": 10,
         "queues": [name],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from recyclery.common.pool_state import PoolState
 from recyclery.control.status_schema import Event, Status
 from recyclery.top.frame import Setting, draw_frame, draw_page
 from recyclery.top.text import compose_screen, paint_plain, paint_styled
@@ -18,7 +19,7 @@ WORST = with_browsers(
         ),
         Event(90000.4, "retire slow/20: 812 MiB; refused: no", False),
         pools={
-            "fast": pool("fast", state="not answering", queue_depth=99999, successor=drains("fast-b")),
+            "fast": pool("fast", state=PoolState.NOT_ANSWERING, queue_depth=99999, successor=drains("fast-b")),
             "a-pool-with-a-name-that-is-much-too-long": pool(
                 "slow",
                 *(child(4000000 + n, LONG_TASK, tree_bytes=1280 * MIB, task_seconds=5e5) for n in range(9)),
@@ -96,7 +97,7 @@ def test_memory_is_shown_against_its_levels() -> None:
 
 
 def test_a_pool_that_takes_no_tasks_is_written_in_capitals() -> None:
-    held = {"slow": pool("slow", holding=True, queue_depth=12), "fast": pool("fast", state="backoff")}
+    held = {"slow": pool("slow", holding=True, queue_depth=12), "fast": pool("fast", state=PoolState.BACKOFF)}
     text = page(status(pools=held))
     assert "slow  ON HOLD" in text
     assert "fast  BACKOFF" in text

@@ -26,9 +26,9 @@ from recyclery.alerts.rules import (
     follow_alerts,
 )
 from recyclery.alerts.webhook import Messenger
+from recyclery.common.pool_state import PoolState
 from recyclery.config.secrets import read_webhook
 from recyclery.config.settings import Settings
-from recyclery.health.heartbeat import tell_state
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Snapshot
 from recyclery.state.board import Board
@@ -149,7 +149,7 @@ def describe(
     newest: Counts,
 ) -> Vitals:
     """Return how all is, with what was counted between the two."""
-    states = {view.name: tell_state(view) for view in snapshot.pools}
+    states = {view.name: view.reported_state for view in snapshot.pools}
     return Vitals(
         at=newest.at,
         floor_bytes=snapshot.container.floor_bytes,
@@ -159,7 +159,7 @@ def describe(
         pools=tuple(
             PoolVitals(
                 name=pool.name,
-                state=states.get(pool.name, "stopped"),
+                state=states.get(pool.name, PoolState.STOPPED),
                 queue_depth=depths.get(pool.name),
                 recent=minus(newest.tasks.get(pool.name, NO_TASKS), oldest.tasks.get(pool.name, NO_TASKS)),
                 recent_restarts=newest.restarts.get(pool.name, 0) - oldest.restarts.get(pool.name, 0),

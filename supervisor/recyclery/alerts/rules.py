@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Alerts
 from recyclery.decide.budget import mib
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
@@ -20,7 +21,6 @@ WELL_SHARE = 0.9
 LEAST_TASKS = 3
 # Of the tasks of a queue so many may take longer than they should.
 SLOW_PERCENT = 5
-UP = frozenset({"running", "draining"})
 KINDS = ("pool_down", "queue_depth", "task_failures", "slow_tasks", "memory", "oom_kills", "restarts", "parked")
 URGENT = frozenset({"pool_down", "memory", "oom_kills"})
 
@@ -37,7 +37,7 @@ class PoolVitals:
     """How one pool is; what is recent is of the window."""
 
     name: str
-    state: str
+    state: PoolState
     queue_depth: int | None
     recent: TaskTally
     recent_restarts: int
@@ -144,7 +144,7 @@ def judge_container(vitals: Vitals, alerts: Alerts) -> Iterator[Condition]:
 def judge_pool(pool: PoolVitals, alerts: Alerts) -> Iterator[Condition]:
     """One pool: whether it works, what waits for it, what becomes of its tasks."""
     name, recent, lasting = pool.name, pool.recent, alerts.lasting_seconds
-    down = pool.state not in UP
+    down = not pool.state.is_up
     yield Condition(Topic("pool_down", name), down, not down, f"{name} is {pool.state}", lasting)
     if alerts.queue_depth:
         depth = pool.queue_depth

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recyclery.common import exit_codes
+from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import find_runtime_dir
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 
@@ -47,7 +48,7 @@ def replace_worker(directory: Path, pool: str) -> Iterator[str]:
         if now["waits_for"] != said:
             said = now["waits_for"]
             yield f"{pool}: {said}"
-        if now["state"] == "running" and now["pid"] != before["pid"]:
+        if now["state"] == PoolState.RUNNING and now["pid"] != before["pid"]:
             return
         if not now["going_on"]:
             reason = now["failure"] or f"{now['slot']} is {now['state']}; the supervisor's log says more"

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_bytes
 from recyclery.control.status_schema import ContainerStatus, PoolStatus, Status
-
-# Of a worker that is on its way up, as opposed to one that is not.
-RISING = frozenset({"starting", "draining", "stopping"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,8 @@ def check_memory(container: ContainerStatus, oom_kills_before: int) -> Iterator[
 def check_pool(name: str, pool: PoolStatus) -> Iterator[Trouble]:
     """Say why a pool takes no tasks."""
     waiting = tell_waiting(pool.queue_depth)
-    if pool.state != "running":
-        yield Trouble(f"{name} is {pool.state}{waiting}", bad=pool.state not in RISING)
+    if pool.state is not PoolState.RUNNING:
+        yield Trouble(f"{name} is {pool.state}{waiting}", bad=not pool.state.is_changing)
     elif pool.holding:
         yield Trouble(f"{name} is on hold and takes no tasks{waiting}", bad=False)
 

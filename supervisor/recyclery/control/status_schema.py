@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from recyclery.common.pool_state import PoolState
+
 
 class ContainerStatus(msgspec.Struct):
     """Memory of the container in bytes; `source` says where it was read.
@@ -60,7 +62,7 @@ class PoolStatus(msgspec.Struct):
     was told to take no tasks for now.
     """
 
-    state: str
+    state: PoolState
     node: str | None
     pid: int | None
     queues: list[str]

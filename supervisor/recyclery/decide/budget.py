@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
@@ -50,7 +51,7 @@ def is_leaving(child: Child, snapshot: Snapshot) -> bool:
     view = find_worker(snapshot, child)
     if view is None or child.task_id is not None:
         return False
-    if view.state == "draining":
+    if view.state is PoolState.DRAINING:
         return True
     limit = None if child.tracing else view.max_tasks_per_child
     at_limit = limit is not None and child.tasks_done >= limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Scale
 from recyclery.decide.budget import children_of, find_view, height_bytes, level_bytes, mib
@@ -22,7 +23,7 @@ def scale_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> I
     """The pools with a range of concurrency whose number is to change, each by one."""
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or not view.retires or view.state != "running" or view.concurrency is None:
+        if view is None or not view.retires or view.state is not PoolState.RUNNING or view.concurrency is None:
             continue
         if not pool.least <= view.concurrency <= pool.most:
             bound = min(max(view.concurrency, pool.least), pool.most)

@@ -11,7 +11,6 @@ from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import Fell
 
 # One that has said its generation is up, whether or not PID 1 has waited long enough to call it running.
-TAKES_REQUESTS = frozenset({"starting", "running"})
 
 
 def follow_holders(
@@ -52,7 +51,7 @@ def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[Reclaim]:
         (
             view.slot
             for view in snapshot.workers
-            if view.state in TAKES_REQUESTS and any(is_main(view, holder) for holder in state.holders.values())
+            if view.state.takes_requests and any(is_main(view, holder) for holder in state.holders.values())
         ),
         None,
     )
@@ -103,7 +102,7 @@ def find_fallen(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> 
 
 def tell_fallen(snapshot: Snapshot, fallen: tuple[Fallen, ...]) -> Iterator[TellFell]:
     """Tell the worker that serves the child's pool, else any other."""
-    listening = {view.name: view.slot for view in snapshot.pools if view.state in TAKES_REQUESTS}
+    listening = {view.name: view.slot for view in snapshot.pools if view.state.takes_requests}
     for each in fallen:
         if listening:
             through = listening.get(each.pool) or next(iter(listening.values()))

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.slots import other_slot
 from recyclery.decide.actions import Abandon, KillWorker, Leave, Replace, Retire
@@ -25,7 +26,6 @@ from recyclery.decide.budget import (
 )
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState, drop, is_recent
-from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
 
 # A successor that takes no tasks so long after its start is given up: an app's imports take seconds, not that.
@@ -40,11 +40,11 @@ def replace_asked(snapshot: Snapshot, state: PolicyState, settings: Settings) ->
     """The worker that a person wants replaced, or whose settings have changed since its start."""
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or not is_up(view) or is_beside(view, snapshot):
+        if view is None or not view.is_in_service or is_beside(view, snapshot):
             continue
         if pool.name in state.asked:
             return Replace(pool=pool.name, reason=state.asked[pool.name])
-        if view.outdated and view.state == "running" and not failed_lately(pool.name, snapshot, state):
+        if view.outdated and view.state is PoolState.RUNNING and not failed_lately(pool.name, snapshot, state):
             return Replace(pool=pool.name, reason="its settings have changed since its start")
     return None
 
@@ -130,7 +130,7 @@ def follow_successors(state: PolicyState, snapshot: Snapshot) -> tuple[PolicySta
     for pool, successor in state.successors.items():
         slots = (*snapshot.workers, *snapshot.vacant)
         view = next((view for view in slots if view.slot == successor.slot), None)
-        if view is not None and is_up(view):
+        if view is not None and view.is_in_service:
             rest = drop(state.successors, pool)
             # Where it serves, the one that it was to follow died meanwhile.
             seen = {} if view in snapshot.pools else {pool: replace(successor, seen=True)}
@@ -145,9 +145,9 @@ def follow_successors(state: PolicyState, snapshot: Snapshot) -> tuple[PolicySta
 
 def find_successor(view: PoolView, snapshot: Snapshot) -> PoolView | None:
     """Return the worker that is to follow this one; None where there is none."""
-    if not is_up(view):
+    if not view.is_in_service:
         return None
-    return next((other for other in snapshot.others if other.name == view.name and is_up(other)), None)
+    return next((other for other in snapshot.others if other.name == view.name and other.is_in_service), None)
 
 
 def is_beside(view: PoolView, snapshot: Snapshot) -> bool:

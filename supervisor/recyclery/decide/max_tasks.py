@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from recyclery.common.pool_state import PoolState
 from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, t_quantile
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Tune
@@ -113,7 +114,12 @@ def tune_limits(snapshot: Snapshot, state: PolicyState, settings: Settings) -> I
     """
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or not view.retires or view.state != "running" or view.max_tasks_per_child is None:
+        if (
+            view is None
+            or not view.retires
+            or view.state is not PoolState.RUNNING
+            or view.max_tasks_per_child is None
+        ):
             continue
         tune = tune_limit(pool, view.max_tasks_per_child, snapshot, state, settings)
         if tune is not None:

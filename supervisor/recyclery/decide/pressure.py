@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Hold, Preempt
 from recyclery.decide.budget import at_a_time, children_of, find_view, level_bytes, mib
@@ -34,7 +35,7 @@ def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> It
     margin = level_bytes(snapshot, MARGIN_PERCENT)
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or view.holding is None or view.state != "running":
+        if view is None or view.holding is None or view.state is not PoolState.RUNNING:
             continue
         next_bytes = state.tail_bytes(pool.name)
         reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}"

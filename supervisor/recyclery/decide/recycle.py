@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Dismiss, Replace, Retire
 from recyclery.decide.budget import (
@@ -112,7 +113,9 @@ def replace_grown_main(snapshot: Snapshot, state: PolicyState, settings: Setting
 
 def can_replace(view: PoolView, state: PolicyState, at: float) -> bool:
     """Tell whether a worker runs and was not replaced just now."""
-    return view.state == "running" and not is_recent(state.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS)
+    return view.state is PoolState.RUNNING and not is_recent(
+        state.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS
+    )
 
 
 DISMISS_AGAIN_SECONDS = 10.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import KillWorker, Replace, TimeOut
 from recyclery.decide.budget import children_of, count, find_view
@@ -62,10 +63,10 @@ def finds_broker_away(snapshot: Snapshot) -> bool:
 
 def diagnose(pool: Pool, view: PoolView, vitals: Vitals) -> Kind | None:
     """Say what seems wrong with a worker at this look; one that drains or starts has a state of its own."""
-    if view.state == "not answering" and pool.forks and not vitals.stopping and not is_traced(view):
+    if view.state is PoolState.NOT_ANSWERING and pool.forks and not vitals.stopping and not is_traced(view):
         # Where tasks run in the main process, that may be busy with one.
         return "hangs"
-    if view.state == "running" and not view.holding and vitals.has_room and vitals.waiting:
+    if view.state is PoolState.RUNNING and not view.holding and vitals.has_room and vitals.waiting:
         return "starves"
     return None
 
@@ -150,7 +151,7 @@ def end_overdue(snapshot: Snapshot, state: PolicyState) -> Iterator[TimeOut]:
     """The children whose task has been past its hard time limit for long: their worker forgot to end it."""
     for child in snapshot.children:
         view = find_view(snapshot, child.owner.pool)
-        if view is None or view.state != "running" or view.vitals is None or child.task_id is None:
+        if view is None or view.state is not PoolState.RUNNING or view.vitals is None or child.task_id is None:
             continue
         overdue = view.vitals.overdue.get(child.owner.pid, 0.0)
         if overdue < OVERDUE_SECONDS or leader_parent(child) != view.pid:

@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.doctor.findings import Finding, failure, note, ok, skipped, warning
@@ -74,7 +75,9 @@ def judge_supervision(facts: SupervisionFacts, settings: Settings, queue_order: 
 def judge_processing(facts: SupervisionFacts) -> Iterator[Finding]:
     """Tasks that wait where nobody takes them, and pools that take none."""
     pools = facts.status["pools"] if facts.status is not None else {}
-    troubled = {name: pool["state"] for name, pool in pools.items() if pool["state"] != "running"}
+    troubled = {
+        name: PoolState(pool["state"]) for name, pool in pools.items() if pool["state"] != PoolState.RUNNING
+    }
     for name, state in troubled.items():
         yield (
             failure(
@@ -82,7 +85,7 @@ def judge_processing(facts: SupervisionFacts) -> Iterator[Finding]:
                 f"pool {name} is {state}",
                 "its log says why; `broker` above tells whether Redis is reached",
             )
-            if state not in {"starting", "draining"}
+            if not state.is_changing
             else note(TASKS_NOT_PROCESSED, f"pool {name} is {state}")
         )
     if facts.depths is None or facts.consumers is None:
@@ -106,7 +109,7 @@ def judge_restarts(facts: SupervisionFacts) -> Iterator[Finding]:
         yield skipped(KEEPS_RESTARTING, "no supervisor here to ask")
         return
     kills = facts.status["container"]["oom_kills"]
-    failing = [name for name, pool in facts.status["pools"].items() if pool["state"] in {"backoff", "fatal"}]
+    failing = [name for name, pool in facts.status["pools"].items() if PoolState(pool["state"]).is_failing]
     preempted = {
         name: count
         for name, pool in facts.status["pools"].items()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.live import change_settings
 from recyclery.config.settings import Settings
@@ -23,7 +24,6 @@ from recyclery.decide.handoff import find_successor
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.reap import evict_strangers, find_reaps
 from recyclery.http.status import leave_unread, read_status
-from recyclery.observe.active_worker import is_up
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.observe.workers import NoAnswer, ask_worker
 from recyclery.state.board import Board
@@ -147,9 +147,9 @@ def why_not(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
     former = next((other for other in snapshot.others if other.name == pool), None)
     if former is not None:
         return f"{pool} was replaced just now, and its former worker still {tell_drain(former, snapshot)}"
-    if view.state == "draining":
+    if view.state is PoolState.DRAINING:
         return f"{pool} is being replaced already: it {tell_drain(view, snapshot)}"
-    if not is_up(view) or view.state == "starting":
+    if not view.is_in_service or view.state is PoolState.STARTING:
         return f"{pool} is {view.state}: there is no worker that takes tasks to be replaced"
     return None
 
@@ -162,7 +162,7 @@ def tell_recycling(pool: str, snapshot: Snapshot, state: PolicyState) -> Recycli
     going_on = (
         state.is_being_replaced(pool)
         or find_successor(view, snapshot) is not None
-        or view.state in {"draining", "starting", "stopped"}
+        or view.state in {PoolState.DRAINING, PoolState.STARTING, PoolState.STOPPED}
     )
     return Recycling(
         slot=view.slot,
@@ -179,9 +179,9 @@ def tell_what_is_waited_for(view: PoolView, snapshot: Snapshot) -> str:
     successor = find_successor(view, snapshot)
     if successor is not None:
         return f"{successor.slot} (pid {successor.pid}) starts, and {view.slot} takes tasks until that does"
-    if view.state == "draining":
+    if view.state is PoolState.DRAINING:
         return f"{view.slot} {tell_drain(view, snapshot)}; then it starts anew"
-    if view.state in {"starting", "stopped"}:
+    if view.state in {PoolState.STARTING, PoolState.STOPPED}:
         return f"{view.slot} starts"
     return "for its turn"
 
@@ -212,7 +212,7 @@ async def ask_to_trace(
     view = find_view(snapshot, pool)
     if view is None:
         return Problem(error=f"{pool!r} is no pool: there are {', '.join(v.name for v in snapshot.pools)}")
-    if not is_up(view):
+    if not view.is_in_service:
         return Problem(error=f"{pool} is {view.state}: there is no child that could trace")
     try:
         request = msgspec.convert(order, link.Trace, strict=False)

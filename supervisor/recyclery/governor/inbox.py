@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker, read_reports
 from recyclery.observe.queue_depths import Broker
@@ -94,7 +95,9 @@ class Inbox:
     async def _ask_workers(self, owners: dict[int, Owner]) -> None:
         # One that drains answers no more, and that is well.
         asked = {
-            slot: view.pid for slot, view in self.programs.items() if view.pid and view.state != "draining"
+            slot: view.pid
+            for slot, view in self.programs.items()
+            if view.pid and view.state is not PoolState.DRAINING
         }
         await self.workers.ask(asked)
         for stat in self.workers.stats.values():

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from recyclery.act.cleanup import Sweeper
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.policy import decide
@@ -17,7 +18,7 @@ from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
 from recyclery.governor.executor import Executor, contained
 from recyclery.governor.inbox import Inbox
-from recyclery.health.heartbeat import Heart, tell_state
+from recyclery.health.heartbeat import Heart
 from recyclery.history.recorder import Recorder
 from recyclery.observe.exits import Deaths, worth_watching
 from recyclery.observe.observer import Observer
@@ -160,8 +161,8 @@ class Governor:
 
     def _beat(self) -> None:
         snapshot, settings = self.board.snapshot, self.board.settings
-        states = {view.name: tell_state(view) for view in snapshot.pools} if snapshot else {}
-        self.heart.beat({pool.name: states.get(pool.name, "not known yet") for pool in settings.pools})
+        states = {view.name: view.reported_state for view in snapshot.pools} if snapshot else {}
+        self.heart.beat({pool.name: states.get(pool.name, PoolState.NOT_KNOWN_YET) for pool in settings.pools})
 
     async def _pause(self) -> None:
         """Wait for the next tick, or for something worth an early one."""

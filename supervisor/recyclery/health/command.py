@@ -12,11 +12,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import find_runtime_dir, heartbeat_file
 
 STALE_SECONDS = 10.0
-# A worker that drains is about to be replaced, as was decided. A restart brings no broker back.
-HEALTHY = frozenset({"running", "draining", "waiting for broker"})
 
 
 def find_fault(path: Path, now: float) -> str | None:
@@ -43,7 +42,10 @@ def find_silence(seconds: float) -> str | None:
 
 def find_ill(pools: Mapping[str, str]) -> str | None:
     """Return which pools cannot be counted on, by their states."""
-    return "; ".join(f"{name} is {state}" for name, state in pools.items() if state not in HEALTHY) or None
+    return (
+        "; ".join(f"{name} is {state}" for name, state in pools.items() if not PoolState(state).is_healthy)
+        or None
+    )
 
 
 def main() -> int:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.config.paths import heartbeat_file
-from recyclery.observe.snapshot import PoolView
 
 # Never part of supervisord's event protocol, with which it shares standard output.
 BEAT = b"\0"
@@ -31,14 +30,6 @@ class Beat:
 
     at: float
     states: Mapping[str, str]
-
-
-def tell_state(view: PoolView) -> str:
-    """Return a pool's state for those who ask whether all is well.
-
-    PID 1 calls a process running that has stayed up for some seconds; here it has to have answered, too.
-    """
-    return "starting" if view.state == "running" and view.vitals is None else view.state
 
 
 class Heart:

@@ -17,11 +17,11 @@ import h11
 
 from recyclery import __version__
 from recyclery.alerts.monitor import Monitor
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.browsers import Census, count_kinds
 from recyclery.decide.budget import level_bytes
 from recyclery.decide.policy_state import Counters
-from recyclery.health.heartbeat import tell_state
 from recyclery.http.server import Handler, Response
 from recyclery.http.status import read_cpu_seconds
 from recyclery.observe.processes import read_pss
@@ -32,8 +32,6 @@ from recyclery.state.task_stats import NO_SECONDS, TaskStats, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, now
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# A pool in any other state takes no tasks.
-UP = frozenset({"running", "draining"})
 OTHER_QUEUES = "other"
 REASONS = ("budget", "max_tasks", "asked", "shrink", "preempt", "died", "replace", "hung")
 
@@ -139,12 +137,12 @@ def each_pool(read: Callable[[Readings, Pool], float | None]) -> Reader:
 def view_of(readings: Readings, pool: Pool) -> PoolView:
     """Return what PID 1 and the worker say of a pool."""
     views = {view.name: view for view in readings.snapshot.pools}
-    return views.get(pool.name, PoolView(name=pool.name, state="stopped", pid=None))
+    return views.get(pool.name, PoolView(name=pool.name, state=PoolState.STOPPED, pid=None))
 
 
 def is_up(readings: Readings, pool: Pool) -> int:
     """Return 1 where a pool's worker runs and answers, or drains."""
-    return int(tell_state(view_of(readings, pool)) in UP)
+    return int(view_of(readings, pool).reported_state.is_up)
 
 
 def children_of(readings: Readings, pool: Pool) -> list[Child]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import psutil
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Browsers, Pool
 from recyclery.control.status_schema import (
     BrowserStatus,
@@ -89,7 +90,7 @@ def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, 
     successor = find_successor(view, snapshot) if view is not None else None
     beside = [other for other in snapshot.others if other.name == pool.name and other is not successor]
     return PoolStatus(
-        state=view.state if view else "stopped",
+        state=view.state if view else PoolState.STOPPED,
         node=stat.node if stat else None,
         pid=view.pid if view else None,
         queues=list(pool.queues),

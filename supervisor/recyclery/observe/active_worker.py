@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
-
-ON_ITS_WAY_OUT = frozenset({"draining", "stopping"})
-
-
-def is_up(view: PoolView) -> bool:
-    """Tell whether a worker runs, or starts, and was not told to leave."""
-    return view.pid is not None and view.state not in ON_ITS_WAY_OUT
 
 
 def split_serving(views: Sequence[PoolView]) -> tuple[tuple[PoolView, ...], tuple[PoolView, ...]]:
@@ -28,8 +22,8 @@ def split_serving(views: Sequence[PoolView]) -> tuple[tuple[PoolView, ...], tupl
 
 def choose_serving(slots: Iterable[PoolView]) -> PoolView:
     """Return the worker that serves a pool; where none is up, the one that was last."""
-    up = [view for view in slots if is_up(view)]
+    up = [view for view in slots if view.is_in_service]
     if up:
         return min(up, key=lambda view: view.started)
     # One that supervisord is about to try again is more of a worker than one that is gone for good.
-    return max(slots, key=lambda view: (view.pid is not None, view.state == "backoff", view.started))
+    return max(slots, key=lambda view: (view.pid is not None, view.state is PoolState.BACKOFF, view.started))

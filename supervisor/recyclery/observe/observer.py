@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.observe.active_worker import split_serving
 from recyclery.observe.browser_files import Belongings
@@ -119,7 +120,7 @@ class Observer:
             return view
         held = supervision.get(view.pid, 0)
         place = view.name, view.slot
-        if view.state == "running":
+        if view.state is PoolState.RUNNING:
             kept = self._main_starts.get(place)
             if kept is None or kept[0] != view.pid:
                 self._main_starts[place] = view.pid, held

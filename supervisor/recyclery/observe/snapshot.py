@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from recyclery.common.pool_state import PoolState
+
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 BROWSER_NAMES = ("chrom", "headless_shell", "google-chrome")
 
@@ -177,7 +179,7 @@ class PoolView:
 
     name: str
     """The pool's."""
-    state: str
+    state: PoolState
     pid: int | None
     slot: str = ""
     started: float = 0.0
@@ -207,6 +209,16 @@ class PoolView:
     """Its main process as the kernel has it."""
     vitals: Vitals | None = None
     """None for a main process that has said nothing yet."""
+
+    @property
+    def is_in_service(self) -> bool:
+        """Whether it runs, or starts, and was not told to leave."""
+        return self.pid is not None and not self.state.is_leaving
+
+    @property
+    def reported_state(self) -> PoolState:
+        """Its state for those who ask whether all is well: a worker that has yet to answer is starting."""
+        return PoolState.STARTING if self.state is PoolState.RUNNING and self.vitals is None else self.state
 
 
 @dataclass(frozen=True, slots=True)

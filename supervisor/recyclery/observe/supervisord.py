@@ -13,6 +13,7 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.childutils import get_headers
 from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
 
+from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
 from recyclery_worker.link import now
 
@@ -68,7 +69,7 @@ def list_workers(path: Path) -> dict[str, PoolView]:
     return {
         worker["slot"]: PoolView(
             name=worker["pool"],
-            state=worker["state"],
+            state=PoolState(worker["state"]),
             pid=worker["pid"] or None,
             slot=worker["slot"],
             started=at - worker["age_seconds"],

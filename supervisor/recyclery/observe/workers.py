@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView, Vitals
 from recyclery_worker.link import (
     MAX_PACKET_BYTES,
@@ -109,7 +110,7 @@ class Workers:
         self._runtime_dir = runtime_dir
         self._broker_answers = broker_answers
         self._heard: dict[str, tuple[int, float]] = {}
-        self._silent: dict[str, str] = {}
+        self._silent: dict[str, PoolState] = {}
         self._last: dict[str, WorkerStat] = {}
         self._told: dict[str, dict[str, tuple[float, Any]]] = {}
 
@@ -149,7 +150,7 @@ class Workers:
         for name in was.keys() & self.stats.keys():
             log.info("%s answers again", name)
 
-    async def _explain(self, pid: int) -> str:
+    async def _explain(self, pid: int) -> PoolState:
         """Say why a main process does not answer.
 
         Celery's loop stands still while it connects again, which is no fault of the worker's: its other thread
@@ -157,13 +158,13 @@ class Workers:
         come to its broker yet.
         """
         if self.pulses.broker_was_away(pid):
-            return "waiting for broker"
+            return PoolState.WAITING_FOR_BROKER
         pulse = self.pulses.fresh(pid)
         if pulse is not None or self.pulses.last(pid) is None:
             answers = pulse.broker_answers if pulse is not None else None
         else:
             answers = await asyncio.to_thread(self._broker_answers)
-        return "waiting for broker" if answers is False else "not answering"
+        return PoolState.WAITING_FOR_BROKER if answers is False else PoolState.NOT_ANSWERING
 
     def _vitals(self, view: PoolView) -> Vitals | None:
         last = self._last.get(view.slot)
@@ -198,12 +199,12 @@ class Workers:
                 node=last.node,
                 consuming=last.consuming,
                 # PID 1 waits some seconds before it calls one that it started running.
-                state="running" if view.state == "starting" and last.consuming else view.state,
+                state=PoolState.RUNNING if view.state is PoolState.STARTING and last.consuming else view.state,
                 vitals=vitals,
             )
-        if view.state == "running" and vitals is not None and vitals.stopping:
-            return replace(view, state="draining")
-        if view.state == "running" and view.slot in self._silent:
+        if view.state is PoolState.RUNNING and vitals is not None and vitals.stopping:
+            return replace(view, state=PoolState.DRAINING)
+        if view.state is PoolState.RUNNING and view.slot in self._silent:
             return replace(view, state=self._silent[view.slot])
         return view
 

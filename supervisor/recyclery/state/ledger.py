@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
+from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.concurrency import note_work
@@ -81,7 +82,7 @@ class Ledger:
     def end(self, snapshot: Snapshot, decided: PolicyState) -> None:
         """Keep the snapshot to compare the next with; what `decided` said was changed has been heeded."""
         self._last = snapshot
-        heeded = decided.changed & {view.name for view in snapshot.pools if view.state == "running"}
+        heeded = decided.changed & {view.name for view in snapshot.pools if view.state is PoolState.RUNNING}
         strangers = frozenset(process.key for process in snapshot.strangers)
         self.state = replace(self.state, changed=self.state.changed - heeded, known_strangers=strangers)
 
@@ -117,7 +118,7 @@ class Ledger:
         for child in before.children:
             view = views.get(child.slot)
             # Children that went with their main process were not recycled.
-            if view is None or view.state in {"stopping", "draining"}:
+            if view is None or view.state.is_leaving:
                 continue
             if child.owner not in living and view.pid == mains.get(view.slot):
                 self._gone[child.owner] = Gone(child.owner, child.slot, child.tree_bytes, snapshot.at)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from recyclery.common.pool_state import PoolState
 from recyclery.decide.memory_model import PoolModel, Track, follow, learn, learn_idle
 from recyclery.observe.snapshot import Child, Owner, Snapshot
 
@@ -37,7 +38,7 @@ class ModelStore:
 
     def update(self, snapshot: Snapshot) -> None:
         """Learn from one look at all children."""
-        mains = {view.pid: view.state == "running" for view in snapshot.workers}
+        mains = {view.pid: view.state is PoolState.RUNNING for view in snapshot.workers}
         for child in snapshot.children:
             # One that ended as it was read holds nothing; a main process that still starts is no child yet.
             if is_common(child) and child.tree_bytes and mains.get(child.owner.pid, True):

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_bytes
-from recyclery.control.problems import RISING, Trouble, find_troubles
+from recyclery.control.problems import Trouble, find_troubles
 from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
@@ -171,16 +172,16 @@ def draw_pools(pools: Mapping[str, PoolStatus], chosen: str | None, width: int) 
 
 def tell_state(pool: PoolStatus) -> str:
     """Return a pool's state, in capitals where it takes no tasks: colour may not be had."""
-    if pool.state != "running":
+    if pool.state is not PoolState.RUNNING:
         return pool.state.upper()
     return "ON HOLD" if pool.holding else "running"
 
 
 def judge_state(pool: PoolStatus) -> Style:
     """Return how bad a pool's state is."""
-    if pool.state == "running":
+    if pool.state is PoolState.RUNNING:
         return Style.WORRY if pool.holding else Style.GOOD
-    return Style.WORRY if pool.state in RISING else Style.BAD
+    return Style.WORRY if pool.state.is_changing else Style.BAD
 
 
 def draw_work(pool: PoolStatus) -> Line:
