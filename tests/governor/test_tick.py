@@ -191,9 +191,9 @@ def test_alerts_or_http_that_fail_are_logged_and_begin_again_while_ticks_go_on(
             raise RuntimeError("no alerts")
 
     async def run() -> None:
-        beside = asyncio.create_task(service.keep_running("alerts", fail_once))
+        background = asyncio.create_task(service.keep_running("alerts", fail_once))
         await world.governor.tick()
-        await beside
+        await background
 
     asyncio.run(run())
     assert [step for step in world.steps if step != "begin"] == ["observe", REAP_FIRST, REAP_SECOND]
@@ -202,7 +202,7 @@ def test_alerts_or_http_that_fail_are_logged_and_begin_again_while_ticks_go_on(
     assert "no alerts" in caplog.text
 
 
-def test_a_governor_that_is_deaf_to_pid_1_ends_after_a_last_tick_and_says_why(
+def test_a_governor_that_cannot_read_the_events_of_pid_1_ends_after_a_last_tick_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def read_events() -> AsyncIterator[str]:

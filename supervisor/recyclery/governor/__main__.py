@@ -1,4 +1,4 @@
-"""`python -m recyclery.governor`, as PID 1 starts it: puts the governor together and serves all who ask it.
+"""`python -m recyclery.governor`, started by PID 1: builds the governor and runs it with its background tasks.
 
 It may die and be started again at any time. It is supervisord's event listener: standard output belongs to that
 protocol, the log goes to standard error.
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 async def govern(settings: Settings, run: str) -> None:
-    """Put the governor together and run it until it is told to stop."""
+    """Build the governor and run it until it is told to stop."""
     woken = asyncio.Event()
     board = Board(
         settings,
@@ -93,20 +93,20 @@ async def govern(settings: Settings, run: str) -> None:
 
 
 async def serve(governor: Governor, monitor: Monitor) -> None:
-    """Run the loop, and beside it what answers others: signals, reports, commands, events, HTTP, alerts."""
+    """Run the loop, and in the background signals, reports, commands, PID 1's events, HTTP and alerts."""
     loop, board = asyncio.get_running_loop(), governor.board
-    beside: list[asyncio.Task[None]] = []
+    background: list[asyncio.Task[None]] = []
     directory = board.settings.runtime_dir
     loop.add_signal_handler(signal.SIGTERM, governor.stop)
     loop.add_signal_handler(signal.SIGINT, governor.stop)
     reports = bind_reports(governor_socket(directory))
     loop.add_reader(reports, governor.receive, reports)
     loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
-    loop.add_signal_handler(signal.SIGUSR1, lambda: beside.append(asyncio.create_task(log_status(board))))
+    loop.add_signal_handler(signal.SIGUSR1, lambda: background.append(asyncio.create_task(log_status(board))))
     commands = Commands(board, governor.observe_now, governor.act_now, governor.follow, governor.woken.set)
     server = await serve_control(control_socket(directory), commands.handlers())
     events = asyncio.create_task(follow_events(governor))
-    beside += (
+    background += (
         events,
         asyncio.create_task(keep_running("HTTP", partial(serve_http, governor, monitor))),
         asyncio.create_task(keep_running("alerts", partial(monitor.watch, board))),
@@ -119,7 +119,7 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
             # Raises what it failed with.
             events.result()
     finally:
-        for task in beside:
+        for task in background:
             task.cancel()
         server.close()
         loop.remove_reader(reports)
@@ -129,7 +129,7 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
 
 
 async def keep_running(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do what stands beside the loop; where it fails that is logged, and it begins again after a while."""
+    """Run a background task; log a failure and run it again after a while."""
     while True:
         with contained(what):
             await work()
@@ -148,7 +148,7 @@ async def serve_http(governor: Governor, monitor: Monitor) -> None:
 
 
 async def follow_events(governor: Governor) -> None:
-    """Follow what PID 1 tells of its programs. Deaf to that the governor ends, for PID 1 to start it again."""
+    """Handle PID 1's events about programs. If they cannot be read, stop: PID 1 starts the governor again."""
     try:
         async for _ in read_events():
             governor.handle_event()

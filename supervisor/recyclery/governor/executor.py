@@ -32,7 +32,7 @@ LAST_WORDS_SECONDS = 2.0
 
 @dataclass(eq=False)
 class Executor:
-    """Carries out one action after the other; only sessions on a Grid are ended beside the ticks."""
+    """Carries out one action after the other; only sessions on a Grid are ended in the background."""
 
     board: Board
     observer: Observer
@@ -62,7 +62,7 @@ class Executor:
             outcome = await self.perform(
                 action, self.board.settings.runtime_dir, slots, self.observer.read_floor
             )
-        except Exception as error:  # whatever is wrong with one action, the others are still to be carried out
+        except Exception as error:  # one action that fails must not keep the others from being carried out
             log.exception("%s", action.what)
             outcome = Outcome(done=False, line=f"{action.what}; failed: {error!r}")
         is_news = not outcome.done or not action.is_routine
@@ -76,14 +76,14 @@ class Executor:
         return outcome
 
     async def finish(self) -> None:
-        """Wait a moment for what is done beside the ticks."""
+        """Wait a moment for the sessions that are being ended."""
         if self._endings:
             await asyncio.wait(self._endings, timeout=LAST_WORDS_SECONDS)
 
     def _prepare_next(
         self, action: Action, outcome: Outcome, slots: dict[str, str], snapshot: Snapshot
     ) -> None:
-        """Have the next snapshot show what this has changed."""
+        """Make sure that the next snapshot shows what this has changed."""
         match action:
             case WorkerRequest() if outcome.done and action.reported:
                 # Taken for what the worker does until it reports it.
@@ -101,7 +101,7 @@ class Executor:
 
 @contextmanager
 def contained(what: str) -> Iterator[None]:
-    """Log what fails, and go on: nothing that only watches may stop a tick."""
+    """Log an exception and go on: what only records or reports may not stop a tick."""
     try:
         yield
     except Exception:

@@ -33,7 +33,7 @@ LEAST_GAP_SECONDS = 0.1
 
 @dataclass(eq=False)
 class Governor:
-    """All that it works with is handed in, so that a tick can be tested without processes."""
+    """Its collaborators are passed in, so that one tick can be tested without processes."""
 
     board: Board
     observer: Observer
@@ -96,7 +96,7 @@ class Governor:
         return snapshot
 
     def _update(self, snapshot: Snapshot) -> PolicyState:
-        """Bring what is known up to this snapshot; return what the decision goes by."""
+        """Update what is known from a snapshot; return the state to decide by."""
         board, stats = self.board, self.inbox.workers.stats
         self._before, board.snapshot, board.worker_stats = board.snapshot, snapshot, stats
         children = {child.owner for child in snapshot.children}
@@ -129,7 +129,7 @@ class Governor:
             return snapshot, await asyncio.gather(*doing)
 
     def follow(self, settings: Settings) -> None:
-        """Go by other settings from the next tick on."""
+        """Apply changed settings from the next tick on."""
         before = {pool.name: pool.max_tasks_per_child for pool in self.board.settings.pools}
         self.board.ledger.note_changed(
             {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
@@ -139,7 +139,7 @@ class Governor:
         self.woken.set()
 
     def reload(self, settings: Settings) -> None:
-        """Go by settings that were read again; what failed under the ones before may go well now."""
+        """Apply settings that were read again; replacements that failed under the old ones are tried again."""
         self.board.ledger.retry_replacements()
         self.inbox.hurry()
         self.follow(settings)
@@ -150,7 +150,7 @@ class Governor:
             self.woken.set()
 
     def handle_event(self) -> None:
-        """Ask PID 1 at once: it has news of a program."""
+        """Have PID 1 asked at once: a program has changed its state."""
         self.inbox.hurry()
         self.woken.set()
 
