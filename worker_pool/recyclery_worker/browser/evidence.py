@@ -92,7 +92,7 @@ def collect(driver: Any, case: Path) -> None:
         "url.txt": lambda: f"{driver.current_url}\n{driver.title}\n".encode(errors="replace"),
         "console.txt": lambda: read_console(driver),
         "page.html": lambda: driver.page_source[:PAGE_CHARACTERS].encode(errors="replace"),
-        "screenshot.png": driver.get_screenshot_as_png,
+        "screenshot.png": lambda: bytes(driver.get_screenshot_as_png()),
     }
     for name, read in readers.items():
         with contextlib.suppress(Exception):
