@@ -16,8 +16,7 @@ ROOT = Path(__file__).parents[1]
 SUPERVISOR = ROOT / "supervisor" / "recyclery"
 WORKER = ROOT / "worker_pool" / "recyclery_worker"
 
-# Each folder may import those that its line names, and recyclery_worker's link and constants where it needs them.
-# A folder stands below all that name it.
+# Each folder may import those that its line names. A folder stands below all that name it.
 SUPERVISOR_MAY: Mapping[str, str] = {
     "common": "",
     "config": "common",
@@ -48,33 +47,11 @@ WORKER_MAY: Mapping[str, str] = {
 # What a user's process, or a container at rest, would pay for without using it.
 UNUSED = ("h11", "itsdangerous", "urllib.request", "redis", "celery", "selenium")
 # Of the standard library, what asks or changes the world.
-INPUT_OUTPUT = frozenset(
-    [
-        "asyncio",
-        "ctypes",
-        "fcntl",
-        "glob",
-        "http",
-        "io",
-        "logging",
-        "multiprocessing",
-        "os",
-        "pathlib",
-        "random",
-        "select",
-        "shutil",
-        "signal",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "sys",
-        "tempfile",
-        "threading",
-        "time",
-        "urllib",
-    ]
-)
+INPUT_OUTPUT = {
+    *("asyncio", "ctypes", "fcntl", "glob", "http", "io", "logging", "multiprocessing", "os", "pathlib"),
+    *("random", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile"),
+    *("threading", "time", "urllib"),
+}
 LOOSE = {
     SUPERVISOR: {"__init__", "__main__"},
     WORKER: {"__init__", "plugin", "link", "compat", "app_check", "pytest_plugin"},
