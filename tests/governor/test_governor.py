@@ -1,5 +1,6 @@
 """The governor over real workers: what it finds, kills, retires and tells."""
 
+import json
 import os
 import signal
 import socket
@@ -133,7 +134,13 @@ def test_status_tells_pools_children_queues_and_what_the_governor_costs(
     wait_for(lambda: slow.status()["pools"]["slow"]["state"] == "running", "the governor has heard of it")
     # A worker tells every other second what waits: it may yet be a task of the test before.
     wait_for(lambda: slow.status()["pools"]["slow"]["queue_depth"] == 0, "its word that nothing waits")
-    status = slow.status()
+    printed = subprocess.run(
+        [sys.executable, "-m", "recyclery", "status", "--json"],
+        env={**os.environ, "RECYCLERY_RUNTIME_DIR": str(slow.runtime_dir)},
+        capture_output=True,
+        check=True,
+    )
+    status = json.loads(printed.stdout)
     assert set(status) == {"container", "pools", "browsers", "tasks", "governor", "recent"}
     pool = status["pools"]["slow"]
     assert (pool["state"], pool["node"], pool["queue_depth"]) == ("running", f"slow@{os.uname().nodename}", 0)
