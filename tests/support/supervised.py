@@ -119,7 +119,8 @@ def supervised(
             yield running
         finally:
             if process.poll() is None:
-                process.terminate()
+                # unshare(1) does not pass a TERM on, and what it runs dies with it.
+                process.send_signal(signal.SIGKILL if wrapper[:1] == ("unshare",) else signal.SIGTERM)
                 try:
                     process.wait(40)
                 except subprocess.TimeoutExpired:
