@@ -109,6 +109,7 @@ def test_nothing_it_started_is_left_when_it_has_ended(
     sender: Celery, fresh_redis: str, false_browser: str
 ) -> None:
     with supervised("--pool", "slow", redis_url=fresh_redis) as running:
+        running.wait_until_ready("slow")
         child, left = sender.send_task("sample_app.leave_process", ("/bin/sleep",), queue="low").get(timeout=30)
         assert is_alive(left)
         assert running.stop() == 0
@@ -168,7 +169,7 @@ def test_workers_wait_for_a_redis_that_is_away_and_start_when_it_comes(tmp_path:
 def test_it_stops_while_its_workers_wait_for_a_redis_that_is_away(tmp_path: Path) -> None:
     with supervised("--pool", "slow", redis_url=f"redis+socket://{tmp_path}/redis.sock") as running:
         running.wait_for_line("waiting for the broker at")
-        assert running.stop(seconds=10) == 0
+        assert running.stop() == 0
 
 
 def run_to_the_end(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
