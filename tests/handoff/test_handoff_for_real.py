@@ -170,6 +170,7 @@ def test_a_pool_with_other_queues_in_the_file_is_handed_over_at_a_hup(
     slow.wait_for_line("replace slow: its settings have changed since its start")
 
 
+@pytest.mark.slow
 def test_a_successor_that_cannot_start_leaves_the_worker_that_there_is(
     slow: Supervised, sender: Celery, config: Path
 ) -> None:
@@ -197,6 +198,7 @@ def has_stayed_up(running: Supervised, slot: str) -> bool:
     return "success: " in marks[-1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_a_successor_that_cannot_start_is_starting_comes_back(
     slow: Supervised, sender: Celery, config: Path, refused_after: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_worker_that_dies_while_a_successor_that_cannot_start_is_starting_come
     wait_for(lambda: is_settled(slow), "it is back")
 
 
+@pytest.mark.slow
 def test_a_worker_that_drains_for_too_long_is_killed_and_its_task_runs_elsewhere(
     apart: str, sender_apart: Celery, tmp_path: Path
 ) -> None:

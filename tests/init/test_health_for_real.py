@@ -87,6 +87,7 @@ def test_a_worker_that_is_stopped_or_a_governor_makes_it_unhealthy_until_they_go
         assert running.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_down_is_unhealthy(fresh_redis: str) -> None:
     with supervised("--pool", "slow", redis_url=fresh_redis) as running:
         wait_for_fault(running, "")
