@@ -1,5 +1,6 @@
-"""Fixtures for tests that need a real Redis."""
+"""Fixtures for tests that need a real Redis, and the order of files that run beside each other."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,28 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+
+WAITING = {"redis_url", "start"}
+"""The fixtures of tests that start processes and wait for them."""
+SECONDS = {"chaos": 60, "browser": 10, "cgroup": 10, "docker": 10, "slow": 10}
+"""How long a test takes, by its marks, roughly."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several files run at the same time, begin with those that take longest."""
+    if hasattr(config, "workerinput"):
+        seconds: Counter[Path] = Counter()
+        for item in items:
+            seconds[item.path] += estimate_seconds(item)
+        items.sort(key=lambda item: -seconds[item.path])
+
+
+def estimate_seconds(item: pytest.Item) -> int:
+    """Return roughly how long a test takes; 0 for one that starts nothing."""
+    marked = [SECONDS.get(mark.name, 0) for mark in item.iter_markers()]
+    waits = not WAITING.isdisjoint(getattr(item, "fixturenames", ()))
+    return max(2 * waits, *marked, 0)
 
 
 @pytest.fixture(scope="session")

@@ -49,12 +49,14 @@ def test_a_pair_that_does_not_fit_ends_the_start_with_78_and_shows_both(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_an_app_that_uses_no_browser_starts_whatever_pair_there_is(
     fresh_redis: str, tmp_path: Path, unfit_pair: dict[str, str]
 ) -> None:
     assert started_with(OTHER_APP, tmp_path, fresh_redis, unfit_pair)[0] is None
 
 
+@pytest.mark.slow
 def test_with_a_grid_no_pair_is_looked_for(
     fresh_redis: str, tmp_path: Path, unfit_pair: dict[str, str]
 ) -> None:

@@ -68,7 +68,7 @@ def test_the_soft_limit_is_the_senders_else_the_tasks_else_the_apps(
     app = celery.Celery("app", task_soft_time_limit=of_app, set_as_current=False)
     seen = []
 
-    @app.task(name="look", soft_time_limit=own)
+    @app.task(name="look", soft_time_limit=own, shared=False)
     def look() -> None:
         seen.append(running_task())
 

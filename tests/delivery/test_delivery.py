@@ -124,6 +124,7 @@ def busy(worker: Any) -> bool:
     return any(child.task_id for child in worker.stat().children)
 
 
+@pytest.mark.slow
 def test_a_living_workers_tasks_are_never_given_away(sender: Celery, fresh_redis: str, tmp_path: Path) -> None:
     path = tmp_path / "runs"
     with bare_worker(fresh_redis), bare_worker(fresh_redis):
@@ -143,6 +144,7 @@ def test_a_clean_stop_leaves_no_key_behind(
         assert client.keys("recyclery:*") == []
 
 
+@pytest.mark.slow
 def test_a_worker_frozen_past_its_lease_starts_nothing_that_was_given_away_and_ends(
     sender: Celery, fresh_redis: str, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_worker_frozen_past_its_lease_starts_nothing_that_was_given_away_and_e
             assert count_held(client) == 0
 
 
+@pytest.mark.slow
 def test_a_worker_stops_in_time_though_redis_is_away() -> None:
     with redis_server() as url, bare_worker(url) as worker:
         with redis.Redis.from_url(url) as client:
@@ -186,6 +189,7 @@ def test_a_task_that_must_not_run_twice_does_not(
         kill_main(first)
 
 
+@pytest.mark.slow
 def test_the_users_own_settings_stand(fresh_redis: str, tmp_path: Path) -> None:
     """Shown by a worker whose app says the opposite of each default."""
     with bare_worker(fresh_redis, app="own_settings_app") as worker:

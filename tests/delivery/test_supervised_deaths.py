@@ -11,7 +11,7 @@ from support.supervised import supervised
 from support.waiting import wait_for
 
 
-@pytest.mark.parametrize("pools", [("fast", "slow"), ("slow",)])
+@pytest.mark.parametrize("pools", [pytest.param(("fast", "slow"), marks=pytest.mark.slow), ("slow",)])
 def test_a_task_whose_worker_was_killed_runs_again_without_waiting_for_its_lease(
     sender: Celery, fresh_redis: str, tmp_path: Path, pools: tuple[str, ...]
 ) -> None:

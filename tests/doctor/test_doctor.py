@@ -84,7 +84,9 @@ def test_beside_a_supervisor_it_is_asked_and_tasks_that_nobody_takes_are_found(
         assert "1 wait in celery, and no worker takes from it" in done.stdout
 
 
-@pytest.mark.parametrize(("driver", "level"), [("156", "ok"), ("155", "failure")])
+@pytest.mark.parametrize(
+    ("driver", "level"), [pytest.param("156", "ok", marks=pytest.mark.slow), ("155", "failure")]
+)
 def test_a_driver_that_does_not_fit_its_browser_is_a_failure(tmp_path: Path, driver: str, level: str) -> None:
     (tmp_path / "browsing_app.py").write_text(BROWSING_APP)
     pair = {"CHROME_BINARY": "Chromium 156.0.1.2", "CHROMEDRIVER": f"ChromeDriver {driver}.0.1.2 (abc)"}

@@ -1,5 +1,6 @@
 """The governor over real workers: what it finds, kills, retires and tells."""
 
+import json
 import os
 import signal
 import socket
@@ -83,6 +84,7 @@ def test_all_that_a_killed_child_started_is_killed(slow: Supervised, sender: Cel
     slow.wait_for_line(f"reap orphans of slow/{child}: killed ")
 
 
+@pytest.mark.slow
 def test_what_a_child_left_that_reached_its_limit_is_killed(apart: str, sender_apart: Celery) -> None:
     variables = {"CELERY_WORKER_NAME": "slow", "CELERY_MAX_TASKS_PER_CHILD": "1"}
     with supervised(redis_url=apart, environment=variables) as running:
@@ -133,7 +135,13 @@ def test_status_tells_pools_children_queues_and_what_the_governor_costs(
     wait_for(lambda: slow.status()["pools"]["slow"]["state"] == "running", "the governor has heard of it")
     # A worker tells every other second what waits: it may yet be a task of the test before.
     wait_for(lambda: slow.status()["pools"]["slow"]["queue_depth"] == 0, "its word that nothing waits")
-    status = slow.status()
+    printed = subprocess.run(
+        [sys.executable, "-m", "recyclery", "status", "--json"],
+        env={**os.environ, "RECYCLERY_RUNTIME_DIR": str(slow.runtime_dir)},
+        capture_output=True,
+        check=True,
+    )
+    status = json.loads(printed.stdout)
     assert set(status) == {"container", "pools", "browsers", "tasks", "governor", "recent"}
     pool = status["pools"]["slow"]
     assert (pool["state"], pool["node"], pool["queue_depth"]) == ("running", f"slow@{os.uname().nodename}", 0)
@@ -228,6 +236,7 @@ def test_status_without_a_supervisor_says_where_it_looked() -> None:
     assert f"no supervisor answers on {runtime_dir}/control.sock" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_silent_for_its_broker_is_told_from_one_that_hangs() -> None:
     with redis_server() as url, supervised("--pool", "slow", redis_url=url) as running:
         running.wait_until_ready("slow")
@@ -300,6 +309,7 @@ def test_a_change_that_cannot_be_made_is_refused_with_the_reason(
     assert (done.returncode, said in done.stderr) == (code, True)
 
 
+@pytest.mark.slow
 def test_hup_takes_over_what_the_file_changed_and_says_what_must_wait(apart: str, tmp_path: Path) -> None:
     config = tmp_path / "recyclery.toml"
     config.write_text("[pools.slow]\nmax_tasks_per_child = 10\n")
@@ -325,6 +335,7 @@ def tasks_running(running: Supervised) -> int:
     return sum(child["task"] is not None for child in running.status()["pools"]["slow"]["children"])
 
 
+@pytest.mark.slow
 def test_a_pool_with_a_range_runs_more_tasks_at_a_time_when_they_wait(
     apart: str, sender_apart: Celery, tmp_path: Path
 ) -> None:
@@ -392,6 +403,7 @@ def alone() -> tuple[str, ...]:
     return wrapper
 
 
+@pytest.mark.slow
 def test_reap_kills_strangers_when_told_to_and_no_task(
     alone: tuple[str, ...], apart: str, sender_apart: Celery, false_browser: str, tmp_path: Path
 ) -> None:
@@ -426,6 +438,7 @@ def test_a_browser_at_which_a_task_hangs_is_killed_and_the_task_goes_on(
         assert code.get(timeout=10) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_when_a_browser_is_a_runaway_is_changed_while_its_task_hangs(
     apart: str, sender_apart: Celery, false_browser: str
 ) -> None:

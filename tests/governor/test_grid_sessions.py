@@ -116,6 +116,7 @@ def test_a_dead_childs_session_elsewhere_is_ended_and_counted_and_nobody_elses(
             assert "secret" not in running.output
 
 
+@pytest.mark.slow
 def test_a_remote_end_that_hangs_holds_up_no_tick_and_is_told_once(
     fresh_redis: str, sender: Celery, tmp_path: Path
 ) -> None:

@@ -15,13 +15,15 @@ from celery import Celery
 from recyclery.control.client import ask_governor
 from support.redis_server import empty
 from support.sending import sending_to
-from support.supervised import Supervised, supervised
+from support.supervised import SUPPORT, Supervised, supervised
 from support.waiting import is_alive
 from support.waiting import wait_for as wait_for_a_while
 
 # A worker starts, and another one leaves: on a busy machine that takes its time.
 wait_for = partial(wait_for_a_while, seconds=90)
 
+MAX_WAITING = 50
+REFUSED = "--nor-this-option"
 FILE = "[pools.slow]\nconcurrency = 1\n"
 
 
@@ -34,10 +36,21 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def slow(redis_url: str, config: Path) -> Iterator[Supervised]:
+def refused_after(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file, made by the test: from then on a worker with the option REFUSED ends at once."""
+    return tmp_path_factory.mktemp("refused") / "now"
+
+
+@pytest.fixture(scope="module")
+def slow(redis_url: str, config: Path, refused_after: Path) -> Iterator[Supervised]:
     """A supervisor with the slow pool up, in whichever slot."""
     empty(redis_url)
-    with supervised("--config", str(config), redis_url=redis_url) as running:
+    environment = {
+        "PYTHONPATH": f"{SUPPORT}:{SUPPORT / 'refused_option'}",
+        "REFUSED_OPTION": REFUSED,
+        "REFUSED_AFTER": str(refused_after),
+    }
+    with supervised("--config", str(config), redis_url=redis_url, environment=environment) as running:
         running.wait_until_ready("slow")
         wait_for(lambda: is_settled(running), "it runs")
         yield running
@@ -73,8 +86,13 @@ def recycle(running: Supervised, pool: str = "slow") -> "subprocess.CompletedPro
     )
 
 
+def count_notes(path: Path) -> int:
+    """Return how many tasks have left their number."""
+    return len(path.read_text().split()) if path.exists() else 0
+
+
 class Stream:
-    """Sends tasks that leave their number in a file, one every 20 ms, until the block ends."""
+    """Sends tasks that leave their number in a file, one every 20 ms while few wait, until the block ends."""
 
     def __init__(self, sender: Celery, path: Path) -> None:
         self.sent = 0
@@ -84,8 +102,9 @@ class Stream:
 
     def _send(self) -> None:
         while not self._stopping.wait(0.02):
-            self._sender.send_task("sample_app.note", (str(self._path), str(self.sent), 0), queue="low")
-            self.sent += 1
+            if self.sent - count_notes(self._path) < MAX_WAITING:
+                self._sender.send_task("sample_app.note", (str(self._path), str(self.sent), 0), queue="low")
+                self.sent += 1
 
     def __enter__(self) -> "Stream":
         self._thread.start()
@@ -151,6 +170,7 @@ def test_a_pool_with_other_queues_in_the_file_is_handed_over_at_a_hup(
     slow.wait_for_line("replace slow: its settings have changed since its start")
 
 
+@pytest.mark.slow
 def test_a_successor_that_cannot_start_leaves_the_worker_that_there_is(
     slow: Supervised, sender: Celery, config: Path
 ) -> None:
@@ -178,21 +198,26 @@ def has_stayed_up(running: Supervised, slot: str) -> bool:
     return "success: " in marks[-1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_a_successor_that_cannot_start_is_starting_comes_back(
-    slow: Supervised, sender: Celery, config: Path
+    slow: Supervised, sender: Celery, config: Path, refused_after: Path
 ) -> None:
     before = slow.status()["pools"]["slow"]
     wait_for(lambda: has_stayed_up(slow, before["slot"]), "it has proven to work")
     spawned = sum("spawned: 'slow" in line for line in slow.lines)
-    config.write_text(f'{FILE}celery_options = ["--nor-this-option"]\n')
+    killed = sum(f"exited: {before['slot']} (terminated by SIGKILL" in line for line in slow.lines)
+    config.write_text(f'{FILE}celery_options = ["{REFUSED}"]\n')
     slow.process.send_signal(signal.SIGHUP)
     slow.wait_for_line("spawned: 'slow", count=spawned + 1, seconds=90)
     os.kill(before["pid"], signal.SIGKILL)
+    slow.wait_for_line(f"exited: {before['slot']} (terminated by SIGKILL", count=killed + 1)
+    refused_after.touch()
     slow.wait_for_line("did not stay up, and the worker that it was to follow has died")
     assert sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=90) == 3
     wait_for(lambda: is_settled(slow), "it is back")
 
 
+@pytest.mark.slow
 def test_a_worker_that_drains_for_too_long_is_killed_and_its_task_runs_elsewhere(
     apart: str, sender_apart: Celery, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,12 @@ def sample(at: float) -> ContainerSample:
 
 def written(path: Path) -> list[float]:
     """Return the times of all samples in a file; none while there is no such file."""
-    if not path.exists() or not path.stat().st_size:
-        return []
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        try:
+    try:
+        # It may be set aside, and another one begun, at any moment.
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return [at / 1000 - NOW for (at,) in connection.execute("SELECT at FROM container_samples")]
-        except sqlite3.DatabaseError:
-            return []
+    except sqlite3.DatabaseError:
+        return []
 
 
 def test_records_are_in_the_file_soon_and_after_the_end(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
+from recyclery.config.paths import heartbeat_file
+from recyclery.health.command import find_fault
 from support.ports import free_port
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for
@@ -30,6 +33,17 @@ def health(running: Supervised) -> tuple[int, str]:
     return done.returncode, done.stdout.strip()
 
 
+def wait_for_fault(running: Supervised, fault: str) -> None:
+    """Wait until this is what is wrong, or nothing is: read as `recyclery health` does, without its process."""
+    heartbeat = heartbeat_file(running.runtime_dir)
+
+    def is_seen() -> bool:
+        found = find_fault(heartbeat, time.monotonic()) or ""
+        return fault in found if fault else not found
+
+    wait_for(is_seen, fault or "healthy", seconds=100)
+
+
 def probe(port: int, path: str) -> tuple[int, str]:
     """Return the status and the text that a path gives over HTTP; (0, "") where nobody answers."""
     try:
@@ -46,30 +60,38 @@ def test_a_worker_that_is_stopped_or_a_governor_makes_it_unhealthy_until_they_go
     port = free_port()
     environment = {"PORT": str(port)}
     with supervised("--pool", "slow", redis_url=fresh_redis, environment=environment) as running:
-        wait_for(lambda: health(running)[0] == 0, "healthy", seconds=100)
+        wait_for_fault(running, "")
+        assert health(running) == (0, "healthy")
         assert (probe(port, "/livez"), probe(port, "/readyz")) == ((200, "alive"), (200, "ready"))
         main = running.status()["pools"]["slow"]["pid"]
         os.kill(main, signal.SIGSTOP)
-        wait_for(lambda: health(running) == (1, "slow is not answering"), "unhealthy", seconds=100)
+        wait_for_fault(running, "slow is not answering")
+        assert health(running) == (1, "slow is not answering")
         assert (probe(port, "/livez"), probe(port, "/readyz")) == (
             (200, "alive"),
             (503, "slow is not answering"),
         )
         os.kill(main, signal.SIGCONT)
-        wait_for(lambda: health(running)[0] == 0, "healthy again", seconds=100)
+        wait_for_fault(running, "")
+        assert health(running) == (0, "healthy")
         spawned = [line for line in running.lines if "spawned: 'governor'" in line]
         governor = int(spawned[-1].rsplit(" ", 1)[1])
         os.kill(governor, signal.SIGSTOP)
-        wait_for(lambda: "the governor has not been heard of" in health(running)[1], "unhealthy", seconds=100)
+        wait_for_fault(running, "the governor has not been heard of")
+        code, line = health(running)
+        assert (code, "the governor has not been heard of" in line) == (1, True)
         assert probe(port, "/livez") == (0, "")
         os.kill(governor, signal.SIGCONT)
-        wait_for(lambda: health(running)[0] == 0, "healthy again", seconds=100)
+        wait_for_fault(running, "")
+        assert health(running) == (0, "healthy")
         assert running.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_down_is_unhealthy(fresh_redis: str) -> None:
     with supervised("--pool", "slow", redis_url=fresh_redis) as running:
-        wait_for(lambda: health(running)[0] == 0, "healthy", seconds=100)
+        wait_for_fault(running, "")
+        assert health(running) == (0, "healthy")
         control = [
             sys.executable,
             "-m",
@@ -78,5 +100,6 @@ def test_a_worker_that_is_down_is_unhealthy(fresh_redis: str) -> None:
             f"{running.runtime_dir}/supervisord.conf",
         ]
         subprocess.run([*control, "stop", "slow"], check=True, timeout=60)
-        wait_for(lambda: health(running) == (1, "slow is stopped"), "unhealthy", seconds=100)
+        wait_for_fault(running, "slow is stopped")
+        assert health(running) == (1, "slow is stopped")
         assert running.stop() == 0

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from celery import Celery
 
 from recyclery_worker.delivery.reclaim import reclaim
@@ -68,6 +69,7 @@ def test_a_task_that_a_stop_cut_off_has_not_died(
     assert lot.count_deaths(sent.id) == 0
 
 
+@pytest.mark.slow
 def test_a_task_whose_workers_keep_dying_is_parked_however_soon_they_die(
     sender: Celery, fresh_redis: str, tmp_path: Path, lot: DeadLetterStore
 ) -> None:

@@ -1,6 +1,5 @@
 """A real `recyclery run` over the sample app, in a process of its own."""
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recyclery.control.client import ask_governor
 from recyclery_worker import link
 from support.waiting import wait_for
 
@@ -60,16 +60,8 @@ class Supervised:
             self.wait_for_line(f"{pool}@{os.uname().nodename} ready")
 
     def status(self) -> dict[str, Any]:
-        """Return the status document."""
-        done = subprocess.run(
-            [sys.executable, "-m", "recyclery", "status", "--json"],
-            env={**os.environ, "RECYCLERY_RUNTIME_DIR": str(self.runtime_dir)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
+        """Return the status document, as `recyclery status --json` prints it."""
+        return ask_governor(self.runtime_dir, "status")
 
     def stop(self, signum: int = signal.SIGTERM, seconds: float = 40.0) -> int:
         """Signal it and return its exit code."""
@@ -127,7 +119,8 @@ def supervised(
             yield running
         finally:
             if process.poll() is None:
-                process.terminate()
+                # unshare(1) does not pass a TERM on, and what it runs dies with it.
+                process.send_signal(signal.SIGKILL if wrapper[:1] == ("unshare",) else signal.SIGTERM)
                 try:
                     process.wait(40)
                 except subprocess.TimeoutExpired:

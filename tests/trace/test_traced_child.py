@@ -72,7 +72,7 @@ def functions(site: Site) -> list[str]:
 
 @pytest.mark.parametrize(
     ("tool", "environment"),
-    [("tracemalloc", WITHOUT_MEMRAY), pytest.param("memray", {}, marks=has_memray)],
+    [("tracemalloc", WITHOUT_MEMRAY), pytest.param("memray", {}, marks=[has_memray, pytest.mark.slow])],
 )
 def test_what_a_task_keeps_is_told_by_its_line_and_what_others_keep_or_it_replaces_is_not(
     sender: Celery, fresh_redis: str, tool: str, environment: Mapping[str, str]
@@ -91,6 +91,7 @@ def test_what_a_task_keeps_is_told_by_its_line_and_what_others_keep_or_it_replac
     assert all(2 * site.grew_in > last.judged for site in last.sites)
 
 
+@pytest.mark.slow
 def test_a_child_traces_no_more_as_soon_as_nobody_listens(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, environment=WITHOUT_MEMRAY) as worker:
         with listening(worker.runtime_dir) as listener:
@@ -102,6 +103,7 @@ def test_a_child_traces_no_more_as_soon_as_nobody_listens(sender: Celery, fresh_
         assert not run(sender, "sample_app.is_tracing")[1]
 
 
+@pytest.mark.slow
 def test_of_two_children_one_traces_and_no_second_one_begins(sender: Celery, fresh_redis: str) -> None:
     with (
         bare_worker(fresh_redis, concurrency=2, environment=WITHOUT_MEMRAY) as worker,
@@ -118,6 +120,7 @@ def test_of_two_children_one_traces_and_no_second_one_begins(sender: Celery, fre
             assert {pid for pid, is_tracing in (one.get(timeout=60) for one in sent) if is_tracing} == {traced}
 
 
+@pytest.mark.slow
 def test_a_child_that_traces_has_no_number_of_tasks_and_when_it_dies_what_it_saw_is_known(
     sender: Celery, fresh_redis: str
 ) -> None:

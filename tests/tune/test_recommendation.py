@@ -54,7 +54,11 @@ def recommended(found: Recommendation) -> Level | None:
     return found.settings.level if found.settings else None
 
 
-@pytest.mark.parametrize("world", [CPU, SLEEP, LOCK, MEMORY], ids=["CPU", "sleep", "lock", "memory"])
+@pytest.mark.parametrize(
+    "world",
+    [pytest.param(CPU, marks=pytest.mark.slow), SLEEP, pytest.param(LOCK, marks=pytest.mark.slow), MEMORY],
+    ids=["CPU", "sleep", "lock", "memory"],
+)
 def test_the_right_level_or_its_neighbour_is_recommended_in_19_of_20_runs(world: World) -> None:
     right = CONCURRENCIES.index(world.best(CONCURRENCIES))
     hits = 0

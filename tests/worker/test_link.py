@@ -86,6 +86,7 @@ def test_a_busy_child_that_is_retired_finishes_its_task_and_takes_no_other(
     assert second.get(timeout=10) != child.pid
 
 
+@pytest.mark.slow
 def test_a_child_that_is_leaving_takes_no_work_from_the_others(fresh_redis: str, tmp_path: Path) -> None:
     apart = fresh_redis.removesuffix("/0") + "/6"
     gate = tmp_path / "gate"

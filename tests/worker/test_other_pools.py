@@ -49,6 +49,7 @@ def test_a_missing_hook_is_named_in_one_line_and_the_worker_runs_on(fresh_redis:
             assert HOOK in refused.reason
 
 
+@pytest.mark.slow
 def test_with_a_missing_hook_the_worker_is_replaced_where_a_child_would_have_been_retired(
     fresh_redis: str,
 ) -> None:
@@ -71,6 +72,7 @@ def test_with_a_missing_hook_the_worker_is_replaced_where_a_child_would_have_bee
         assert "retire slow" not in running.output
 
 
+@pytest.mark.slow
 def test_with_a_missing_hook_what_a_child_left_is_killed_all_the_same(
     fresh_redis: str, false_browser: str
 ) -> None:
@@ -90,7 +92,10 @@ def test_with_a_missing_hook_what_a_child_left_is_killed_all_the_same(
         wait_for(lambda: not is_alive(left), "its session is gone", seconds=10)
 
 
-@pytest.mark.parametrize("implementation", ["threads", "solo", "gevent"])
+@pytest.mark.parametrize(
+    "implementation",
+    ["threads", pytest.param("solo", marks=pytest.mark.slow), pytest.param("gevent", marks=pytest.mark.slow)],
+)
 def test_another_pool_runs_tasks_and_says_what_cannot_be_done(
     fresh_redis: str, tmp_path: Path, implementation: str
 ) -> None:
@@ -122,7 +127,7 @@ def test_another_pool_runs_tasks_and_says_what_cannot_be_done(
         assert [child["pid"] for child in children] == [main]
 
 
-@pytest.mark.parametrize("implementation", ["threads", "solo"])
+@pytest.mark.parametrize("implementation", ["threads", pytest.param("solo", marks=pytest.mark.slow)])
 def test_a_worker_of_another_pool_is_replaced_when_it_has_grown(
     fresh_redis: str, tmp_path: Path, implementation: str
 ) -> None:
@@ -154,6 +159,7 @@ def run_elsewhere(sender: Celery, former: int) -> bool:
     return bool(sender.send_task("sample_app.nap", (0,), queue="low").get(timeout=30) != former)
 
 
+@pytest.mark.slow
 def test_what_a_dead_worker_of_another_pool_left_is_killed(
     fresh_redis: str, tmp_path: Path, false_browser: str
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_child_leaves_after_exactly_its_number_of_tasks(sender: Celery, fresh_
         wait_for(lambda: [left.reason for left in worker.stat().departures] == three, "three departures")
 
 
+@pytest.mark.slow
 def test_a_limit_of_one_gives_every_task_a_child_of_its_own(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, max_tasks=1):
         assert len(set(run(sender, 6))) == 6
@@ -53,6 +54,7 @@ def test_the_successor_is_up_while_the_last_task_still_runs(
         wait_for(lambda: old not in worker.pids(), "the old one has left")
 
 
+@pytest.mark.slow
 def test_a_child_that_stands_by_gets_no_task_before_its_forerunner_has_left(
     sender: Celery, fresh_redis: str
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_lower_limit_holds_for_a_child_that_is_already_there(sender: Celery, f
         assert Counter(run(sender, 7))[first] == 2
 
 
+@pytest.mark.slow
 def test_a_child_past_a_new_limit_leaves_at_once(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis) as worker:
         (first,) = set(run(sender, 5))
@@ -125,6 +128,7 @@ def test_a_child_past_a_new_limit_leaves_at_once(sender: Celery, fresh_redis: st
         wait_for(lambda: not is_alive(first), "it has left", seconds=5)
 
 
+@pytest.mark.slow
 def test_a_higher_limit_keeps_a_child_that_is_already_there(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, max_tasks=4) as worker:
         (first,) = set(run(sender, 2))
@@ -132,6 +136,7 @@ def test_a_higher_limit_keeps_a_child_that_is_already_there(sender: Celery, fres
         assert set(run(sender, 6)) == {first}
 
 
+@pytest.mark.slow
 def test_with_several_children_limits_are_spread(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, concurrency=3, max_tasks=20):
         lives = list(Counter(run(sender, 400)).values())
@@ -174,6 +179,7 @@ def test_a_killed_child_gives_its_task_slot_back(sender: Celery, fresh_redis: st
         assert len(run(sender, 3)) == 3
 
 
+@pytest.mark.slow
 def test_children_that_cannot_be_started_cost_no_result_and_come_later(
     sender: Celery, fresh_redis: str
 ) -> None:
@@ -184,6 +190,7 @@ def test_children_that_cannot_be_started_cost_no_result_and_come_later(
         wait_for(lambda: worker.stat().departures, "children leave as ever")
 
 
+@pytest.mark.slow
 def test_a_task_past_its_hard_time_limit_costs_no_slot(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, options=("--time-limit", "1")):
         with pytest.raises(TimeLimitExceeded):
@@ -191,7 +198,13 @@ def test_a_task_past_its_hard_time_limit_costs_no_slot(sender: Celery, fresh_red
         assert len(run(sender, 3)) == 3
 
 
-@pytest.mark.parametrize("way", ["max_tasks", "retire", "warm stop", "hard limit"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "max_tasks",
+        *(pytest.param(way, marks=pytest.mark.slow) for way in ("retire", "warm stop", "hard limit")),
+    ],
+)
 def test_what_a_child_started_goes_with_it(sender: Celery, fresh_redis: str, way: str) -> None:
     limit = 1 if way == "max_tasks" else 1000
     with bare_worker(fresh_redis, max_tasks=limit, options=("--time-limit", "2")) as worker:
@@ -206,7 +219,9 @@ def test_what_a_child_started_goes_with_it(sender: Celery, fresh_redis: str, way
         wait_for(lambda: not is_alive(left), f"what it started is gone after {way}", seconds=8)
 
 
-@pytest.mark.parametrize("concurrency", [1, 3, 8])
+@pytest.mark.parametrize(
+    "concurrency", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_retirements_and_new_limits_all_along_run_every_task_exactly_once(
     sender: Celery, fresh_redis: str, concurrency: int
 ) -> None:
