@@ -49,7 +49,6 @@ def test_the_worker_side_never_imports_the_supervisor() -> None:
         "link",
         "plugin",
         "pool.prefork",
-        "pool.workloop",
         "control.server",
     ]
     imports = ", ".join(f"recyclery_worker.{module}" for module in modules)

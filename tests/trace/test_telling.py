@@ -34,7 +34,8 @@ def test_a_place_counts_that_grew_in_most_runs_and_not_one_that_grew_once() -> N
     growth: Growth[str] = Growth()
     for leak, once in ((2000, 0), (2000, 90_000), (2000, 0)):
         growth.add([("leak", Held(leak, 1)), ("once", Held(once, 1))])
-    assert [(place, grown.bytes, grown.runs) for place, grown in growth.worst()] == [("leak", 6000, 3)]
+    sites = growth.sites(lambda place: [Frame(place, 1)])
+    assert [(site.frames, site.bytes_per_run, site.grew_in) for site in sites] == [([Frame("leak", 1)], 2000, 3)]
 
 
 def test_what_a_run_puts_in_the_place_of_the_last_ones_does_not_grow() -> None:
@@ -45,7 +46,7 @@ def test_what_a_run_puts_in_the_place_of_the_last_ones_does_not_grow() -> None:
 
 def test_a_run_whose_pauses_had_no_sign_of_the_time_is_left_out() -> None:
     read_memray = pytest.importorskip("recyclery_worker.tracing.memray_tracer")
-    span = read_memray.Span(pause=100, begun=150, ended=200, paused=250)
+    span = read_memray.RunTimes(pause=100, begun=150, ended=200, paused=250)
     assert read_memray.find_window(span, [90, 120, 140, 190, 210, 230]) == (2, 4)
     assert read_memray.find_window(span, [90, 190, 210]) is None
     assert read_memray.find_window(span, [120, 190, 260]) is None

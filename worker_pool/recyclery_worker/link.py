@@ -29,8 +29,11 @@ CHILD_MARKER = "RECYCLERY_CHILD"
 SECONDS_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
-class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
-    """The whole state of one pool child, sent when a task starts or ends; a lost report does not matter."""
+class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
+    """The whole state of one pool child, sent when a task starts or ends; a lost report does not matter.
+
+    Only the child itself changes it.
+    """
 
     version: int = VERSION
     pool: str

@@ -13,8 +13,7 @@ from recyclery_worker.app_check import check_browser
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
 from recyclery_worker.compat import found
 from recyclery_worker.control.heartbeat import HeartbeatStep
-from recyclery_worker.control.server import LinkServer
-from recyclery_worker.control.stats import count_received
+from recyclery_worker.control.server import LinkServer, count_received
 from recyclery_worker.delivery import lease
 from recyclery_worker.delivery.defaults import set_defaults, survive_refusals
 from recyclery_worker.parking.admission import AdmissionStep, why_not_parked

@@ -35,13 +35,10 @@ class HeartbeatStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Start the heartbeat and the broker's probe."""
         probe = BrokerProbe(parent.app)
         probe.start()
-        arguments = parent, probe
-        threading.Thread(
-            target=send_heartbeats, args=arguments, name="recyclery-heartbeat", daemon=True
-        ).start()
+        name = "recyclery-heartbeat"
+        threading.Thread(target=send_heartbeats, args=(parent, probe), name=name, daemon=True).start()
 
 
 class BrokerProbe:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.utils.log import get_logger
+from celery.worker import state
 
 from recyclery_worker import link
 from recyclery_worker.control.pause import Pause
-from recyclery_worker.control.stats import active_tasks, consumed_queues, has_room, is_consuming, received
 from recyclery_worker.delivery.lease import lease
 from recyclery_worker.parking.admission import report_death
 from recyclery_worker.pool.capabilities import read_capabilities
@@ -25,6 +25,9 @@ logger = get_logger(__name__)
 
 # How long the thread waits for a peer's request, while others wait for it.
 PEER_SECONDS = 2.0
+
+_received = 0
+"""Messages received since the start of this worker."""
 
 
 class LinkServer(bootsteps.StartStopStep):
@@ -40,10 +43,7 @@ class LinkServer(bootsteps.StartStopStep):
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Bind the socket; where that fails the worker logs it and runs on.
-
-        Without an event loop a thread answers.
-        """
+        """Bind the socket; where that fails the worker logs it and runs on. Without an event loop a thread answers."""
         path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -61,7 +61,6 @@ class LinkServer(bootsteps.StartStopStep):
             threading.Thread(target=serve_in_thread, args=(parent, self._pause, listener), daemon=True).start()
 
     def stop(self, parent: Any) -> None:
-        """Close the socket and remove its file."""
         for peer in self._peers:
             peer.close()
         self._peers.clear()
@@ -134,14 +133,13 @@ def answer(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
 
 
 def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
-    """Carry out one request on this worker."""
     held, refusal = lease(), ""
     match request:
         case link.Stat():
             return stat(worker, pause)
         case link.Trace():
             return trace(worker, request)
-        case link.Reclaim(generation=generation) if held is not None:
+        case link.Reclaim(generation) if held is not None:
             held.reclaim_soon(generation)
         case link.Reclaim():
             refusal = "this worker keeps no lease"
@@ -151,7 +149,7 @@ def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
             refusal = "deaths are counted only with Redis as the broker"
         case link.Hold() if not worker.use_eventloop:
             refusal = "without an event loop this worker cannot be told to wait"
-        case link.Hold(seconds=seconds) if seconds > 0:
+        case link.Hold(seconds) if seconds > 0:
             pause.begin(seconds)
         case link.Hold():
             pause.end()
@@ -172,36 +170,37 @@ def trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
     return link.Canary(pid=pid)
 
 
-def change_pool(
-    worker: Any, request: link.Retire | link.SetMaxTasks | link.SetConcurrency | link.TimeOut
-) -> str:
+def change_pool(worker: Any, request: link.Request) -> str:
     """Change our pool; return why not, empty where it is done."""
     children = worker.pool.children
-    refusal = ""
     match request:
-        case link.Retire(pid=pid):
-            refusal = children.retire(pid)
-        case link.TimeOut(pid=pid):
-            refusal = children.enforce_time_limit(pid)
-        case link.SetMaxTasks(max_tasks=max_tasks):
+        case link.Retire(pid):
+            return str(children.retire(pid))
+        case link.TimeOut(pid):
+            return str(children.enforce_time_limit(pid))
+        case link.SetMaxTasks(max_tasks):
             if max_tasks < 1:
                 return "max_tasks must be at least 1"
             children.set_max_tasks(max_tasks)
-        case link.SetConcurrency(concurrency=concurrency):
+        case link.SetConcurrency(concurrency):
             if concurrency < 1:
                 return "concurrency must be at least 1"
             change = concurrency - worker.pool.num_processes
             children.resize(concurrency)
             if change and worker.consumer is not None:
                 worker.consumer._update_prefetch_count(change)
-    return refusal
+    return ""
 
 
 def stat(worker: Any, pause: Pause) -> link.WorkerStat:
-    """Return the state of this worker."""
     pool, capabilities, held = worker.pool, read_capabilities(worker), lease()
     children = pool.children if capabilities.retires else None
-    tasks = {pid: (task_id, name) for pid, task_id, name in active_tasks()}
+    # Requests that have no pid, or ours, are not with a child.
+    tasks = {
+        request.worker_pid: (request.id, request.name)
+        for request in list(state.active_requests)
+        if getattr(request, "worker_pid", None)
+    }
     return link.WorkerStat(
         pool=os.environ["RECYCLERY_POOL"],
         pid=os.getpid(),
@@ -222,8 +221,45 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         holding=pause.is_on if worker.use_eventloop else None,
         consuming=is_consuming(worker),
         consumes=consumed_queues(worker),
-        received=received(),
+        received=_received,
         has_room=has_room(worker),
         overdue=children.overdue_seconds() if children else {},
         tasks=TASK_STATS.tally() if children else None,
     )
+
+
+def count_received() -> None:
+    """Count every message that becomes a task here, and those that cannot or must not."""
+
+    def count_one(**_: Any) -> None:
+        global _received
+        _received += 1
+
+    for signal in (signals.task_received, signals.task_unknown, signals.task_rejected, signals.task_revoked):
+        signal.connect(count_one, weak=False, dispatch_uid="recyclery.received")
+
+
+def consumed_queues(worker: Any) -> list[str]:
+    """Return the queues that tasks are taken from: all of the worker's own, except cancelled ones."""
+    return list(worker.app.amqp.queues.consume_from)
+
+
+def is_consuming(worker: Any) -> bool:
+    """Tell whether tasks are taken from all queues that the worker is to serve.
+
+    On an event loop this is answered only once the loop runs and so waits for tasks.
+    """
+    consumer = worker.consumer
+    if consumer is None or consumer.task_consumer is None:
+        return False
+    queues = consumed_queues(worker)
+    return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))
+
+
+def has_room(worker: Any) -> bool:
+    """Tell whether it could take a task: it has fewer than it may run, and nothing else limits it."""
+    if worker.consumer is None or worker.app.conf.get("worker_eta_task_limit"):
+        return False
+    if any(bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()):
+        return False  # by a rate limit
+    return len(state.reserved_requests) < worker.pool.num_processes

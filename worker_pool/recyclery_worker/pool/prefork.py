@@ -5,7 +5,7 @@ there.
 """
 
 # celery-types does not know the private names.
-# mypy: disable-error-code="attr-defined,misc"
+# mypy: disable-error-code="attr-defined,call-arg,misc"
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard import pool as billiard_pool
 from celery.concurrency import asynpool, prefork
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
-from recyclery_worker.delivery.lease import lease
+from recyclery_worker.delivery.lease import check_lease, lease
 from recyclery_worker.link import Departure, Trace
+from recyclery_worker.pool.child import Reporter, become_session_leader, end_session, reporter
 from recyclery_worker.pool.task_stats import TASK_STATS
-from recyclery_worker.pool.workloop import Worker
+
+if TYPE_CHECKING:
+    from recyclery_worker.tracing.traced_child import TracedChild
 
 logger = get_logger(__name__)
 
@@ -35,6 +38,80 @@ logger = get_logger(__name__)
 JITTER = 0.3
 DEPARTURES_KEPT = 200
 COLLECT_EVERY_SECONDS = 1.0
+
+
+class Worker(asynpool.Worker):
+    """What runs in a pool child."""
+
+    inq: Any
+    wait_for_job: Callable[[], Any]
+    on_exit: Callable[..., Any] | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Without max-tasks-per-child: the parent counts (Pool.on_job_ready), as a child could not learn a new
+        # limit.
+        super().__init__(*args[:5], None, *args[6:], **kwargs)
+
+    def after_fork(self) -> None:
+        """Lead a session before any code of the user runs."""
+        become_session_leader()
+        super().after_fork()
+        reports = reporter()
+        if reports is not None:
+            self.wait_for_job = report_tasks(reports, self.wait_for_job, self.inq._reader)
+        held = lease()
+        if held is not None:
+            # Outermost, so that as little as possible runs between this check and the task's first line.
+            self.wait_for_job = check_lease(held.state, self.wait_for_job)
+
+    def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
+        """Stop what the tasks have left running, whichever way this child exits.
+
+        After the user's `worker_process_shutdown` handlers, which may want to end some of it themselves.
+        """
+        handlers = self.on_exit
+
+        def leave(*args: Any) -> None:
+            try:
+                if handlers is not None:
+                    handlers(*args)
+            finally:
+                end_session()
+
+        self.on_exit = leave
+        super()._do_exit(pid, exitcode, exc)
+
+
+def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any) -> Callable[[], Any]:
+    """Return `wait_for_job` with a report on either side: a child that asks for a job has ended its last one.
+
+    Celery's task_prerun and task_postrun signals would do the same, at several times the cost.
+    """
+    traced: TracedChild | None = None
+
+    def wait_and_report() -> Any:
+        nonlocal traced
+        reports.task_ended()
+        if traced is not None:
+            traced.task_ended()
+            traced.wait(inbox.fileno())
+        message = wait_for_job()
+        if isinstance(message, Trace):
+            from recyclery_worker.tracing.traced_child import TracedChild  # noqa: PLC0415  # few children trace
+
+            traced = TracedChild(message, reports.set_tracing)
+            # As if nothing had come: the loop then asks again.
+            return None
+        if message:
+            _, (_, _, _, arguments, _) = message
+            # The arguments of Celery's tracer begin with the task's name and id.
+            if len(arguments) > 1:
+                reports.task_started(task_id=arguments[1], task_name=arguments[0])
+                if traced is not None:
+                    traced.task_started(arguments[0])
+        return message
+
+    return wait_and_report
 
 
 @dataclass(slots=True)
@@ -122,7 +199,9 @@ class Pool(asynpool.AsynPool):
         # A job that left the cache was given up and counted before.
         if (result := self._cache.get(job)) is not None:
             TASK_STATS.record_result(result, obj)
-        process = self._process_by_inbox(inqW_fd)
+        process = self._fileno_to_inq.get(inqW_fd) or next(
+            (process for process in self._pool if process.inqW_fd == inqW_fd), None
+        )
         if process is None:
             return
         record = process._recyclery
@@ -137,12 +216,6 @@ class Pool(asynpool.AsynPool):
             self._release(process, "max_tasks")
         elif record.limit is not None and record.tasks_done == record.limit - 1:
             self._start_standby()
-
-    def _process_by_inbox(self, inbox: int) -> Any:
-        process = self._fileno_to_inq.get(inbox)
-        if process is not None:
-            return process
-        return next((process for process in self._pool if process.inqW_fd == inbox), None)
 
     def on_process_alive(self, pid: int) -> None:
         """Handle a child's start: keep one on standby from the scheduler, release one that must leave."""
@@ -250,10 +323,9 @@ class Pool(asynpool.AsynPool):
             process.inq.put(request)
 
     @property
-    def max_tasks(self) -> int | None:
+    def max_tasks(self) -> Any:
         """How many tasks a child may do; None for no limit."""
-        limit: int | None = self._maxtasksperchild
-        return limit
+        return self._maxtasksperchild
 
     def tasks_by_child(self) -> dict[int, int]:
         """Return how many tasks each child has done, by its pid."""
@@ -369,16 +441,11 @@ class Pool(asynpool.AsynPool):
         return f"{pid} has no task that is past its hard time limit"
 
     def _overdue_jobs(self) -> Iterator[tuple[Any, float]]:
+        now = time.monotonic()
         for job in list(self._cache.values()):
             accepted, limit = job._time_accepted, job._timeout
-            if (
-                accepted
-                and limit
-                and job._worker_pid
-                and time.monotonic() > accepted + limit
-                and not job.ready()
-            ):
-                yield job, time.monotonic() - accepted - limit
+            if accepted and limit and job._worker_pid and now > accepted + limit and not job.ready():
+                yield job, now - accepted - limit
 
 
 class TaskPool(prefork.TaskPool):
