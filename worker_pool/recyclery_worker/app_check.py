@@ -5,8 +5,6 @@ tasks use, empty if nothing is. Exits with the reason on standard error: 1 when 
 when no driver fits its browser. A process of its own, as the supervisor must not carry the app's memory.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -39,7 +37,6 @@ def check_browser() -> str:
 
 
 def main() -> int:
-    """Check the app named by the first argument."""
     output = prepare_import()
     try:
         app = find_app(sys.argv[1])

@@ -4,8 +4,6 @@ A feature is off where one of its names is missing: that is logged in one line, 
 remains. Unchecked, a missing name would fail in the middle of a task.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping

@@ -6,8 +6,6 @@ are seconds of CLOCK_BOOTTIME, the clock of starttime in /proc/PID/stat, so that
 compared with a task's.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable

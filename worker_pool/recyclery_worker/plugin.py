@@ -1,7 +1,5 @@
 """Adds our bootsteps and signal handlers to a Celery worker that the supervisor started."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -4,8 +4,6 @@ Such a program imports the user's app, so it is a process of its own. It exits w
 error: 1 when the app cannot be imported, 3 when its broker is not Redis, 4 when that does not answer.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -78,6 +76,5 @@ def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redi
 
 
 def refuse(status: int, reason: str) -> int:
-    """Print the reason to standard error; return the exit status."""
     print(reason, file=sys.stderr)
     return status

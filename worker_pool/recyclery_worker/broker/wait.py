@@ -4,8 +4,6 @@ Celery's own wait backs off to 32 s between tries (kombu's `ensure_connection`),
 that accepts the connection and never answers.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

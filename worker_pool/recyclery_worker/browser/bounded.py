@@ -75,7 +75,6 @@ def bound_commands(driver: Any, timeout_seconds: float) -> None:
 
 
 def set_command_timeout(driver: Any, timeout_seconds: float) -> None:
-    """Change how long a driver's next commands may take."""
     driver.command_executor.client_config.timeout = timeout_seconds
 
 

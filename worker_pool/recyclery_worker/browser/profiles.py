@@ -33,7 +33,6 @@ class Profile:
     lock: int
 
     def remove(self) -> None:
-        """Remove the folder, then release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self.lock)

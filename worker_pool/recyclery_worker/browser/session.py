@@ -44,7 +44,6 @@ class LocalSession:
 
     @property
     def pid(self) -> int:
-        """The pid of chromedriver."""
         return int(self.driver.service.process.pid)
 
     def held_bytes(self) -> int:
@@ -76,7 +75,6 @@ def start_local(wanted: Wanted) -> LocalSession:
 
 
 def end_profile(profile: Profile, children: set[int]) -> None:
-    """End all processes of a profile, and remove it."""
     try:
         end_processes(profile.path, children)
     finally:
@@ -147,7 +145,6 @@ class RemoteSession:
             logger.warning("session %s may still be open on the Grid", self.session_id)
 
     def is_closed(self) -> bool:
-        """Tell whether the Grid does not know the session any more."""
         from selenium.webdriver.remote.command import Command  # noqa: PLC0415
 
         try:

@@ -4,8 +4,6 @@ With it the governor can tell a loop that waits for its broker from one that han
 is stopped or holds the GIL. A second thread asks the broker, as the loop is blocked while its connection is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
@@ -56,7 +54,6 @@ class BrokerProbe:
         self._queues: dict[str, None] = {}
 
     def start(self) -> None:
-        """Probe from now on, where the broker is a Redis."""
         with self._app.connection_for_read() as connection:
             if connection.transport.driver_type == "redis":
                 threading.Thread(target=self._run, name="recyclery-broker-probe", daemon=True).start()

@@ -1,11 +1,10 @@
 """Answers the governor's requests on a unix socket, on Celery's own event loop."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from recyclery_worker import link
-from recyclery_worker.control.pause import Pause
 from recyclery_worker.delivery.lease import lease
 from recyclery_worker.parking.admission import report_death
 from recyclery_worker.pool.capabilities import read_capabilities
@@ -25,9 +23,62 @@ logger = get_logger(__name__)
 
 # How long the thread waits for a peer's request, while others wait for it.
 PEER_SECONDS = 2.0
+PAUSE_RETRY_SECONDS = 1.0
 
 _received = 0
 """Messages received since the start of this worker."""
+
+
+class Pause:
+    """The queues that are not consumed now, and until when (seconds of time.monotonic)."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._queues: list[str] = []
+        self._until = 0.0
+        self._timer: Any = None
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self._queues)
+
+    def begin(self, seconds: float) -> None:
+        """Take no more tasks until `end`, or for so long: the death of a governor must not stop a queue.
+
+        Raises what Celery raises when it has no connection; the pause is then on, and expires.
+        """
+        consumer = self._worker.consumer
+        self._until = time.monotonic() + seconds
+        self.start_timer()
+        for queue in list(consumer.app.amqp.queues.consume_from):
+            self._queues.append(queue)
+            consumer.cancel_task_queue(queue)
+
+    def end(self) -> None:
+        """Take tasks again; raises what Celery raises when it has no connection."""
+        while self._queues:
+            self._worker.consumer.add_task_queue(self._queues[-1])
+            self._queues.pop()
+        self._until = 0.0
+
+    def start_timer(self) -> None:
+        """Have the pause expire; called again after a reconnect, when Celery 5.5 forgets its timers."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._until:
+            left = max(PAUSE_RETRY_SECONDS, self._until - time.monotonic())
+            self._timer = self._worker.timer.call_after(left, self._expire)
+
+    def _expire(self) -> None:
+        if not self._queues:
+            return
+        logger.warning("the pause was not renewed: taking tasks again")
+        try:
+            self.end()
+        except Exception:  # Without a connection: the timer tries again.
+            logger.exception("the pause could not be ended yet")
+            self.start_timer()
 
 
 class LinkServer(bootsteps.StartStopStep):
@@ -43,7 +94,7 @@ class LinkServer(bootsteps.StartStopStep):
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Bind the socket; where that fails the worker logs it and runs on. Without an event loop a thread answers."""
+        """Bind the socket, or log why not; without an event loop a thread answers."""
         path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -262,4 +313,4 @@ def has_room(worker: Any) -> bool:
         return False
     if any(bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()):
         return False  # by a rate limit
-    return len(state.reserved_requests) < worker.pool.num_processes
+    return len(state.reserved_requests) < int(worker.pool.num_processes)

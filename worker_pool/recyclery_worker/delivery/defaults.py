@@ -1,7 +1,5 @@
 """Settings that protect tasks and workers from the death of others; those that the user has set stay."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # With these a task is acknowledged when it is done, and given back when its process dies before that. A task

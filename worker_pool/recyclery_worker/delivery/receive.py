@@ -12,8 +12,6 @@ Which keys does not matter.
 # mypy cannot type a mixin's `super()`.
 # mypy: disable-error-code="misc"
 
-from __future__ import annotations
-
 import hashlib
 import ssl
 import time
@@ -106,7 +104,6 @@ class ClientTracking:
         return True
 
     def close(self) -> None:
-        """Close the connection."""
         self._timer.cancel()
         if self._socket.fileno() >= 0:
             self._hub.remove_reader(self._socket.fileno())
@@ -140,7 +137,6 @@ class ClientTrackingStep(bootsteps.StartStopStep):
             warn_untracked(error)
 
     def stop(self, parent: Any) -> None:
-        """Track no more."""
         channel: Any = getattr(parent.task_consumer, "channel", None)
         tracking = getattr(channel, "tracking", None)
         if tracking is not None:
@@ -229,7 +225,14 @@ class AtomicReceive:
         except ResponseError as error:
             if not (isinstance(error, NoPermissionError) or any(text in str(error) for text in REFUSALS)):
                 raise
-            self._refuse(error)
+            # From now on messages are received as kombu does.
+            if not AtomicReceive._refused:
+                AtomicReceive._refused = True
+                logger.warning(
+                    "Redis runs no script for this worker, so a message is lost when the worker is killed just "
+                    "as it receives it: %s",
+                    error,
+                )
         except self.connection_errors:
             connection.disconnect()
             raise
@@ -276,25 +279,12 @@ class AtomicReceive:
         super()._update_queue_cycle()
         self.poll_again()
 
-    def _refuse(self: Any, error: ResponseError) -> None:
-        """Go on as kombu does by itself."""
-        if not AtomicReceive._refused:
-            AtomicReceive._refused = True
-            logger.warning(
-                "Redis runs no script for this worker, so a message is lost when the worker is killed just "
-                "as it receives it: %s",
-                error,
-            )
-
 
 def receive_atomically(generation: Generation) -> None:
     """Have channels made from now on do so, where kombu has the private names for it."""
-    if missing("receive"):
-        names = ", ".join(name.partition(".")[2] for name in missing("receive"))
+    if names := ", ".join(name.partition(".")[2] for name in missing("receive")):
         logger.warning("this kombu has no %s, so messages are received as it does by itself", names)
         return
-    for transport, channel in (
-        (redis.Transport, redis.Channel),
-        (redis.SentinelTransport, redis.SentinelChannel),
-    ):
-        transport.Channel = type("Channel", (AtomicReceive, channel), {"generation": generation})
+    attributes = {"generation": generation}
+    redis.Transport.Channel = type("Channel", (AtomicReceive, redis.Channel), attributes)
+    redis.SentinelTransport.Channel = type("Channel", (AtomicReceive, redis.SentinelChannel), attributes)

@@ -4,8 +4,6 @@
 time, by Redis's clock, until which its lease is valid. A generation without a valid lease is dead.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets
@@ -23,8 +21,7 @@ LEASE_SECONDS = 10.0
 RENEW_SECONDS = 2.0
 GENERATIONS = "recyclery:generations"
 LEASES = "recyclery:leases"
-# How long a worker whose lease is gone can see that its messages were given away, and not lost with Redis's
-# data.
+# For this time a worker whose lease is gone can see that its messages were given away, not lost with Redis's data.
 RECLAIMED_SECONDS = 24 * 3600
 # kombu's names (kombu/transport/redis.py, Channel).
 KEY_OPTIONS = ("unacked_key", "unacked_index_key", "unacked_mutex_key")
@@ -45,7 +42,6 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 def new_generation(node: str) -> Generation:
-    """Return a new generation, for this process."""
     return Generation(secrets.token_hex(8), node, os.environ.get("RECYCLERY_POOL", ""), os.getpid())
 
 
@@ -88,7 +84,6 @@ class Registry:
         return bool(changed)
 
     def was_reclaimed(self, generation: Generation) -> bool:
-        """Tell whether a generation's messages were given away."""
         return bool(self.client.exists(self._mark(generation)))
 
     def list_dead(self) -> list[Generation]:
@@ -96,26 +91,21 @@ class Registry:
         now = self.now()
         entries: Any = self.client.hgetall(self.prefix + GENERATIONS)
         leases: Any = self.client.zrange(self.prefix + LEASES, 0, -1, withscores=True)
-        alive = {member.decode() for member, until in leases if until >= now}
-        return [
-            msgspec.json.decode(entry, type=Generation)
-            for name, entry in entries.items()
-            if name.decode() not in alive
-        ]
+        alive = {member for member, until in leases if until >= now}
+        dead = [entry for name, entry in entries.items() if name not in alive]
+        return [msgspec.json.decode(entry, type=Generation) for entry in dead]
 
     def list_unregistered(self) -> list[Generation]:
         """Return the generations that hold messages and are not registered: Redis has lost a part."""
         registered: Any = self.client.hkeys(self.prefix + GENERATIONS)
-        known = {name.decode() for name in registered}
         start, end = f"{self.prefix}recyclery:", ":unacked"
         keys: Any = self.client.scan_iter(match=f"{escape(start)}*{end}")
         ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
+        unregistered = sorted(ids - {name.decode() for name in registered})
         # An id with a colon is a tuning's, which has a registry of its own.
-        unregistered = sorted(name for name in ids - known if ":" not in name)
-        return [Generation(name, "an unknown worker", "", 0) for name in unregistered]
+        return [Generation(name, "an unknown worker", "", 0) for name in unregistered if ":" not in name]
 
     def find(self, generation_id: str) -> Generation | None:
-        """Return a registered generation."""
         entry: Any = self.client.hget(self.prefix + GENERATIONS, generation_id)
         return msgspec.json.decode(entry, type=Generation) if entry else None
 
@@ -172,5 +162,4 @@ def escape(text: str) -> str:
 
 
 def open_registry(channel: Any) -> Registry:
-    """Return the registry in the Redis of a kombu channel."""
     return Registry(*open_redis(channel))

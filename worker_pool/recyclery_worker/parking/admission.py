@@ -4,8 +4,6 @@ The main process decides, just before it would hand the task to a child. Redis i
 messages.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time
@@ -39,25 +37,23 @@ class PoolLimit(msgspec.Struct):
 
 
 class Limits(msgspec.Struct):
-    """The settings in force, as far as they are needed here."""
-
     pools: list[PoolLimit] = []
 
 
-def is_to_be_parked(deaths: int, max_deaths: int) -> bool:
-    """Tell whether a task with so many deaths must not run again; a limit of 0 is none."""
+def exceeds_limit(deaths: int, max_deaths: int) -> bool:
+    """Tell whether a task that died `deaths` times must not run again; 0 is no limit."""
     return 0 < max_deaths <= deaths
 
 
 def read_max_deaths() -> int:
     """Return this pool's limit; read each time, as the supervisor's settings may change while we run."""
-    pool = os.environ.get("RECYCLERY_POOL")
     try:
         content = Path(os.environ.get("RECYCLERY_RUNTIME_DIR", ""), "settings.json").read_bytes()
         pools = msgspec.json.decode(content, type=Limits).pools
     except (OSError, msgspec.DecodeError):
-        return DEFAULT_MAX_DEATHS
-    return next((found.max_task_deaths for found in pools if found.name == pool), DEFAULT_MAX_DEATHS)
+        pools = []
+    own = [pool.max_task_deaths for pool in pools if pool.name == os.environ.get("RECYCLERY_POOL")]
+    return own[0] if own else DEFAULT_MAX_DEATHS
 
 
 class Admission:
@@ -89,7 +85,7 @@ class Admission:
         try:
             store = open_store(request.message.channel)
             deaths = store.count_deaths(request.id)
-            is_poison = deaths > 0 and is_to_be_parked(deaths, read_max_deaths())
+            is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
             run = Run(name_run(tag, deaths), request.id)
             if not is_poison and self._in_flight is not None:
                 self._in_flight.mark(store, tag, run)

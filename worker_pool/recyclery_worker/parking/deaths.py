@@ -5,8 +5,6 @@ two seconds, together with the lease, so that it costs nothing; the run of a red
 before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Parks a task, carries out what a person decides on it (retry or drop), and publishes its result."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
@@ -100,13 +98,13 @@ def drop(app: Any, channel: Any, task: ParkedTask) -> bool:
     if not open_store(channel).remove(task):
         return False
     failure = Parked("its process died again and again while it ran, and it was dropped")
-    if task.type in app.tasks:
-        message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
-        request: Any = Request(message, app=app, task=app.tasks[task.type])
-        request.task.backend.mark_as_failure(
-            task.task_id, failure, request=request._context, store_result=request.store_errors
-        )
-    else:
+    if task.type not in app.tasks:
         # The app does not know the task any more, so what follows it is not known either.
         app.backend.store_result(task.task_id, failure, states.FAILURE)
+        return True
+    message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
+    request: Any = Request(message, app=app, task=app.tasks[task.type])
+    request.task.backend.mark_as_failure(
+        task.task_id, failure, request=request._context, store_result=request.store_errors
+    )
     return True

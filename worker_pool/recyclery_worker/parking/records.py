@@ -1,7 +1,5 @@
 """The records of a task that kills its process: its runs and deaths, and its message while parked."""
 
-from __future__ import annotations
-
 import msgspec
 
 from recyclery_worker.link import Fell

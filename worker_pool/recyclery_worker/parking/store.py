@@ -5,8 +5,6 @@ To park a task is to set its message aside here. `recyclery:parked` is a hash, d
 expires, but not while the task is parked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -55,16 +53,13 @@ class DeadLetterStore:
         self.client.transaction(add, key)
 
     def count_deaths(self, task_id: str) -> int:
-        """Return how many deaths of a task are recorded."""
         return int(self.client.hlen(self._deaths_key(task_id)))
 
     def list_deaths(self, task_id: str) -> list[Death]:
-        """Return a task's deaths, the oldest first."""
         entries = self.client.hvals(self._deaths_key(task_id))
         return sorted(map(_deaths.decode, entries), key=lambda death: death.at)
 
     def forget_deaths(self, task_id: str) -> None:
-        """Forget a task's deaths."""
         self.client.delete(self._deaths_key(task_id))
 
     def park(self, task: ParkedTask, unacked_key: str, unacked_index_key: str) -> bool:
@@ -84,11 +79,9 @@ class DeadLetterStore:
         return bool(self.client.transaction(move, unacked, value_from_callable=True))
 
     def count_parked(self) -> int:
-        """Return how many tasks are parked."""
         return int(self.client.hlen(self.prefix + PARKED))
 
     def list_parked(self) -> list[ParkedTask]:
-        """Return the tasks that are parked, the oldest first."""
         entries = self.client.hvals(self.prefix + PARKED)
         return sorted(map(_list_of_parked.decode, entries), key=lambda task: task.at)
 
@@ -124,5 +117,4 @@ class DeadLetterStore:
 
 
 def open_store(channel: Any) -> DeadLetterStore:
-    """Return the store in the Redis of a kombu channel."""
     return DeadLetterStore(*open_redis(channel))

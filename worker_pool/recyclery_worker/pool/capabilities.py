@@ -3,8 +3,6 @@
 A pool that is not ours is followed by Celery's public signals: sessions, reports of tasks, a clean exit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -70,14 +68,12 @@ def connect_signals(capabilities: Capabilities) -> None:
 
 
 def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
-    """Report a task's start, in the process that runs it."""
     reports = reporter()
     if reports is not None:
         reports.task_started(task_id=task_id, task_name=task.name)
 
 
 def on_task_postrun(**_: Any) -> None:
-    """Report a task's end, in the process that ran it."""
     reports = reporter()
     if reports is not None:
         # Short ones too: with another pool nobody corrects a report that is missing.

@@ -3,8 +3,6 @@
 Without Celery: `browser()` uses this in any process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -68,7 +66,6 @@ class Reporter:
         self._send()
 
     def task_started(self, task_id: str, task_name: str) -> None:
-        """Record a task's start."""
         report = self._report
         report.task_id, report.task_name = task_id, task_name
         self._task_started = now()

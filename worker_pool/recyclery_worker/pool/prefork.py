@@ -154,7 +154,6 @@ class Pool(asynpool.AsynPool):
         super().__init__(*args, **kwargs)
 
     def WorkerProcess(self, worker: Any) -> Any:
-        """Return a process for a child, not yet started."""
         process = super().WorkerProcess(worker)
         process._recyclery = ChildRecord(limit=self._draw_limit())
         return process
@@ -455,7 +454,6 @@ class TaskPool(prefork.TaskPool):
 
     @property
     def children(self) -> Any:
-        """The running pool of processes."""
         return self._pool
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:

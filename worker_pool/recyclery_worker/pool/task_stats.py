@@ -4,8 +4,6 @@ A child sends the result of a task that ended. For one whose child was lost, or 
 there is none: Celery's main process then sends the signal task_failure.
 """
 
-from __future__ import annotations
-
 import time
 from bisect import bisect_left
 from typing import Any
@@ -25,8 +23,6 @@ OTHER_QUEUES = ""
 
 
 class TaskStats:
-    """Counts since `since`."""
-
     def __init__(self) -> None:
         self._since = now()
         self._succeeded = self._failed = self._retried = 0
@@ -77,7 +73,6 @@ class TaskStats:
         self._seconds[queue] = self._seconds.get(queue, 0.0) + seconds
 
     def tally(self) -> TaskTally:
-        """Return all counts."""
         return TaskTally(
             since=self._since,
             succeeded=self._succeeded,

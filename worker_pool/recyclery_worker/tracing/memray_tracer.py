@@ -5,8 +5,6 @@ those between two timestamps, so there is a short pause before and after each ru
 of its own (`main`): that takes a second for every ten megabytes, for which the child's next task must not wait.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import socket
@@ -132,7 +130,6 @@ def main() -> int:
 
 
 def read_growth(file: Path, spans: Sequence[RunTimes]) -> Growth[Stack]:
-    """Return what the runs in the file left allocated."""
     reader = memray.FileReader(file, max_memory_records=MAX_TIMESTAMPS)
     timestamps = [snapshot.time for snapshot in reader.get_memory_snapshots()]
     windows = [window for span in spans if (window := find_window(span, timestamps)) is not None]

@@ -3,11 +3,10 @@
 After each run it sends one line of JSON to the socket of the command that waits for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -55,7 +54,6 @@ class TracedRuns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_runs(report: TracedRuns) -> bytes:
-    """Return a report as one line."""
     return msgspec.json.encode(report) + b"\n"
 
 
@@ -64,7 +62,8 @@ def decode_runs(line: bytes) -> TracedRuns:
     return msgspec.json.decode(line, type=TracedRuns)
 
 
-class Held(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Held:
     """The memory held that was allocated at one place."""
 
     bytes: int

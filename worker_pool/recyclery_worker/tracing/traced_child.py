@@ -61,11 +61,9 @@ class TracemallocTracer:
         return self._growth.runs
 
     def begin_run(self) -> None:
-        """Prepare for a run."""
         self._before = read_held()
 
     def end_run(self) -> None:
-        """Compare after the run."""
         self._growth.add(changes_between(self._before, read_held()))
         self._before = {}
 
@@ -92,7 +90,6 @@ def read_held() -> dict[tracemalloc.Traceback, Held]:
 
 
 def start_tracer() -> MemrayTracer | TracemallocTracer:
-    """Start tracing, with memray where it is installed."""
     if importlib.util.find_spec("memray") is None:
         return TracemallocTracer()
     from recyclery_worker.tracing.memray_tracer import MemrayTracer  # noqa: PLC0415
@@ -129,7 +126,6 @@ class TracedChild:
             self._end()
 
     def task_started(self, name: str) -> None:
-        """Handle the start of a task."""
         if self._tracer is not None and name == self._request.task:
             with self._end_on_error():
                 if self._is_warm:

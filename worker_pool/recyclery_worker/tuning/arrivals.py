@@ -5,8 +5,7 @@ to the queue since the last poll, and what workers hold; only delivery tags leav
 taken and is done between two polls is not seen.
 """
 
-from __future__ import annotations
-
+import contextlib
 import os
 import sys
 import time
@@ -42,8 +41,6 @@ return tags
 
 
 class QueueWatch:
-    """Polls one queue."""
-
     def __init__(self, channel: Any, queue: str) -> None:
         self._client, self._prefix = open_redis(channel)
         self._queue = queue
@@ -65,15 +62,14 @@ class QueueWatch:
             keys=[*self._lists, self._default_unacked, *self._unacked],
             args=[len(self._lists), self._queue, *self._newest],
         )
-        came = 0
+        seen_before = len(self._seen)
         for tag in map(bytes.decode, found):
             if tag.startswith("/"):
                 _, number, newest = tag.split("/", 2)
                 self._newest[int(number) - 1] = newest
-            elif tag not in self._seen:
+            else:
                 self._seen.add(tag)
-                came += 1
-        return came
+        return len(self._seen) - seen_before
 
 
 def record(channel: Any, queue: str, seconds: float, output: int) -> int:
@@ -92,22 +88,21 @@ def record(channel: Any, queue: str, seconds: float, output: int) -> int:
 
 
 def main() -> int:
-    """Record the queue named by the arguments."""
     name, queue, seconds = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:
         with connected(app) as channel:
-            head = f"# arrivals at {queue}, in seconds, looked at every {POLL_SECONDS:g} s\n"
-            os.write(output, head.encode())
+            os.write(
+                output, f"# arrivals at {queue}, in seconds, looked at every {POLL_SECONDS:g} s\n".encode()
+            )
             total = record(channel, queue, float(seconds), output)
         print(f"{total} tasks came", file=sys.stderr)
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         return run_program(
             name, work, without_redis="the app's broker is not Redis, whose queues can be looked at"
         )
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Redis's clock, until which its lease is valid. `python -m recyclery_worker.tunin
 the names of dead tunings as a JSON list.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any
@@ -44,14 +42,12 @@ def list_dead(registry: Registry) -> list[Space]:
 
 def remove_dead(registry: Registry) -> list[Space]:
     """Remove what dead tunings left; return them. Raises redis.RedisError."""
-    dead = list_dead(registry)
-    for space in dead:
+    for space in (dead := list_dead(registry)):
         remove(registry, space)
     return dead
 
 
 def main() -> int:
-    """List, and remove where that is asked for."""
     name, *options = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:

@@ -7,8 +7,6 @@ and what they send to another broker than the app's is dropped. Results are drop
 # mypy does not know that these are attributes of kombu's classes.
 # mypy: disable-error-code="method-assign,assignment"
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -85,7 +83,6 @@ def isolate_app(app: Any, space: Space) -> None:
 
 
 def install_if_tuned() -> None:
-    """Isolate this worker, where it belongs to a tuning."""
     space = own_space()
     if space is None:
         return
