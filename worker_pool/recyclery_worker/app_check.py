@@ -21,7 +21,7 @@ BROWSER_DOES_NOT_FIT = 3
 def check_browser() -> str:
     """Find the browser that `browser()` will use, where the app has imported that and no Grid is named.
 
-    Returns what is wrong where there is no Chrome at all, which may be meant so, else an empty text. Raises
+    Returns the problem where there is no Chrome at all, which may be intended, else an empty text. Raises
     BrowserMissing where there is a Chrome and no driver fits it.
     """
     if "recyclery_worker.browser" not in sys.modules or os.environ.get("SELENIUM_REMOTE_URL", "").strip():

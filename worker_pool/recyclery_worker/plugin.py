@@ -20,8 +20,7 @@ from recyclery_worker.pool.task_stats import count_lost_tasks
 
 logger = get_logger(__name__)
 
-# The settings that the user left to us.
-_defaults: set[str] = set()
+_defaults: set[str] = set()  # The settings that the user left to us
 
 
 def install() -> None:

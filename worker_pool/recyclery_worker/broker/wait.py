@@ -56,7 +56,7 @@ def wait_for_broker(app: Any) -> None:
 
 
 def wait_until(attempt: Callable[[], str | None], message: str) -> bool:
-    """Repeat an attempt until it returns None instead of a problem, which is logged; tell whether one was.
+    """Repeat an attempt until it returns None instead of a problem, which is logged; return whether one was.
 
     Raises what ends a Celery worker that is told to stop.
     """

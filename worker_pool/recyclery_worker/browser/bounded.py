@@ -79,7 +79,7 @@ def set_command_timeout(driver: Any, timeout_seconds: float) -> None:
 
 
 def attempt(ask: Any, seconds: float) -> None:
-    """Call something that may hang or fail, and wait so long at most; the caller then checks the result."""
+    """Call something that may hang or fail, and wait `seconds` at most; the caller then checks the result."""
 
     def call() -> None:
         with contextlib.suppress(Exception):

@@ -1,5 +1,6 @@
 """`browser()`: a browser for one block, or for one block after another."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +10,14 @@ from recyclery_worker.browser import kept
 from recyclery_worker.browser.bounded import set_command_timeout
 from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
 from recyclery_worker.browser.kept import KeepLimits
-from recyclery_worker.browser.session import read_url, start_local, start_remote
+from recyclery_worker.browser.session import URL_VARIABLE, start_local, start_remote
 from recyclery_worker.browser.wanted import Wanted
 
 if TYPE_CHECKING:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
 
-# Of a task's soft time limit; the rest is for leaving the block in order.
-SOFT_LIMIT_SHARE = 0.9
+SOFT_LIMIT_SHARE = 0.9  # Of a task's soft time limit; the rest is for leaving the block in order
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def browser(
     )
     page_seconds, command_seconds = fit_timeouts(wanted)
     key = wanted.key() if keep > 1 else ""
-    session = (kept.take(key) if keep > 1 else None) or start(wanted)
+    session = (kept.take_kept(key) if keep > 1 else None) or start(wanted)
     is_kept = False
     try:
         set_command_timeout(session.driver, command_seconds)
@@ -80,8 +80,7 @@ def browser(
         try:
             yield session.driver
         except Exception as error:
-            folder = default_dir()
-            if folder is not None:
+            if (folder := default_dir()) is not None:
                 keep_evidence(session.driver, error, folder)
             raise
         is_kept = keep > 1 and kept.keep(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
@@ -92,8 +91,8 @@ def browser(
 
 def start(wanted: Wanted) -> kept.Session:
     """Start a browser, on the Grid if the environment names one."""
-    url = read_url()
-    return start_remote(url, wanted) if url is not None else start_local(wanted)
+    url = os.environ.get(URL_VARIABLE, "").strip()
+    return start_remote(url, wanted) if url else start_local(wanted)
 
 
 def fit_timeouts(wanted: Wanted) -> tuple[float, float]:

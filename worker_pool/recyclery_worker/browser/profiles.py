@@ -19,7 +19,6 @@ LOCK_NAME = "owner.lock"
 VARIABLE = "RECYCLERY_PROFILE"
 """Environment variable with the folder's path, which everything started for a profile inherits."""
 KILL_SECONDS = 5.0
-# A younger folder without a lock may be in the making.
 UNLOCKED_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
@@ -59,11 +58,14 @@ def sweep_profiles() -> list[Path]:
 
 
 def sweep(path: Path) -> bool:
-    """Remove one folder if nobody owns it; tell whether it is gone."""
+    """Remove one folder if nobody owns it; return whether it is gone."""
     try:
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return was_left_unlocked(path) and remove_unused(path)
+        with contextlib.suppress(OSError):
+            # A younger one may be in the making.
+            return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS and remove_unused(path)
+        return False
     except OSError:
         return False
     try:
@@ -75,16 +77,8 @@ def sweep(path: Path) -> bool:
         os.close(lock)
 
 
-def was_left_unlocked(path: Path) -> bool:
-    """Tell whether a folder without a lock is too old to be in the making."""
-    try:
-        return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS
-    except OSError:
-        return False
-
-
 def remove_unused(path: Path) -> bool:
-    """Remove a folder that no process uses; tell whether it is gone."""
+    """Remove a folder that no process uses; return whether it is gone."""
     if list_processes(path):
         return False
     shutil.rmtree(path, ignore_errors=True)
@@ -125,7 +119,7 @@ def end_processes(profile: Path, children: set[int]) -> None:
 
 
 def reap(pid: int) -> bool:
-    """Tell whether `pid` needs no reaping any more: it was reaped, or is not our child."""
+    """Return whether `pid` needs no reaping any more: it was reaped, or is not our child."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:

@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 
 PROFILE_PATH_BYTES = 57  # A socket's path has 107; below it comes tmp/org.chromium.Chromium.XXXXXX/Singleton…
 URL_VARIABLE = "SELENIUM_REMOTE_URL"
-# A Grid's node has work of its own at the end of a session.
-GRID_QUIT_SECONDS = 10.0
+GRID_QUIT_SECONDS = 10.0  # A Grid's node has work of its own at the end of a session
 
 
 @dataclass
@@ -62,13 +61,12 @@ class LocalSession:
 
 
 def start_local(wanted: Wanted) -> LocalSession:
-    """Start a browser; raises BrowserMissing (no usable pair, or no Selenium), BrowserNotStarted."""
+    """Start a browser here; raises BrowserMissing (no usable pair, or no Selenium), BrowserNotStarted."""
     chrome_class, pair = bound_chrome(wanted.command_timeout_seconds), find_browser()
     profile = make_profile()
     try:
         options = wanted.make_options(profile.path)
-        driver = start_driver(pair, profile.path, options, chrome_class)
-        return LocalSession(driver, profile)
+        return LocalSession(start_driver(pair, profile.path, options, chrome_class), profile)
     except BaseException:
         end_profile(profile, set())
         raise
@@ -138,8 +136,7 @@ class RemoteSession:
         """Close the session; where that cannot be verified, the governor closes it after our death."""
         self.driver.quit()
         if self.is_closed():
-            reports = reporter()
-            if reports is not None:
+            if (reports := reporter()) is not None:
                 reports.session_closed(self.session_id)
         else:
             logger.warning("session %s may still be open on the Grid", self.session_id)
@@ -179,13 +176,7 @@ def start_remote(url: str, wanted: Wanted) -> RemoteSession:
             f"no session on the Grid at {address} ({URL_VARIABLE}): {error}. Is it up, and has it a free slot?"
         ) from error
     session_id = str(driver.session_id)
-    reports = reporter()
-    if reports is not None:
+    if (reports := reporter()) is not None:
         # At once: if this process is killed, the governor must know what to close.
         reports.session_opened(session_id)
     return RemoteSession(driver, session_id)
-
-
-def read_url() -> str | None:
-    """Return the Grid's URL from the environment, None where browsers run on this machine."""
-    return os.environ.get(URL_VARIABLE, "").strip() or None

@@ -46,10 +46,8 @@ class BrokerProbe:
     """
 
     def __init__(self, app: Any) -> None:
-        self.answers: bool | None = None
-        """None where the broker is not asked, or was not yet."""
-        self.waiting: dict[str, int] | None = None
-        """Messages by queue; None while that is not known."""
+        self.answers: bool | None = None  # None where the broker is not asked, or was not yet
+        self.waiting: dict[str, int] | None = None  # Messages by queue; None while that is not known
         self._app = app
         self._queues: dict[str, None] = {}
 
@@ -106,6 +104,6 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
 
 
 def is_ending(worker: Any) -> bool:
-    """Tell whether the worker was told to end: by a signal, by remote control, or as its lease was lost."""
+    """Return whether the worker was told to end: by a signal, by remote control, or as its lease was lost."""
     ends: Any = bootsteps
     return is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE}

@@ -21,12 +21,10 @@ from recyclery_worker.pool.task_stats import TASK_STATS
 
 logger = get_logger(__name__)
 
-# How long the thread waits for a peer's request, while others wait for it.
-PEER_SECONDS = 2.0
+PEER_SECONDS = 2.0  # How long the thread waits for a peer's request, while others wait for it
 PAUSE_RETRY_SECONDS = 1.0
 
-_received = 0
-"""Messages received since the start of this worker."""
+_received = 0  # Messages received since the start of this worker
 
 
 class Pause:
@@ -43,7 +41,7 @@ class Pause:
         return bool(self._queues)
 
     def begin(self, seconds: float) -> None:
-        """Take no more tasks until `end`, or for so long: the death of a governor must not stop a queue.
+        """Take no more tasks until `end`, or for this time: the death of a governor must not stop a queue.
 
         Raises what Celery raises when it has no connection; the pause is then on, and expires.
         """
@@ -296,7 +294,7 @@ def consumed_queues(worker: Any) -> list[str]:
 
 
 def is_consuming(worker: Any) -> bool:
-    """Tell whether tasks are taken from all queues that the worker is to serve.
+    """Return whether tasks are taken from all queues that the worker is to serve.
 
     On an event loop this is answered only once the loop runs and so waits for tasks.
     """
@@ -308,7 +306,7 @@ def is_consuming(worker: Any) -> bool:
 
 
 def has_room(worker: Any) -> bool:
-    """Tell whether it could take a task: it has fewer than it may run, and nothing else limits it."""
+    """Return whether it could take a task: it has fewer than it may run, and nothing else limits it."""
     if worker.consumer is None or worker.app.conf.get("worker_eta_task_limit"):
         return False
     if any(bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()):

@@ -26,7 +26,7 @@ def set_defaults(app: Any) -> list[str]:
 
 
 def is_set(conf: Any, name: str) -> bool:
-    """Tell whether the user has set a setting, under any of the names that Celery knows it by."""
+    """Return whether the user has set a setting, under any of the names that Celery knows it by."""
     keys = getattr(conf, "_keys", None)
     if keys is None:
         return bool(conf.value_set_for(name))

@@ -76,7 +76,7 @@ class LeaseState:
         self._shared[UNANSWERED] = asked
 
     def wait_until_known(self) -> bool:
-        """Tell, in a child, whether a task may begin; waits until the main process knows.
+        """Return, in a child, whether a task may begin; waits until the main process knows.
 
         While Redis is away it may, as no other worker has it either. Raises SystemExit when the main process
         is gone: its messages will be given to others.

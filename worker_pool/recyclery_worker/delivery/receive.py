@@ -32,8 +32,7 @@ from recyclery_worker.delivery.registry import LEASES, Generation
 
 logger = get_logger(__name__)
 
-# A lost notification must not delay tasks for long, nor a lease that came too late.
-POLL_SECONDS = 2.0
+POLL_SECONDS = 2.0  # A lost notification must not delay tasks for long, nor a lease that came too late
 ANSWER_SECONDS = 3.0
 
 # The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
@@ -71,7 +70,7 @@ REFUSALS = ("ACL failure in script", "The user executing the script can't", "unk
 
 
 class ClientTracking:
-    """The second connection; `changed` is called in the worker's loop when it is told of a change."""
+    """The second connection; `changed` is called in the worker's loop when a notification arrives."""
 
     def __init__(self, pool: Any, hub: Any, changed: Callable[[], None]) -> None:
         self._hub = hub
@@ -94,7 +93,7 @@ class ClientTracking:
         self._timer = hub.call_repeatedly(POLL_SECONDS, changed)
 
     def follow(self, connection: Any) -> bool:
-        """Be told of others' changes to what `connection` reads from now on; tell whether Redis does that."""
+        """Subscribe to changes of the keys that `connection` reads; return whether Redis supports that."""
         connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", self.id, "NOLOOP")
         try:
             connection.read_response()
@@ -145,7 +144,6 @@ class ClientTrackingStep(bootsteps.StartStopStep):
 
 
 def warn_untracked(error: ResponseError) -> None:
-    """Log that an empty queue is waited for with kombu's BRPOP."""
     logger.warning(
         "Redis tells this worker of no changes, so a message that comes to an empty queue is lost when the "
         "worker is killed just as it receives it: %s",
@@ -158,11 +156,9 @@ class AtomicReceive:
 
     generation: Generation
     tracking: ClientTracking | None = None
-    written_tag = ""
-    """The tag of the message being delivered, where Redis has it under our name already."""
+    written_tag = ""  # The tag of the message being delivered, where Redis has it under our name already
     _refused = False
-    _script_on: Any = None
-    """The socket of the connection that was given the script."""
+    _script_on: Any = None  # The socket of the connection that was given the script
     _pending = ""
     """What the channel waits for: the answer to "take" or "brpop", or with "wait" that BRPOP is sent next."""
     _changed = False

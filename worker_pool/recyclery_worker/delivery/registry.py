@@ -21,7 +21,7 @@ LEASE_SECONDS = 10.0
 RENEW_SECONDS = 2.0
 GENERATIONS = "recyclery:generations"
 LEASES = "recyclery:leases"
-# For this time a worker whose lease is gone can see that its messages were given away, not lost with Redis's data.
+# For this time a worker can see that its messages were given away, and not lost with Redis's data.
 RECLAIMED_SECONDS = 24 * 3600
 # kombu's names (kombu/transport/redis.py, Channel).
 KEY_OPTIONS = ("unacked_key", "unacked_index_key", "unacked_mutex_key")
@@ -78,7 +78,7 @@ class Registry:
         self.client.delete(self._mark(probe))
 
     def renew(self, generation: Generation) -> bool:
-        """Extend a lease that exists, expired or not; tell whether it did."""
+        """Extend a lease that exists, expired or not; return whether it did."""
         until = self.now() + LEASE_SECONDS
         changed: Any = self.client.zadd(self.prefix + LEASES, {generation.id: until}, xx=True, ch=True)
         return bool(changed)
@@ -132,7 +132,7 @@ class Registry:
             pipe.execute()
 
     def deregister(self, generation: Generation) -> bool:
-        """Remove a generation that holds nothing; tell whether it held nothing.
+        """Remove a generation that holds nothing; return whether it held nothing.
 
         Redis removes its keys for messages when they are empty. They are not deleted here, as a holder that is
         alive after all may be writing to them.

@@ -69,7 +69,7 @@ class Unacked:
         self._unwritten.discard(tag)
 
     def defer_ack(self, tag: str) -> None:
-        """Forget a message that is done; Redis is told when it is back."""
+        """Forget a message that is done; it is acknowledged when Redis is back."""
         with self._lock:
             self._deferred.add(tag)
         self.remove(tag)

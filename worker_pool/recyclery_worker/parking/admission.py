@@ -41,7 +41,7 @@ class Limits(msgspec.Struct):
 
 
 def exceeds_limit(deaths: int, max_deaths: int) -> bool:
-    """Tell whether a task that died `deaths` times must not run again; 0 is no limit."""
+    """Return whether a task that died `deaths` times must not run again; 0 is no limit."""
     return 0 < max_deaths <= deaths
 
 

@@ -31,7 +31,7 @@ class ReportedDeaths:
         self._recorded: deque[tuple[str, int | None]] = deque(maxlen=REPORTS_KEPT)
 
     def add(self, report: Fell) -> bool:
-        """Keep a report; tell whether that death was recorded before, without it."""
+        """Keep a report; return whether that death was recorded before, without it."""
         self._reports.append(report)
         return (report.task_id, report.pid) in self._recorded
 
@@ -120,15 +120,15 @@ def record_worker_death(channel: Any, generation_id: str, node: str, tags: Itera
 
 
 def is_stopping() -> bool:
-    """Tell whether this worker was told to stop, warmly or at once."""
+    """Return whether this worker was told to stop, warmly or at once."""
     return is_requested(state.should_stop) or is_terminating()
 
 
 def is_terminating() -> bool:
-    """Tell whether this worker was told to stop at once: it then kills its own tasks."""
+    """Return whether this worker was told to stop at once: it then kills its own tasks."""
     return is_requested(state.should_terminate)
 
 
 def is_requested(flag: int | bool | None) -> bool:
-    """Tell whether a flag of celery.worker.state is set: it is then an exit code, which may be 0."""
+    """Return whether a flag of celery.worker.state is set: it is then an exit code, which may be 0."""
     return flag is not None and flag is not False

@@ -76,7 +76,7 @@ def publish_failure(request: Any, failure: Parked) -> None:
 
 
 def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
-    """Put a task back into its queue, without deaths and result; tell whether it was still parked.
+    """Put a task back into its queue, without deaths and result; return whether it was still parked.
 
     Raises what redis and the result backend raise when they do not answer.
     """
@@ -91,7 +91,7 @@ def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
 
 
 def drop(app: Any, channel: Any, task: ParkedTask) -> bool:
-    """Remove a task for good, and fail what waits for it; tell whether it was still parked.
+    """Remove a task for good, and fail what waits for it; return whether it was still parked.
 
     Raises what redis and the result backend raise when they do not answer.
     """

@@ -21,8 +21,7 @@ class Run(msgspec.Struct, frozen=True):
 
     name: str
     task_id: str
-    pid: int | None = None
-    """Of the pool child; None where it was not yet known."""
+    pid: int | None = None  # Of the pool child; None where it was not yet known
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,21 +38,16 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 class ParkedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that waits for a person's decision; `at` is in seconds since the epoch."""
 
-    tag: str
-    """The message's delivery tag, which identifies it: a task id may be used twice."""
+    tag: str  # The message's delivery tag, which identifies it: a task id may be used twice
     task_id: str
-    name: str
-    """As it is shown; the app knows it by its `type`."""
+    name: str  # As it is shown; the app knows it by its `type`
     type: str
     arguments: str
     at: float
     node: str
-    queues: list[str]
-    """The queues it goes back to."""
-    keys: list[str]
-    """The Redis lists of these queues for its priority, without the prefix."""
-    message: msgspec.Raw
-    """As the broker's transport stores it."""
+    queues: list[str]  # The queues it goes back to
+    keys: list[str]  # The Redis lists of these queues for its priority, without the prefix
+    message: msgspec.Raw  # As the broker's transport stores it
 
 
 def name_run(tag: str, deaths_before: int = 0) -> str:

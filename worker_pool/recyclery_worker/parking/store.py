@@ -63,7 +63,7 @@ class DeadLetterStore:
         self.client.delete(self._deaths_key(task_id))
 
     def park(self, task: ParkedTask, unacked_key: str, unacked_index_key: str) -> bool:
-        """Move an unacknowledged message to the parked list; tell whether it was still unacknowledged."""
+        """Move an unacknowledged message to the parked list; return whether it was still unacknowledged."""
         unacked = self.prefix + unacked_key
 
         def move(pipe: Any) -> bool:
@@ -86,14 +86,14 @@ class DeadLetterStore:
         return sorted(map(_list_of_parked.decode, entries), key=lambda task: task.at)
 
     def put_back(self, task: ParkedTask) -> bool:
-        """Move a message to the end of its queues and forget its deaths; tell whether it was parked.
+        """Move a message to the end of its queues and forget its deaths; return whether it was parked.
 
         To the end, so that no other task has to wait for one that has killed its process before.
         """
         return self._take_out(task, task.keys)
 
     def remove(self, task: ParkedTask) -> bool:
-        """Remove a message for good and forget its deaths; tell whether it was parked."""
+        """Remove a message for good and forget its deaths; return whether it was parked."""
         return self._take_out(task, ())
 
     def _take_out(self, task: ParkedTask, keys: Iterable[str]) -> bool:

@@ -19,10 +19,8 @@ class Capabilities:
     """What a pool is capable of; `lack` says in one line what it is not, and is empty with ours."""
 
     lack: str = ""
-    forks: bool = True
-    """Whether tasks run in child processes."""
-    one_at_a_time: bool = True
-    """Whether no two tasks run in one process at the same time."""
+    forks: bool = True  # Whether tasks run in child processes
+    one_at_a_time: bool = True  # Whether no two tasks run in one process at the same time
 
     @property
     def retires(self) -> bool:

@@ -14,8 +14,7 @@ from typing import Literal
 
 from recyclery_worker.link import CHILD_MARKER, COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
 
-# A browser that gets TERM is gone in 0.2 s, and has then removed its own files.
-TERM_SECONDS = 1.0
+TERM_SECONDS = 1.0  # A browser that gets TERM is gone in 0.2 s, and has then removed its own files
 # Tasks shorter than this are not reported each: the report must not be most of what a task costs.
 SHORT_SECONDS = 0.02
 
@@ -105,8 +104,7 @@ class Reporter:
 
 
 _reporter: Reporter | None = None
-# Called before the session is ended.
-before_end: list[Callable[[], None]] = []
+before_end: list[Callable[[], None]] = []  # Called before the session is ended
 
 
 def become_session_leader(**_: object) -> None:
@@ -166,7 +164,7 @@ def list_session(session: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process exists and is no zombie."""
+    """Return whether a process exists and is no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

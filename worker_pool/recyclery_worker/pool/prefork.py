@@ -122,15 +122,13 @@ class ChildRecord:
     tasks_done: int = 0
     standby: bool = False
     """Whether it was started before its place is free: it gets no task until another child is released."""
-    retire_reason: str = ""
-    """Why it must leave as soon as it can; empty where it may stay."""
+    retire_reason: str = ""  # Why it must leave as soon as it can; empty where it may stay
     leaving: bool = False
     leaves_with_task: bool = False
     """Whether it had a task when it was told to leave, and has not finished it yet."""
     traces: bool = False
     """Whether it was told to trace allocations: it then has no limit, and leaves only when it is retired."""
-    trace_request: Trace | None = None
-    """What it is to trace, where this could not be sent to it yet."""
+    trace_request: Trace | None = None  # What it is to trace, where this could not be sent to it yet
 
     @property
     def stays(self) -> bool:
@@ -312,7 +310,7 @@ class Pool(asynpool.AsynPool):
         return pid
 
     def _takes_messages(self, process: Any) -> bool:
-        """Tell whether a child's inbox can be written to: it has started, and no task is being written."""
+        """Return whether a child's inbox can be written to: it has started, and no task is being written."""
         return process.inqW_fd in self._all_inqueues and process.inqW_fd not in self._active_writes
 
     def _send_trace_request(self, process: Any) -> None:
@@ -419,7 +417,7 @@ class Pool(asynpool.AsynPool):
                 self._putlock.release()
 
     def _has_task(self, process: Any) -> bool:
-        """Tell whether the child has accepted a task and not sent its result; others are requeued."""
+        """Return whether the child has accepted a task and not sent its result; others are requeued."""
         if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
             return False
         return not any(job._write_to is process and not job._accepted for job in self._cache.values())

@@ -17,8 +17,7 @@ from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, now
 
 logger = get_logger(__name__)
 
-# The routing keys of a topic exchange may be unlimited in number.
-MAX_QUEUES = 50
+MAX_QUEUES = 50  # The routing keys of a topic exchange may be unlimited in number
 OTHER_QUEUES = ""
 
 

@@ -24,15 +24,11 @@ from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns
 
 TIMESTAMP_MS = 5
 TIMESTAMP_WAIT_SECONDS = 0.05
-# The file may be in memory.
-MAX_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 256 << 20  # The file may be in memory
 MEMRAY_FRAMES = 16
-# More than any file has: 14 hours of them.
-MAX_TIMESTAMPS = 10_000_000
-# CPython's arenas hold its small objects, each of which is reported on its own.
-ARENA_BYTES = 1 << 20
-# Only a person waits for the reader.
-READER_NICENESS = 10
+MAX_TIMESTAMPS = 10_000_000  # More than any file has: 14 hours of them
+ARENA_BYTES = 1 << 20  # CPython's arenas hold its small objects, each of which is reported on its own
+READER_NICENESS = 10  # Only a person waits for the reader
 
 Stack = tuple[tuple[str, str, int], ...]
 

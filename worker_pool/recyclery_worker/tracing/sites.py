@@ -11,8 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 MAX_SITES = 30
-# Smaller growth is a run's own bookkeeping, and fills no container.
-MIN_BYTES_PER_RUN = 512
+MIN_BYTES_PER_RUN = 512  # Smaller growth is a run's own bookkeeping, and fills no container
 # Files of tracing itself, and of imports, which happen only once.
 NOT_OF_TASKS = (str(Path(__file__).parent), "<frozen importlib._bootstrap", "<frozen zipimport")
 
@@ -33,23 +32,18 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     frames: list[Frame]
     bytes_per_run: float
     count_per_run: float
-    grew_in: int
-    """In how many runs more was held after than before."""
+    grew_in: int  # In how many runs more was held after than before
 
 
 class TracedRuns(msgspec.Struct, frozen=True, kw_only=True):
     """The whole result so far, so that a lost report does not matter."""
 
     pid: int
-    tool: str
-    """`tracemalloc` or `memray`."""
+    tool: str  # `tracemalloc` or `memray`
     warm_up_seconds: list[float]
-    seconds: list[float]
-    """How long each run took, without those of the warm-up."""
-    judged: int = 0
-    """How many of these runs the sites are computed from."""
-    sites: list[Site] = []
-    """The sites that grew in most runs, largest growth first."""
+    seconds: list[float]  # How long each run took, without those of the warm-up
+    judged: int = 0  # How many of these runs the sites are computed from
+    sites: list[Site] = []  # The sites that grew in most runs, largest growth first
     over: bool = False
 
 
@@ -75,8 +69,7 @@ class Growth(Generic[Place]):
 
     def __init__(self) -> None:
         self.runs = 0
-        self._grown: dict[Place, tuple[int, int, int]] = {}
-        """Bytes, count, and the number of runs with growth."""
+        self._grown: dict[Place, tuple[int, int, int]] = {}  # Bytes, count, and the number of runs with growth
 
     def add(self, changes: Iterable[tuple[Place, Held]]) -> None:
         """Add one run: by how much places changed; those that did not may be left out."""
@@ -110,5 +103,5 @@ def changes_between(before: Mapping[Place, Held], after: Mapping[Place, Held]) -
 
 
 def is_of_task(files: Iterable[str]) -> bool:
-    """Tell whether an allocation, by the files of its frames, is a task's, not of tracing or of an import."""
+    """Return whether an allocation, by the files of its frames, is a task's, not of tracing or of an import."""
     return not any(file.startswith(NOT_OF_TASKS) for file in files)

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-# The command that waits reads at once, or has been stopped.
-SEND_SECONDS = 2.0
+SEND_SECONDS = 2.0  # The command that waits reads at once, or has been stopped
 # The allocation, its caller and the next: each further frame slows every allocation by half again, and more
 # where it is one of Celery's large functions, whose line numbers are looked up each time.
 TRACEMALLOC_FRAMES = 3

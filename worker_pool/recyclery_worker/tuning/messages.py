@@ -114,8 +114,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     waiting: int = 0
     sent_by_tasks: int = 0
     removed: int = 0
-    cleaned: list[str] = []
-    """Dead tunings whose keys were removed at the start."""
+    cleaned: list[str] = []  # Dead tunings whose keys were removed at the start
 
 
 Order = Fill | Arrive | Rest | Sweep | Quit

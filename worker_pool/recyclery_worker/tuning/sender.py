@@ -37,10 +37,8 @@ from recyclery_worker.tuning.isolation import isolate_keys
 from recyclery_worker.tuning.messages import Answer, Space, Write, open_log, own_space, remove_keys
 
 STEP_SECONDS = 0.02
-# How often the sink is emptied, so that what tasks send does not fill the user's Redis.
-DRAIN_SECONDS = 0.5
-# After this time without a new key nobody writes any more.
-QUIET_SECONDS = 3.0
+DRAIN_SECONDS = 0.5  # How often the sink is emptied, so that what tasks send does not fill the user's Redis
+QUIET_SECONDS = 3.0  # After this time without a new key nobody writes any more
 GIVE_UP_SECONDS = 60.0
 
 
@@ -241,7 +239,7 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
 
 
 def serve(sender: Sender, output: int) -> bool:
-    """Carry out orders until standard input is closed; tell whether we were told to quit."""
+    """Carry out orders until standard input is closed; return whether we were told to quit."""
     decoder = msgspec.json.Decoder(messages.Order)
     text = b""
     while True:
