@@ -74,10 +74,10 @@ def test_what_is_forgotten_is_given_back_and_leaves_nothing_but_a_mark(
     monkeypatch.setattr(forgotten, "LEASE_SECONDS", 0.05)
     dead = hold(sender, 2)
     let_expire(client, dead)
-    assert [each.messages for each in forgotten.give_back(sender)] == [2]
+    assert [each.messages for each in forgotten.give_back_orphaned(sender)] == [2]
     assert client.llen("low") == 2
     assert client.keys("recyclery:*") == [f"recyclery:{dead.id}:reclaimed".encode()]
-    assert forgotten.give_back(sender) == []
+    assert forgotten.give_back_orphaned(sender) == []
 
 
 def test_a_worker_that_renews_its_lease_meanwhile_keeps_what_it_has(
@@ -88,7 +88,7 @@ def test_a_worker_that_renews_its_lease_meanwhile_keeps_what_it_has(
     let_expire(client, living)
     # As after Redis was away: all leases look old, for a moment.
     threading.Timer(0.1, Registry(client).renew, (living,)).start()
-    assert forgotten.give_back(sender) == []
+    assert forgotten.give_back_orphaned(sender) == []
     assert client.llen("low") == 0
 
 

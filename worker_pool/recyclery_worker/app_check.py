@@ -8,12 +8,10 @@ when no driver fits its browser. A process of its own, as the supervisor must no
 import json
 import os
 import sys
-import traceback
 
 import celery
-from celery.app.utils import find_app
 
-from recyclery_worker.broker.connection import CANNOT_IMPORT, prepare_import, refuse
+from recyclery_worker.broker.connection import CANNOT_IMPORT, import_app, prepare_import, refuse
 
 BROWSER_DOES_NOT_FIT = 3
 
@@ -39,12 +37,9 @@ def check_browser() -> str:
 def main() -> int:
     output = prepare_import()
     try:
-        app = find_app(sys.argv[1])
-        app.loader.import_default_modules()
-        app.finalize()
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return refuse(CANNOT_IMPORT, f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+        app = import_app(sys.argv[1])
+    except ImportError as error:
+        return refuse(CANNOT_IMPORT, str(error))
     try:
         broker_url = app.connection_for_read().as_uri(include_password=True)
     except ValueError:

@@ -44,9 +44,7 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
     from `celeryd_after_setup` on.
     """
-    if "worker_prefetch_multiplier" in _defaults and not any(
-        "--prefetch-multiplier" in word for word in sys.argv
-    ):
+    if "worker_prefetch_multiplier" in _defaults and "--prefetch-multiplier" not in " ".join(sys.argv):
         # The command line was parsed before the app's settings could be changed.
         sender.prefetch_multiplier = sender.app.conf.worker_prefetch_multiplier
     capabilities = read_capabilities(sender)

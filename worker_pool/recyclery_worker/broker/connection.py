@@ -6,6 +6,7 @@ error: 1 when the app cannot be imported, 3 when its broker is not Redis, 4 when
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,19 +54,31 @@ def prepare_import() -> int:
     return descriptor
 
 
+def import_app(name: str) -> Any:
+    """Import an app with all its tasks; raises ImportError with what the app's own code raised, and where."""
+    from celery.app.utils import find_app  # noqa: PLC0415
+
+    try:
+        app = find_app(name)
+        app.loader.import_default_modules()
+        app.finalize()
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        raise ImportError(problem) from error
+    return app
+
+
 def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:
     """Call `work` with the app and a descriptor for its output; return the exit status.
 
     `without_redis` is printed where the broker is not Redis.
     """
     output = prepare_import()
-    from celery.app.utils import find_app  # noqa: PLC0415
-
     try:
-        app = find_app(app_name)
-        app.loader.import_default_modules()
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        return refuse(CANNOT_IMPORT, f"{type(error).__name__}: {error}")
+        app = import_app(app_name)
+    except ImportError as error:
+        return refuse(CANNOT_IMPORT, str(error))
     try:
         if broker_kind(app) != "redis":
             return refuse(NOT_REDIS, without_redis)

@@ -86,7 +86,7 @@ def browser(
         is_kept = keep > 1 and kept.keep(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
     finally:
         if not is_kept:
-            kept.end(session)
+            kept.end_browser(session)
 
 
 def start(wanted: Wanted) -> kept.Session:

@@ -25,7 +25,7 @@ CONSOLE_LINES = 1000
 logger = logging.getLogger(__name__)
 
 
-class Running(NamedTuple):
+class RunningTask(NamedTuple):
     """The Celery task that runs in this thread; its soft time limit is None where it has none."""
 
     name: str
@@ -33,7 +33,7 @@ class Running(NamedTuple):
     soft_limit_seconds: float | None
 
 
-def running_task() -> Running | None:
+def running_task() -> RunningTask | None:
     """Return the task that runs here; None outside of tasks, and where Celery is not imported."""
     celery: Any = sys.modules.get("celery")
     task = celery.current_task if celery is not None else None
@@ -42,7 +42,7 @@ def running_task() -> Running | None:
     # (hard, soft) of the message; else the task's own, else the app's (celery/app/task.py).
     _, sent = task.request.timelimit or (None, None)
     soft = sent or task.soft_time_limit or task.app.conf.task_soft_time_limit
-    return Running(str(task.name), str(task.request.id), float(soft) if soft else None)
+    return RunningTask(str(task.name), str(task.request.id), float(soft) if soft else None)
 
 
 def default_dir() -> Path | None:

@@ -51,7 +51,7 @@ def take_kept(key: str) -> Session | None:
         return None
     if _slot.key == key and answers(session):
         return session
-    end(session)
+    end_browser(session)
     return None
 
 
@@ -71,7 +71,7 @@ def end_kept() -> None:
     """End the browser that this thread keeps, before its process exits."""
     session, _slot.session = _slot.session, None
     if session is not None and _slot.owner == os.getpid():
-        end(session)
+        end_browser(session)
 
 
 atexit.register(end_kept)
@@ -79,7 +79,7 @@ atexit.register(end_kept)
 before_end.append(end_kept)
 
 
-def end(session: Session) -> None:
+def end_browser(session: Session) -> None:
     """End a browser, kept or not."""
     pid = session.pid
     try:

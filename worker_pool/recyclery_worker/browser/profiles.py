@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-PREFIX = "recyclery-profile-"
+PROFILE_PREFIX = "recyclery-profile-"
 LOCK_NAME = "owner.lock"
 VARIABLE = "RECYCLERY_PROFILE"
 """Environment variable with the folder's path, which everything started for a profile inherits."""
@@ -39,7 +39,7 @@ class Profile:
 
 def make_profile() -> Profile:
     """Create a profile folder in the temporary folder; raises OSError."""
-    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    path = Path(tempfile.mkdtemp(prefix=PROFILE_PREFIX))
     try:
         lock = os.open(path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,10 +54,10 @@ def sweep_profiles() -> list[Path]:
 
     A lock ends with its holder, whatever killed that and whichever PID namespace it was in.
     """
-    return [path for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if sweep(path)]
+    return [path for path in Path(tempfile.gettempdir()).glob(f"{PROFILE_PREFIX}*") if sweep_profile(path)]
 
 
-def sweep(path: Path) -> bool:
+def sweep_profile(path: Path) -> bool:
     """Remove one folder if nobody owns it; return whether it is gone."""
     try:
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -79,13 +79,13 @@ def sweep(path: Path) -> bool:
 
 def remove_unused(path: Path) -> bool:
     """Remove a folder that no process uses; return whether it is gone."""
-    if list_processes(path):
+    if list_profile_processes(path):
         return False
     shutil.rmtree(path, ignore_errors=True)
     return not path.exists()
 
 
-def list_processes(profile: Path) -> set[int]:
+def list_profile_processes(profile: Path) -> set[int]:
     """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms.
 
     Chrome overwrites argv in some processes and environ in others: only together they find all. The crashpad
@@ -107,7 +107,7 @@ def end_processes(profile: Path, children: set[int]) -> None:
     """Kill what is left of the session, and reap our own children among it and `children` (PIDs)."""
     deadline = time.monotonic() + KILL_SECONDS
     unreaped = set(children)
-    while (found := list_processes(profile)) or unreaped:
+    while (found := list_profile_processes(profile)) or unreaped:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

@@ -17,7 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 from recyclery_worker.browser.bounded import BrowserNotStarted, bound_chrome, bound_remote
 from recyclery_worker.browser.driver import BrowserPair, find_browser, tie_to_owner
-from recyclery_worker.browser.profiles import VARIABLE, Profile, end_processes, list_processes, make_profile
+from recyclery_worker.browser.profiles import (
+    VARIABLE,
+    Profile,
+    end_processes,
+    list_profile_processes,
+    make_profile,
+)
 from recyclery_worker.browser.wanted import Wanted
 from recyclery_worker.pool.child import read_memory, reporter
 
@@ -47,14 +53,14 @@ class LocalSession:
 
     def held_bytes(self) -> int:
         """Return RssAnon + RssShmem of all its processes (proc(5)), near what the cgroup is charged."""
-        return sum(map(read_anon_bytes, list_processes(self.profile.path)))
+        return sum(map(read_anon_bytes, list_profile_processes(self.profile.path)))
 
     def end(self) -> None:
         """End all its processes and remove its files, in mostly 0.2 s, at most 8 s."""
         children: set[int] = set()
         try:
             # Listed before they exit: if this process is PID 1, Chrome's orphans become its children.
-            children = list_processes(self.profile.path) | {self.pid}
+            children = list_profile_processes(self.profile.path) | {self.pid}
             self.driver.quit()
         finally:
             end_profile(self.profile, children)

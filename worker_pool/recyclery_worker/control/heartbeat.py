@@ -88,6 +88,7 @@ def count_waiting(channel: Any, queue: str) -> int:
 def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
     """Send a heartbeat every two seconds, whether or not a governor receives it."""
     path = str(governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
+    ends: Any = bootsteps
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         while True:
             heartbeat = Pulse(
@@ -96,14 +97,9 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
                 sent=now(),
                 broker_answers=probe.answers,
                 waiting=probe.waiting,
-                stopping=is_ending(worker),
+                # By a signal, by remote control, or as its lease was lost.
+                stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
             )
             with contextlib.suppress(OSError):
                 sock.sendto(encode(heartbeat), path)
             time.sleep(HEARTBEAT_SECONDS)
-
-
-def is_ending(worker: Any) -> bool:
-    """Return whether the worker was told to end: by a signal, by remote control, or as its lease was lost."""
-    ends: Any = bootsteps
-    return is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE}

@@ -144,7 +144,7 @@ class LinkServer(bootsteps.StartStopStep):
         try:
             packet = peer.recv(link.MAX_PACKET_BYTES)
             if packet:
-                peer.send(link.encode(answer(worker, self._pause, packet)))
+                peer.send(link.encode(answer_packet(worker, self._pause, packet)))
                 return
         except BlockingIOError:
             return
@@ -165,29 +165,29 @@ def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
         with peer, contextlib.suppress(OSError):
             peer.settimeout(PEER_SECONDS)
             while packet := peer.recv(link.MAX_PACKET_BYTES):
-                peer.send(link.encode(answer(worker, pause, packet)))
+                peer.send(link.encode(answer_packet(worker, pause, packet)))
 
 
-def answer(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
+def answer_packet(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
     """Carry out the request in `packet`; one that cannot be decoded or done is refused with the reason."""
     try:
         request = link.decode_request(packet)
     except msgspec.DecodeError as error:
         return link.Refused(reason=f"not a request: {error}")
     try:
-        return carry_out(worker, pause, request)
+        return carry_out_request(worker, pause, request)
     except Exception as error:  # An error here must not end the user's worker.
         logger.exception("%s could not be carried out", request)
         return link.Refused(reason=f"{type(error).__name__}: {error}")
 
 
-def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
+def carry_out_request(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
     held, refusal = lease(), ""
     match request:
         case link.Stat():
             return stat(worker, pause)
         case link.Trace():
-            return trace(worker, request)
+            return start_trace(worker, request)
         case link.Reclaim(generation) if held is not None:
             held.reclaim_soon(generation)
         case link.Reclaim():
@@ -207,7 +207,7 @@ def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
     return link.Refused(reason=refusal) if refusal else link.Done()
 
 
-def trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
+def start_trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
     """Have a child trace a task's allocations; return which child, or why none will."""
     if lack := read_capabilities(worker).lack:
         return link.Refused(reason=lack)

@@ -32,14 +32,14 @@ from recyclery_worker.delivery.registry import LEASES, Generation
 
 logger = get_logger(__name__)
 
-POLL_SECONDS = 2.0  # A lost notification must not delay tasks for long, nor a lease that came too late
-ANSWER_SECONDS = 3.0
+RECEIVE_POLL_SECONDS = 2.0  # A lost notification must not delay tasks for long, nor a lease that came too late
+TRACKING_ANSWER_SECONDS = 3.0
 
 # The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
 # from its queue: where Redis takes no writes, nothing has happened. What is no readable message is returned
 # unwritten, as by BRPOP. Empty queues are read by a command, so that Redis tells of their next change (CLIENT
 # TRACKING).
-TAKE = """
+RECEIVE_SCRIPT = """
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
 if not redis.call('ZSCORE', leases, ARGV[1]) then
     return nil
@@ -64,7 +64,7 @@ for number = 4, #KEYS do
 end
 return nil
 """
-TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
+RECEIVE_SCRIPT_SHA = hashlib.sha1(RECEIVE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 # How Redis 6, 7 and others say that this user may not run scripts, or that they cannot.
 REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
 
@@ -83,14 +83,14 @@ class ClientTracking:
             # From here on raw: that there is a message is enough, its content does not matter.
             self._connection.send_command("SUBSCRIBE", "__redis__:invalidate")
             self._socket = self._connection._sock
-            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.settimeout(TRACKING_ANSWER_SECONDS)
             self._read()
             self._socket.setblocking(False)
         except BaseException:
             self._connection.disconnect()
             raise
         hub.add_reader(self._socket.fileno(), self._on_readable)
-        self._timer = hub.call_repeatedly(POLL_SECONDS, changed)
+        self._timer = hub.call_repeatedly(RECEIVE_POLL_SECONDS, changed)
 
     def follow(self, connection: Any) -> bool:
         """Subscribe to changes of the keys that `connection` reads; return whether Redis supports that."""
@@ -182,12 +182,14 @@ class AtomicReceive:
         keys = [prefix + key for key in (*own, *lists)]
         self._pending, self._changed = "take", False
         self.qos.unacked.expect(self)
-        connection.send_command("EVALSHA", TAKE_SHA, len(keys), *keys, self.generation.id, time.time())
+        connection.send_command(
+            "EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, self.generation.id, time.time()
+        )
 
     def _prepare(self: Any, connection: Any) -> None:
         """Load the script and start tracking, once for each connection."""
         self._script_on = connection._sock
-        connection.send_command("SCRIPT", "LOAD", TAKE)
+        connection.send_command("SCRIPT", "LOAD", RECEIVE_SCRIPT)
         try:
             connection.read_response()
         except ResponseError as error:

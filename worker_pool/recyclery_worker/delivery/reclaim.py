@@ -53,7 +53,7 @@ def find_orphaned(registry: Registry) -> dict[OrphanedLease, Generation]:
     return {OrphanedLease(each.id, each.node, each.pid, len(registry.held_tags(each))): each for each in dead}
 
 
-def give_back(app: Any) -> list[OrphanedLease]:
+def give_back_orphaned(app: Any) -> list[OrphanedLease]:
     """Give back the messages of dead workers; return these workers.
 
     After Redis was away all leases look expired: living workers get the time of one lease to renew theirs.
@@ -77,7 +77,11 @@ def main() -> int:
 
     def work(app: Any, output: int) -> None:
         with connected(app) as channel:
-            found = give_back(app) if "--give-back" in options else [*find_orphaned(open_registry(channel))]
+            found = (
+                give_back_orphaned(app)
+                if "--give-back" in options
+                else [*find_orphaned(open_registry(channel))]
+            )
         os.write(output, msgspec.json.encode(found))
 
     return run_program(name, work, without_redis="the app's broker is not Redis, and gives back by itself")

@@ -99,7 +99,7 @@ class Registry:
         """Return the generations that hold messages and are not registered: Redis has lost a part."""
         registered: Any = self.client.hkeys(self.prefix + GENERATIONS)
         start, end = f"{self.prefix}recyclery:", ":unacked"
-        keys: Any = self.client.scan_iter(match=f"{escape(start)}*{end}")
+        keys: Any = self.client.scan_iter(match=f"{escape_pattern(start)}*{end}")
         ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
         unregistered = sorted(ids - {name.decode() for name in registered})
         # An id with a colon is a tuning's, which has a registry of its own.
@@ -156,7 +156,7 @@ class Registry:
         return f"{self.prefix}recyclery:{generation.id}:reclaimed"
 
 
-def escape(text: str) -> str:
+def escape_pattern(text: str) -> str:
     """Return text as a Redis pattern that matches only the text."""
     return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 

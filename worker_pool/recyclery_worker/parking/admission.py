@@ -23,7 +23,7 @@ from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.link import DEFAULT_MAX_DEATHS, Fell
 from recyclery_worker.parking.deaths import InFlight, is_terminating, reported
 from recyclery_worker.parking.park import park
-from recyclery_worker.parking.records import Death, Run, name_run
+from recyclery_worker.parking.records import Death, RecordedRun, name_run
 from recyclery_worker.parking.store import open_store
 
 logger = get_logger(__name__)
@@ -86,7 +86,7 @@ class Admission:
             store = open_store(request.message.channel)
             deaths = store.count_deaths(request.id)
             is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
-            run = Run(name_run(tag, deaths), request.id)
+            run = RecordedRun(name_run(tag, deaths), request.id)
             if not is_poison and self._in_flight is not None:
                 self._in_flight.mark(store, tag, run)
         except Exception as error:  # Redis is away: nobody can know of any death.
@@ -113,7 +113,7 @@ class Admission:
 
         def record_and_reject(log: Any, errors: Any, requeue: Any = False) -> Any:
             if requeue and not is_terminating():
-                self._record_death(request, run, describe_end(exc_info))
+                self._record_death(request, run, format_end(exc_info))
             return reject(log, errors, requeue)
 
         request.on_reject = record_and_reject
@@ -123,12 +123,12 @@ class Admission:
         death = Death(at=time.time(), how=how, node=self._node, pid=request.worker_pid)
         try:
             store = open_store(request.message.channel)
-            store.record_death(Run(run, request.id), reported.complete(request.id, death))
+            store.record_death(RecordedRun(run, request.id), reported.complete(request.id, death))
         except Exception as error:  # Redis is away: the message cannot be given back either.
             logger.debug("the death of %s is not recorded: %s", request.id, error)
 
 
-def describe_end(exc_info: Any) -> str:
+def format_end(exc_info: Any) -> str:
     """Return how a run ended, as far as Celery knows."""
     # billiard wraps an exception from a child together with its traceback.
     error = getattr(exc_info.exception, "exc", exc_info.exception)

@@ -1,8 +1,8 @@
 """The deaths of tasks, and the marks of those in flight, by which others find what a dead worker had begun.
 
-`recyclery:ID:started` is a hash of a generation, delivery tag to JSON of `Run`. A first run is written within
-two seconds, together with the lease, so that it costs nothing; the run of a redelivered message is written
-before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
+`recyclery:ID:started` is a hash of a generation, delivery tag to JSON of `RecordedRun`. A first run is written
+within two seconds, together with the lease, so that it costs nothing; the run of a redelivered message is
+written before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
 """
 
 import time
@@ -15,7 +15,7 @@ from celery.worker import state
 from msgspec.structs import replace
 
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.records import Death, Run, complete, in_flight_key, name_run
+from recyclery_worker.parking.records import Death, RecordedRun, in_flight_key, name_run, with_report
 from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 REPORTS_KEPT = 100
@@ -40,7 +40,7 @@ class ReportedDeaths:
         self._recorded.append((task_id, death.pid))
         for report in self._reports:
             if (report.task_id, report.pid) == (task_id, death.pid):
-                return complete(death, report)
+                return with_report(death, report)
         return death
 
 
@@ -53,9 +53,9 @@ class InFlight:
 
     def __init__(self, generation_id: str) -> None:
         self._key = in_flight_key(generation_id)
-        self._marked: dict[str, Run] = {}
+        self._marked: dict[str, RecordedRun] = {}
 
-    def mark(self, store: DeadLetterStore, tag: str, run: Run) -> None:
+    def mark(self, store: DeadLetterStore, tag: str, run: RecordedRun) -> None:
         """Write that the run of a redelivered message begins; raises redis.RedisError."""
         self._marked[tag] = run
         self._write(store, {tag: run}, ())
@@ -75,7 +75,7 @@ class InFlight:
         for tag, request in requests.items():
             run = marked.get(tag)
             if run is None and not request.delivery_info["redelivered"]:
-                run = Run(name_run(tag), request.id)
+                run = RecordedRun(name_run(tag), request.id)
             if request.time_start and run is not None:
                 begun[tag] = replace(run, pid=request.worker_pid)
         ended = marked.keys() - requests.keys()
@@ -88,7 +88,7 @@ class InFlight:
         """Remove all marks; raises redis.RedisError."""
         store.client.delete(store.prefix + self._key)
 
-    def _write(self, store: DeadLetterStore, begun: Mapping[str, Run], ended: Collection[str]) -> None:
+    def _write(self, store: DeadLetterStore, begun: Mapping[str, RecordedRun], ended: Collection[str]) -> None:
         key = store.prefix + self._key
         with store.client.pipeline() as pipe:
             for tag, run in begun.items():
@@ -100,10 +100,10 @@ class InFlight:
             pipe.execute()
 
 
-def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, Run]:
+def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, RecordedRun]:
     """Return the runs that a generation had begun, by delivery tag; raises redis.RedisError."""
     entries: Any = store.client.hgetall(store.prefix + in_flight_key(generation_id))
-    return {tag.decode(): msgspec.json.decode(entry, type=Run) for tag, entry in entries.items()}
+    return {tag.decode(): msgspec.json.decode(entry, type=RecordedRun) for tag, entry in entries.items()}
 
 
 def record_worker_death(channel: Any, generation_id: str, node: str, tags: Iterable[str]) -> None:

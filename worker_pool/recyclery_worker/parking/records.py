@@ -12,7 +12,7 @@ class Parked(Exception):
     """
 
 
-class Run(msgspec.Struct, frozen=True):
+class RecordedRun(msgspec.Struct, frozen=True):
     """One run of a task, as it is recorded while it lasts.
 
     `name` identifies the run, whoever records its death: the message's delivery tag, which it keeps when it is
@@ -65,6 +65,6 @@ def in_flight_key(generation_id: str) -> str:
     return f"recyclery:{generation_id}:started"
 
 
-def complete(death: Death, report: Fell) -> Death:
+def with_report(death: Death, report: Fell) -> Death:
     """Return a death with what the governor reports of it."""
     return msgspec.structs.replace(death, tree_bytes=report.tree_bytes, how=report.how or death.how)

@@ -13,7 +13,7 @@ import msgspec
 
 from recyclery_worker.broker.connection import open_redis
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.records import Death, ParkedTask, Run, complete
+from recyclery_worker.parking.records import Death, ParkedTask, RecordedRun, with_report
 
 PARKED = "recyclery:parked"
 # Long enough for a task that died and waits in a long queue; after that its deaths are forgotten.
@@ -31,7 +31,7 @@ class DeadLetterStore:
     client: Any
     prefix: str = ""
 
-    def record_death(self, run: Run, death: Death) -> None:
+    def record_death(self, run: RecordedRun, death: Death) -> None:
         """Record a run's death; recording it again changes nothing."""
         key = self._deaths_key(run.task_id)
         with self.client.pipeline() as pipe:
@@ -48,7 +48,7 @@ class DeadLetterStore:
             pipe.multi()
             for name, death in found:
                 if death.pid == report.pid and death.tree_bytes is None:
-                    pipe.hset(key, name, msgspec.json.encode(complete(death, report)))
+                    pipe.hset(key, name, msgspec.json.encode(with_report(death, report)))
 
         self.client.transaction(add, key)
 

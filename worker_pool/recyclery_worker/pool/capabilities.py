@@ -11,7 +11,7 @@ from celery import signals
 from celery.concurrency import get_implementation, prefork
 
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.pool.child import become_session_leader, end_session, reporter, start_reporting
+from recyclery_worker.pool.child import become_session_leader, end_session_members, reporter, start_reporting
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def connect_signals(capabilities: Capabilities) -> None:
     """Report the processes that run this worker's tasks, and the tasks, by signals."""
     if capabilities.forks:
         signals.worker_process_init.connect(become_session_leader, dispatch_uid="recyclery.child_init")
-        signals.worker_process_shutdown.connect(end_session, dispatch_uid="recyclery.child_shutdown")
+        signals.worker_process_shutdown.connect(end_session_members, dispatch_uid="recyclery.child_shutdown")
     else:
         start_reporting()
     if capabilities.one_at_a_time:
@@ -66,13 +66,11 @@ def connect_signals(capabilities: Capabilities) -> None:
 
 
 def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
-    reports = reporter()
-    if reports is not None:
+    if (reports := reporter()) is not None:
         reports.task_started(task_id=task_id, task_name=task.name)
 
 
 def on_task_postrun(**_: Any) -> None:
-    reports = reporter()
-    if reports is not None:
+    if (reports := reporter()) is not None:
         # Short ones too: with another pool nobody corrects a report that is missing.
         reports.task_ended(force=True)

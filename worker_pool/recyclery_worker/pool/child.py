@@ -132,7 +132,7 @@ def start_reporting() -> None:
     _reporter = Reporter(pool, str(governor_socket(Path(runtime_dir))), start_ticks)
 
 
-def end_session(**_: object) -> None:
+def end_session_members(**_: object) -> None:
     """Stop the other members of our session, with TERM, then KILL; only where we lead it."""
     for call in before_end:
         call()
@@ -148,7 +148,9 @@ def end_session(**_: object) -> None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signum)
         reap_browsers()
-        while signum == signal.SIGTERM and time.monotonic() < deadline and any(map(is_running, members)):
+        while (
+            signum == signal.SIGTERM and time.monotonic() < deadline and any(map(is_process_running, members))
+        ):
             time.sleep(0.01)
 
 
@@ -158,12 +160,12 @@ def list_session(session: int) -> list[int]:
     for entry in os.listdir("/proc"):  # noqa: PTH208  # a Path for each process costs ten times as much
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                if os.getsid(int(entry)) == session and is_running(int(entry)):
+                if os.getsid(int(entry)) == session and is_process_running(int(entry)):
                     members.append(int(entry))
     return members
 
 
-def is_running(pid: int) -> bool:
+def is_process_running(pid: int) -> bool:
     """Return whether a process exists and is no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()

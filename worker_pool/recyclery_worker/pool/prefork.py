@@ -26,7 +26,7 @@ from celery.utils.log import get_logger
 
 from recyclery_worker.delivery.lease import check_lease, lease
 from recyclery_worker.link import Departure, Trace
-from recyclery_worker.pool.child import Reporter, become_session_leader, end_session, reporter
+from recyclery_worker.pool.child import Reporter, become_session_leader, end_session_members, reporter
 from recyclery_worker.pool.task_stats import TASK_STATS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Worker(asynpool.Worker):
     on_exit: Callable[..., Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without max-tasks-per-child: the parent counts (Pool.on_job_ready), as a child could not learn a new
+        # Without max-tasks-per-child: the parent counts (ChildPool.on_job_ready), as a child could not learn a new
         # limit.
         super().__init__(*args[:5], None, *args[6:], **kwargs)
 
@@ -56,11 +56,9 @@ class Worker(asynpool.Worker):
         """Lead a session before any code of the user runs."""
         become_session_leader()
         super().after_fork()
-        reports = reporter()
-        if reports is not None:
+        if (reports := reporter()) is not None:
             self.wait_for_job = report_tasks(reports, self.wait_for_job, self.inq._reader)
-        held = lease()
-        if held is not None:
+        if (held := lease()) is not None:
             # Outermost, so that as little as possible runs between this check and the task's first line.
             self.wait_for_job = check_lease(held.state, self.wait_for_job)
 
@@ -76,7 +74,7 @@ class Worker(asynpool.Worker):
                 if handlers is not None:
                     handlers(*args)
             finally:
-                end_session()
+                end_session_members()
 
         self.on_exit = leave
         super()._do_exit(pid, exitcode, exc)
@@ -136,7 +134,7 @@ class ChildRecord:
         return not (self.standby or self.retire_reason or self.leaving)
 
 
-class Pool(asynpool.AsynPool):
+class ChildPool(asynpool.AsynPool):
     """Celery's event-driven process pool, with children that are replaced one by one.
 
     A child leaves by the pool's own end-of-work message (None in its inbox), after its inbox was taken from
@@ -446,9 +444,9 @@ class Pool(asynpool.AsynPool):
 
 
 class TaskPool(prefork.TaskPool):
-    """Celery's prefork pool over `Pool`."""
+    """Celery's prefork pool over `ChildPool`."""
 
-    Pool = Pool
+    Pool = ChildPool
 
     @property
     def children(self) -> Any:
@@ -456,7 +454,6 @@ class TaskPool(prefork.TaskPool):
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         """Start a task; raises TaskRevokedError where this worker's lease is lost."""
-        held = lease()
-        if held is not None:
+        if (held := lease()) is not None:
             held.require()
         return super().apply_async(*args, **kwargs)

@@ -164,7 +164,7 @@ def find_window(span: RunTimes, timestamps: Sequence[int]) -> tuple[int, int] | 
 
 
 def find_run(timestamp: int, windows: Sequence[tuple[int, int]]) -> int | None:
-    """Return in which run something was allocated, by the number of the next timestamp; None where in none."""
+    """Return the run in which something was allocated, by the number of the next timestamp, if any."""
     return next((run for run, (low, high) in enumerate(windows) if low < timestamp <= high), None)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from recyclery_worker.broker.connection import connected, open_redis, run_program
 from recyclery_worker.delivery.registry import GENERATIONS
 
-POLL_SECONDS = 0.005
+ARRIVALS_POLL_SECONDS = 0.005
 GENERATIONS_SECONDS = 1.0
 # From the newest message of each list (kombu puts at the left) to the newest of the last poll; then the
 # unacknowledged ones, which the transport stores as [message, exchange, routing key].
@@ -72,7 +72,7 @@ class QueueWatch:
         return len(self._seen) - seen_before
 
 
-def record(channel: Any, queue: str, seconds: float, output: int) -> int:
+def write_arrivals(channel: Any, queue: str, seconds: float, output: int) -> int:
     """Write when tasks come, until the time is over; return how many came."""
     watch = QueueWatch(channel, queue)
     watch.poll()
@@ -83,7 +83,7 @@ def record(channel: Any, queue: str, seconds: float, output: int) -> int:
         total += came
         if came:
             os.write(output, f"{passed:.3f}\n".encode() * came)
-        time.sleep(POLL_SECONDS)
+        time.sleep(ARRIVALS_POLL_SECONDS)
     return total
 
 
@@ -93,9 +93,10 @@ def main() -> int:
     def work(app: Any, output: int) -> None:
         with connected(app) as channel:
             os.write(
-                output, f"# arrivals at {queue}, in seconds, looked at every {POLL_SECONDS:g} s\n".encode()
+                output,
+                f"# arrivals at {queue}, in seconds, looked at every {ARRIVALS_POLL_SECONDS:g} s\n".encode(),
             )
-            total = record(channel, queue, float(seconds), output)
+            total = write_arrivals(channel, queue, float(seconds), output)
         print(f"{total} tasks came", file=sys.stderr)
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -13,7 +13,7 @@ import msgspec
 
 from recyclery_worker.broker.connection import connected, run_program
 from recyclery_worker.delivery.registry import Registry, open_registry
-from recyclery_worker.tuning.messages import NAME, Space, remove_keys
+from recyclery_worker.tuning.messages import SPACE_NAME, Space, remove_keys
 
 TUNES = "recyclery:tunes"
 TUNING_LEASE_SECONDS = 30.0
@@ -25,7 +25,7 @@ def renew(registry: Registry, space: Space) -> None:
     registry.client.zadd(registry.prefix + TUNES, {space.name: registry.now() + TUNING_LEASE_SECONDS})
 
 
-def remove(registry: Registry, space: Space) -> int:
+def remove_tuning(registry: Registry, space: Space) -> int:
     """Remove all keys of a tuning, and its lease; return how many keys that were. Raises redis.RedisError."""
     removed = remove_keys(registry.client, space)
     # Last, so that a tuning that is no longer listed has left nothing.
@@ -37,13 +37,13 @@ def list_dead(registry: Registry) -> list[Space]:
     """Return the tunings whose lease has expired; raises redis.RedisError."""
     found: Any = registry.client.zrangebyscore(registry.prefix + TUNES, "-inf", registry.now())
     names = [name.decode() for name in found]
-    return [Space(name) for name in names if NAME.fullmatch(name)]
+    return [Space(name) for name in names if SPACE_NAME.fullmatch(name)]
 
 
 def remove_dead(registry: Registry) -> list[Space]:
     """Remove what dead tunings left; return them. Raises redis.RedisError."""
     for space in (dead := list_dead(registry)):
-        remove(registry, space)
+        remove_tuning(registry, space)
     return dead
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from recyclery_worker.delivery.registry import escape
+from recyclery_worker.delivery.registry import escape_pattern
 
 SPACE = "RECYCLERY_TUNE"
 MARKS = "RECYCLERY_TUNE_MARKS"
-NAME = re.compile(r"[0-9a-f]{12}")
+SPACE_NAME = re.compile(r"[0-9a-f]{12}")
 KEYS_AT_A_TIME = 500
 
 Write = Callable[..., None]
@@ -65,7 +65,7 @@ def own_space() -> Space | None:
 def remove_keys(client: Any, space: Space) -> int:
     """Remove all keys of a tuning; return how many that were. Raises redis.RedisError."""
     removed = 0
-    found = client.scan_iter(match=f"*{escape(space.prefix)}*", count=KEYS_AT_A_TIME)
+    found = client.scan_iter(match=f"*{escape_pattern(space.prefix)}*", count=KEYS_AT_A_TIME)
     while batch := list(islice(found, KEYS_AT_A_TIME)):
         removed += client.unlink(*batch)
     return removed

@@ -24,19 +24,18 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 from celery import Task
-from celery.app.utils import find_app
 from kombu import Queue
 
-from recyclery_worker.broker.connection import BOUNDED, prepare_import
+from recyclery_worker.broker.connection import BOUNDED, import_app, prepare_import
 from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import Registry, open_registry
 from recyclery_worker.link import now
 from recyclery_worker.tuning import messages
-from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove, remove_dead, renew
+from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove_dead, remove_tuning, renew
 from recyclery_worker.tuning.isolation import isolate_keys
 from recyclery_worker.tuning.messages import Answer, Space, Write, open_log, own_space, remove_keys
 
-STEP_SECONDS = 0.02
+SENDER_STEP_SECONDS = 0.02
 DRAIN_SECONDS = 0.5  # How often the sink is emptied, so that what tasks send does not fill the user's Redis
 QUIET_SECONDS = 3.0  # After this time without a new key nobody writes any more
 GIVE_UP_SECONDS = 60.0
@@ -144,7 +143,7 @@ class Sender:
             case messages.Sweep():
                 return Answer(removed=remove_keys(self.registry.client, self._space))
             case messages.Quit():
-                return Answer(removed=remove(self.registry, self._space))
+                return Answer(removed=remove_tuning(self.registry, self._space))
         return Answer()
 
     def step(self) -> None:
@@ -168,7 +167,7 @@ class Sender:
 
     def seconds_to_next(self) -> float:
         """Return for how long nothing is due."""
-        return min(STEP_SECONDS, max(0.0, self._due[-1] - now())) if self._due else STEP_SECONDS
+        return min(SENDER_STEP_SECONDS, max(0.0, self._due[-1] - now())) if self._due else SENDER_STEP_SECONDS
 
     def _send(self, due: float) -> None:
         assert self._write is not None  # noqa: S101  # there is an order
@@ -196,7 +195,7 @@ class Sender:
             self._sent_by_tasks += int(pipe.execute()[0])
 
 
-def find_task(app: Any, name: str) -> Any:
+def get_task(app: Any, name: str) -> Any:
     if name in app.tasks:
         return app.tasks[name]
     known = sorted(task for task in app.tasks if not task.startswith("celery."))
@@ -208,12 +207,9 @@ def find_task(app: Any, name: str) -> Any:
 def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     """Import the app and connect; raises CannotSend."""
     try:
-        app = find_app(options.app)
-        app.loader.import_default_modules()
-        app.finalize()
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        problem = f"it cannot be imported: {type(error).__name__}: {error}"
-        raise CannotSend(f"app is {options.app!r}: {problem}") from None
+        app = import_app(options.app)
+    except ImportError as error:
+        raise CannotSend(f"app is {options.app!r}: it cannot be imported: {error}") from None
     if missing("tuning"):
         raise CannotSend(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
     app.conf.task_always_eager = False
@@ -223,7 +219,7 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
                 f"the app's broker is {connection.transport.driver_type}: tuning needs Redis, where tasks can "
                 "be kept apart from those in service; point the app at one"
             )
-    task = find_task(app, options.task)
+    task = get_task(app, options.task)
     try:
         first = next(cycle_args(options.args, options.generate))
         check = getattr(task, "__header__", None)
@@ -238,7 +234,7 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
         raise CannotSend(f"the app's broker at {connection.as_uri()} does not answer: {error}") from None
 
 
-def serve(sender: Sender, output: int) -> bool:
+def serve_orders(sender: Sender, output: int) -> bool:
     """Carry out orders until standard input is closed; return whether we were told to quit."""
     decoder = msgspec.json.Decoder(messages.Order)
     text = b""
@@ -262,7 +258,7 @@ def clean_up(sender: Sender, space: Space) -> None:
     began = quiet = time.monotonic()
     while time.monotonic() - quiet < QUIET_SECONDS and time.monotonic() - began < GIVE_UP_SECONDS:
         try:
-            if remove(sender.registry, space):
+            if remove_tuning(sender.registry, space):
                 quiet = time.monotonic()
         except redis.RedisError:
             # The next tuning finds what is left.
@@ -295,7 +291,7 @@ def main() -> int:
         return 1
     told_to_quit = False
     try:
-        told_to_quit = serve(sender, output)
+        told_to_quit = serve_orders(sender, output)
     except CannotSend as error:
         send_answer(output, Answer(error=str(error)))
     except Exception as error:  # from kombu or redis, or as the arguments are not serialisable
