@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from recyclery_worker.browser import kept
 from recyclery_worker.browser.bounded import set_command_timeout
 from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
-from recyclery_worker.browser.kept import KeepLimits
 from recyclery_worker.browser.session import URL_VARIABLE, start_local, start_remote
 from recyclery_worker.browser.wanted import Wanted
 
@@ -83,7 +82,7 @@ def browser(
             if (folder := default_dir()) is not None:
                 keep_evidence(session.driver, error, folder)
             raise
-        is_kept = keep > 1 and kept.keep(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
+        is_kept = keep > 1 and kept.keep(key, session, keep, keep_bytes, keep_seconds)
     finally:
         if not is_kept:
             kept.end_browser(session)

@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from recyclery_worker.browser.bounded import set_command_timeout
@@ -22,15 +21,6 @@ RESET_SECONDS = 5.0
 Session = LocalSession | RemoteSession
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class KeepLimits:
-    """How many blocks a browser serves; how large and how old it may be at the end of one."""
-
-    uses: int
-    bytes: int
-    seconds: float
 
 
 class _Slot(threading.local):
@@ -55,11 +45,14 @@ def take_kept(key: str) -> Session | None:
     return None
 
 
-def keep(key: str, session: Session, limits: KeepLimits) -> bool:
-    """Clean a browser after a block that did not raise, and keep it; return whether it is kept."""
+def keep(key: str, session: Session, max_uses: int, max_bytes: int, max_seconds: float) -> bool:
+    """Clean a browser after a block that did not raise, and keep it; return whether it is kept.
+
+    It serves `max_uses` blocks, and may have this size and age at the end of one.
+    """
     session.uses += 1
-    is_old = session.uses >= limits.uses or time.monotonic() - session.started >= limits.seconds
-    if is_old or _slot.session is not None or not reset(session) or session.held_bytes() > limits.bytes:
+    is_old = session.uses >= max_uses or time.monotonic() - session.started >= max_seconds
+    if is_old or _slot.session is not None or not reset(session) or session.held_bytes() > max_bytes:
         return False
     _slot.session, _slot.key, _slot.owner = session, key, os.getpid()
     if session.pid is not None and (reports := reporter()) is not None:

@@ -61,20 +61,20 @@ class BrokerProbe:
             try:
                 with self._app.connection_for_read(transport_options=BOUNDED) as connection:
                     connection.connect()
-                    self._probe(connection.default_channel)
+                    while True:
+                        self._probe(connection.default_channel)
+                        time.sleep(PROBE_SECONDS)
             except Exception as error:  # kombu and redis raise errors of many kinds; the loop meets them too
                 self.answers, self.waiting = False, None
                 logger.debug("the broker's queues cannot be counted: %s", error)
             time.sleep(PROBE_SECONDS)
 
     def _probe(self, channel: Any) -> None:
-        while True:
-            # Messages wait in a queue too that an operator cancelled for a while.
-            self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
-            try_write(channel)
-            waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
-            self.answers, self.waiting = True, waiting
-            time.sleep(PROBE_SECONDS)
+        # Messages wait in a queue too that an operator cancelled for a while.
+        self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
+        try_write(channel)
+        waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
+        self.answers, self.waiting = True, waiting
 
 
 def count_waiting(channel: Any, queue: str) -> int:

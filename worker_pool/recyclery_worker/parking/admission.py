@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,13 @@ def read_max_deaths() -> int:
     return own[0] if own else DEFAULT_MAX_DEATHS
 
 
+@dataclass
 class Admission:
     """Called in place of a pool's `apply_async`."""
 
-    def __init__(self, apply_async: Callable[..., Any], node: str, in_flight: InFlight | None) -> None:
-        self._apply_async = apply_async
-        self._node = node
-        self._in_flight = in_flight
+    apply_async: Callable[..., Any]
+    node: str
+    in_flight: InFlight | None
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Start a task, or park it and raise TaskRevokedError, by which Celery takes it for done."""
@@ -71,13 +72,13 @@ class Admission:
         request = getattr(on_failure, "__self__", None)
         if not isinstance(request, Request):
             # Some send a bundle of tasks as one, like celery-batches: their deaths are not recorded.
-            return self._apply_async(*args, **options)
+            return self.apply_async(*args, **options)
         run = name_run(request.message.delivery_tag)
         if request.delivery_info["redelivered"]:
             run = self._admit(request)
             options["callback"] = partial(self._end, request, on_end)
         options["error_callback"] = partial(self._fail, request, run, on_failure)
-        return self._apply_async(*args, **options)
+        return self.apply_async(*args, **options)
 
     def _admit(self, request: Any) -> str:
         """Return the name of the run that begins; raises TaskRevokedError where the task is parked."""
@@ -87,13 +88,13 @@ class Admission:
             deaths = store.count_deaths(request.id)
             is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
             run = RecordedRun(name_run(tag, deaths), request.id)
-            if not is_poison and self._in_flight is not None:
-                self._in_flight.mark(store, tag, run)
+            if not is_poison and self.in_flight is not None:
+                self.in_flight.mark(store, tag, run)
         except Exception as error:  # Redis is away: nobody can know of any death.
             logger.debug("the deaths of %s cannot be read: %s", request.id, error)
             return name_run(tag)
         if is_poison:
-            park(request, store, deaths, self._node)
+            park(request, store, deaths, self.node)
             raise TaskRevokedError(request.id)
         return run.name
 
@@ -120,7 +121,7 @@ class Admission:
         return on_failure(exc_info)
 
     def _record_death(self, request: Any, run: str, how: str) -> None:
-        death = Death(at=time.time(), how=how, node=self._node, pid=request.worker_pid)
+        death = Death(at=time.time(), how=how, node=self.node, pid=request.worker_pid)
         try:
             store = open_store(request.message.channel)
             store.record_death(RecordedRun(run, request.id), reported.complete(request.id, death))

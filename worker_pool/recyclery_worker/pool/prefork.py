@@ -48,8 +48,7 @@ class Worker(asynpool.Worker):
     on_exit: Callable[..., Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without max-tasks-per-child: the parent counts (ChildPool.on_job_ready), as a child could not learn a new
-        # limit.
+        # Without max-tasks-per-child: the parent counts (on_job_ready), as a child could not learn a new limit.
         super().__init__(*args[:5], None, *args[6:], **kwargs)
 
     def after_fork(self) -> None:
