@@ -28,10 +28,9 @@ SECONDS_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0
 
 
 class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
-    """The whole state of one pool child, sent when a task starts or ends; a lost report does not matter.
+    """The whole state of one pool child, sent when a task starts or ends; a lost report does not matter."""
 
-    Only the child itself changes it.
-    """
+    # Only the child itself changes it.
 
     version: int = VERSION
     pool: str

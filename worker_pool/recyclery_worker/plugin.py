@@ -30,20 +30,16 @@ def install() -> None:
 
 
 def on_import_modules(sender: Any = None, **_: Any) -> None:
-    """Apply delivery-safe defaults before the tasks copy the app's settings.
-
-    Celery imports our pool first of all; a worker with a built-in pool would import us too late for this.
-    """
+    """Apply delivery-safe defaults before the tasks copy the app's settings."""
+    # Celery imports our pool first of all; a worker with a built-in pool would import us too late for this.
     if not sender.finalized:
         _defaults.update(set_defaults(sender))
 
 
 def on_worker_init(sender: Any = None, **_: Any) -> None:
-    """Check what this Celery and its pool can do, and add our bootsteps.
-
-    The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
-    from `celeryd_after_setup` on.
-    """
+    """Check what this Celery and its pool can do, and add our bootsteps."""
+    # The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
+    # from `celeryd_after_setup` on.
     if "worker_prefetch_multiplier" in _defaults and "--prefetch-multiplier" not in " ".join(sys.argv):
         # The command line was parsed before the app's settings could be changed.
         sender.prefetch_multiplier = sender.app.conf.worker_prefetch_multiplier

@@ -30,10 +30,8 @@ def connected(app: Any, **options: Any) -> Iterator[Any]:
 
 
 def open_redis(channel: Any) -> tuple[redis.Redis, str]:
-    """Return a client for a kombu channel's Redis, by the channel's pool (TLS, Sentinel), and the key prefix.
-
-    The channel's own client adds the prefix to some commands and not to others.
-    """
+    """Return a client for a kombu channel's Redis, over the channel's pool (TLS, Sentinel), and the prefix."""
+    # The channel's own client adds the prefix to some commands and not to others.
     return redis.Redis(connection_pool=channel.pool), getattr(channel, "global_keyprefix", "") or ""
 
 
@@ -54,7 +52,7 @@ def prepare_import() -> int:
     return descriptor
 
 
-def import_app(name: str) -> Any:
+def load_app(name: str) -> Any:
     """Import an app with all its tasks; raises ImportError with what the app's own code raised, and where."""
     from celery.app.utils import find_app  # noqa: PLC0415
 
@@ -76,7 +74,7 @@ def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redi
     """
     output = prepare_import()
     try:
-        app = import_app(app_name)
+        app = load_app(app_name)
     except ImportError as error:
         return refuse(CANNOT_IMPORT, str(error))
     try:

@@ -43,15 +43,21 @@ def browser(
     thread that entered the block: that thread must outlive the block. Leaving it takes mostly 0.2 s, at most
     about 8 s.
 
-    Args: page_load_timeout_seconds: Timeout of a page load; shortened to fit a task's soft time limit.
-    command_timeout_seconds: Timeout of any other command, even if Chrome is frozen (urllib3's
-    ReadTimeoutError); shortened likewise. window_size: Width and height in pixels. arguments: Further Chrome
-    flags. options: Selenium's options to start from; copied, never changed. page_load_strategy: normal, eager
-    or none. download_dir: Where downloads are kept; by default they are deleted with the profile. proxy: Such
-    as socks5://host:1080, without a password. user_agent: Replaces Chrome's own. keep: The browser serves so
-    many blocks of this thread that want the same. In between its tabs, cookies, cache and stored data are
-    cleared. A block that raises ends it. keep_bytes: A browser that holds more at the end of a block is not
-    kept. keep_seconds: Nor is one that is older.
+    Args:
+        page_load_timeout_seconds: Timeout of a page load; shortened to fit a task's soft time limit.
+        command_timeout_seconds: Timeout of any other command, even if Chrome is frozen (urllib3's
+            ReadTimeoutError); shortened likewise.
+        window_size: Width and height in pixels.
+        arguments: Further Chrome flags.
+        options: Selenium's options to start from; copied, never changed.
+        page_load_strategy: normal, eager or none.
+        download_dir: Where downloads are kept; by default they are deleted with the profile.
+        proxy: Such as socks5://host:1080, without a password.
+        user_agent: Replaces Chrome's own.
+        keep: How many blocks of this thread with equal arguments one browser serves. In between its tabs,
+            cookies, cache and stored data are cleared. A block that raises ends it.
+        keep_bytes: A browser that holds more memory at the end of a block is not kept.
+        keep_seconds: Nor is one that is older.
 
     Raises:
         BrowserMissing: There is no usable Chrome and driver, or no Selenium.

@@ -174,11 +174,9 @@ def _identify(path: Path) -> _Binary | None:
 
 
 def _install_driver(chrome: _Binary) -> Path:
-    """Have webdriver-manager download a chromedriver for `chrome`, or use the one in its cache.
-
-    Its own lock is a file that a killed installer leaves behind, and it writes its index in place: both are
-    repaired under a lock of ours, which ends with its holder.
-    """
+    """Have webdriver-manager download a chromedriver for `chrome`, or use the one in its cache."""
+    # Its own lock is a file that a killed installer leaves behind, and it writes its index in place: both are
+    # repaired under a lock of ours, which ends with its holder.
     try:
         import requests  # noqa: PLC0415
         from webdriver_manager.chrome import ChromeDriverManager  # noqa: PLC0415

@@ -91,10 +91,8 @@ def answers(session: Session) -> bool:
 
 
 def reset(session: Session) -> bool:
-    """Clear what the block left: tabs, cookies, cache, stored data, permissions; return whether that succeeded.
-
-    A new tab has a new renderer: 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
-    """
+    """Clear tabs, cookies, cache, stored data and permissions; return whether that succeeded."""
+    # A new tab has a new renderer: 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
     driver: Any = session.driver
     set_command_timeout(driver, RESET_SECONDS)
     try:

@@ -50,10 +50,8 @@ def make_profile() -> Profile:
 
 
 def sweep_profiles() -> list[Path]:
-    """Remove the folders whose owners are gone and that no process uses; return them.
-
-    A lock ends with its holder, whatever killed that and whichever PID namespace it was in.
-    """
+    """Remove the folders whose owners are gone and that no process uses; return them."""
+    # A lock ends with its holder, whatever killed that and whichever PID namespace it was in.
     return [path for path in Path(tempfile.gettempdir()).glob(f"{PROFILE_PREFIX}*") if sweep_profile(path)]
 
 
@@ -86,11 +84,9 @@ def remove_unused(path: Path) -> bool:
 
 
 def list_profile_processes(profile: Path) -> set[int]:
-    """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms.
-
-    Chrome overwrites argv in some processes and environ in others: only together they find all. The crashpad
-    handlers leave the process tree, so descent would miss them.
-    """
+    """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms."""
+    # Chrome overwrites argv in some processes and environ in others: only together they find all. The crashpad
+    # handlers leave the process tree, so descent would miss them.
     marks = {"environ": f"{VARIABLE}={profile}", "cmdline": f"--user-data-dir={profile}"}
     found: set[int] = set()
     for folder in Path("/proc").iterdir():

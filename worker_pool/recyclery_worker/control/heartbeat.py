@@ -40,10 +40,9 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
 
 class BrokerProbe:
-    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes.
+    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes."""
 
-    Other brokers are not asked, as no timeout would bound that.
-    """
+    # Other brokers are not asked, as no timeout would bound that.
 
     def __init__(self, app: Any) -> None:
         self.answers: bool | None = None  # None where the broker is not asked, or was not yet

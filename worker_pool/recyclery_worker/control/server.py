@@ -294,10 +294,8 @@ def consumed_queues(worker: Any) -> list[str]:
 
 
 def is_consuming(worker: Any) -> bool:
-    """Return whether tasks are taken from all queues that the worker is to serve.
-
-    On an event loop this is answered only once the loop runs and so waits for tasks.
-    """
+    """Return whether tasks are taken from all queues that the worker is to serve."""
+    # On an event loop this is answered only once the loop runs and so waits for tasks.
     consumer = worker.consumer
     if consumer is None or consumer.task_consumer is None:
         return False

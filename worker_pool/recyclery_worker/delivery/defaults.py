@@ -35,10 +35,8 @@ def is_set(conf: Any, name: str) -> bool:
 
 
 def survive_refusals(app: Any) -> None:
-    """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise.
-
-    By default that ends the worker: a failover that makes the old master a replica would end all workers.
-    """
+    """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise."""
+    # By default that ends the worker: a failover that makes the old master a replica would end all workers.
     with app.connection_for_read() as connection:
         is_redis = connection.transport.driver_type == "redis"
     if is_redis and not is_set(app.conf, "broker_channel_error_retry"):

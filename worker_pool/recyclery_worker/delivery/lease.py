@@ -155,10 +155,8 @@ class Lease:
             logger.warning("gave back %d unfinished tasks", given_back)
 
     def require(self) -> None:
-        """Raise TaskRevokedError where the lease is lost; called before each task.
-
-        A task may start while Redis is away, as then no other worker has it either.
-        """
+        """Raise TaskRevokedError where the lease is lost; called before each task."""
+        # A task may start while Redis is away, as then no other worker has it either.
         if not self.state.is_valid and not self.state.is_lost:
             asked = now()
             try:

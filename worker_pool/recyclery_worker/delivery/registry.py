@@ -132,11 +132,9 @@ class Registry:
             pipe.execute()
 
     def deregister(self, generation: Generation) -> bool:
-        """Remove a generation that holds nothing; return whether it held nothing.
-
-        Redis removes its keys for messages when they are empty. They are not deleted here, as a holder that is
-        alive after all may be writing to them.
-        """
+        """Remove a generation that holds nothing; return whether it held nothing."""
+        # Redis removes its keys for messages when they are empty. They are not deleted here: a holder that is
+        # alive after all may be writing to them.
         keys = generation.keys
         if self.client.hlen(self.prefix + keys["unacked_key"]):
             return False

@@ -24,7 +24,7 @@ from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.link import DEFAULT_MAX_DEATHS, Fell
 from recyclery_worker.parking.deaths import InFlight, is_terminating, reported
 from recyclery_worker.parking.park import park
-from recyclery_worker.parking.records import Death, RecordedRun, name_run
+from recyclery_worker.parking.records import Death, StartedRun, name_run
 from recyclery_worker.parking.store import open_store
 
 logger = get_logger(__name__)
@@ -87,7 +87,7 @@ class Admission:
             store = open_store(request.message.channel)
             deaths = store.count_deaths(request.id)
             is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
-            run = RecordedRun(name_run(tag, deaths), request.id)
+            run = StartedRun(name_run(tag, deaths), request.id)
             if not is_poison and self.in_flight is not None:
                 self.in_flight.mark(store, tag, run)
         except Exception as error:  # Redis is away: nobody can know of any death.
@@ -124,7 +124,7 @@ class Admission:
         death = Death(at=time.time(), how=how, node=self.node, pid=request.worker_pid)
         try:
             store = open_store(request.message.channel)
-            store.record_death(RecordedRun(run, request.id), reported.complete(request.id, death))
+            store.record_death(StartedRun(run, request.id), reported.complete(request.id, death))
         except Exception as error:  # Redis is away: the message cannot be given back either.
             logger.debug("the death of %s is not recorded: %s", request.id, error)
 

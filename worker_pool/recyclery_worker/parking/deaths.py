@@ -1,6 +1,6 @@
 """The deaths of tasks, and the marks of those in flight, by which others find what a dead worker had begun.
 
-`recyclery:ID:started` is a hash of a generation, delivery tag to JSON of `RecordedRun`. A first run is written
+`recyclery:ID:started` is a hash of a generation, delivery tag to JSON of `StartedRun`. A first run is written
 within two seconds, together with the lease, so that it costs nothing; the run of a redelivered message is
 written before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
 """
@@ -15,7 +15,7 @@ from celery.worker import state
 from msgspec.structs import replace
 
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.records import Death, RecordedRun, in_flight_key, name_run, with_report
+from recyclery_worker.parking.records import Death, StartedRun, in_flight_key, name_run, with_report
 from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 REPORTS_KEPT = 100
@@ -53,18 +53,16 @@ class InFlight:
 
     def __init__(self, generation_id: str) -> None:
         self._key = in_flight_key(generation_id)
-        self._marked: dict[str, RecordedRun] = {}
+        self._marked: dict[str, StartedRun] = {}
 
-    def mark(self, store: DeadLetterStore, tag: str, run: RecordedRun) -> None:
+    def mark(self, store: DeadLetterStore, tag: str, run: StartedRun) -> None:
         """Write that the run of a redelivered message begins; raises redis.RedisError."""
         self._marked[tag] = run
         self._write(store, {tag: run}, ())
 
     def update(self, store: DeadLetterStore) -> None:
-        """Mark what has begun, remove the marks of what has ended; raises redis.RedisError.
-
-        A worker that was told to stop has no marks: what it cuts off is no death of a task.
-        """
+        """Mark what has begun, remove the marks of what has ended; raises redis.RedisError."""
+        # A worker that was told to stop has no marks: what it cuts off is no death of a task.
         if is_stopping():
             self.clear(store)
             return
@@ -75,7 +73,7 @@ class InFlight:
         for tag, request in requests.items():
             run = marked.get(tag)
             if run is None and not request.delivery_info["redelivered"]:
-                run = RecordedRun(name_run(tag), request.id)
+                run = StartedRun(name_run(tag), request.id)
             if request.time_start and run is not None:
                 begun[tag] = replace(run, pid=request.worker_pid)
         ended = marked.keys() - requests.keys()
@@ -88,7 +86,7 @@ class InFlight:
         """Remove all marks; raises redis.RedisError."""
         store.client.delete(store.prefix + self._key)
 
-    def _write(self, store: DeadLetterStore, begun: Mapping[str, RecordedRun], ended: Collection[str]) -> None:
+    def _write(self, store: DeadLetterStore, begun: Mapping[str, StartedRun], ended: Collection[str]) -> None:
         key = store.prefix + self._key
         with store.client.pipeline() as pipe:
             for tag, run in begun.items():
@@ -100,10 +98,10 @@ class InFlight:
             pipe.execute()
 
 
-def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, RecordedRun]:
+def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, StartedRun]:
     """Return the runs that a generation had begun, by delivery tag; raises redis.RedisError."""
     entries: Any = store.client.hgetall(store.prefix + in_flight_key(generation_id))
-    return {tag.decode(): msgspec.json.decode(entry, type=RecordedRun) for tag, entry in entries.items()}
+    return {tag.decode(): msgspec.json.decode(entry, type=StartedRun) for tag, entry in entries.items()}
 
 
 def record_worker_death(channel: Any, generation_id: str, node: str, tags: Iterable[str]) -> None:

@@ -17,10 +17,8 @@ logger = get_logger(__name__)
 
 
 def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
-    """Park a request's message instead of running it, and have Celery take it for done.
-
-    Where Redis fails, the message goes back to its queue, and the next worker tries again.
-    """
+    """Park a request's message instead of running it, and have Celery take it for done."""
+    # Where Redis fails, the message goes back to its queue, and the next worker tries again.
     message = request.message
     unacked = message.channel.unacked_key, message.channel.unacked_index_key
     state.task_ready(request)
@@ -62,11 +60,9 @@ def parked_task(request: Any, node: str) -> ParkedTask:
 
 
 def publish_failure(request: Any, failure: Parked) -> None:
-    """Store the failure as the result, and send Celery's event.
-
-    What follows a failure (errbacks, the rest of a chain, the body of a chord) waits, as the task may yet
-    succeed.
-    """
+    """Store the failure as the result, and send Celery's event."""
+    # What follows a failure (errbacks, the rest of a chain, the body of a chord) waits, as the task may yet
+    # succeed.
     try:
         if request.store_errors:
             request.task.backend.store_result(request.id, failure, states.FAILURE, request=request._context)

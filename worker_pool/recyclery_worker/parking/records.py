@@ -12,7 +12,7 @@ class Parked(Exception):
     """
 
 
-class RecordedRun(msgspec.Struct, frozen=True):
+class StartedRun(msgspec.Struct, frozen=True):
     """One run of a task, as it is recorded while it lasts.
 
     `name` identifies the run, whoever records its death: the message's delivery tag, which it keeps when it is

@@ -13,7 +13,7 @@ import msgspec
 
 from recyclery_worker.broker.connection import open_redis
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.records import Death, ParkedTask, RecordedRun, with_report
+from recyclery_worker.parking.records import Death, ParkedTask, StartedRun, with_report
 
 PARKED = "recyclery:parked"
 # Long enough for a task that died and waits in a long queue; after that its deaths are forgotten.
@@ -31,7 +31,7 @@ class DeadLetterStore:
     client: Any
     prefix: str = ""
 
-    def record_death(self, run: RecordedRun, death: Death) -> None:
+    def record_death(self, run: StartedRun, death: Death) -> None:
         """Record a run's death; recording it again changes nothing."""
         key = self._deaths_key(run.task_id)
         with self.client.pipeline() as pipe:
@@ -86,10 +86,8 @@ class DeadLetterStore:
         return sorted(map(_list_of_parked.decode, entries), key=lambda task: task.at)
 
     def put_back(self, task: ParkedTask) -> bool:
-        """Move a message to the end of its queues and forget its deaths; return whether it was parked.
-
-        To the end, so that no other task has to wait for one that has killed its process before.
-        """
+        """Move a message to the end of its queues and forget its deaths; return whether it was parked."""
+        # To the end, so that no other task has to wait for one that has killed its process before.
         return self._take_out(task, task.keys)
 
     def remove(self, task: ParkedTask) -> bool:

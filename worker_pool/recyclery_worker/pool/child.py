@@ -108,10 +108,8 @@ before_end: list[Callable[[], None]] = []  # Called before the session is ended
 
 
 def become_session_leader(**_: object) -> None:
-    """Lead a session, by which everything that this child starts can be found.
-
-    Called first after the fork, before a handler of the user can start a process.
-    """
+    """Lead a session, by which everything that this child starts can be found."""
+    # Called first after the fork, before a handler of the user can start a process.
     if os.getsid(0) != os.getpid():
         os.setsid()
     start_reporting()
@@ -175,11 +173,9 @@ def is_process_running(pid: int) -> bool:
 
 
 def reap_browsers(*_: object) -> None:
-    """Reap browser zombies among our own children: task code that forgot a browser never does.
-
-    Only browsers: another process's exit status belongs to whoever started it. A Popen whose process is
-    reaped here reports returncode 0 later (subprocess, Popen._try_wait).
-    """
+    """Reap browser zombies among our own children: task code that forgot a browser never does."""
+    # Only browsers: another process's exit status belongs to whoever started it. A Popen whose process is
+    # reaped here reports returncode 0 later (subprocess, Popen._try_wait).
     children: list[str] = []
     # Whichever thread started them. One may end meanwhile, as this runs in the middle of a task.
     for listing in Path("/proc/self/task").glob("*/children"):

@@ -62,10 +62,8 @@ class Worker(asynpool.Worker):
             self.wait_for_job = check_lease(held.state, self.wait_for_job)
 
     def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
-        """Stop what the tasks have left running, whichever way this child exits.
-
-        After the user's `worker_process_shutdown` handlers, which may want to end some of it themselves.
-        """
+        """Stop what the tasks have left running, whichever way this child exits."""
+        # After the user's `worker_process_shutdown` handlers, which may want to end some of it themselves.
         handlers = self.on_exit
 
         def leave(*args: Any) -> None:
@@ -80,10 +78,8 @@ class Worker(asynpool.Worker):
 
 
 def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any) -> Callable[[], Any]:
-    """Return `wait_for_job` with a report on either side: a child that asks for a job has ended its last one.
-
-    Celery's task_prerun and task_postrun signals would do the same, at several times the cost.
-    """
+    """Return `wait_for_job` with reports: a child that asks for a job has ended its last one."""
+    # Celery's task_prerun and task_postrun signals would do the same, at several times the cost.
     traced: TracedChild | None = None
 
     def wait_and_report() -> Any:
@@ -176,11 +172,9 @@ class ChildPool(asynpool.AsynPool):
         return max(1, limit - random.randrange(int(limit * JITTER) + 1))  # noqa: S311  # not a secret
 
     def _track_child_process(self, proc: Any, hub: Any) -> None:
-        """Watch a child by its pidfd.
-
-        billiard's sentinel is a pipe whose other end later children inherit, so it signals an exit only after
-        they have left too; until then only the 5 s maintenance timer replaces a child.
-        """
+        """Watch a child by its pidfd."""
+        # billiard's sentinel is a pipe whose other end later children inherit, so it signals an exit only after
+        # they have left too; until then only the 5 s maintenance timer replaces a child.
         if getattr(proc, "_sentinel_poll", None) is None:
             # An old kernel or a strict seccomp profile has no pidfd: the sentinel must do.
             with contextlib.suppress(OSError):
@@ -372,12 +366,10 @@ class ChildPool(asynpool.AsynPool):
         self.resize(self._processes - n)
 
     def flush(self) -> None:
-        """Give back what no child has been sent, before a warm shutdown and when the broker connection is lost.
-
-        A task that was written to a child will run there, even if the child has not accepted it yet. Upstream
-        gives it back to the broker too, so it runs twice. When the connection is lost, upstream also forgets
-        which children are busy, and up to Celery 5.5 what they run, which is then never acknowledged.
-        """
+        """Give back what no child was sent, before a warm shutdown and when the broker connection is lost."""
+        # A task that was written to a child will run there, even if the child has not accepted it yet. Upstream
+        # gives it back to the broker too, so it runs twice. When the connection is lost, upstream also forgets
+        # which children are busy, and up to Celery 5.5 what they run, which is then never acknowledged.
         written = {
             number: job
             for number, job in self._cache.items()
@@ -395,11 +387,9 @@ class ChildPool(asynpool.AsynPool):
                     self._busy_workers.add(job._write_to.inqW_fd)
 
     def _maintain_pool(self) -> None:
-        """Replace children that have exited.
-
-        The slot of a child that died during a task is released here, as no result will release it. Upstream
-        releases one for every child that exits, and so lets in a task too many at each recycle.
-        """
+        """Replace children that have exited."""
+        # The slot of a child that died during a task is released here, as no result will release it. Upstream
+        # releases one for every child that exits, and so lets in a task too many at each recycle.
         tasks_running = {
             process: process._recyclery.tasks_done for process in self._pool if self._has_task(process)
         }
@@ -420,10 +410,8 @@ class ChildPool(asynpool.AsynPool):
         return not any(job._write_to is process and not job._accepted for job in self._cache.values())
 
     def overdue_seconds(self) -> dict[int, float]:
-        """Return for how long tasks have been past their hard time limits, by their children's pids.
-
-        Celery 5.5 forgets the limits of running tasks when it reconnects to its broker (celery/celery#10888).
-        """
+        """Return for how long tasks have been past their hard time limits, by their children's pids."""
+        # Celery 5.5 forgets the limits of running tasks when it reconnects to its broker (celery/celery#10888).
         return {job._worker_pid: seconds for job, seconds in self._overdue_jobs()}
 
     def enforce_time_limit(self, pid: int) -> str:

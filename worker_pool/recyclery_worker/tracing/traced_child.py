@@ -40,10 +40,9 @@ TRACEMALLOC_FRAMES = 3
 
 
 class TracemallocTracer:
-    """Compares what is held before and after each run.
+    """Compares what is held before and after each run."""
 
-    It sees what Python allocates, and slows down everything that runs meanwhile.
-    """
+    # It sees what Python allocates, and slows down everything that runs meanwhile.
 
     name = "tracemalloc"
     is_full = False
