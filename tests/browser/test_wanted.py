@@ -47,7 +47,7 @@ def test_in_a_task_with_a_soft_limit_every_wait_ends_before_it(monkeypatch: pyte
     assert context.fit_timeouts(Wanted(page_load_timeout_seconds=1, command_timeout_seconds=2)) == (1, 2)
 
 
-def test_without_a_soft_limit_waits_are_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_soft_limit_the_timeouts_are_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for task in (None, RunningTask("t", "1", None)):
         monkeypatch.setattr(context, "running_task", lambda task=task: task)
         assert context.fit_timeouts(Wanted()) == (30, 60)
@@ -83,7 +83,7 @@ def test_the_soft_limit_is_the_senders_else_the_tasks_else_the_apps(
     assert seen == [RunningTask("look", "1", limit)]
 
 
-def test_outside_of_a_task_there_is_none() -> None:
+def test_outside_of_a_task_there_is_no_soft_limit() -> None:
     assert running_task() is None
 
 

@@ -75,7 +75,7 @@ def take_again(channel: Any) -> Any:
     return channel.basic_get("low")
 
 
-def test_what_was_given_to_another_is_not_parked(fresh_redis: str) -> None:
+def test_a_message_that_was_given_to_another_worker_is_not_parked(fresh_redis: str) -> None:
     app = Celery("sender", broker=fresh_redis)
     with connected(app) as channel:
         _, task = take(channel, fresh_redis, {})
@@ -95,7 +95,7 @@ def test_only_the_first_of_two_who_decide_moves_it(fresh_redis: str) -> None:
         assert client.llen("low") == 1
 
 
-def test_a_death_that_is_told_of_twice_counts_once(lot: DeadLetterStore) -> None:
+def test_a_death_that_is_recorded_twice_counts_once(lot: DeadLetterStore) -> None:
     for death in (DEATH, replace(DEATH, at=2.0)):
         lot.record_death(StartedRun("tag/0", "id"), death)
     lot.record_death(StartedRun("tag/1", "id"), DEATH)
@@ -126,6 +126,6 @@ def test_what_the_governor_saw_completes_the_death_of_that_child_alone(lot: Dead
     assert lot.list_deaths("other") == []
 
 
-def test_another_broker_is_said_to_have_no_parked_list(fresh_redis: str) -> None:
+def test_a_broker_other_than_redis_has_no_parked_list(fresh_redis: str) -> None:
     assert why_not_parked(Celery(broker=fresh_redis)) == ""
     assert "it is memory" in why_not_parked(Celery(broker="memory://"))

@@ -34,7 +34,7 @@ def failure(error: Exception) -> Any:
         return pickle.loads(pickle.dumps((True, (1, ExceptionInfo(), None))))
 
 
-def test_results_are_counted_by_what_they_say() -> None:
+def test_task_results_are_counted_by_outcome() -> None:
     stats = ResultCounter()
     stats.record_result(result(), (True, (0, "42", 3.0)))
     for error in (ValueError(), Retry(), Ignore(), Reject()):
@@ -45,14 +45,14 @@ def test_results_are_counted_by_what_they_say() -> None:
     assert tally.queues["low"].seconds == pytest.approx(3.8, abs=0.5)
 
 
-def test_a_task_that_was_lost_is_counted_by_celerys_word_alone() -> None:
+def test_a_lost_task_is_counted_once_when_celery_signals_its_failure() -> None:
     stats = ResultCounter()
     stats.record_result(result(), (False, ExceptionInfo))
     stats.record_lost(task_id="a", exception=ValueError())
     assert (stats.tally().failed, stats.tally().queues) == (1, {})
 
 
-def test_times_are_sorted_by_bounds_that_hold_their_own_value() -> None:
+def test_a_running_time_equal_to_a_bound_counts_in_its_bucket() -> None:
     stats = ResultCounter()
     for seconds in (0.0, 0.1, 10.0, 10.1, 9999.0):
         stats.record_result(result(), (True, (0, "", seconds)))
@@ -66,7 +66,7 @@ def test_times_are_sorted_by_bounds_that_hold_their_own_value() -> None:
     ]
 
 
-def test_routing_keys_without_number_are_counted_together() -> None:
+def test_routing_keys_beyond_the_maximum_are_counted_together() -> None:
     stats = ResultCounter()
     for number in range(MAX_QUEUES + 20):
         stats.record_result(result(f"key{number}"), (True, (0, "", 1.0)))

@@ -197,7 +197,7 @@ def carry_out_request(worker: Any, pause: Pause, request: link.Request) -> link.
         case link.Fell():
             refusal = "deaths are counted only with Redis as the broker"
         case link.Hold() if not worker.use_eventloop:
-            refusal = "without an event loop this worker cannot be told to wait"
+            refusal = "without an event loop this worker cannot be paused"
         case link.Hold(seconds) if seconds > 0:
             pause.begin(seconds)
         case link.Hold():
