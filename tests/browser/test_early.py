@@ -57,7 +57,7 @@ def test_an_app_that_uses_no_browser_starts_whatever_pair_there_is(
 
 
 @pytest.mark.slow
-def test_with_a_grid_no_pair_is_looked_for(
+def test_with_a_grid_no_local_browser_is_searched(
     fresh_redis: str, tmp_path: Path, unfit_pair: dict[str, str]
 ) -> None:
     grid = {"SELENIUM_REMOTE_URL": "http://127.0.0.1:1"}

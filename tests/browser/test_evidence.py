@@ -48,14 +48,16 @@ def test_a_frozen_browser_costs_no_more_than_its_time(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.browser
-def test_a_block_that_is_interrupted_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_is_interrupted_leaves_no_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RECYCLERY_EVIDENCE_DIR", str(tmp_path))
     with pytest.raises(KeyboardInterrupt), browser():
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_newest_cases_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_evidence_folders_are_kept(tmp_path: Path) -> None:
     for number in range(KEPT_CASES + 3):
         (tmp_path / f"2026010{number // 10}-{number % 10}").mkdir()
     newest = keep_evidence(NoBrowser(), LookupError("x"), tmp_path)
@@ -77,13 +79,13 @@ def test_a_folder_that_is_a_link_somebody_made_is_not_used(tmp_path: Path) -> No
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
-def test_the_folder_is_private(tmp_path: Path) -> None:
+def test_the_evidence_folder_is_private(tmp_path: Path) -> None:
     case = keep_evidence(NoBrowser(), LookupError("x"), tmp_path / "new")
     assert case is not None
     assert [oct(path.stat().st_mode & 0o777) for path in (case.parent, case)] == ["0o700", "0o700"]
 
 
-def test_an_empty_variable_turns_it_off_and_none_means_a_private_temporary_folder(
+def test_an_empty_variable_turns_evidence_off_and_without_one_it_is_in_a_private_temporary_folder(
     monkeypatch: pytest.MonkeyPatch, private_tmp: Path
 ) -> None:
     monkeypatch.setenv("RECYCLERY_EVIDENCE_DIR", "")

@@ -61,7 +61,7 @@ def test_the_next_block_gets_the_same_browser_and_the_last_one_ends_it() -> None
     assert_nothing_left(first)
 
 
-def test_without_keep_each_block_has_its_own() -> None:
+def test_without_keep_each_block_has_a_browser_of_its_own() -> None:
     with browser() as driver:
         first = open_session(driver)
     with browser() as driver:

@@ -9,7 +9,7 @@ import pytest
 
 from recyclery_worker.browser.profiles import (
     LOCK_NAME,
-    PREFIX,
+    PROFILE_PREFIX,
     UNLOCKED_SECONDS,
     VARIABLE,
     end_processes,
@@ -68,7 +68,7 @@ def test_a_dead_owners_folder_stays_while_a_process_names_it() -> None:
 
 
 def test_a_folder_without_a_lock_goes_only_when_it_is_old(private_tmp: Path) -> None:
-    folder = private_tmp / f"{PREFIX}new"
+    folder = private_tmp / f"{PROFILE_PREFIX}new"
     folder.mkdir()
     assert sweep_profiles() == []
     old = folder.stat().st_mtime - UNLOCKED_SECONDS - 1
@@ -86,8 +86,8 @@ def test_other_folders_are_none_of_ours(private_tmp: Path, name: str) -> None:
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(private_tmp: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs").touch()
-    (private_tmp / f"{PREFIX}x").mkdir()
-    (private_tmp / f"{PREFIX}x" / LOCK_NAME).symlink_to(tmp_path / "theirs")
+    (private_tmp / f"{PROFILE_PREFIX}x").mkdir()
+    (private_tmp / f"{PROFILE_PREFIX}x" / LOCK_NAME).symlink_to(tmp_path / "theirs")
     assert sweep_profiles() == []
 
 

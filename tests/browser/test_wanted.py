@@ -11,7 +11,7 @@ import pytest
 from selenium import webdriver
 
 from recyclery_worker.browser import browser, context
-from recyclery_worker.browser.evidence import Running, running_task
+from recyclery_worker.browser.evidence import RunningTask, running_task
 from recyclery_worker.browser.wanted import Wanted
 from support.browsers import wait_until
 
@@ -41,14 +41,14 @@ def test_the_key_tells_browsers_apart_by_what_they_were_started_with() -> None:
 
 
 def test_in_a_task_with_a_soft_limit_every_wait_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "running_task", lambda: Running("t", "1", 20.0))
+    monkeypatch.setattr(context, "running_task", lambda: RunningTask("t", "1", 20.0))
     page, command = context.fit_timeouts(Wanted())
     assert page < command < 20
     assert context.fit_timeouts(Wanted(page_load_timeout_seconds=1, command_timeout_seconds=2)) == (1, 2)
 
 
-def test_without_a_soft_limit_waits_are_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in (None, Running("t", "1", None)):
+def test_without_a_soft_limit_the_timeouts_are_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in (None, RunningTask("t", "1", None)):
         monkeypatch.setattr(context, "running_task", lambda task=task: task)
         assert context.fit_timeouts(Wanted()) == (30, 60)
 
@@ -80,10 +80,10 @@ def test_the_soft_limit_is_the_senders_else_the_tasks_else_the_apps(
     finally:
         celery._state._task_stack.pop()  # type: ignore[attr-defined]
         task.pop_request()
-    assert seen == [Running("look", "1", limit)]
+    assert seen == [RunningTask("look", "1", limit)]
 
 
-def test_outside_of_a_task_there_is_none() -> None:
+def test_outside_of_a_task_there_is_no_soft_limit() -> None:
     assert running_task() is None
 
 

@@ -95,7 +95,7 @@ def test_what_a_killed_worker_held_goes_to_the_head_of_the_queue_in_its_order(
     assert our_keys(client) == []
 
 
-def test_no_more_is_in_hand_than_runs(
+def test_a_worker_holds_no_more_messages_than_it_runs(
     sender: Celery, fresh_redis: str, tmp_path: Path, client: redis.Redis
 ) -> None:
     gate = tmp_path / "gate"
@@ -107,7 +107,7 @@ def test_no_more_is_in_hand_than_runs(
         gate.touch()
 
 
-def test_a_worker_that_nobody_speaks_for_is_told_dead_by_its_lease(
+def test_a_dead_worker_without_a_governor_is_detected_by_its_lease(
     sender: Celery, fresh_redis: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "runs"

@@ -58,7 +58,7 @@ def test_where_redis_is_away_a_task_may_begin() -> None:
     assert standing.wait_until_known()
 
 
-def test_that_redis_was_away_earlier_tells_nothing() -> None:
+def test_a_child_waits_although_redis_was_away_earlier() -> None:
     standing = expired()
     standing.set_unanswered(now())
     timer = after(0.1, standing.set_lost)
@@ -73,7 +73,7 @@ def test_a_child_whose_main_process_is_gone_leaves() -> None:
         standing.wait_until_known()
 
 
-def test_a_fork_sees_what_is_noted_later() -> None:
+def test_a_forked_child_sees_later_changes_of_the_lease() -> None:
     standing = LeaseState()
     standing.set_valid_until(now() - 1)
     child = os.fork()
@@ -83,7 +83,7 @@ def test_a_fork_sees_what_is_noted_later() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_of_a_job_that_is_not_ours_only_the_refusal_is_run() -> None:
+def test_a_job_of_a_lost_lease_is_replaced_by_a_refusal() -> None:
     standing = expired()
     standing.set_lost()
     kind, (job, number, function, args, kwargs) = check_lease(standing, lambda: JOB)()
@@ -92,6 +92,6 @@ def test_of_a_job_that_is_not_ours_only_the_refusal_is_run() -> None:
         function(*args, **kwargs)
 
 
-def test_a_job_that_is_ours_and_no_job_pass_unchanged() -> None:
+def test_a_job_of_a_valid_lease_and_no_job_pass_unchanged() -> None:
     assert check_lease(LeaseState(), lambda: JOB)() is JOB
     assert check_lease(LeaseState(), lambda: None)() is None

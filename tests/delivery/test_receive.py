@@ -103,7 +103,7 @@ def held(client: redis.Redis, generation: Generation) -> int:
     return int(entries)
 
 
-def test_a_message_is_in_hand_before_its_worker_has_read_of_it(
+def test_a_received_message_is_unacknowledged_in_redis_before_its_worker_reads_it(
     worker: Worker, client: redis.Redis, generation: Generation
 ) -> None:
     worker.send("a")
@@ -115,7 +115,7 @@ def test_a_message_is_in_hand_before_its_worker_has_read_of_it(
     assert worker.received == []
 
 
-def test_it_is_written_as_kombu_writes_it(
+def test_an_unacknowledged_message_is_written_as_kombu_writes_it(
     worker: Worker, client: redis.Redis, generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def entry() -> Any:
@@ -133,7 +133,7 @@ def test_it_is_written_as_kombu_writes_it(
     assert entry() == ours
 
 
-def test_it_is_acknowledged_and_given_back_as_ever(
+def test_an_atomically_received_message_is_acknowledged_and_rejected_as_usual(
     worker: Worker, client: redis.Redis, generation: Generation
 ) -> None:
     for body in ("a", "b"):
@@ -170,7 +170,9 @@ def test_the_queues_take_turns_and_priorities_come_first(
     assert sorted(received[3:]) == ["high1", "low1"]
 
 
-def test_keys_have_the_users_prefix(fresh_redis: str, client: redis.Redis, unacked: Unacked) -> None:
+def test_all_keys_of_the_receive_script_have_the_users_prefix(
+    fresh_redis: str, client: redis.Redis, unacked: Unacked
+) -> None:
     ours = new_generation("low@here")
     Registry(client, "mine:").register(ours)
     receive_atomically(ours)
@@ -300,7 +302,9 @@ def test_a_worker_at_an_empty_queue_asks_for_nothing_and_is_woken(
         tracking.close()
 
 
-def test_a_word_that_comes_before_the_answer_is_not_forgotten(worker: Worker, tracking: ClientTracking) -> None:
+def test_a_notification_that_comes_before_the_answer_is_not_lost(
+    worker: Worker, tracking: ClientTracking
+) -> None:
     worker.ask()
     assert select([worker.channel.client.connection._sock], [], [], 10)[0]
     worker.send("a")

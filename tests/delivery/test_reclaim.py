@@ -68,16 +68,16 @@ def test_what_workers_under_tuning_hold_is_not_forgotten(client: redis.Redis) ->
     assert not Registry(client).list_unregistered()
 
 
-def test_what_is_forgotten_is_given_back_and_leaves_nothing_but_a_mark(
+def test_messages_of_a_forgotten_worker_are_given_back_and_leave_only_a_mark(
     sender: Celery, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forgotten, "LEASE_SECONDS", 0.05)
     dead = hold(sender, 2)
     let_expire(client, dead)
-    assert [each.messages for each in forgotten.give_back(sender)] == [2]
+    assert [each.messages for each in forgotten.give_back_orphaned(sender)] == [2]
     assert client.llen("low") == 2
     assert client.keys("recyclery:*") == [f"recyclery:{dead.id}:reclaimed".encode()]
-    assert forgotten.give_back(sender) == []
+    assert forgotten.give_back_orphaned(sender) == []
 
 
 def test_a_worker_that_renews_its_lease_meanwhile_keeps_what_it_has(
@@ -88,7 +88,7 @@ def test_a_worker_that_renews_its_lease_meanwhile_keeps_what_it_has(
     let_expire(client, living)
     # As after Redis was away: all leases look old, for a moment.
     threading.Timer(0.1, Registry(client).renew, (living,)).start()
-    assert forgotten.give_back(sender) == []
+    assert forgotten.give_back_orphaned(sender) == []
     assert client.llen("low") == 0
 
 
@@ -99,7 +99,7 @@ def recyclery(url: str, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_command_lists_what_is_forgotten_and_changes_nothing(
+def test_the_command_lists_orphaned_messages_and_changes_nothing(
     sender: Celery, fresh_redis: str, client: redis.Redis
 ) -> None:
     dead = hold(sender, 2)
@@ -111,7 +111,7 @@ def test_the_command_lists_what_is_forgotten_and_changes_nothing(
 
 
 @pytest.mark.chaos
-def test_the_command_gives_back_what_is_forgotten(
+def test_the_command_gives_orphaned_messages_back(
     sender: Celery, fresh_redis: str, client: redis.Redis
 ) -> None:
     """It waits for as long as a lease."""
@@ -122,12 +122,12 @@ def test_the_command_gives_back_what_is_forgotten(
     assert client.llen("low") == 2
 
 
-def test_a_redis_that_does_not_answer_is_said_to_be_away() -> None:
+def test_the_command_says_that_redis_does_not_answer() -> None:
     done = recyclery("redis://127.0.0.1:1/0", "reclaim", "--list")
     assert done.returncode == 1
     assert "what dead workers of 'sample_app' hold cannot be told: " in done.stderr
 
 
-def test_an_app_that_cannot_be_imported_is_said_to_be_so() -> None:
+def test_the_command_says_that_the_app_cannot_be_imported() -> None:
     with pytest.raises(CannotTell, match="no_such_app"):
         find_forgotten("no_such_app")

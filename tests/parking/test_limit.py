@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from recyclery.config.settings import FAST, SLOW, Settings
 from recyclery.config.stored import write_settings
 from recyclery_worker.link import DEFAULT_MAX_DEATHS
-from recyclery_worker.parking.admission import is_to_be_parked, read_max_deaths
+from recyclery_worker.parking.admission import exceeds_limit, read_max_deaths
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from recyclery_worker.parking.admission import is_to_be_parked, read_max_deaths
 def test_a_task_is_parked_at_the_limit_and_never_where_that_is_none(
     deaths: int, limit: int, parked: bool
 ) -> None:
-    assert is_to_be_parked(deaths, limit) is parked
+    assert exceeds_limit(deaths, limit) is parked
 
 
 def test_the_limit_is_the_one_in_force_for_this_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ DEATHS = [
 ]  # fmt: skip
 
 
-def test_the_table_and_the_page_fit_into_80_columns() -> None:
+def test_the_parked_table_and_page_fit_into_80_columns() -> None:
     lines = format_list([(TASK, DEATHS)]) + format_task(TASK, DEATHS)
     assert max(map(len, lines)) <= 80
 
@@ -47,5 +47,5 @@ def test_the_document_has_the_message_as_the_broker_had_it() -> None:
     assert describe(TASK, DEATHS)["message"] == {"body": "W10="}
 
 
-def test_nothing_parked_is_said() -> None:
+def test_an_empty_parked_list_is_stated() -> None:
     assert format_list([]) == ["nothing is parked"]

@@ -68,7 +68,7 @@ def test_a_task_that_keeps_killing_its_process_is_parked_and_the_others_of_its_q
     assert count_held(parked.client) == 0
 
 
-def test_its_result_and_its_history_say_how_it_came_to_that(
+def test_the_result_and_the_history_of_a_parked_task_explain_why(
     sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     poison = send_poison(sending, tmp_path / "runs")
@@ -99,7 +99,7 @@ def test_a_retried_task_runs_again_and_may_die_as_often_as_before(
     assert runs(tmp_path / "runs") == 6
 
 
-def test_show_tells_how_each_run_ended_and_drop_takes_all_that_is_parked(
+def test_parked_show_lists_how_each_run_ended_and_drop_removes_all_parked_tasks(
     url: str, sending: Celery, parked: DeadLetterStore, tmp_path: Path
 ) -> None:
     poisons = [send_poison(sending, tmp_path / name) for name in ("a", "b")]

@@ -12,7 +12,7 @@ from recyclery_worker.broker.connection import connected
 from recyclery_worker.link import Fell
 from recyclery_worker.parking.admission import why_not_parked
 from recyclery_worker.parking.park import parked_task
-from recyclery_worker.parking.records import Death, ParkedTask, Run
+from recyclery_worker.parking.records import Death, ParkedTask, StartedRun
 from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 DEATH = Death(at=1.0, how="signal 9", node="slow@here", pid=7)
@@ -75,7 +75,7 @@ def take_again(channel: Any) -> Any:
     return channel.basic_get("low")
 
 
-def test_what_was_given_to_another_is_not_parked(fresh_redis: str) -> None:
+def test_a_message_that_was_given_to_another_worker_is_not_parked(fresh_redis: str) -> None:
     app = Celery("sender", broker=fresh_redis)
     with connected(app) as channel:
         _, task = take(channel, fresh_redis, {})
@@ -95,10 +95,10 @@ def test_only_the_first_of_two_who_decide_moves_it(fresh_redis: str) -> None:
         assert client.llen("low") == 1
 
 
-def test_a_death_that_is_told_of_twice_counts_once(lot: DeadLetterStore) -> None:
+def test_a_death_that_is_recorded_twice_counts_once(lot: DeadLetterStore) -> None:
     for death in (DEATH, replace(DEATH, at=2.0)):
-        lot.record_death(Run("tag/0", "id"), death)
-    lot.record_death(Run("tag/1", "id"), DEATH)
+        lot.record_death(StartedRun("tag/0", "id"), death)
+    lot.record_death(StartedRun("tag/1", "id"), DEATH)
     assert lot.count_deaths("id") == 2
     assert lot.list_deaths("other") == []
 
@@ -108,15 +108,15 @@ def test_deaths_are_forgotten_with_time_but_not_those_of_a_parked_task(fresh_red
     with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
         _, task = take(channel, fresh_redis, {})
         lot = open_store(channel)
-        lot.record_death(Run("tag/0", task.task_id), DEATH)
+        lot.record_death(StartedRun("tag/0", task.task_id), DEATH)
         assert client.ttl("recyclery:deaths:some-id") > 0
         lot.park(task, channel.unacked_key, channel.unacked_index_key)
         assert client.ttl("recyclery:deaths:some-id") == -1
 
 
 def test_what_the_governor_saw_completes_the_death_of_that_child_alone(lot: DeadLetterStore) -> None:
-    lot.record_death(Run("tag/0", "id"), DEATH)
-    lot.record_death(Run("tag/1", "id"), replace(DEATH, at=2.0, pid=8))
+    lot.record_death(StartedRun("tag/0", "id"), DEATH)
+    lot.record_death(StartedRun("tag/1", "id"), replace(DEATH, at=2.0, pid=8))
     lot.complete_death(Fell(pid=8, task_id="id", tree_bytes=1 << 30, how="preempted"))
     assert [(death.pid, death.tree_bytes, death.how) for death in lot.list_deaths("id")] == [
         (7, None, "signal 9"),
@@ -126,6 +126,6 @@ def test_what_the_governor_saw_completes_the_death_of_that_child_alone(lot: Dead
     assert lot.list_deaths("other") == []
 
 
-def test_another_broker_is_said_to_have_no_parked_list(fresh_redis: str) -> None:
+def test_a_broker_other_than_redis_has_no_parked_list(fresh_redis: str) -> None:
     assert why_not_parked(Celery(broker=fresh_redis)) == ""
     assert "it is memory" in why_not_parked(Celery(broker="memory://"))

@@ -30,22 +30,24 @@ def page(*sites: Site, tool: str = "tracemalloc") -> str:
     return format_trace(make_report(Chosen("slow", "app.scrape", 0.8), seen(*sites, tool=tool), ""))
 
 
-def test_a_place_counts_that_grew_in_most_runs_and_not_one_that_grew_once() -> None:
+def test_a_site_that_grew_in_most_runs_counts_and_one_that_grew_once_does_not() -> None:
     growth: Growth[str] = Growth()
     for leak, once in ((2000, 0), (2000, 90_000), (2000, 0)):
         growth.add([("leak", Held(leak, 1)), ("once", Held(once, 1))])
-    assert [(place, grown.bytes, grown.runs) for place, grown in growth.worst()] == [("leak", 6000, 3)]
+    sites = growth.sites(lambda place: [Frame(place, 1)])
+    found = [(site.frames, site.bytes_per_run, site.grew_in) for site in sites]
+    assert found == [([Frame("leak", 1)], 2000, 3)]
 
 
-def test_what_a_run_puts_in_the_place_of_the_last_ones_does_not_grow() -> None:
+def test_memory_that_replaces_that_of_the_previous_run_is_no_growth() -> None:
     held = {"cache": Held(1000, 1)}
     assert list(changes_between(held, held)) == []
     assert list(changes_between(held, {})) == [("cache", Held(-1000, -1))]
 
 
-def test_a_run_whose_pauses_had_no_sign_of_the_time_is_left_out() -> None:
+def test_a_run_whose_pauses_have_no_timestamp_is_left_out() -> None:
     read_memray = pytest.importorskip("recyclery_worker.tracing.memray_tracer")
-    span = read_memray.Span(pause=100, begun=150, ended=200, paused=250)
+    span = read_memray.RunTimes(pause=100, begun=150, ended=200, paused=250)
     assert read_memray.find_window(span, [90, 120, 140, 190, 210, 230]) == (2, 4)
     assert read_memray.find_window(span, [90, 190, 210]) is None
     assert read_memray.find_window(span, [120, 190, 260]) is None

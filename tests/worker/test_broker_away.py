@@ -57,12 +57,12 @@ def test_a_redis_that_takes_writes_answers(own_redis: str) -> None:
     assert said_of(own_redis) is None
 
 
-def test_one_that_takes_no_writes_does_not(own_redis: str) -> None:
+def test_a_redis_that_takes_no_writes_does_not_count_as_answering(own_redis: str) -> None:
     with refusing_writes(own_redis):
         assert "read only" in str(said_of(own_redis))
 
 
-def test_one_that_is_full_does_not(own_redis: str) -> None:
+def test_a_redis_that_is_full_does_not_count_as_answering(own_redis: str) -> None:
     with redis.Redis.from_url(own_redis) as client:
         client.config_set("maxmemory", 1)
         try:
@@ -71,18 +71,18 @@ def test_one_that_is_full_does_not(own_redis: str) -> None:
             client.config_set("maxmemory", 0)
 
 
-def test_one_that_hangs_is_found_out_in_a_bounded_time(own_redis: str) -> None:
+def test_a_redis_that_hangs_is_detected_in_a_bounded_time(own_redis: str) -> None:
     with hanging(own_redis):
         assert "Timeout" in str(said_of(own_redis))
 
 
-def test_one_that_grants_no_more_than_celery_needs_answers(own_redis: str) -> None:
+def test_a_redis_that_grants_only_what_celery_needs_answers(own_redis: str) -> None:
     with redis.Redis.from_url(own_redis) as client:
         client.execute_command("ACL SETUSER limited on >word ~* +@all -setrange")
         assert said_of(own_redis.replace("://", "://limited:word@")) is None
 
 
-def test_looking_whether_it_takes_writes_leaves_nothing_there(own_redis: str) -> None:
+def test_probing_whether_redis_takes_writes_leaves_no_key(own_redis: str) -> None:
     assert said_of(own_redis) is None
     with redis.Redis.from_url(own_redis) as client:
         assert client.keys("*probe*") == []

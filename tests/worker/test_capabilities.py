@@ -73,7 +73,7 @@ def command(sender: Celery, worker: BareWorker, name: str, **arguments: object) 
 # What is heard of the worker.
 
 
-def test_events_tell_of_the_worker_and_its_tasks(sender: Celery, fresh_redis: str) -> None:
+def test_celery_events_report_the_worker_and_its_tasks(sender: Celery, fresh_redis: str) -> None:
     heard: list[str] = []
     with bare_worker(fresh_redis, options=("-E",)), sender.connection_for_read() as connection:
 
@@ -93,7 +93,7 @@ def test_events_tell_of_the_worker_and_its_tasks(sender: Celery, fresh_redis: st
     ]
 
 
-def test_inspect_tells_of_the_children_and_of_what_runs(
+def test_celery_inspect_lists_the_children_and_the_running_tasks(
     sender: Celery, fresh_redis: str, tmp_path: Path
 ) -> None:
     with bare_worker(fresh_redis, concurrency=2) as worker, held_tasks(sender, tmp_path, 1) as running:
@@ -346,7 +346,7 @@ def test_pool_grow_and_pool_shrink_change_how_many_run_at_a_time(
 
 
 @pytest.mark.slow
-def test_autoscale_is_off_and_the_number_is_the_links_to_change(
+def test_autoscale_is_off_and_only_the_governor_sets_the_concurrency(
     sender: Celery, fresh_redis: str, tmp_path: Path
 ) -> None:
     with bare_worker(fresh_redis, concurrency=3, options=("--autoscale=3,1",)) as worker:
@@ -359,7 +359,7 @@ def test_autoscale_is_off_and_the_number_is_the_links_to_change(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_the_links_word_on_concurrency_holds_after_that_of_remote_control(
+def test_the_governors_concurrency_replaces_that_of_remote_control(
     sender: Celery, fresh_redis: str, tmp_path: Path, concurrency: int
 ) -> None:
     with bare_worker(fresh_redis) as worker:
@@ -379,7 +379,7 @@ def is_silent(worker: BareWorker) -> bool:
     return False
 
 
-def test_a_warm_stop_waits_for_the_task_and_not_for_the_child_that_stands_by(
+def test_a_warm_stop_waits_for_the_task_and_not_for_the_standby_child(
     sender: Celery, fresh_redis: str, tmp_path: Path
 ) -> None:
     with bare_worker(fresh_redis, max_tasks=2) as worker:

@@ -31,14 +31,14 @@ def sender(redis_url: str) -> Iterator[Celery]:
         yield app
 
 
-def test_it_counts_what_it_takes(worker: BareWorker, sender: Celery) -> None:
+def test_a_worker_counts_the_messages_it_receives(worker: BareWorker, sender: Celery) -> None:
     before = worker.stat().received
     sender.send_task("sample_app.add", (1, 2), queue="low").get(timeout=10)
     sender.send_task("sample_app.nobody_knows", queue="low")
     wait_for(lambda: worker.stat().received == before + 2, "also what it does not know")
 
 
-def test_it_has_room_while_it_has_less_in_hand_than_it_may_run(
+def test_a_worker_has_room_while_it_holds_fewer_tasks_than_it_may_run(
     worker: BareWorker, sender: Celery, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -50,7 +50,7 @@ def test_it_has_room_while_it_has_less_in_hand_than_it_may_run(
     wait_for(lambda: worker.stat().has_room, "it is idle again")
 
 
-def test_a_queue_that_an_operator_took_away_is_not_consumed_but_still_counted(
+def test_a_queue_that_an_operator_cancelled_is_not_consumed_but_still_counted(
     worker: BareWorker, sender: Celery
 ) -> None:
     assert worker.stat().consumes == ["low"]
@@ -64,7 +64,7 @@ def test_a_queue_that_an_operator_took_away_is_not_consumed_but_still_counted(
     assert result.get(timeout=10) == 3
 
 
-def test_its_sign_of_life_tells_its_broker_and_what_waits(worker: BareWorker, sender: Celery) -> None:
+def test_the_heartbeat_reports_the_broker_and_the_waiting_messages(worker: BareWorker, sender: Celery) -> None:
     # What the test before sent may be counted still.
     wait_for(lambda: next_pulse(worker).waiting == {"low": 0}, "its broker was asked, and nothing waits")
     pulse = next_pulse(worker)

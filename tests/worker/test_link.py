@@ -33,7 +33,7 @@ def stat(running: Supervised, pool: str = "slow") -> link.WorkerStat:
     return reply
 
 
-def test_stat_tells_the_worker_and_its_children(slow: Supervised) -> None:
+def test_stat_returns_the_worker_and_its_children(slow: Supervised) -> None:
     told = stat(slow)
     assert (told.pool, told.node, told.concurrency, told.max_tasks_per_child, told.lack) == (
         "slow", f"slow@{os.uname().nodename}", 1, 10, "",
@@ -41,7 +41,7 @@ def test_stat_tells_the_worker_and_its_children(slow: Supervised) -> None:
     assert len(told.children) == 1
 
 
-def test_stat_tells_the_running_task(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
+def test_stat_returns_the_running_task(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     result = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
     child = wait_for(lambda: next((c for c in stat(slow).children if c.task_id), None), "a running task")
@@ -133,7 +133,7 @@ def send_nap(sender: Celery, gate: Path) -> "AsyncResult[Any]":
     return sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
 
 
-def test_a_worker_on_hold_takes_no_task_until_it_is_let_go(
+def test_a_paused_worker_takes_no_task_until_it_is_resumed(
     slow: Supervised, sender: Celery, tmp_path: Path
 ) -> None:
     wait_for(send_nap(sender, tmp_path / "before").ready, "a task is done")
@@ -147,7 +147,7 @@ def test_a_worker_on_hold_takes_no_task_until_it_is_let_go(
     wait_for(Path(f"{tmp_path / 'during'}.begun").exists, "it is taken")
 
 
-def test_a_hold_that_nobody_renews_ends_by_itself(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
+def test_a_pause_that_nobody_renews_expires(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
     assert ask(slow, link.Hold(seconds=1)) == link.Done()
     gate = tmp_path / "gate"
     gate.touch()
@@ -169,7 +169,7 @@ def test_a_limit_below_one_is_refused(slow: Supervised) -> None:
     assert ask(slow, link.SetMaxTasks(max_tasks=0)) == link.Refused(reason="max_tasks must be at least 1")
 
 
-def test_a_peer_that_leaves_without_a_word_costs_the_worker_nothing(slow: Supervised) -> None:
+def test_a_peer_that_disconnects_without_a_request_does_not_disturb_the_worker(slow: Supervised) -> None:
     for _ in range(20):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.connect(str(link.worker_socket(slow.runtime_dir, "slow")))

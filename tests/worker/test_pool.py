@@ -55,9 +55,7 @@ def test_the_successor_is_up_while_the_last_task_still_runs(
 
 
 @pytest.mark.slow
-def test_a_child_that_stands_by_gets_no_task_before_its_forerunner_has_left(
-    sender: Celery, fresh_redis: str
-) -> None:
+def test_a_standby_child_gets_no_task_before_its_predecessor_has_left(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, max_tasks=2) as worker:
         for _ in range(6):
             (first,) = run(sender, 1)
@@ -180,7 +178,7 @@ def test_a_killed_child_gives_its_task_slot_back(sender: Celery, fresh_redis: st
 
 
 @pytest.mark.slow
-def test_children_that_cannot_be_started_cost_no_result_and_come_later(
+def test_a_child_that_cannot_be_started_costs_no_result_and_is_started_later(
     sender: Celery, fresh_redis: str
 ) -> None:
     with bare_worker(fresh_redis, max_tasks=2, app="forkless_app") as worker:

@@ -10,7 +10,7 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore, Reject, Retry
 
 from recyclery_worker.link import SECONDS_BOUNDS
-from recyclery_worker.pool.task_stats import MAX_QUEUES, TaskStats
+from recyclery_worker.pool.task_stats import MAX_QUEUES, ResultCounter
 
 
 class Request:
@@ -34,8 +34,8 @@ def failure(error: Exception) -> Any:
         return pickle.loads(pickle.dumps((True, (1, ExceptionInfo(), None))))
 
 
-def test_results_are_counted_by_what_they_say() -> None:
-    stats = TaskStats()
+def test_task_results_are_counted_by_outcome() -> None:
+    stats = ResultCounter()
     stats.record_result(result(), (True, (0, "42", 3.0)))
     for error in (ValueError(), Retry(), Ignore(), Reject()):
         stats.record_result(result(), failure(error))
@@ -45,15 +45,15 @@ def test_results_are_counted_by_what_they_say() -> None:
     assert tally.queues["low"].seconds == pytest.approx(3.8, abs=0.5)
 
 
-def test_a_task_that_was_lost_is_counted_by_celerys_word_alone() -> None:
-    stats = TaskStats()
+def test_a_lost_task_is_counted_once_when_celery_signals_its_failure() -> None:
+    stats = ResultCounter()
     stats.record_result(result(), (False, ExceptionInfo))
     stats.record_lost(task_id="a", exception=ValueError())
     assert (stats.tally().failed, stats.tally().queues) == (1, {})
 
 
-def test_times_are_sorted_by_bounds_that_hold_their_own_value() -> None:
-    stats = TaskStats()
+def test_a_running_time_equal_to_a_bound_counts_in_its_bucket() -> None:
+    stats = ResultCounter()
     for seconds in (0.0, 0.1, 10.0, 10.1, 9999.0):
         stats.record_result(result(), (True, (0, "", seconds)))
     counts = stats.tally().queues["low"].counts
@@ -66,8 +66,8 @@ def test_times_are_sorted_by_bounds_that_hold_their_own_value() -> None:
     ]
 
 
-def test_routing_keys_without_number_are_counted_together() -> None:
-    stats = TaskStats()
+def test_routing_keys_beyond_the_maximum_are_counted_together() -> None:
+    stats = ResultCounter()
     for number in range(MAX_QUEUES + 20):
         stats.record_result(result(f"key{number}"), (True, (0, "", 1.0)))
     queues = stats.tally().queues
@@ -77,7 +77,7 @@ def test_routing_keys_without_number_are_counted_together() -> None:
 
 @pytest.mark.parametrize("reply", [(True, None), (True, 7), (True, ("a", "b")), (True, "abc"), None, ()])
 def test_what_was_no_task_is_not_counted_and_does_not_end_the_worker(reply: object) -> None:
-    stats = TaskStats()
+    stats = ResultCounter()
     stats.record_result(None, reply)
     tally = stats.tally()
     assert (tally.succeeded, tally.failed, tally.queues) == (0, 0, {})

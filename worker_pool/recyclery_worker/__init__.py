@@ -11,6 +11,6 @@ if os.environ.get("RECYCLERY_POOL"):
 
     install()
     if os.environ.get("RECYCLERY_TUNE"):
-        from recyclery_worker.tuning.plugin import install_if_tuned
+        from recyclery_worker.tuning.isolation import install_if_tuned
 
         install_if_tuned()

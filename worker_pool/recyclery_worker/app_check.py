@@ -5,17 +5,13 @@ tasks use, empty if nothing is. Exits with the reason on standard error: 1 when 
 when no driver fits its browser. A process of its own, as the supervisor must not carry the app's memory.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
-import traceback
 
 import celery
-from celery.app.utils import find_app
 
-from recyclery_worker.broker.connection import CANNOT_IMPORT, prepare_import, refuse
+from recyclery_worker.broker.connection import CANNOT_IMPORT, load_app, prepare_import, refuse
 
 BROWSER_DOES_NOT_FIT = 3
 
@@ -23,7 +19,7 @@ BROWSER_DOES_NOT_FIT = 3
 def check_browser() -> str:
     """Find the browser that `browser()` will use, where the app has imported that and no Grid is named.
 
-    Returns what is wrong where there is no Chrome at all, which may be meant so, else an empty text. Raises
+    Returns the problem where there is no Chrome at all, which may be intended, else an empty text. Raises
     BrowserMissing where there is a Chrome and no driver fits it.
     """
     if "recyclery_worker.browser" not in sys.modules or os.environ.get("SELENIUM_REMOTE_URL", "").strip():
@@ -39,15 +35,11 @@ def check_browser() -> str:
 
 
 def main() -> int:
-    """Check the app named by the first argument."""
     output = prepare_import()
     try:
-        app = find_app(sys.argv[1])
-        app.loader.import_default_modules()
-        app.finalize()
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return refuse(CANNOT_IMPORT, f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+        app = load_app(sys.argv[1])
+    except ImportError as error:
+        return refuse(CANNOT_IMPORT, str(error))
     try:
         broker_url = app.connection_for_read().as_uri(include_password=True)
     except ValueError:

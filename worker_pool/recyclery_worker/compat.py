@@ -4,14 +4,13 @@ A feature is off where one of its names is missing: that is logged in one line, 
 remains. Unchecked, a missing name would fail in the middle of a task.
 """
 
-from __future__ import annotations
-
+import contextlib
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from types import CodeType
-from typing import Literal
+from typing import Any, Literal
 
 import celery
 
@@ -85,10 +84,9 @@ def check(feature: Feature) -> Iterator[tuple[str, bool]]:
     """Yield each name of a feature, as Class.name, and whether it is there."""
     for owner, names in FEATURES[feature].items():
         module, _, class_name = owner.partition(":")
-        try:
+        kind: Any = None
+        with contextlib.suppress(ImportError, AttributeError):
             kind = getattr(importlib.import_module(module), class_name)
-        except (ImportError, AttributeError):
-            kind = None
         used = names_in(kind) if kind is not None else frozenset()
         for name in names.split():
             bare = name.removesuffix("()")

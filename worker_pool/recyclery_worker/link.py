@@ -6,8 +6,6 @@ are seconds of CLOCK_BOOTTIME, the clock of starttime in /proc/PID/stat, so that
 compared with a task's.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable
@@ -29,8 +27,10 @@ CHILD_MARKER = "RECYCLERY_CHILD"
 SECONDS_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
-class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
+class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
     """The whole state of one pool child, sent when a task starts or ends; a lost report does not matter."""
+
+    # Only the child itself changes it.
 
     version: int = VERSION
     pool: str
@@ -44,14 +44,11 @@ class ChildReport(msgspec.Struct, frozen=True, kw_only=True, tag="child"):
     sent: float
     idle_bytes: int = 0
     """Anonymous memory of the child itself when its last task ended or its first one began; 0: not known."""
-    idle_shared_bytes: int = 0
-    """Shared memory that the child had mapped at that time."""
+    idle_shared_bytes: int = 0  # Shared memory that the child had mapped at that time
     ended: dict[str, int] = {}
     """The names of the tasks that ended since the previous report, and how many of each."""
-    kept: list[int] = []
-    """Pids of the chromedrivers whose browsers the child keeps for its next tasks."""
-    remote: list[str] = []
-    """Ids of its open sessions on the Selenium Grid at SELENIUM_REMOTE_URL."""
+    kept: list[int] = []  # Pids of the chromedrivers whose browsers the child keeps for its next tasks
+    remote: list[str] = []  # Ids of its open sessions on the Selenium Grid at SELENIUM_REMOTE_URL
     tracing: Literal["", "on", "over"] = ""
     """Whether it traces allocations; "over" when it did and must be retired."""
 
@@ -63,12 +60,9 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
     pool: str
     pid: int
     sent: float
-    broker_answers: bool | None = None
-    """None where the broker is not probed."""
-    waiting: dict[str, int] | None = None
-    """Waiting messages by queue; None where that is not known."""
-    stopping: bool = False
-    """Whether it was told to stop."""
+    broker_answers: bool | None = None  # None where the broker is not probed
+    waiting: dict[str, int] | None = None  # Waiting messages by queue; None where that is not known
+    stopping: bool = False  # Whether it was told to stop
 
 
 class Stat(msgspec.Struct, frozen=True, tag="stat"):
@@ -94,7 +88,7 @@ class SetConcurrency(msgspec.Struct, frozen=True, tag="set_concurrency"):
 
 
 class Hold(msgspec.Struct, frozen=True, tag="hold"):
-    """Have a worker take no tasks for so long, with 0 take them again; answered by `Done` or `Refused`."""
+    """Pause consuming for this time, with 0 resume it; answered by `Done` or `Refused`."""
 
     seconds: float
 
@@ -111,8 +105,7 @@ class Fell(msgspec.Struct, frozen=True, tag="fell"):
     pid: int
     task_id: str
     tree_bytes: int
-    how: str = ""
-    """Why it died, where that is known."""
+    how: str = ""  # Why it died, where that is known
 
 
 class TimeOut(msgspec.Struct, frozen=True, tag="time_out"):
@@ -183,24 +176,16 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     sent: float
     generation: str = ""
     """The id of its lease; empty where it keeps none, as its broker gives messages back by itself."""
-    reclaimed: int = 0
-    """How many messages it has given back for dead workers."""
-    parked: int = 0
-    """How many tasks are parked, by any worker."""
-    holding: bool | None = None
-    """Whether it is paused; None where it cannot be."""
-    consuming: bool = False
-    """Whether it takes tasks from all of its queues."""
-    consumes: list[str] = []
-    """The queues it takes tasks from, without those that an operator cancelled."""
-    received: int = 0
-    """How many messages it has received since its start."""
-    has_room: bool = False
-    """Whether it could take another task."""
+    reclaimed: int = 0  # How many messages it has given back for dead workers
+    parked: int = 0  # How many tasks are parked, by any worker
+    holding: bool | None = None  # Whether it is paused; None where it cannot be
+    consuming: bool = False  # Whether it takes tasks from all of its queues
+    consumes: list[str] = []  # The queues it takes tasks from, without those that an operator cancelled
+    received: int = 0  # How many messages it has received since its start
+    has_room: bool = False  # Whether it could take another task
     overdue: dict[int, float] = {}
     """By child's pid, for how many seconds its task has been past its hard time limit."""
-    tasks: TaskTally | None = None
-    """Results of its tasks; None where it does not see them."""
+    tasks: TaskTally | None = None  # Results of its tasks; None where it does not see them
 
 
 class Canary(msgspec.Struct, frozen=True, tag="canary"):

@@ -1,7 +1,5 @@
 """Adds our bootsteps and signal handlers to a Celery worker that the supervisor started."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -13,8 +11,7 @@ from recyclery_worker.app_check import check_browser
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
 from recyclery_worker.compat import found
 from recyclery_worker.control.heartbeat import HeartbeatStep
-from recyclery_worker.control.server import LinkServer
-from recyclery_worker.control.stats import count_received
+from recyclery_worker.control.server import LinkServer, count_received
 from recyclery_worker.delivery import lease
 from recyclery_worker.delivery.defaults import set_defaults, survive_refusals
 from recyclery_worker.parking.admission import AdmissionStep, why_not_parked
@@ -23,8 +20,7 @@ from recyclery_worker.pool.task_stats import count_lost_tasks
 
 logger = get_logger(__name__)
 
-# The settings that the user left to us.
-_defaults: set[str] = set()
+_defaults: set[str] = set()  # The settings that the user left to us
 
 
 def install() -> None:
@@ -34,23 +30,17 @@ def install() -> None:
 
 
 def on_import_modules(sender: Any = None, **_: Any) -> None:
-    """Apply delivery-safe defaults before the tasks copy the app's settings.
-
-    Celery imports our pool first of all; a worker with a built-in pool would import us too late for this.
-    """
+    """Apply delivery-safe defaults before the tasks copy the app's settings."""
+    # Celery imports our pool first of all; a worker with a built-in pool would import us too late for this.
     if not sender.finalized:
         _defaults.update(set_defaults(sender))
 
 
 def on_worker_init(sender: Any = None, **_: Any) -> None:
-    """Check what this Celery and its pool can do, and add our bootsteps.
-
-    The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
-    from `celeryd_after_setup` on.
-    """
-    if "worker_prefetch_multiplier" in _defaults and not any(
-        "--prefetch-multiplier" in word for word in sys.argv
-    ):
+    """Check what this Celery and its pool can do, and add our bootsteps."""
+    # The worker reads its bootsteps and options right after this signal (celery/worker/worker.py), and can log
+    # from `celeryd_after_setup` on.
+    if "worker_prefetch_multiplier" in _defaults and "--prefetch-multiplier" not in " ".join(sys.argv):
         # The command line was parsed before the app's settings could be changed.
         sender.prefetch_multiplier = sender.app.conf.worker_prefetch_multiplier
     capabilities = read_capabilities(sender)

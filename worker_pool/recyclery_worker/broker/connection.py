@@ -4,10 +4,9 @@ Such a program imports the user's app, so it is a process of its own. It exits w
 error: 1 when the app cannot be imported, 3 when its broker is not Redis, 4 when that does not answer.
 """
 
-from __future__ import annotations
-
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +30,8 @@ def connected(app: Any, **options: Any) -> Iterator[Any]:
 
 
 def open_redis(channel: Any) -> tuple[redis.Redis, str]:
-    """Return a client for a kombu channel's Redis, by the channel's pool (TLS, Sentinel), and the key prefix.
-
-    The channel's own client adds the prefix to some commands and not to others.
-    """
+    """Return a client for a kombu channel's Redis, over the channel's pool (TLS, Sentinel), and the prefix."""
+    # The channel's own client adds the prefix to some commands and not to others.
     return redis.Redis(connection_pool=channel.pool), getattr(channel, "global_keyprefix", "") or ""
 
 
@@ -55,19 +52,31 @@ def prepare_import() -> int:
     return descriptor
 
 
+def load_app(name: str) -> Any:
+    """Import an app with all its tasks; raises ImportError with what the app's own code raised, and where."""
+    from celery.app.utils import find_app  # noqa: PLC0415
+
+    try:
+        app = find_app(name)
+        app.loader.import_default_modules()
+        app.finalize()
+    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        raise ImportError(problem) from error
+    return app
+
+
 def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:
     """Call `work` with the app and a descriptor for its output; return the exit status.
 
     `without_redis` is printed where the broker is not Redis.
     """
     output = prepare_import()
-    from celery.app.utils import find_app  # noqa: PLC0415
-
     try:
-        app = find_app(app_name)
-        app.loader.import_default_modules()
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        return refuse(CANNOT_IMPORT, f"{type(error).__name__}: {error}")
+        app = load_app(app_name)
+    except ImportError as error:
+        return refuse(CANNOT_IMPORT, str(error))
     try:
         if broker_kind(app) != "redis":
             return refuse(NOT_REDIS, without_redis)
@@ -78,6 +87,5 @@ def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redi
 
 
 def refuse(status: int, reason: str) -> int:
-    """Print the reason to standard error; return the exit status."""
     print(reason, file=sys.stderr)
     return status

@@ -4,8 +4,6 @@ Celery's own wait backs off to 32 s between tries (kombu's `ensure_connection`),
 that accepts the connection and never answers.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +56,7 @@ def wait_for_broker(app: Any) -> None:
 
 
 def wait_until(attempt: Callable[[], str | None], message: str) -> bool:
-    """Repeat an attempt until it returns None instead of a problem, which is logged; tell whether one was.
+    """Repeat an attempt until it returns None instead of a problem, which is logged; return whether one was.
 
     Raises what ends a Celery worker that is told to stop.
     """

@@ -41,10 +41,8 @@ def bound_chrome(timeout_seconds: float) -> "type[webdriver.Chrome]":
 
 
 def bound_remote(timeout_seconds: float, quit_seconds: float) -> "Callable[..., webdriver.Chrome]":
-    """Return the same for a Chrome behind a URL; it takes the arguments of Remote.
-
-    It has Chrome's own commands, so that code which uses them runs both here and on a Grid.
-    """
+    """Return the same for a Chrome behind a URL; it takes the arguments of Remote."""
+    # It has Chrome's own commands, so that code which uses them runs both here and on a Grid.
     webdriver = import_selenium()
 
     class BoundedRemote(webdriver.Chrome):  # type: ignore[misc, name-defined]
@@ -62,10 +60,8 @@ def bound_remote(timeout_seconds: float, quit_seconds: float) -> "Callable[..., 
 
 
 def bound_commands(driver: Any, timeout_seconds: float) -> None:
-    """Set the timeout of every command of a driver, the start of its session included, and allow no retry.
-
-    By default urllib3 repeats a GET or DELETE that timed out three times.
-    """
+    """Set the timeout of every command of a driver, the start of its session included, and allow no retry."""
+    # By default urllib3 repeats a GET or DELETE that timed out three times.
     import urllib3  # noqa: PLC0415
 
     set_command_timeout(driver, timeout_seconds)
@@ -75,12 +71,11 @@ def bound_commands(driver: Any, timeout_seconds: float) -> None:
 
 
 def set_command_timeout(driver: Any, timeout_seconds: float) -> None:
-    """Change how long a driver's next commands may take."""
     driver.command_executor.client_config.timeout = timeout_seconds
 
 
 def attempt(ask: Any, seconds: float) -> None:
-    """Call something that may hang or fail, and wait so long at most; the caller then checks the result."""
+    """Call something that may hang or fail, and wait `seconds` at most; the caller then checks the result."""
 
     def call() -> None:
         with contextlib.suppress(Exception):

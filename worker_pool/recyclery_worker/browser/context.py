@@ -1,5 +1,6 @@
 """`browser()`: a browser for one block, or for one block after another."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,16 +9,14 @@ from typing import TYPE_CHECKING
 from recyclery_worker.browser import kept
 from recyclery_worker.browser.bounded import set_command_timeout
 from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
-from recyclery_worker.browser.kept import KeepLimits
-from recyclery_worker.browser.session import read_url, start_local, start_remote
+from recyclery_worker.browser.session import URL_VARIABLE, start_local, start_remote
 from recyclery_worker.browser.wanted import Wanted
 
 if TYPE_CHECKING:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
 
-# Of a task's soft time limit; the rest is for leaving the block in order.
-SOFT_LIMIT_SHARE = 0.9
+SOFT_LIMIT_SHARE = 0.9  # Of a task's soft time limit; the rest is for leaving the block in order
 
 
 @contextmanager
@@ -44,15 +43,21 @@ def browser(
     thread that entered the block: that thread must outlive the block. Leaving it takes mostly 0.2 s, at most
     about 8 s.
 
-    Args: page_load_timeout_seconds: Timeout of a page load; shortened to fit a task's soft time limit.
-    command_timeout_seconds: Timeout of any other command, even if Chrome is frozen (urllib3's
-    ReadTimeoutError); shortened likewise. window_size: Width and height in pixels. arguments: Further Chrome
-    flags. options: Selenium's options to start from; copied, never changed. page_load_strategy: normal, eager
-    or none. download_dir: Where downloads are kept; by default they are deleted with the profile. proxy: Such
-    as socks5://host:1080, without a password. user_agent: Replaces Chrome's own. keep: The browser serves so
-    many blocks of this thread that want the same. In between its tabs, cookies, cache and stored data are
-    cleared. A block that raises ends it. keep_bytes: A browser that holds more at the end of a block is not
-    kept. keep_seconds: Nor is one that is older.
+    Args:
+        page_load_timeout_seconds: Timeout of a page load; shortened to fit a task's soft time limit.
+        command_timeout_seconds: Timeout of any other command, even if Chrome is frozen (urllib3's
+            ReadTimeoutError); shortened likewise.
+        window_size: Width and height in pixels.
+        arguments: Further Chrome flags.
+        options: Selenium's options to start from; copied, never changed.
+        page_load_strategy: normal, eager or none.
+        download_dir: Where downloads are kept; by default they are deleted with the profile.
+        proxy: Such as socks5://host:1080, without a password.
+        user_agent: Replaces Chrome's own.
+        keep: How many blocks of this thread with equal arguments one browser serves. In between its tabs,
+            cookies, cache and stored data are cleared. A block that raises ends it.
+        keep_bytes: A browser that holds more memory at the end of a block is not kept.
+        keep_seconds: Nor is one that is older.
 
     Raises:
         BrowserMissing: There is no usable Chrome and driver, or no Selenium.
@@ -72,7 +77,7 @@ def browser(
     )
     page_seconds, command_seconds = fit_timeouts(wanted)
     key = wanted.key() if keep > 1 else ""
-    session = (kept.take(key) if keep > 1 else None) or start(wanted)
+    session = (kept.take_kept(key) if keep > 1 else None) or start(wanted)
     is_kept = False
     try:
         set_command_timeout(session.driver, command_seconds)
@@ -80,20 +85,19 @@ def browser(
         try:
             yield session.driver
         except Exception as error:
-            folder = default_dir()
-            if folder is not None:
+            if (folder := default_dir()) is not None:
                 keep_evidence(session.driver, error, folder)
             raise
-        is_kept = keep > 1 and kept.keep(key, session, KeepLimits(keep, keep_bytes, keep_seconds))
+        is_kept = keep > 1 and kept.keep(key, session, keep, keep_bytes, keep_seconds)
     finally:
         if not is_kept:
-            kept.end(session)
+            kept.end_browser(session)
 
 
 def start(wanted: Wanted) -> kept.Session:
     """Start a browser, on the Grid if the environment names one."""
-    url = read_url()
-    return start_remote(url, wanted) if url is not None else start_local(wanted)
+    url = os.environ.get(URL_VARIABLE, "").strip()
+    return start_remote(url, wanted) if url else start_local(wanted)
 
 
 def fit_timeouts(wanted: Wanted) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import os
 import re
@@ -61,7 +62,7 @@ def import_selenium() -> ModuleType:
 
 @functools.cache
 def is_sandbox_usable() -> bool:
-    """Tell whether Chrome's sandbox works: never as root, and seccomp or AppArmor may refuse it, so try."""
+    """Return whether Chrome's sandbox works: never as root, and seccomp or AppArmor may refuse it, so try."""
     if os.geteuid() == 0:
         return False
     try:
@@ -93,7 +94,7 @@ class _Binary:
 
     @property
     def major(self) -> str:
-        return self.version.split(".")[0]
+        return self.version.partition(".")[0]
 
     def __str__(self) -> str:
         return f"{self.path} ({self.version})"
@@ -108,12 +109,11 @@ def find_browser() -> BrowserPair:
     request ends 30 s after the last byte). Raises BrowserMissing, which is not remembered.
     """
     chromes = _find_all("CHROME_BINARY", CHROME_NAMES, FOLDERS)
-    beside = [chrome.path.resolve().parent for chrome in chromes]
-    drivers = _find_all("CHROMEDRIVER", ("chromedriver",), [*FOLDERS, *beside])
-    for chrome in chromes:
-        for driver in drivers:
-            if chrome.major == driver.major:
-                return BrowserPair(chrome.path, driver.path, chrome.version)
+    chrome_folders = [chrome.path.resolve().parent for chrome in chromes]
+    drivers = _find_all("CHROMEDRIVER", ("chromedriver",), [*FOLDERS, *chrome_folders])
+    for chrome, driver in itertools.product(chromes, drivers):
+        if chrome.major == driver.major:
+            return BrowserPair(chrome.path, driver.path, chrome.version)
     if not chromes:
         raise ChromeMissing(
             f"no Chrome: looked for {', '.join(CHROME_NAMES)} on PATH and in {_join(FOLDERS)}. "
@@ -154,11 +154,10 @@ def _find_all(variable: str, names: Sequence[str], folders: Sequence[Path]) -> l
             raise BrowserMissing(f"{variable}={explicit} did not print a version for --version")
         return [binary]
     found: dict[Path, _Binary] = {}
-    for folder in (None, *folders):
-        for name in names:
-            place = shutil.which(name, path=None if folder is None else str(folder))
-            if place and Path(place) not in found and (binary := _identify(Path(place))):
-                found[Path(place)] = binary
+    for folder, name in itertools.product((None, *folders), names):
+        place = shutil.which(name, path=None if folder is None else str(folder))
+        if place and Path(place) not in found and (binary := _identify(Path(place))):
+            found[Path(place)] = binary
     return list(found.values())
 
 
@@ -175,11 +174,9 @@ def _identify(path: Path) -> _Binary | None:
 
 
 def _install_driver(chrome: _Binary) -> Path:
-    """Have webdriver-manager download a chromedriver for `chrome`, or use the one in its cache.
-
-    Its own lock is a file that a killed installer leaves behind, and it writes its index in place: both are
-    repaired under a lock of ours, which ends with its holder.
-    """
+    """Have webdriver-manager download a chromedriver for `chrome`, or use the one in its cache."""
+    # Its own lock is a file that a killed installer leaves behind, and it writes its index in place: both are
+    # repaired under a lock of ours, which ends with its holder.
     try:
         import requests  # noqa: PLC0415
         from webdriver_manager.chrome import ChromeDriverManager  # noqa: PLC0415
@@ -219,7 +216,12 @@ def _install_driver(chrome: _Binary) -> Path:
     with _hold_lock(lock.with_name(".recyclery-lock")):
         if not _is_held_open(lock):
             lock.unlink(missing_ok=True)
-        _drop_torn_index(lock.with_name("drivers.json"))
+        index = lock.with_name("drivers.json")
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                json.loads(index.read_text())
+            except ValueError:
+                index.unlink()
         path = Path(manager.install())
     binary = _identify(path)
     if binary is None or binary.major != chrome.major:
@@ -247,18 +249,9 @@ def _hold_lock(path: Path) -> Iterator[None]:
 
 
 def _is_held_open(path: Path) -> bool:
-    """Tell whether a visible process has `path` open, as webdriver-manager has while it installs."""
+    """Return whether a visible process has `path` open, as webdriver-manager has while it installs."""
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if descriptor.samefile(path):
                 return True
     return False
-
-
-def _drop_torn_index(path: Path) -> None:
-    try:
-        json.loads(path.read_text())
-    except FileNotFoundError:
-        pass
-    except ValueError:
-        path.unlink()

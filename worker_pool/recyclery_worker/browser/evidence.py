@@ -7,16 +7,17 @@ import re
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recyclery_worker.browser.bounded import attempt
+
 DIR_VARIABLE = "RECYCLERY_EVIDENCE_DIR"
-# The hard time limit may follow the soft one closely.
-COLLECT_SECONDS = 3.0
+COLLECT_SECONDS = 3.0  # The hard time limit may follow the soft one closely
 KEPT_CASES = 20
 PAGE_CHARACTERS = 2_000_000
 CONSOLE_LINES = 1000
@@ -24,7 +25,7 @@ CONSOLE_LINES = 1000
 logger = logging.getLogger(__name__)
 
 
-class Running(NamedTuple):
+class RunningTask(NamedTuple):
     """The Celery task that runs in this thread; its soft time limit is None where it has none."""
 
     name: str
@@ -32,7 +33,7 @@ class Running(NamedTuple):
     soft_limit_seconds: float | None
 
 
-def running_task() -> Running | None:
+def running_task() -> RunningTask | None:
     """Return the task that runs here; None outside of tasks, and where Celery is not imported."""
     celery: Any = sys.modules.get("celery")
     task = celery.current_task if celery is not None else None
@@ -41,7 +42,7 @@ def running_task() -> Running | None:
     # (hard, soft) of the message; else the task's own, else the app's (celery/app/task.py).
     _, sent = task.request.timelimit or (None, None)
     soft = sent or task.soft_time_limit or task.app.conf.task_soft_time_limit
-    return Running(str(task.name), str(task.request.id), float(soft) if soft else None)
+    return RunningTask(str(task.name), str(task.request.id), float(soft) if soft else None)
 
 
 def default_dir() -> Path | None:
@@ -63,12 +64,12 @@ def keep_evidence(driver: Any, error: BaseException, folder: Path) -> Path | Non
     except OSError as problem:
         logger.warning("what the browser showed cannot be kept in %s: %s", folder, problem)
         return None
-    collecting = threading.Thread(target=collect, args=(driver, case), name="browser-evidence", daemon=True)
-    with contextlib.suppress(RuntimeError):
-        collecting.start()
-        collecting.join(COLLECT_SECONDS)
+    attempt(partial(write_evidence, driver, case), COLLECT_SECONDS)
     error.add_note(f"What the browser showed: {case}")
-    drop_oldest(folder)
+    # Other processes may remove cases too; the names begin with the time.
+    with contextlib.suppress(OSError):
+        for old in sorted(entry for entry in folder.iterdir() if entry.is_dir())[:-KEPT_CASES]:
+            shutil.rmtree(old, ignore_errors=True)
     return case
 
 
@@ -86,7 +87,7 @@ def make_case(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
 
 
-def collect(driver: Any, case: Path) -> None:
+def write_evidence(driver: Any, case: Path) -> None:
     """Write what can still be read from the browser: address and title, page, console and a screenshot."""
     readers: dict[str, Callable[[], bytes]] = {
         "url.txt": lambda: f"{driver.current_url}\n{driver.title}\n".encode(errors="replace"),
@@ -100,15 +101,7 @@ def collect(driver: Any, case: Path) -> None:
 
 
 def read_console(driver: Any) -> bytes:
-    """Return the newest lines of the page's console, one entry a line."""
+    """Return the newest entries of the page's console, one a line."""
     entries = driver.get_log("browser")[-CONSOLE_LINES:]
-    lines = (f"{entry['level']} {entry['message']}".replace("\n", "\\n") for entry in entries)
-    return "".join(f"{line}\n" for line in lines).encode(errors="replace")
-
-
-def drop_oldest(folder: Path) -> None:
-    """Remove all cases but the newest; other processes may do the same."""
-    with contextlib.suppress(OSError):
-        # Their names begin with the time.
-        for case in sorted(entry for entry in folder.iterdir() if entry.is_dir())[:-KEPT_CASES]:
-            shutil.rmtree(case, ignore_errors=True)
+    lines = [f"{entry['level']} {entry['message']}".replace("\n", "\\n") + "\n" for entry in entries]
+    return "".join(lines).encode(errors="replace")

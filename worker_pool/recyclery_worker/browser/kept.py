@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from recyclery_worker.browser.bounded import set_command_timeout
@@ -24,63 +23,48 @@ Session = LocalSession | RemoteSession
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class KeepLimits:
-    """How many blocks a browser serves; how large and how old it may be at the end of one."""
-
-    uses: int
-    bytes: int
-    seconds: float
-
-
-@dataclass
-class _Slot:
+class _Slot(threading.local):
     """The browser that a thread keeps; `owner` is the process, as a forked child inherits the slot."""
 
-    owner: int
-    key: str
-    session: Session
+    session: Session | None = None
+    key = ""
+    owner = 0
 
 
-class _Slots(threading.local):
-    slot: _Slot | None = None
+_slot = _Slot()
 
 
-_slots = _Slots()
-
-
-def take(key: str) -> Session | None:
+def take_kept(key: str) -> Session | None:
     """Return the browser kept for callers with this key, if it still answers; any other is ended."""
-    slot, _slots.slot = _slots.slot, None
-    if slot is None or slot.owner != os.getpid():
+    session, _slot.session = _slot.session, None
+    if session is None or _slot.owner != os.getpid():
         return None
-    if slot.key == key and answers(slot.session):
-        return slot.session
-    end(slot.session)
+    if _slot.key == key and answers(session):
+        return session
+    end_browser(session)
     return None
 
 
-def keep(key: str, session: Session, limits: KeepLimits) -> bool:
-    """Clean a browser after a block that did not raise, and keep it; tell whether it is kept."""
+def keep(key: str, session: Session, max_uses: int, max_bytes: int, max_seconds: float) -> bool:
+    """Clean a browser after a block that did not raise, and keep it; return whether it is kept.
+
+    It serves `max_uses` blocks, and may have this size and age at the end of one.
+    """
     session.uses += 1
-    if session.uses >= limits.uses or _slots.slot is not None:
+    is_old = session.uses >= max_uses or time.monotonic() - session.started >= max_seconds
+    if is_old or _slot.session is not None or not reset(session) or session.held_bytes() > max_bytes:
         return False
-    if time.monotonic() - session.started >= limits.seconds or not reset(session):
-        return False
-    if session.held_bytes() > limits.bytes:
-        return False
-    _slots.slot = _Slot(os.getpid(), key, session)
-    reports = reporter()
-    if reports is not None and session.pid is not None:
+    _slot.session, _slot.key, _slot.owner = session, key, os.getpid()
+    if session.pid is not None and (reports := reporter()) is not None:
         reports.browser_kept(session.pid)
     return True
 
 
 def end_kept() -> None:
     """End the browser that this thread keeps, before its process exits."""
-    slot, _slots.slot = _slots.slot, None
-    if slot is not None and slot.owner == os.getpid():
-        end(slot.session)
+    session, _slot.session = _slot.session, None
+    if session is not None and _slot.owner == os.getpid():
+        end_browser(session)
 
 
 atexit.register(end_kept)
@@ -88,19 +72,18 @@ atexit.register(end_kept)
 before_end.append(end_kept)
 
 
-def end(session: Session) -> None:
+def end_browser(session: Session) -> None:
     """End a browser, kept or not."""
     pid = session.pid
     try:
         session.end()
     finally:
-        reports = reporter()
-        if reports is not None and pid is not None:
+        if pid is not None and (reports := reporter()) is not None:
             reports.browser_ended(pid)
 
 
 def answers(session: Session) -> bool:
-    """Tell whether a kept browser still answers: it may have been killed or frozen."""
+    """Return whether a kept browser still answers: it may have been killed or frozen."""
     set_command_timeout(session.driver, RESET_SECONDS)
     with contextlib.suppress(Exception):
         return bool(session.driver.window_handles)
@@ -108,10 +91,8 @@ def answers(session: Session) -> bool:
 
 
 def reset(session: Session) -> bool:
-    """Clear what the block left: tabs, cookies, cache, stored data, permissions; tell whether that succeeded.
-
-    A new tab has a new renderer: 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
-    """
+    """Clear tabs, cookies, cache, stored data and permissions; return whether that succeeded."""
+    # A new tab has a new renderer: 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
     driver: Any = session.driver
     set_command_timeout(driver, RESET_SECONDS)
     try:

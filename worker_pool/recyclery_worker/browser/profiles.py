@@ -14,12 +14,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-PREFIX = "recyclery-profile-"
+PROFILE_PREFIX = "recyclery-profile-"
 LOCK_NAME = "owner.lock"
 VARIABLE = "RECYCLERY_PROFILE"
 """Environment variable with the folder's path, which everything started for a profile inherits."""
 KILL_SECONDS = 5.0
-# A younger folder without a lock may be in the making.
 UNLOCKED_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ class Profile:
     lock: int
 
     def remove(self) -> None:
-        """Remove the folder, then release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self.lock)
@@ -41,7 +39,7 @@ class Profile:
 
 def make_profile() -> Profile:
     """Create a profile folder in the temporary folder; raises OSError."""
-    path = Path(tempfile.mkdtemp(prefix=PREFIX))
+    path = Path(tempfile.mkdtemp(prefix=PROFILE_PREFIX))
     try:
         lock = os.open(path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,19 +50,20 @@ def make_profile() -> Profile:
 
 
 def sweep_profiles() -> list[Path]:
-    """Remove the folders whose owners are gone and that no process uses; return them.
-
-    A lock ends with its holder, whatever killed that and whichever PID namespace it was in.
-    """
-    return [path for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if sweep(path)]
+    """Remove the folders whose owners are gone and that no process uses; return them."""
+    # A lock ends with its holder, whatever killed that and whichever PID namespace it was in.
+    return [path for path in Path(tempfile.gettempdir()).glob(f"{PROFILE_PREFIX}*") if sweep_profile(path)]
 
 
-def sweep(path: Path) -> bool:
-    """Remove one folder if nobody owns it; tell whether it is gone."""
+def sweep_profile(path: Path) -> bool:
+    """Remove one folder if nobody owns it; return whether it is gone."""
     try:
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return was_left_unlocked(path) and remove_unused(path)
+        with contextlib.suppress(OSError):
+            # A younger one may be in the making.
+            return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS and remove_unused(path)
+        return False
     except OSError:
         return False
     try:
@@ -76,28 +75,18 @@ def sweep(path: Path) -> bool:
         os.close(lock)
 
 
-def was_left_unlocked(path: Path) -> bool:
-    """Tell whether a folder without a lock is too old to be in the making."""
-    try:
-        return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS
-    except OSError:
-        return False
-
-
 def remove_unused(path: Path) -> bool:
-    """Remove a folder that no process uses; tell whether it is gone."""
-    if list_processes(path):
+    """Remove a folder that no process uses; return whether it is gone."""
+    if list_profile_processes(path):
         return False
     shutil.rmtree(path, ignore_errors=True)
     return not path.exists()
 
 
-def list_processes(profile: Path) -> set[int]:
-    """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms.
-
-    Chrome overwrites argv in some processes and environ in others: only together they find all. The crashpad
-    handlers leave the process tree, so descent would miss them.
-    """
+def list_profile_processes(profile: Path) -> set[int]:
+    """Find the live processes (PIDs) of this profile's session in /proc, in 3 to 10 ms."""
+    # Chrome overwrites argv in some processes and environ in others: only together they find all. The crashpad
+    # handlers leave the process tree, so descent would miss them.
     marks = {"environ": f"{VARIABLE}={profile}", "cmdline": f"--user-data-dir={profile}"}
     found: set[int] = set()
     for folder in Path("/proc").iterdir():
@@ -114,7 +103,7 @@ def end_processes(profile: Path, children: set[int]) -> None:
     """Kill what is left of the session, and reap our own children among it and `children` (PIDs)."""
     deadline = time.monotonic() + KILL_SECONDS
     unreaped = set(children)
-    while (found := list_processes(profile)) or unreaped:
+    while (found := list_profile_processes(profile)) or unreaped:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -126,7 +115,7 @@ def end_processes(profile: Path, children: set[int]) -> None:
 
 
 def reap(pid: int) -> bool:
-    """Tell whether `pid` needs no reaping any more: it was reaped, or is not our child."""
+    """Return whether `pid` needs no reaping any more: it was reaped, or is not our child."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:

@@ -17,7 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 from recyclery_worker.browser.bounded import BrowserNotStarted, bound_chrome, bound_remote
 from recyclery_worker.browser.driver import BrowserPair, find_browser, tie_to_owner
-from recyclery_worker.browser.profiles import VARIABLE, Profile, end_processes, list_processes, make_profile
+from recyclery_worker.browser.profiles import (
+    VARIABLE,
+    Profile,
+    end_processes,
+    list_profile_processes,
+    make_profile,
+)
 from recyclery_worker.browser.wanted import Wanted
 from recyclery_worker.pool.child import read_memory, reporter
 
@@ -29,8 +35,7 @@ logger = logging.getLogger(__name__)
 
 PROFILE_PATH_BYTES = 57  # A socket's path has 107; below it comes tmp/org.chromium.Chromium.XXXXXX/Singleton…
 URL_VARIABLE = "SELENIUM_REMOTE_URL"
-# A Grid's node has work of its own at the end of a session.
-GRID_QUIT_SECONDS = 10.0
+GRID_QUIT_SECONDS = 10.0  # A Grid's node has work of its own at the end of a session
 
 
 @dataclass
@@ -44,39 +49,36 @@ class LocalSession:
 
     @property
     def pid(self) -> int:
-        """The pid of chromedriver."""
         return int(self.driver.service.process.pid)
 
     def held_bytes(self) -> int:
         """Return RssAnon + RssShmem of all its processes (proc(5)), near what the cgroup is charged."""
-        return sum(map(read_anon_bytes, list_processes(self.profile.path)))
+        return sum(map(read_anon_bytes, list_profile_processes(self.profile.path)))
 
     def end(self) -> None:
         """End all its processes and remove its files, in mostly 0.2 s, at most 8 s."""
         children: set[int] = set()
         try:
             # Listed before they exit: if this process is PID 1, Chrome's orphans become its children.
-            children = list_processes(self.profile.path) | {self.pid}
+            children = list_profile_processes(self.profile.path) | {self.pid}
             self.driver.quit()
         finally:
             end_profile(self.profile, children)
 
 
 def start_local(wanted: Wanted) -> LocalSession:
-    """Start a browser; raises BrowserMissing (no usable pair, or no Selenium), BrowserNotStarted."""
+    """Start a browser here; raises BrowserMissing (no usable pair, or no Selenium), BrowserNotStarted."""
     chrome_class, pair = bound_chrome(wanted.command_timeout_seconds), find_browser()
     profile = make_profile()
     try:
         options = wanted.make_options(profile.path)
-        driver = start_driver(pair, profile.path, options, chrome_class)
-        return LocalSession(driver, profile)
+        return LocalSession(start_driver(pair, profile.path, options, chrome_class), profile)
     except BaseException:
         end_profile(profile, set())
         raise
 
 
 def end_profile(profile: Profile, children: set[int]) -> None:
-    """End all processes of a profile, and remove it."""
     try:
         end_processes(profile.path, children)
     finally:
@@ -140,14 +142,12 @@ class RemoteSession:
         """Close the session; where that cannot be verified, the governor closes it after our death."""
         self.driver.quit()
         if self.is_closed():
-            reports = reporter()
-            if reports is not None:
+            if (reports := reporter()) is not None:
                 reports.session_closed(self.session_id)
         else:
             logger.warning("session %s may still be open on the Grid", self.session_id)
 
     def is_closed(self) -> bool:
-        """Tell whether the Grid does not know the session any more."""
         from selenium.webdriver.remote.command import Command  # noqa: PLC0415
 
         try:
@@ -182,13 +182,7 @@ def start_remote(url: str, wanted: Wanted) -> RemoteSession:
             f"no session on the Grid at {address} ({URL_VARIABLE}): {error}. Is it up, and has it a free slot?"
         ) from error
     session_id = str(driver.session_id)
-    reports = reporter()
-    if reports is not None:
+    if (reports := reporter()) is not None:
         # At once: if this process is killed, the governor must know what to close.
         reports.session_opened(session_id)
     return RemoteSession(driver, session_id)
-
-
-def read_url() -> str | None:
-    """Return the Grid's URL from the environment, None where browsers run on this machine."""
-    return os.environ.get(URL_VARIABLE, "").strip() or None

@@ -42,13 +42,11 @@ class Wanted:
     def __post_init__(self) -> None:
         page, command = self.page_load_timeout_seconds, self.command_timeout_seconds
         if command <= page:
-            raise ValueError(
-                f"command_timeout_seconds must be above page_load_timeout_seconds: {command} and {page}"
-            )
-        if self.page_load_strategy not in {None, *STRATEGIES}:
-            raise ValueError(
-                f"page_load_strategy is {self.page_load_strategy!r}: it must be one of {', '.join(STRATEGIES)}"
-            )
+            problem = "command_timeout_seconds must be above page_load_timeout_seconds"
+            raise ValueError(f"{problem}: {command} and {page}")
+        strategy = self.page_load_strategy
+        if strategy not in {None, *STRATEGIES}:
+            raise ValueError(f"page_load_strategy is {strategy!r}: it must be one of {', '.join(STRATEGIES)}")
         if self.proxy is not None and "@" in self.proxy:
             # Chrome takes no password from a flag, and every error would show it.
             raise ValueError("proxy has a user name in it, which Chrome does not take: give host and port")

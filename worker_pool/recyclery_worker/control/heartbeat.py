@@ -4,8 +4,6 @@ With it the governor can tell a loop that waits for its broker from one that han
 is stopped or holds the GIL. A second thread asks the broker, as the loop is blocked while its connection is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
@@ -35,31 +33,24 @@ class HeartbeatStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Start the heartbeat and the broker's probe."""
         probe = BrokerProbe(parent.app)
         probe.start()
-        arguments = parent, probe
-        threading.Thread(
-            target=send_heartbeats, args=arguments, name="recyclery-heartbeat", daemon=True
-        ).start()
+        name = "recyclery-heartbeat"
+        threading.Thread(target=send_heartbeats, args=(parent, probe), name=name, daemon=True).start()
 
 
 class BrokerProbe:
-    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes.
+    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes."""
 
-    Other brokers are not asked, as no timeout would bound that.
-    """
+    # Other brokers are not asked, as no timeout would bound that.
 
     def __init__(self, app: Any) -> None:
-        self.answers: bool | None = None
-        """None where the broker is not asked, or was not yet."""
-        self.waiting: dict[str, int] | None = None
-        """Messages by queue; None while that is not known."""
+        self.answers: bool | None = None  # None where the broker is not asked, or was not yet
+        self.waiting: dict[str, int] | None = None  # Messages by queue; None while that is not known
         self._app = app
         self._queues: dict[str, None] = {}
 
     def start(self) -> None:
-        """Probe from now on, where the broker is a Redis."""
         with self._app.connection_for_read() as connection:
             if connection.transport.driver_type == "redis":
                 threading.Thread(target=self._run, name="recyclery-broker-probe", daemon=True).start()
@@ -69,20 +60,20 @@ class BrokerProbe:
             try:
                 with self._app.connection_for_read(transport_options=BOUNDED) as connection:
                     connection.connect()
-                    self._probe(connection.default_channel)
+                    while True:
+                        self._probe(connection.default_channel)
+                        time.sleep(PROBE_SECONDS)
             except Exception as error:  # kombu and redis raise errors of many kinds; the loop meets them too
                 self.answers, self.waiting = False, None
                 logger.debug("the broker's queues cannot be counted: %s", error)
             time.sleep(PROBE_SECONDS)
 
     def _probe(self, channel: Any) -> None:
-        while True:
-            # Messages wait in a queue too that an operator cancelled for a while.
-            self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
-            try_write(channel)
-            waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
-            self.answers, self.waiting = True, waiting
-            time.sleep(PROBE_SECONDS)
+        # Messages wait in a queue too that an operator cancelled for a while.
+        self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
+        try_write(channel)
+        waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
+        self.answers, self.waiting = True, waiting
 
 
 def count_waiting(channel: Any, queue: str) -> int:
@@ -96,6 +87,7 @@ def count_waiting(channel: Any, queue: str) -> int:
 def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
     """Send a heartbeat every two seconds, whether or not a governor receives it."""
     path = str(governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
+    ends: Any = bootsteps
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         while True:
             heartbeat = Pulse(
@@ -104,14 +96,9 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
                 sent=now(),
                 broker_answers=probe.answers,
                 waiting=probe.waiting,
-                stopping=is_ending(worker),
+                # By a signal, by remote control, or as its lease was lost.
+                stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
             )
             with contextlib.suppress(OSError):
                 sock.sendto(encode(heartbeat), path)
             time.sleep(HEARTBEAT_SECONDS)
-
-
-def is_ending(worker: Any) -> bool:
-    """Tell whether the worker was told to end: by a signal, by remote control, or as its lease was lost."""
-    ends: Any = bootsteps
-    return is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE}

@@ -1,21 +1,19 @@
 """Answers the governor's requests on a unix socket, on Celery's own event loop."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.utils.log import get_logger
+from celery.worker import state
 
 from recyclery_worker import link
-from recyclery_worker.control.pause import Pause
-from recyclery_worker.control.stats import active_tasks, consumed_queues, has_room, is_consuming, received
 from recyclery_worker.delivery.lease import lease
 from recyclery_worker.parking.admission import report_death
 from recyclery_worker.pool.capabilities import read_capabilities
@@ -23,8 +21,62 @@ from recyclery_worker.pool.task_stats import TASK_STATS
 
 logger = get_logger(__name__)
 
-# How long the thread waits for a peer's request, while others wait for it.
-PEER_SECONDS = 2.0
+PEER_SECONDS = 2.0  # How long the thread waits for a peer's request, while others wait for it
+PAUSE_RETRY_SECONDS = 1.0
+
+_received = 0  # Messages received since the start of this worker
+
+
+class Pause:
+    """The queues that are not consumed now, and until when (seconds of time.monotonic)."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._queues: list[str] = []
+        self._until = 0.0
+        self._timer: Any = None
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self._queues)
+
+    def begin(self, seconds: float) -> None:
+        """Take no more tasks until `end`, or for this time: the death of a governor must not stop a queue.
+
+        Raises what Celery raises when it has no connection; the pause is then on, and expires.
+        """
+        consumer = self._worker.consumer
+        self._until = time.monotonic() + seconds
+        self.start_timer()
+        for queue in list(consumer.app.amqp.queues.consume_from):
+            self._queues.append(queue)
+            consumer.cancel_task_queue(queue)
+
+    def end(self) -> None:
+        """Take tasks again; raises what Celery raises when it has no connection."""
+        while self._queues:
+            self._worker.consumer.add_task_queue(self._queues[-1])
+            self._queues.pop()
+        self._until = 0.0
+
+    def start_timer(self) -> None:
+        """Have the pause expire; called again after a reconnect, when Celery 5.5 forgets its timers."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._until:
+            left = max(PAUSE_RETRY_SECONDS, self._until - time.monotonic())
+            self._timer = self._worker.timer.call_after(left, self._expire)
+
+    def _expire(self) -> None:
+        if not self._queues:
+            return
+        logger.warning("the pause was not renewed: taking tasks again")
+        try:
+            self.end()
+        except Exception:  # Without a connection: the timer tries again.
+            logger.exception("the pause could not be ended yet")
+            self.start_timer()
 
 
 class LinkServer(bootsteps.StartStopStep):
@@ -40,10 +92,7 @@ class LinkServer(bootsteps.StartStopStep):
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Bind the socket; where that fails the worker logs it and runs on.
-
-        Without an event loop a thread answers.
-        """
+        """Bind the socket, or log why not; without an event loop a thread answers."""
         path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -61,7 +110,6 @@ class LinkServer(bootsteps.StartStopStep):
             threading.Thread(target=serve_in_thread, args=(parent, self._pause, listener), daemon=True).start()
 
     def stop(self, parent: Any) -> None:
-        """Close the socket and remove its file."""
         for peer in self._peers:
             peer.close()
         self._peers.clear()
@@ -96,7 +144,7 @@ class LinkServer(bootsteps.StartStopStep):
         try:
             packet = peer.recv(link.MAX_PACKET_BYTES)
             if packet:
-                peer.send(link.encode(answer(worker, self._pause, packet)))
+                peer.send(link.encode(answer_packet(worker, self._pause, packet)))
                 return
         except BlockingIOError:
             return
@@ -117,31 +165,30 @@ def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
         with peer, contextlib.suppress(OSError):
             peer.settimeout(PEER_SECONDS)
             while packet := peer.recv(link.MAX_PACKET_BYTES):
-                peer.send(link.encode(answer(worker, pause, packet)))
+                peer.send(link.encode(answer_packet(worker, pause, packet)))
 
 
-def answer(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
+def answer_packet(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
     """Carry out the request in `packet`; one that cannot be decoded or done is refused with the reason."""
     try:
         request = link.decode_request(packet)
     except msgspec.DecodeError as error:
         return link.Refused(reason=f"not a request: {error}")
     try:
-        return carry_out(worker, pause, request)
+        return carry_out_request(worker, pause, request)
     except Exception as error:  # An error here must not end the user's worker.
         logger.exception("%s could not be carried out", request)
         return link.Refused(reason=f"{type(error).__name__}: {error}")
 
 
-def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
-    """Carry out one request on this worker."""
+def carry_out_request(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
     held, refusal = lease(), ""
     match request:
         case link.Stat():
             return stat(worker, pause)
         case link.Trace():
-            return trace(worker, request)
-        case link.Reclaim(generation=generation) if held is not None:
+            return start_trace(worker, request)
+        case link.Reclaim(generation) if held is not None:
             held.reclaim_soon(generation)
         case link.Reclaim():
             refusal = "this worker keeps no lease"
@@ -150,8 +197,8 @@ def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
         case link.Fell():
             refusal = "deaths are counted only with Redis as the broker"
         case link.Hold() if not worker.use_eventloop:
-            refusal = "without an event loop this worker cannot be told to wait"
-        case link.Hold(seconds=seconds) if seconds > 0:
+            refusal = "without an event loop this worker cannot be paused"
+        case link.Hold(seconds) if seconds > 0:
             pause.begin(seconds)
         case link.Hold():
             pause.end()
@@ -160,7 +207,7 @@ def carry_out(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
     return link.Refused(reason=refusal) if refusal else link.Done()
 
 
-def trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
+def start_trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
     """Have a child trace a task's allocations; return which child, or why none will."""
     if lack := read_capabilities(worker).lack:
         return link.Refused(reason=lack)
@@ -172,36 +219,37 @@ def trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
     return link.Canary(pid=pid)
 
 
-def change_pool(
-    worker: Any, request: link.Retire | link.SetMaxTasks | link.SetConcurrency | link.TimeOut
-) -> str:
+def change_pool(worker: Any, request: link.Request) -> str:
     """Change our pool; return why not, empty where it is done."""
     children = worker.pool.children
-    refusal = ""
     match request:
-        case link.Retire(pid=pid):
-            refusal = children.retire(pid)
-        case link.TimeOut(pid=pid):
-            refusal = children.enforce_time_limit(pid)
-        case link.SetMaxTasks(max_tasks=max_tasks):
+        case link.Retire(pid):
+            return str(children.retire(pid))
+        case link.TimeOut(pid):
+            return str(children.enforce_time_limit(pid))
+        case link.SetMaxTasks(max_tasks):
             if max_tasks < 1:
                 return "max_tasks must be at least 1"
             children.set_max_tasks(max_tasks)
-        case link.SetConcurrency(concurrency=concurrency):
+        case link.SetConcurrency(concurrency):
             if concurrency < 1:
                 return "concurrency must be at least 1"
             change = concurrency - worker.pool.num_processes
             children.resize(concurrency)
             if change and worker.consumer is not None:
                 worker.consumer._update_prefetch_count(change)
-    return refusal
+    return ""
 
 
 def stat(worker: Any, pause: Pause) -> link.WorkerStat:
-    """Return the state of this worker."""
     pool, capabilities, held = worker.pool, read_capabilities(worker), lease()
     children = pool.children if capabilities.retires else None
-    tasks = {pid: (task_id, name) for pid, task_id, name in active_tasks()}
+    # Requests that have no pid, or ours, are not with a child.
+    tasks = {
+        request.worker_pid: (request.id, request.name)
+        for request in list(state.active_requests)
+        if getattr(request, "worker_pid", None)
+    }
     return link.WorkerStat(
         pool=os.environ["RECYCLERY_POOL"],
         pid=os.getpid(),
@@ -222,8 +270,43 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         holding=pause.is_on if worker.use_eventloop else None,
         consuming=is_consuming(worker),
         consumes=consumed_queues(worker),
-        received=received(),
+        received=_received,
         has_room=has_room(worker),
         overdue=children.overdue_seconds() if children else {},
         tasks=TASK_STATS.tally() if children else None,
     )
+
+
+def count_received() -> None:
+    """Count every message that becomes a task here, and those that cannot or must not."""
+
+    def count_one(**_: Any) -> None:
+        global _received
+        _received += 1
+
+    for signal in (signals.task_received, signals.task_unknown, signals.task_rejected, signals.task_revoked):
+        signal.connect(count_one, weak=False, dispatch_uid="recyclery.received")
+
+
+def consumed_queues(worker: Any) -> list[str]:
+    """Return the queues that tasks are taken from: all of the worker's own, except cancelled ones."""
+    return list(worker.app.amqp.queues.consume_from)
+
+
+def is_consuming(worker: Any) -> bool:
+    """Return whether tasks are taken from all queues that the worker is to serve."""
+    # On an event loop this is answered only once the loop runs and so waits for tasks.
+    consumer = worker.consumer
+    if consumer is None or consumer.task_consumer is None:
+        return False
+    queues = consumed_queues(worker)
+    return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))
+
+
+def has_room(worker: Any) -> bool:
+    """Return whether it could take a task: it has fewer than it may run, and nothing else limits it."""
+    if worker.consumer is None or worker.app.conf.get("worker_eta_task_limit"):
+        return False
+    if any(bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()):
+        return False  # by a rate limit
+    return len(state.reserved_requests) < int(worker.pool.num_processes)

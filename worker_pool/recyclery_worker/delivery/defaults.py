@@ -1,7 +1,5 @@
 """Settings that protect tasks and workers from the death of others; those that the user has set stay."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # With these a task is acknowledged when it is done, and given back when its process dies before that. A task
@@ -28,7 +26,7 @@ def set_defaults(app: Any) -> list[str]:
 
 
 def is_set(conf: Any, name: str) -> bool:
-    """Tell whether the user has set a setting, under any of the names that Celery knows it by."""
+    """Return whether the user has set a setting, under any of the names that Celery knows it by."""
     keys = getattr(conf, "_keys", None)
     if keys is None:
         return bool(conf.value_set_for(name))
@@ -37,10 +35,8 @@ def is_set(conf: Any, name: str) -> bool:
 
 
 def survive_refusals(app: Any) -> None:
-    """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise.
-
-    By default that ends the worker: a failover that makes the old master a replica would end all workers.
-    """
+    """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise."""
+    # By default that ends the worker: a failover that makes the old master a replica would end all workers.
     with app.connection_for_read() as connection:
         is_redis = connection.transport.driver_type == "redis"
     if is_redis and not is_set(app.conf, "broker_channel_error_retry"):

@@ -5,8 +5,7 @@ checks it before it hands a task to a child, the child again before it begins: i
 frozen, for longer than the lease is valid.
 """
 
-from __future__ import annotations
-
+import contextlib
 import logging
 import mmap
 import os
@@ -67,11 +66,9 @@ class LeaseState:
         return self._shared[LOST] != 0.0
 
     def set_valid_until(self, until: float) -> None:
-        """Record a renewal."""
         self._shared[VALID_UNTIL] = until
 
     def set_lost(self) -> None:
-        """Record that the lease is lost, for good."""
         self._shared[LOST] = 1.0
 
     def set_unanswered(self, asked: float) -> None:
@@ -79,10 +76,10 @@ class LeaseState:
         self._shared[UNANSWERED] = asked
 
     def wait_until_known(self) -> bool:
-        """Tell, in a child, whether a task may begin; waits until the main process knows.
+        """Return, in a child, whether a task may begin; waits until the main process knows.
 
-        It may while Redis is away, as then no other worker has it either. Raises SystemExit when the main
-        process is gone: its messages will be given to others.
+        While Redis is away it may, as no other worker has it either. Raises SystemExit when the main process
+        is gone: its messages will be given to others.
         """
         asked = now()
         while not self.is_valid and not self.is_lost and self._shared[UNANSWERED] < asked:
@@ -95,6 +92,10 @@ class LeaseState:
 def check_lease(lease_state: LeaseState, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
     """Return billiard's `wait_for_job` (`Worker.workloop`) with a check that skips tasks of a lost lease."""
 
+    def skip_task() -> None:
+        # Celery stores no result of a task that ends so.
+        raise Ignore("another worker has it")
+
     def wait_and_check() -> Any:
         message = wait_for_job()
         if message and not lease_state.wait_until_known():
@@ -103,11 +104,6 @@ def check_lease(lease_state: LeaseState, wait_for_job: Callable[[], Any]) -> Cal
         return message
 
     return wait_and_check
-
-
-def skip_task() -> None:
-    """Replace a task that was given to another worker; Celery stores no result of one that ends so."""
-    raise Ignore("another worker has it")
 
 
 class Lease:
@@ -159,10 +155,8 @@ class Lease:
             logger.warning("gave back %d unfinished tasks", given_back)
 
     def require(self) -> None:
-        """Raise TaskRevokedError where the lease is lost; called before each task.
-
-        A task may start while Redis is away, as then no other worker has it either.
-        """
+        """Raise TaskRevokedError where the lease is lost; called before each task."""
+        # A task may start while Redis is away, as then no other worker has it either.
         if not self.state.is_valid and not self.state.is_lost:
             asked = now()
             try:
@@ -184,24 +178,16 @@ class Lease:
                     return
             except Exception as error:  # Redis is away, which the worker itself logs, or refuses.
                 is_new_refusal = isinstance(error, ResponseError) and not self._is_refused
-                logger.log(
-                    logging.ERROR if is_new_refusal else logging.DEBUG,
-                    "this worker's lease is not renewed, so its tasks may be given to others: %s",
-                    error,
-                )
-                self._is_refused = self._is_refused or is_new_refusal
+                self._is_refused |= is_new_refusal
+                level = logging.ERROR if is_new_refusal else logging.DEBUG
+                text = "this worker's lease is not renewed, so its tasks may be given to others: %s"
+                logger.log(level, text, error)
                 self.state.set_unanswered(asked)
-                if self._is_ending():
-                    return
-
-    def _is_ending(self) -> bool:
-        try:
-            request = self._requests.get(timeout=RENEW_SECONDS)
-        except queue.Empty:
-            return False
-        if request is not None:
-            self._requests.put(request)
-        return request is None
+                with contextlib.suppress(queue.Empty):
+                    request = self._requests.get(timeout=RENEW_SECONDS)
+                    if request is None:
+                        return
+                    self._requests.put(request)
 
     def _serve(self, channel: Any, registry: Registry) -> None:
         """Renew and reclaim until the thread is to end; raises when Redis does not answer."""
@@ -223,7 +209,7 @@ class Lease:
             except queue.Empty:
                 continue
             if request is None:
-                # No task runs any more. Those that were cut off died by our own end, not of themselves.
+                # No task runs any more. Those that were cut off died by our own end.
                 self.in_flight.clear(store)
                 return
             found = registry.find(request)
@@ -275,11 +261,11 @@ class LeaseStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Return when this worker is registered, or when it is asked to stop."""
         assert _lease is not None  # noqa: S101  # the step is added only where there is one
-        begin = _lease.begin
+        lease = _lease
 
         def try_begin() -> str | None:
             try:
-                begin()
+                lease.begin()
             except NoPermissionError as error:
                 disable(parent.app, error)
             except Exception as error:  # kombu and redis raise errors of many kinds
@@ -303,11 +289,7 @@ def set_up(app: Any, node: str) -> str:
     if not options.keys().isdisjoint(KEY_OPTIONS):
         return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"
     generation = new_generation(node)
-    app.conf.broker_transport_options = {
-        "visibility_timeout": VISIBILITY_SECONDS,
-        **options,
-        **generation.keys,
-    }
+    app.conf.broker_transport_options = {"visibility_timeout": VISIBILITY_SECONDS} | options | generation.keys
     _lease = Lease(app, generation, prepare(app, generation))
     # After the pool has ended, so that no task runs.
     signals.worker_shutdown.connect(end_lease, weak=False, dispatch_uid="recyclery.lease")
@@ -318,10 +300,9 @@ def disable(app: Any, error: Exception) -> None:
     """Do as Celery does by itself where Redis refuses our writes; nothing has been received yet."""
     global _lease
     assert _lease is not None  # noqa: S101  # the step is added only where there is one
-    options = dict(app.conf.broker_transport_options)
+    given = app.conf.broker_transport_options
+    options = {name: value for name, value in given.items() if name not in _lease.generation.keys}
     prefix = options.get("global_keyprefix", "")
-    for option in _lease.generation.keys:
-        del options[option]
     if options.get("visibility_timeout") == VISIBILITY_SECONDS:
         # Without a lease the broker's timeout is needed.
         del options["visibility_timeout"]
@@ -337,6 +318,5 @@ def disable(app: Any, error: Exception) -> None:
 
 
 def end_lease(**_: Any) -> None:
-    """Give back what is held, and deregister."""
     if _lease is not None:
         _lease.end()

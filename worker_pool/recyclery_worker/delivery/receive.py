@@ -12,8 +12,6 @@ Which keys does not matter.
 # mypy cannot type a mixin's `super()`.
 # mypy: disable-error-code="misc"
 
-from __future__ import annotations
-
 import hashlib
 import ssl
 import time
@@ -34,15 +32,14 @@ from recyclery_worker.delivery.registry import LEASES, Generation
 
 logger = get_logger(__name__)
 
-# A lost notification must not delay tasks for long, nor a lease that came too late.
-POLL_SECONDS = 2.0
-ANSWER_SECONDS = 3.0
+RECEIVE_POLL_SECONDS = 2.0  # A lost notification must not delay tasks for long, nor a lease that came too late
+TRACKING_ANSWER_SECONDS = 3.0
 
 # The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
 # from its queue: where Redis takes no writes, nothing has happened. What is no readable message is returned
 # unwritten, as by BRPOP. Empty queues are read by a command, so that Redis tells of their next change (CLIENT
 # TRACKING).
-TAKE = """
+RECEIVE_SCRIPT = """
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
 if not redis.call('ZSCORE', leases, ARGV[1]) then
     return nil
@@ -67,13 +64,13 @@ for number = 4, #KEYS do
 end
 return nil
 """
-TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
+RECEIVE_SCRIPT_SHA = hashlib.sha1(RECEIVE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 # How Redis 6, 7 and others say that this user may not run scripts, or that they cannot.
 REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
 
 
 class ClientTracking:
-    """The second connection; `changed` is called in the worker's loop when it is told of a change."""
+    """The second connection; `changed` is called in the worker's loop when a notification arrives."""
 
     def __init__(self, pool: Any, hub: Any, changed: Callable[[], None]) -> None:
         self._hub = hub
@@ -86,17 +83,17 @@ class ClientTracking:
             # From here on raw: that there is a message is enough, its content does not matter.
             self._connection.send_command("SUBSCRIBE", "__redis__:invalidate")
             self._socket = self._connection._sock
-            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.settimeout(TRACKING_ANSWER_SECONDS)
             self._read()
             self._socket.setblocking(False)
         except BaseException:
             self._connection.disconnect()
             raise
         hub.add_reader(self._socket.fileno(), self._on_readable)
-        self._timer = hub.call_repeatedly(POLL_SECONDS, changed)
+        self._timer = hub.call_repeatedly(RECEIVE_POLL_SECONDS, changed)
 
     def follow(self, connection: Any) -> bool:
-        """Be told of others' changes to what `connection` reads from now on; tell whether Redis does that."""
+        """Subscribe to changes of the keys that `connection` reads; return whether Redis supports that."""
         connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", self.id, "NOLOOP")
         try:
             connection.read_response()
@@ -106,7 +103,6 @@ class ClientTracking:
         return True
 
     def close(self) -> None:
-        """Close the connection."""
         self._timer.cancel()
         if self._socket.fileno() >= 0:
             self._hub.remove_reader(self._socket.fileno())
@@ -140,7 +136,6 @@ class ClientTrackingStep(bootsteps.StartStopStep):
             warn_untracked(error)
 
     def stop(self, parent: Any) -> None:
-        """Track no more."""
         channel: Any = getattr(parent.task_consumer, "channel", None)
         tracking = getattr(channel, "tracking", None)
         if tracking is not None:
@@ -149,7 +144,6 @@ class ClientTrackingStep(bootsteps.StartStopStep):
 
 
 def warn_untracked(error: ResponseError) -> None:
-    """Log that an empty queue is waited for with kombu's BRPOP."""
     logger.warning(
         "Redis tells this worker of no changes, so a message that comes to an empty queue is lost when the "
         "worker is killed just as it receives it: %s",
@@ -162,11 +156,9 @@ class AtomicReceive:
 
     generation: Generation
     tracking: ClientTracking | None = None
-    written_tag = ""
-    """The tag of the message being delivered, where Redis has it under our name already."""
+    written_tag = ""  # The tag of the message being delivered, where Redis has it under our name already
     _refused = False
-    _script_on: Any = None
-    """The socket of the connection that was given the script."""
+    _script_on: Any = None  # The socket of the connection that was given the script
     _pending = ""
     """What the channel waits for: the answer to "take" or "brpop", or with "wait" that BRPOP is sent next."""
     _changed = False
@@ -190,12 +182,14 @@ class AtomicReceive:
         keys = [prefix + key for key in (*own, *lists)]
         self._pending, self._changed = "take", False
         self.qos.unacked.expect(self)
-        connection.send_command("EVALSHA", TAKE_SHA, len(keys), *keys, self.generation.id, time.time())
+        connection.send_command(
+            "EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, self.generation.id, time.time()
+        )
 
     def _prepare(self: Any, connection: Any) -> None:
         """Load the script and start tracking, once for each connection."""
         self._script_on = connection._sock
-        connection.send_command("SCRIPT", "LOAD", TAKE)
+        connection.send_command("SCRIPT", "LOAD", RECEIVE_SCRIPT)
         try:
             connection.read_response()
         except ResponseError as error:
@@ -229,7 +223,14 @@ class AtomicReceive:
         except ResponseError as error:
             if not (isinstance(error, NoPermissionError) or any(text in str(error) for text in REFUSALS)):
                 raise
-            self._refuse(error)
+            # From now on messages are received as kombu does.
+            if not AtomicReceive._refused:
+                AtomicReceive._refused = True
+                logger.warning(
+                    "Redis runs no script for this worker, so a message is lost when the worker is killed just "
+                    "as it receives it: %s",
+                    error,
+                )
         except self.connection_errors:
             connection.disconnect()
             raise
@@ -276,25 +277,12 @@ class AtomicReceive:
         super()._update_queue_cycle()
         self.poll_again()
 
-    def _refuse(self: Any, error: ResponseError) -> None:
-        """Go on as kombu does by itself."""
-        if not AtomicReceive._refused:
-            AtomicReceive._refused = True
-            logger.warning(
-                "Redis runs no script for this worker, so a message is lost when the worker is killed just "
-                "as it receives it: %s",
-                error,
-            )
-
 
 def receive_atomically(generation: Generation) -> None:
     """Have channels made from now on do so, where kombu has the private names for it."""
-    if missing("receive"):
-        names = ", ".join(name.partition(".")[2] for name in missing("receive"))
+    if names := ", ".join(name.partition(".")[2] for name in missing("receive")):
         logger.warning("this kombu has no %s, so messages are received as it does by itself", names)
         return
-    for transport, channel in (
-        (redis.Transport, redis.Channel),
-        (redis.SentinelTransport, redis.SentinelChannel),
-    ):
-        transport.Channel = type("Channel", (AtomicReceive, channel), {"generation": generation})
+    attributes = {"generation": generation}
+    redis.Transport.Channel = type("Channel", (AtomicReceive, redis.Channel), attributes)
+    redis.SentinelTransport.Channel = type("Channel", (AtomicReceive, redis.SentinelChannel), attributes)

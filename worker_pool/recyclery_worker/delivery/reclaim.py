@@ -5,8 +5,6 @@ Living workers give it back by themselves; the program is for when none is left.
 `OrphanedLease`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -51,14 +49,11 @@ class OrphanedLease(msgspec.Struct, frozen=True):
 
 def find_orphaned(registry: Registry) -> dict[OrphanedLease, Generation]:
     """Return the dead workers whose messages nobody has taken; none that has a valid lease."""
-    dead = {generation.id: generation for generation in [*registry.list_unregistered(), *registry.list_dead()]}
-    return {
-        OrphanedLease(each.id, each.node, each.pid, len(registry.held_tags(each))): each
-        for each in dead.values()
-    }
+    dead = {each.id: each for each in [*registry.list_unregistered(), *registry.list_dead()]}.values()
+    return {OrphanedLease(each.id, each.node, each.pid, len(registry.held_tags(each))): each for each in dead}
 
 
-def give_back(app: Any) -> list[OrphanedLease]:
+def give_back_orphaned(app: Any) -> list[OrphanedLease]:
     """Give back the messages of dead workers; return these workers.
 
     After Redis was away all leases look expired: living workers get the time of one lease to renew theirs.
@@ -78,15 +73,15 @@ def give_back(app: Any) -> list[OrphanedLease]:
 
 
 def main() -> int:
-    """List, and give back where that is asked for."""
     name, *options = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:
-        if "--give-back" in options:
-            found = give_back(app)
-        else:
-            with connected(app) as channel:
-                found = list(find_orphaned(open_registry(channel)))
+        with connected(app) as channel:
+            found = (
+                give_back_orphaned(app)
+                if "--give-back" in options
+                else [*find_orphaned(open_registry(channel))]
+            )
         os.write(output, msgspec.json.encode(found))
 
     return run_program(name, work, without_redis="the app's broker is not Redis, and gives back by itself")

@@ -4,8 +4,6 @@
 time, by Redis's clock, until which its lease is valid. A generation without a valid lease is dead.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets
@@ -23,8 +21,7 @@ LEASE_SECONDS = 10.0
 RENEW_SECONDS = 2.0
 GENERATIONS = "recyclery:generations"
 LEASES = "recyclery:leases"
-# How long a worker whose lease is gone can see that its messages were given away, and not lost with Redis's
-# data.
+# For this time a worker can see that its messages were given away, and not lost with Redis's data.
 RECLAIMED_SECONDS = 24 * 3600
 # kombu's names (kombu/transport/redis.py, Channel).
 KEY_OPTIONS = ("unacked_key", "unacked_index_key", "unacked_mutex_key")
@@ -45,7 +42,6 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 def new_generation(node: str) -> Generation:
-    """Return a new generation, for this process."""
     return Generation(secrets.token_hex(8), node, os.environ.get("RECYCLERY_POOL", ""), os.getpid())
 
 
@@ -82,13 +78,12 @@ class Registry:
         self.client.delete(self._mark(probe))
 
     def renew(self, generation: Generation) -> bool:
-        """Extend a lease that exists, expired or not; tell whether it did."""
+        """Extend a lease that exists, expired or not; return whether it did."""
         until = self.now() + LEASE_SECONDS
         changed: Any = self.client.zadd(self.prefix + LEASES, {generation.id: until}, xx=True, ch=True)
         return bool(changed)
 
     def was_reclaimed(self, generation: Generation) -> bool:
-        """Tell whether a generation's messages were given away."""
         return bool(self.client.exists(self._mark(generation)))
 
     def list_dead(self) -> list[Generation]:
@@ -96,26 +91,21 @@ class Registry:
         now = self.now()
         entries: Any = self.client.hgetall(self.prefix + GENERATIONS)
         leases: Any = self.client.zrange(self.prefix + LEASES, 0, -1, withscores=True)
-        alive = {member.decode() for member, until in leases if until >= now}
-        return [
-            msgspec.json.decode(entry, type=Generation)
-            for name, entry in entries.items()
-            if name.decode() not in alive
-        ]
+        alive = {member for member, until in leases if until >= now}
+        dead = [entry for name, entry in entries.items() if name not in alive]
+        return [msgspec.json.decode(entry, type=Generation) for entry in dead]
 
     def list_unregistered(self) -> list[Generation]:
         """Return the generations that hold messages and are not registered: Redis has lost a part."""
         registered: Any = self.client.hkeys(self.prefix + GENERATIONS)
-        known = {name.decode() for name in registered}
         start, end = f"{self.prefix}recyclery:", ":unacked"
-        keys: Any = self.client.scan_iter(match=f"{escape(start)}*{end}")
+        keys: Any = self.client.scan_iter(match=f"{escape_pattern(start)}*{end}")
         ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
+        unregistered = sorted(ids - {name.decode() for name in registered})
         # An id with a colon is a tuning's, which has a registry of its own.
-        unregistered = sorted(name for name in ids - known if ":" not in name)
-        return [Generation(name, "an unknown worker", "", 0) for name in unregistered]
+        return [Generation(name, "an unknown worker", "", 0) for name in unregistered if ":" not in name]
 
     def find(self, generation_id: str) -> Generation | None:
-        """Return a registered generation."""
         entry: Any = self.client.hget(self.prefix + GENERATIONS, generation_id)
         return msgspec.json.decode(entry, type=Generation) if entry else None
 
@@ -142,11 +132,9 @@ class Registry:
             pipe.execute()
 
     def deregister(self, generation: Generation) -> bool:
-        """Remove a generation that holds nothing; tell whether it held nothing.
-
-        Redis removes its keys for messages when they are empty. They are not deleted here, as a holder that is
-        alive after all may be writing to them.
-        """
+        """Remove a generation that holds nothing; return whether it held nothing."""
+        # Redis removes its keys for messages when they are empty. They are not deleted here: a holder that is
+        # alive after all may be writing to them.
         keys = generation.keys
         if self.client.hlen(self.prefix + keys["unacked_key"]):
             return False
@@ -166,11 +154,10 @@ class Registry:
         return f"{self.prefix}recyclery:{generation.id}:reclaimed"
 
 
-def escape(text: str) -> str:
+def escape_pattern(text: str) -> str:
     """Return text as a Redis pattern that matches only the text."""
     return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
 
 
 def open_registry(channel: Any) -> Registry:
-    """Return the registry in the Redis of a kombu channel."""
     return Registry(*open_redis(channel))

@@ -5,8 +5,6 @@ and what cannot be acknowledged any more would run again. Here what runs stays o
 connection.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +43,6 @@ class Unacked:
         self._expecting.add(channel)
 
     def expect_no_more(self, channel: Any) -> None:
-        """Record that a channel has its answer."""
         self._expecting.discard(channel)
 
     def find_orphans(self, registry: Registry, generation: Generation) -> list[str]:
@@ -72,7 +69,7 @@ class Unacked:
         self._unwritten.discard(tag)
 
     def defer_ack(self, tag: str) -> None:
-        """Forget a message that is done; Redis is told when it is back."""
+        """Forget a message that is done; it is acknowledged when Redis is back."""
         with self._lock:
             self._deferred.add(tag)
         self.remove(tag)
@@ -115,7 +112,6 @@ class UnackedQoS(redis.QoS):
     unacked: Unacked
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Receive a message."""
         self.unacked.add(delivery_tag, message)
         channel: Any = self.channel
         if delivery_tag == getattr(channel, "written_tag", ""):
@@ -136,7 +132,6 @@ class UnackedQoS(redis.QoS):
             self.unacked.remove(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Give a message back, or discard it."""
         super().reject(delivery_tag, requeue=requeue)
         self.unacked.remove(delivery_tag)
 
@@ -152,11 +147,9 @@ class MoveStep(bootsteps.StartStopStep):
     generation: Generation
 
     def start(self, parent: Any) -> None:
-        """Move what runs to the new connection."""
-        if redis.Channel.QoS is not UnackedQoS:
-            return
-        running = frozenset(running_ids(parent.pool))
-        self.unacked.move(parent.task_consumer.channel, self.generation, running)
+        if redis.Channel.QoS is UnackedQoS:
+            running = frozenset(running_ids(parent.pool))
+            self.unacked.move(parent.task_consumer.channel, self.generation, running)
 
 
 def prepare(app: Any, generation: Generation) -> Unacked:
@@ -184,10 +177,8 @@ def running_ids(pool: Any) -> Iterator[str]:
         yield getattr(job, "correlation_id", "")
 
 
-def task_id(message: Any) -> str:
-    """Return the id of the task that a message asks for."""
-    identity: str = message.headers.get("id") or message.properties.get("correlation_id", "")
-    return identity
+def task_id(message: Any) -> Any:
+    return message.headers.get("id") or message.properties.get("correlation_id", "")
 
 
 def requeue(channel: Any, message: Any) -> None:

@@ -4,12 +4,11 @@ The main process decides, just before it would hand the task to a child. Redis i
 messages.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.link import DEFAULT_MAX_DEATHS, Fell
 from recyclery_worker.parking.deaths import InFlight, is_terminating, reported
 from recyclery_worker.parking.park import park
-from recyclery_worker.parking.records import Death, Run, name_run
+from recyclery_worker.parking.records import Death, StartedRun, name_run
 from recyclery_worker.parking.store import open_store
 
 logger = get_logger(__name__)
@@ -39,34 +38,32 @@ class PoolLimit(msgspec.Struct):
 
 
 class Limits(msgspec.Struct):
-    """The settings in force, as far as they are needed here."""
-
     pools: list[PoolLimit] = []
 
 
-def is_to_be_parked(deaths: int, max_deaths: int) -> bool:
-    """Tell whether a task with so many deaths must not run again; a limit of 0 is none."""
+def exceeds_limit(deaths: int, max_deaths: int) -> bool:
+    """Return whether a task that died `deaths` times must not run again; 0 is no limit."""
     return 0 < max_deaths <= deaths
 
 
 def read_max_deaths() -> int:
     """Return this pool's limit; read each time, as the supervisor's settings may change while we run."""
-    pool = os.environ.get("RECYCLERY_POOL")
     try:
         content = Path(os.environ.get("RECYCLERY_RUNTIME_DIR", ""), "settings.json").read_bytes()
         pools = msgspec.json.decode(content, type=Limits).pools
     except (OSError, msgspec.DecodeError):
-        return DEFAULT_MAX_DEATHS
-    return next((found.max_task_deaths for found in pools if found.name == pool), DEFAULT_MAX_DEATHS)
+        pools = []
+    own = [pool.max_task_deaths for pool in pools if pool.name == os.environ.get("RECYCLERY_POOL")]
+    return own[0] if own else DEFAULT_MAX_DEATHS
 
 
+@dataclass
 class Admission:
     """Called in place of a pool's `apply_async`."""
 
-    def __init__(self, apply_async: Callable[..., Any], node: str, in_flight: InFlight | None) -> None:
-        self._apply_async = apply_async
-        self._node = node
-        self._in_flight = in_flight
+    apply_async: Callable[..., Any]
+    node: str
+    in_flight: InFlight | None
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Start a task, or park it and raise TaskRevokedError, by which Celery takes it for done."""
@@ -75,13 +72,13 @@ class Admission:
         request = getattr(on_failure, "__self__", None)
         if not isinstance(request, Request):
             # Some send a bundle of tasks as one, like celery-batches: their deaths are not recorded.
-            return self._apply_async(*args, **options)
+            return self.apply_async(*args, **options)
         run = name_run(request.message.delivery_tag)
         if request.delivery_info["redelivered"]:
             run = self._admit(request)
             options["callback"] = partial(self._end, request, on_end)
         options["error_callback"] = partial(self._fail, request, run, on_failure)
-        return self._apply_async(*args, **options)
+        return self.apply_async(*args, **options)
 
     def _admit(self, request: Any) -> str:
         """Return the name of the run that begins; raises TaskRevokedError where the task is parked."""
@@ -89,15 +86,15 @@ class Admission:
         try:
             store = open_store(request.message.channel)
             deaths = store.count_deaths(request.id)
-            is_poison = deaths > 0 and is_to_be_parked(deaths, read_max_deaths())
-            run = Run(name_run(tag, deaths), request.id)
-            if not is_poison and self._in_flight is not None:
-                self._in_flight.mark(store, tag, run)
+            is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
+            run = StartedRun(name_run(tag, deaths), request.id)
+            if not is_poison and self.in_flight is not None:
+                self.in_flight.mark(store, tag, run)
         except Exception as error:  # Redis is away: nobody can know of any death.
             logger.debug("the deaths of %s cannot be read: %s", request.id, error)
             return name_run(tag)
         if is_poison:
-            park(request, store, deaths, self._node)
+            park(request, store, deaths, self.node)
             raise TaskRevokedError(request.id)
         return run.name
 
@@ -117,22 +114,22 @@ class Admission:
 
         def record_and_reject(log: Any, errors: Any, requeue: Any = False) -> Any:
             if requeue and not is_terminating():
-                self._record_death(request, run, describe_end(exc_info))
+                self._record_death(request, run, format_end(exc_info))
             return reject(log, errors, requeue)
 
         request.on_reject = record_and_reject
         return on_failure(exc_info)
 
     def _record_death(self, request: Any, run: str, how: str) -> None:
-        death = Death(at=time.time(), how=how, node=self._node, pid=request.worker_pid)
+        death = Death(at=time.time(), how=how, node=self.node, pid=request.worker_pid)
         try:
             store = open_store(request.message.channel)
-            store.record_death(Run(run, request.id), reported.complete(request.id, death))
+            store.record_death(StartedRun(run, request.id), reported.complete(request.id, death))
         except Exception as error:  # Redis is away: the message cannot be given back either.
             logger.debug("the death of %s is not recorded: %s", request.id, error)
 
 
-def describe_end(exc_info: Any) -> str:
+def format_end(exc_info: Any) -> str:
     """Return how a run ended, as far as Celery knows."""
     # billiard wraps an exception from a child together with its traceback.
     error = getattr(exc_info.exception, "exc", exc_info.exception)

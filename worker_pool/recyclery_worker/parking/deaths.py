@@ -1,11 +1,9 @@
 """The deaths of tasks, and the marks of those in flight, by which others find what a dead worker had begun.
 
-`recyclery:ID:started` is a hash of a generation, delivery tag to JSON of `Run`. A first run is written within
-two seconds, together with the lease, so that it costs nothing; the run of a redelivered message is written
-before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
+`recyclery:ID:started` is a hash of a generation, delivery tag to JSON of `StartedRun`. A first run is written
+within two seconds, together with the lease, so that it costs nothing; the run of a redelivered message is
+written before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
 """
-
-from __future__ import annotations
 
 import time
 from collections import deque
@@ -17,7 +15,7 @@ from celery.worker import state
 from msgspec.structs import replace
 
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.records import Death, Run, complete, in_flight_key, name_run
+from recyclery_worker.parking.records import Death, StartedRun, in_flight_key, name_run, with_report
 from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 REPORTS_KEPT = 100
@@ -33,7 +31,7 @@ class ReportedDeaths:
         self._recorded: deque[tuple[str, int | None]] = deque(maxlen=REPORTS_KEPT)
 
     def add(self, report: Fell) -> bool:
-        """Keep a report; tell whether that death was recorded before, without it."""
+        """Keep a report; return whether that death was recorded before, without it."""
         self._reports.append(report)
         return (report.task_id, report.pid) in self._recorded
 
@@ -42,7 +40,7 @@ class ReportedDeaths:
         self._recorded.append((task_id, death.pid))
         for report in self._reports:
             if (report.task_id, report.pid) == (task_id, death.pid):
-                return complete(death, report)
+                return with_report(death, report)
         return death
 
 
@@ -55,18 +53,16 @@ class InFlight:
 
     def __init__(self, generation_id: str) -> None:
         self._key = in_flight_key(generation_id)
-        self._marked: dict[str, Run] = {}
+        self._marked: dict[str, StartedRun] = {}
 
-    def mark(self, store: DeadLetterStore, tag: str, run: Run) -> None:
+    def mark(self, store: DeadLetterStore, tag: str, run: StartedRun) -> None:
         """Write that the run of a redelivered message begins; raises redis.RedisError."""
         self._marked[tag] = run
         self._write(store, {tag: run}, ())
 
     def update(self, store: DeadLetterStore) -> None:
-        """Mark what has begun, remove the marks of what has ended; raises redis.RedisError.
-
-        A worker that was told to stop has no marks: what it cuts off is no death of a task.
-        """
+        """Mark what has begun, remove the marks of what has ended; raises redis.RedisError."""
+        # A worker that was told to stop has no marks: what it cuts off is no death of a task.
         if is_stopping():
             self.clear(store)
             return
@@ -77,7 +73,7 @@ class InFlight:
         for tag, request in requests.items():
             run = marked.get(tag)
             if run is None and not request.delivery_info["redelivered"]:
-                run = Run(name_run(tag), request.id)
+                run = StartedRun(name_run(tag), request.id)
             if request.time_start and run is not None:
                 begun[tag] = replace(run, pid=request.worker_pid)
         ended = marked.keys() - requests.keys()
@@ -90,7 +86,7 @@ class InFlight:
         """Remove all marks; raises redis.RedisError."""
         store.client.delete(store.prefix + self._key)
 
-    def _write(self, store: DeadLetterStore, begun: Mapping[str, Run], ended: Collection[str]) -> None:
+    def _write(self, store: DeadLetterStore, begun: Mapping[str, StartedRun], ended: Collection[str]) -> None:
         key = store.prefix + self._key
         with store.client.pipeline() as pipe:
             for tag, run in begun.items():
@@ -102,10 +98,10 @@ class InFlight:
             pipe.execute()
 
 
-def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, Run]:
+def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, StartedRun]:
     """Return the runs that a generation had begun, by delivery tag; raises redis.RedisError."""
     entries: Any = store.client.hgetall(store.prefix + in_flight_key(generation_id))
-    return {tag.decode(): msgspec.json.decode(entry, type=Run) for tag, entry in entries.items()}
+    return {tag.decode(): msgspec.json.decode(entry, type=StartedRun) for tag, entry in entries.items()}
 
 
 def record_worker_death(channel: Any, generation_id: str, node: str, tags: Iterable[str]) -> None:
@@ -122,15 +118,15 @@ def record_worker_death(channel: Any, generation_id: str, node: str, tags: Itera
 
 
 def is_stopping() -> bool:
-    """Tell whether this worker was told to stop, warmly or at once."""
+    """Return whether this worker was told to stop, warmly or at once."""
     return is_requested(state.should_stop) or is_terminating()
 
 
 def is_terminating() -> bool:
-    """Tell whether this worker was told to stop at once: it then kills its own tasks."""
+    """Return whether this worker was told to stop at once: it then kills its own tasks."""
     return is_requested(state.should_terminate)
 
 
 def is_requested(flag: int | bool | None) -> bool:
-    """Tell whether a flag of celery.worker.state is set: it is then an exit code, which may be 0."""
+    """Return whether a flag of celery.worker.state is set: it is then an exit code, which may be 0."""
     return flag is not None and flag is not False

@@ -1,7 +1,5 @@
 """Parks a task, carries out what a person decides on it (retry or drop), and publishes its result."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 
@@ -19,10 +17,8 @@ logger = get_logger(__name__)
 
 
 def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
-    """Park a request's message instead of running it, and have Celery take it for done.
-
-    Where Redis fails, the message goes back to its queue, and the next worker tries again.
-    """
+    """Park a request's message instead of running it, and have Celery take it for done."""
+    # Where Redis fails, the message goes back to its queue, and the next worker tries again.
     message = request.message
     unacked = message.channel.unacked_key, message.channel.unacked_index_key
     state.task_ready(request)
@@ -64,11 +60,9 @@ def parked_task(request: Any, node: str) -> ParkedTask:
 
 
 def publish_failure(request: Any, failure: Parked) -> None:
-    """Store the failure as the result, and send Celery's event.
-
-    What follows a failure (errbacks, the rest of a chain, the body of a chord) waits, as the task may yet
-    succeed.
-    """
+    """Store the failure as the result, and send Celery's event."""
+    # What follows a failure (errbacks, the rest of a chain, the body of a chord) waits, as the task may yet
+    # succeed.
     try:
         if request.store_errors:
             request.task.backend.store_result(request.id, failure, states.FAILURE, request=request._context)
@@ -78,7 +72,7 @@ def publish_failure(request: Any, failure: Parked) -> None:
 
 
 def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
-    """Put a task back into its queue, without deaths and result; tell whether it was still parked.
+    """Put a task back into its queue, without deaths and result; return whether it was still parked.
 
     Raises what redis and the result backend raise when they do not answer.
     """
@@ -93,20 +87,20 @@ def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
 
 
 def drop(app: Any, channel: Any, task: ParkedTask) -> bool:
-    """Remove a task for good, and fail what waits for it; tell whether it was still parked.
+    """Remove a task for good, and fail what waits for it; return whether it was still parked.
 
     Raises what redis and the result backend raise when they do not answer.
     """
     if not open_store(channel).remove(task):
         return False
     failure = Parked("its process died again and again while it ran, and it was dropped")
-    if task.type in app.tasks:
-        message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
-        request: Any = Request(message, app=app, task=app.tasks[task.type])
-        request.task.backend.mark_as_failure(
-            task.task_id, failure, request=request._context, store_result=request.store_errors
-        )
-    else:
+    if task.type not in app.tasks:
         # The app does not know the task any more, so what follows it is not known either.
         app.backend.store_result(task.task_id, failure, states.FAILURE)
+        return True
+    message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
+    request: Any = Request(message, app=app, task=app.tasks[task.type])
+    request.task.backend.mark_as_failure(
+        task.task_id, failure, request=request._context, store_result=request.store_errors
+    )
     return True

@@ -1,7 +1,5 @@
 """The records of a task that kills its process: its runs and deaths, and its message while parked."""
 
-from __future__ import annotations
-
 import msgspec
 
 from recyclery_worker.link import Fell
@@ -14,7 +12,7 @@ class Parked(Exception):
     """
 
 
-class Run(msgspec.Struct, frozen=True):
+class StartedRun(msgspec.Struct, frozen=True):
     """One run of a task, as it is recorded while it lasts.
 
     `name` identifies the run, whoever records its death: the message's delivery tag, which it keeps when it is
@@ -23,8 +21,7 @@ class Run(msgspec.Struct, frozen=True):
 
     name: str
     task_id: str
-    pid: int | None = None
-    """Of the pool child; None where it was not yet known."""
+    pid: int | None = None  # Of the pool child; None where it was not yet known
 
 
 class Death(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,21 +38,16 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 class ParkedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that waits for a person's decision; `at` is in seconds since the epoch."""
 
-    tag: str
-    """The message's delivery tag, which identifies it: a task id may be used twice."""
+    tag: str  # The message's delivery tag, which identifies it: a task id may be used twice
     task_id: str
-    name: str
-    """As it is shown; the app knows it by its `type`."""
+    name: str  # As it is shown; the app knows it by its `type`
     type: str
     arguments: str
     at: float
     node: str
-    queues: list[str]
-    """The queues it goes back to."""
-    keys: list[str]
-    """The Redis lists of these queues for its priority, without the prefix."""
-    message: msgspec.Raw
-    """As the broker's transport stores it."""
+    queues: list[str]  # The queues it goes back to
+    keys: list[str]  # The Redis lists of these queues for its priority, without the prefix
+    message: msgspec.Raw  # As the broker's transport stores it
 
 
 def name_run(tag: str, deaths_before: int = 0) -> str:
@@ -73,6 +65,6 @@ def in_flight_key(generation_id: str) -> str:
     return f"recyclery:{generation_id}:started"
 
 
-def complete(death: Death, report: Fell) -> Death:
+def with_report(death: Death, report: Fell) -> Death:
     """Return a death with what the governor reports of it."""
     return msgspec.structs.replace(death, tree_bytes=report.tree_bytes, how=report.how or death.how)

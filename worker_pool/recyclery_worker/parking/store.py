@@ -5,8 +5,6 @@ To park a task is to set its message aside here. `recyclery:parked` is a hash, d
 expires, but not while the task is parked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ import msgspec
 
 from recyclery_worker.broker.connection import open_redis
 from recyclery_worker.link import Fell
-from recyclery_worker.parking.records import Death, ParkedTask, Run, complete
+from recyclery_worker.parking.records import Death, ParkedTask, StartedRun, with_report
 
 PARKED = "recyclery:parked"
 # Long enough for a task that died and waits in a long queue; after that its deaths are forgotten.
@@ -33,7 +31,7 @@ class DeadLetterStore:
     client: Any
     prefix: str = ""
 
-    def record_death(self, run: Run, death: Death) -> None:
+    def record_death(self, run: StartedRun, death: Death) -> None:
         """Record a run's death; recording it again changes nothing."""
         key = self._deaths_key(run.task_id)
         with self.client.pipeline() as pipe:
@@ -50,25 +48,22 @@ class DeadLetterStore:
             pipe.multi()
             for name, death in found:
                 if death.pid == report.pid and death.tree_bytes is None:
-                    pipe.hset(key, name, msgspec.json.encode(complete(death, report)))
+                    pipe.hset(key, name, msgspec.json.encode(with_report(death, report)))
 
         self.client.transaction(add, key)
 
     def count_deaths(self, task_id: str) -> int:
-        """Return how many deaths of a task are recorded."""
         return int(self.client.hlen(self._deaths_key(task_id)))
 
     def list_deaths(self, task_id: str) -> list[Death]:
-        """Return a task's deaths, the oldest first."""
         entries = self.client.hvals(self._deaths_key(task_id))
         return sorted(map(_deaths.decode, entries), key=lambda death: death.at)
 
     def forget_deaths(self, task_id: str) -> None:
-        """Forget a task's deaths."""
         self.client.delete(self._deaths_key(task_id))
 
     def park(self, task: ParkedTask, unacked_key: str, unacked_index_key: str) -> bool:
-        """Move an unacknowledged message to the parked list; tell whether it was still unacknowledged."""
+        """Move an unacknowledged message to the parked list; return whether it was still unacknowledged."""
         unacked = self.prefix + unacked_key
 
         def move(pipe: Any) -> bool:
@@ -84,23 +79,19 @@ class DeadLetterStore:
         return bool(self.client.transaction(move, unacked, value_from_callable=True))
 
     def count_parked(self) -> int:
-        """Return how many tasks are parked."""
         return int(self.client.hlen(self.prefix + PARKED))
 
     def list_parked(self) -> list[ParkedTask]:
-        """Return the tasks that are parked, the oldest first."""
         entries = self.client.hvals(self.prefix + PARKED)
         return sorted(map(_list_of_parked.decode, entries), key=lambda task: task.at)
 
     def put_back(self, task: ParkedTask) -> bool:
-        """Move a message to the end of its queues and forget its deaths; tell whether it was parked.
-
-        To the end, so that no other task has to wait for one that has killed its process before.
-        """
+        """Move a message to the end of its queues and forget its deaths; return whether it was parked."""
+        # To the end, so that no other task has to wait for one that has killed its process before.
         return self._take_out(task, task.keys)
 
     def remove(self, task: ParkedTask) -> bool:
-        """Remove a message for good and forget its deaths; tell whether it was parked."""
+        """Remove a message for good and forget its deaths; return whether it was parked."""
         return self._take_out(task, ())
 
     def _take_out(self, task: ParkedTask, keys: Iterable[str]) -> bool:
@@ -124,5 +115,4 @@ class DeadLetterStore:
 
 
 def open_store(channel: Any) -> DeadLetterStore:
-    """Return the store in the Redis of a kombu channel."""
     return DeadLetterStore(*open_redis(channel))

@@ -5,8 +5,6 @@ missing. `recyclery_worker.pool:threads`, `:solo` and so on are Celery's other p
 pool, and so this package, before its tasks copy the app's settings. With a built-in pool it would be too late.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -3,8 +3,6 @@
 A pool that is not ours is followed by Celery's public signals: sessions, reports of tasks, a clean exit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +11,7 @@ from celery import signals
 from celery.concurrency import get_implementation, prefork
 
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.pool.child import become_session_leader, end_session, reporter, start_reporting
+from recyclery_worker.pool.child import become_session_leader, end_session_members, reporter, start_reporting
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +19,8 @@ class Capabilities:
     """What a pool is capable of; `lack` says in one line what it is not, and is empty with ours."""
 
     lack: str = ""
-    forks: bool = True
-    """Whether tasks run in child processes."""
-    one_at_a_time: bool = True
-    """Whether no two tasks run in one process at the same time."""
+    forks: bool = True  # Whether tasks run in child processes
+    one_at_a_time: bool = True  # Whether no two tasks run in one process at the same time
 
     @property
     def retires(self) -> bool:
@@ -61,7 +57,7 @@ def connect_signals(capabilities: Capabilities) -> None:
     """Report the processes that run this worker's tasks, and the tasks, by signals."""
     if capabilities.forks:
         signals.worker_process_init.connect(become_session_leader, dispatch_uid="recyclery.child_init")
-        signals.worker_process_shutdown.connect(end_session, dispatch_uid="recyclery.child_shutdown")
+        signals.worker_process_shutdown.connect(end_session_members, dispatch_uid="recyclery.child_shutdown")
     else:
         start_reporting()
     if capabilities.one_at_a_time:
@@ -70,15 +66,11 @@ def connect_signals(capabilities: Capabilities) -> None:
 
 
 def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
-    """Report a task's start, in the process that runs it."""
-    reports = reporter()
-    if reports is not None:
+    if (reports := reporter()) is not None:
         reports.task_started(task_id=task_id, task_name=task.name)
 
 
 def on_task_postrun(**_: Any) -> None:
-    """Report a task's end, in the process that ran it."""
-    reports = reporter()
-    if reports is not None:
+    if (reports := reporter()) is not None:
         # Short ones too: with another pool nobody corrects a report that is missing.
         reports.task_ended(force=True)

@@ -5,7 +5,7 @@ there.
 """
 
 # celery-types does not know the private names.
-# mypy: disable-error-code="attr-defined,misc"
+# mypy: disable-error-code="attr-defined,call-arg,misc"
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard import pool as billiard_pool
 from celery.concurrency import asynpool, prefork
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
-from recyclery_worker.delivery.lease import lease
+from recyclery_worker.delivery.lease import check_lease, lease
 from recyclery_worker.link import Departure, Trace
+from recyclery_worker.pool.child import Reporter, become_session_leader, end_session_members, reporter
 from recyclery_worker.pool.task_stats import TASK_STATS
-from recyclery_worker.pool.workloop import Worker
+
+if TYPE_CHECKING:
+    from recyclery_worker.tracing.traced_child import TracedChild
 
 logger = get_logger(__name__)
 
@@ -35,6 +38,73 @@ logger = get_logger(__name__)
 JITTER = 0.3
 DEPARTURES_KEPT = 200
 COLLECT_EVERY_SECONDS = 1.0
+
+
+class Worker(asynpool.Worker):
+    """What runs in a pool child."""
+
+    inq: Any
+    wait_for_job: Callable[[], Any]
+    on_exit: Callable[..., Any] | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Without max-tasks-per-child: the parent counts (on_job_ready), as a child could not learn a new limit.
+        super().__init__(*args[:5], None, *args[6:], **kwargs)
+
+    def after_fork(self) -> None:
+        """Lead a session before any code of the user runs."""
+        become_session_leader()
+        super().after_fork()
+        if (reports := reporter()) is not None:
+            self.wait_for_job = report_tasks(reports, self.wait_for_job, self.inq._reader)
+        if (held := lease()) is not None:
+            # Outermost, so that as little as possible runs between this check and the task's first line.
+            self.wait_for_job = check_lease(held.state, self.wait_for_job)
+
+    def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
+        """Stop what the tasks have left running, whichever way this child exits."""
+        # After the user's `worker_process_shutdown` handlers, which may want to end some of it themselves.
+        handlers = self.on_exit
+
+        def leave(*args: Any) -> None:
+            try:
+                if handlers is not None:
+                    handlers(*args)
+            finally:
+                end_session_members()
+
+        self.on_exit = leave
+        super()._do_exit(pid, exitcode, exc)
+
+
+def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any) -> Callable[[], Any]:
+    """Return `wait_for_job` with reports: a child that asks for a job has ended its last one."""
+    # Celery's task_prerun and task_postrun signals would do the same, at several times the cost.
+    traced: TracedChild | None = None
+
+    def wait_and_report() -> Any:
+        nonlocal traced
+        reports.task_ended()
+        if traced is not None:
+            traced.task_ended()
+            traced.wait(inbox.fileno())
+        message = wait_for_job()
+        if isinstance(message, Trace):
+            from recyclery_worker.tracing.traced_child import TracedChild  # noqa: PLC0415  # few children trace
+
+            traced = TracedChild(message, reports.set_tracing)
+            # As if nothing had come: the loop then asks again.
+            return None
+        if message:
+            _, (_, _, _, arguments, _) = message
+            # The arguments of Celery's tracer begin with the task's name and id.
+            if len(arguments) > 1:
+                reports.task_started(task_id=arguments[1], task_name=arguments[0])
+                if traced is not None:
+                    traced.task_started(arguments[0])
+        return message
+
+    return wait_and_report
 
 
 @dataclass(slots=True)
@@ -45,15 +115,13 @@ class ChildRecord:
     tasks_done: int = 0
     standby: bool = False
     """Whether it was started before its place is free: it gets no task until another child is released."""
-    retire_reason: str = ""
-    """Why it must leave as soon as it can; empty where it may stay."""
+    retire_reason: str = ""  # Why it must leave as soon as it can; empty where it may stay
     leaving: bool = False
     leaves_with_task: bool = False
     """Whether it had a task when it was told to leave, and has not finished it yet."""
     traces: bool = False
     """Whether it was told to trace allocations: it then has no limit, and leaves only when it is retired."""
-    trace_request: Trace | None = None
-    """What it is to trace, where this could not be sent to it yet."""
+    trace_request: Trace | None = None  # What it is to trace, where this could not be sent to it yet
 
     @property
     def stays(self) -> bool:
@@ -61,7 +129,7 @@ class ChildRecord:
         return not (self.standby or self.retire_reason or self.leaving)
 
 
-class Pool(asynpool.AsynPool):
+class ChildPool(asynpool.AsynPool):
     """Celery's event-driven process pool, with children that are replaced one by one.
 
     A child leaves by the pool's own end-of-work message (None in its inbox), after its inbox was taken from
@@ -77,7 +145,6 @@ class Pool(asynpool.AsynPool):
         super().__init__(*args, **kwargs)
 
     def WorkerProcess(self, worker: Any) -> Any:
-        """Return a process for a child, not yet started."""
         process = super().WorkerProcess(worker)
         process._recyclery = ChildRecord(limit=self._draw_limit())
         return process
@@ -105,11 +172,9 @@ class Pool(asynpool.AsynPool):
         return max(1, limit - random.randrange(int(limit * JITTER) + 1))  # noqa: S311  # not a secret
 
     def _track_child_process(self, proc: Any, hub: Any) -> None:
-        """Watch a child by its pidfd.
-
-        billiard's sentinel is a pipe whose other end later children inherit, so it signals an exit only after
-        they have left too; until then only the 5 s maintenance timer replaces a child.
-        """
+        """Watch a child by its pidfd."""
+        # billiard's sentinel is a pipe whose other end later children inherit, so it signals an exit only after
+        # they have left too; until then only the 5 s maintenance timer replaces a child.
         if getattr(proc, "_sentinel_poll", None) is None:
             # An old kernel or a strict seccomp profile has no pidfd: the sentinel must do.
             with contextlib.suppress(OSError):
@@ -122,7 +187,9 @@ class Pool(asynpool.AsynPool):
         # A job that left the cache was given up and counted before.
         if (result := self._cache.get(job)) is not None:
             TASK_STATS.record_result(result, obj)
-        process = self._process_by_inbox(inqW_fd)
+        process = self._fileno_to_inq.get(inqW_fd) or next(
+            (process for process in self._pool if process.inqW_fd == inqW_fd), None
+        )
         if process is None:
             return
         record = process._recyclery
@@ -137,12 +204,6 @@ class Pool(asynpool.AsynPool):
             self._release(process, "max_tasks")
         elif record.limit is not None and record.tasks_done == record.limit - 1:
             self._start_standby()
-
-    def _process_by_inbox(self, inbox: int) -> Any:
-        process = self._fileno_to_inq.get(inbox)
-        if process is not None:
-            return process
-        return next((process for process in self._pool if process.inqW_fd == inbox), None)
 
     def on_process_alive(self, pid: int) -> None:
         """Handle a child's start: keep one on standby from the scheduler, release one that must leave."""
@@ -240,7 +301,7 @@ class Pool(asynpool.AsynPool):
         return pid
 
     def _takes_messages(self, process: Any) -> bool:
-        """Tell whether a child's inbox can be written to: it has started, and no task is being written."""
+        """Return whether a child's inbox can be written to: it has started, and no task is being written."""
         return process.inqW_fd in self._all_inqueues and process.inqW_fd not in self._active_writes
 
     def _send_trace_request(self, process: Any) -> None:
@@ -250,10 +311,9 @@ class Pool(asynpool.AsynPool):
             process.inq.put(request)
 
     @property
-    def max_tasks(self) -> int | None:
+    def max_tasks(self) -> Any:
         """How many tasks a child may do; None for no limit."""
-        limit: int | None = self._maxtasksperchild
-        return limit
+        return self._maxtasksperchild
 
     def tasks_by_child(self) -> dict[int, int]:
         """Return how many tasks each child has done, by its pid."""
@@ -306,12 +366,10 @@ class Pool(asynpool.AsynPool):
         self.resize(self._processes - n)
 
     def flush(self) -> None:
-        """Give back what no child has been sent, before a warm shutdown and when the broker connection is lost.
-
-        A task that was written to a child will run there, even if the child has not accepted it yet. Upstream
-        gives it back to the broker too, so it runs twice. When the connection is lost, upstream also forgets
-        which children are busy, and up to Celery 5.5 what they run, which is then never acknowledged.
-        """
+        """Give back what no child was sent, before a warm shutdown and when the broker connection is lost."""
+        # A task that was written to a child will run there, even if the child has not accepted it yet. Upstream
+        # gives it back to the broker too, so it runs twice. When the connection is lost, upstream also forgets
+        # which children are busy, and up to Celery 5.5 what they run, which is then never acknowledged.
         written = {
             number: job
             for number, job in self._cache.items()
@@ -329,11 +387,9 @@ class Pool(asynpool.AsynPool):
                     self._busy_workers.add(job._write_to.inqW_fd)
 
     def _maintain_pool(self) -> None:
-        """Replace children that have exited.
-
-        The slot of a child that died during a task is released here, as no result will release it. Upstream
-        releases one for every child that exits, and so lets in a task too many at each recycle.
-        """
+        """Replace children that have exited."""
+        # The slot of a child that died during a task is released here, as no result will release it. Upstream
+        # releases one for every child that exits, and so lets in a task too many at each recycle.
         tasks_running = {
             process: process._recyclery.tasks_done for process in self._pool if self._has_task(process)
         }
@@ -348,16 +404,14 @@ class Pool(asynpool.AsynPool):
                 self._putlock.release()
 
     def _has_task(self, process: Any) -> bool:
-        """Tell whether the child has accepted a task and not sent its result; others are requeued."""
+        """Return whether the child has accepted a task and not sent its result; others are requeued."""
         if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
             return False
         return not any(job._write_to is process and not job._accepted for job in self._cache.values())
 
     def overdue_seconds(self) -> dict[int, float]:
-        """Return for how long tasks have been past their hard time limits, by their children's pids.
-
-        Celery 5.5 forgets the limits of running tasks when it reconnects to its broker (celery/celery#10888).
-        """
+        """Return for how long tasks have been past their hard time limits, by their children's pids."""
+        # Celery 5.5 forgets the limits of running tasks when it reconnects to its broker (celery/celery#10888).
         return {job._worker_pid: seconds for job, seconds in self._overdue_jobs()}
 
     def enforce_time_limit(self, pid: int) -> str:
@@ -369,31 +423,24 @@ class Pool(asynpool.AsynPool):
         return f"{pid} has no task that is past its hard time limit"
 
     def _overdue_jobs(self) -> Iterator[tuple[Any, float]]:
+        now = time.monotonic()
         for job in list(self._cache.values()):
             accepted, limit = job._time_accepted, job._timeout
-            if (
-                accepted
-                and limit
-                and job._worker_pid
-                and time.monotonic() > accepted + limit
-                and not job.ready()
-            ):
-                yield job, time.monotonic() - accepted - limit
+            if accepted and limit and job._worker_pid and now > accepted + limit and not job.ready():
+                yield job, now - accepted - limit
 
 
 class TaskPool(prefork.TaskPool):
-    """Celery's prefork pool over `Pool`."""
+    """Celery's prefork pool over `ChildPool`."""
 
-    Pool = Pool
+    Pool = ChildPool
 
     @property
     def children(self) -> Any:
-        """The running pool of processes."""
         return self._pool
 
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         """Start a task; raises TaskRevokedError where this worker's lease is lost."""
-        held = lease()
-        if held is not None:
+        if (held := lease()) is not None:
             held.require()
         return super().apply_async(*args, **kwargs)

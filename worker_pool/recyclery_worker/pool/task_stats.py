@@ -4,8 +4,6 @@ A child sends the result of a task that ended. For one whose child was lost, or 
 there is none: Celery's main process then sends the signal task_failure.
 """
 
-from __future__ import annotations
-
 import time
 from bisect import bisect_left
 from typing import Any
@@ -19,14 +17,10 @@ from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, now
 
 logger = get_logger(__name__)
 
-# The routing keys of a topic exchange may be unlimited in number.
-MAX_QUEUES = 50
-OTHER_QUEUES = ""
+MAX_QUEUES = 50  # The routing keys of a topic exchange may be unlimited in number
 
 
-class TaskStats:
-    """Counts since `since`."""
-
+class ResultCounter:
     def __init__(self) -> None:
         self._since = now()
         self._succeeded = self._failed = self._retried = 0
@@ -46,38 +40,37 @@ class TaskStats:
         if not ok or not isinstance(answer, tuple) or len(answer) != 3:
             return
         failed, value, seconds = answer
+        error = getattr(value, "exception", None)
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
         if not failed:
             self._succeeded += 1
-        else:
-            error = getattr(value, "exception", None)
-            if isinstance(error, ExceptionWithTraceback):
-                error = error.exc
-            if isinstance(error, Retry):
-                self._retried += 1
-            elif not isinstance(error, Ignore | Reject):
-                self._failed += 1
+        elif isinstance(error, Retry):
+            self._retried += 1
+        elif not isinstance(error, Ignore | Reject):
+            self._failed += 1
         accepted = getattr(result, "_time_accepted", None)
         if seconds is None and accepted is not None:
             # Celery measures only tasks that succeed; the child accepted this one by the same CLOCK_MONOTONIC.
             seconds = max(0.0, time.monotonic() - accepted)
         if seconds is not None:
-            self._record_seconds(queue_of(result), seconds)
+            # On Redis the routing key is the queue's name.
+            request = getattr(getattr(result, "_callback", None), "__self__", None)
+            delivery_info = getattr(request, "delivery_info", None) or {}
+            self._record_seconds(str(delivery_info.get("routing_key") or ""), seconds)
 
     def record_lost(self, **_: Any) -> None:
         """Count a task that failed without a result from its child."""
         self._failed += 1
 
     def _record_seconds(self, queue: str, seconds: float) -> None:
-        counts = self._counts.get(queue)
-        if counts is None:
-            if len(self._counts) >= MAX_QUEUES:
-                queue = OTHER_QUEUES
-            counts = self._counts.setdefault(queue, [0] * (len(SECONDS_BOUNDS) + 1))
+        if queue not in self._counts and len(self._counts) >= MAX_QUEUES:
+            queue = ""
+        counts = self._counts.setdefault(queue, [0] * (len(SECONDS_BOUNDS) + 1))
         counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
         self._seconds[queue] = self._seconds.get(queue, 0.0) + seconds
 
     def tally(self) -> TaskTally:
-        """Return all counts."""
         return TaskTally(
             since=self._since,
             succeeded=self._succeeded,
@@ -90,14 +83,7 @@ class TaskStats:
         )
 
 
-def queue_of(result: Any) -> str:
-    """Return the routing key of a result's task; on Redis that is its queue's name."""
-    request = getattr(getattr(result, "_callback", None), "__self__", None)
-    delivery_info = getattr(request, "delivery_info", None) or {}
-    return str(delivery_info.get("routing_key") or OTHER_QUEUES)
-
-
-TASK_STATS = TaskStats()
+TASK_STATS = ResultCounter()
 
 
 def count_lost_tasks() -> None:

@@ -5,8 +5,6 @@ those between two timestamps, so there is a short pause before and after each ru
 of its own (`main`): that takes a second for every ten megabytes, for which the child's next task must not wait.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import socket
@@ -22,27 +20,20 @@ import memray
 import msgspec
 
 from recyclery_worker.link import CHILD_MARKER
-from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, encode_runs
+from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, encode_runs, is_of_task
 
 TIMESTAMP_MS = 5
-PAUSE_SECONDS = 0.05
-# The file may be in memory.
-MAX_FILE_BYTES = 256 << 20
-FRAMES = 16
-# More than any file has: so many are 14 hours.
-MAX_TIMESTAMPS = 10_000_000
-# CPython's arenas hold its small objects, each of which is reported on its own.
-ARENA_BYTES = 1 << 20
-# Imports, which happen only once.
-LOADING = ("<frozen importlib._bootstrap", "<frozen zipimport")
-OWN_FOLDER = str(Path(__file__).parent)
-# Of the reader: only a person waits for it.
-NICE = 10
+TIMESTAMP_WAIT_SECONDS = 0.05
+MAX_FILE_BYTES = 256 << 20  # The file may be in memory
+MEMRAY_FRAMES = 16
+MAX_TIMESTAMPS = 10_000_000  # More than any file has: 14 hours of them
+ARENA_BYTES = 1 << 20  # CPython's arenas hold its small objects, each of which is reported on its own
+READER_NICENESS = 10  # Only a person waits for the reader
 
 Stack = tuple[tuple[str, str, int], ...]
 
 
-class Span(msgspec.Struct, frozen=True):
+class RunTimes(msgspec.Struct, frozen=True):
     """One run with its pauses, in milliseconds since 1970."""
 
     pause: float
@@ -56,18 +47,18 @@ class ReadRequest(msgspec.Struct, frozen=True):
 
     file: int
     link: int
-    spans: list[Span]
+    spans: list[RunTimes]
     report: TracedRuns
 
 
-class Tracer:
+class MemrayTracer:
     """Has memray write a file, which another process reads at the end."""
 
     name = "memray"
     judged = 0
 
     def __init__(self) -> None:
-        self._spans: list[Span] = []
+        self._spans: list[RunTimes] = []
         self._pause = self._begun = 0.0
         self._file, path = tempfile.mkstemp(prefix="recyclery-trace-")
         self._tracker = memray.Tracker(
@@ -85,14 +76,14 @@ class Tracer:
 
     def begin_run(self) -> None:
         self._pause = now_ms()
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(TIMESTAMP_WAIT_SECONDS)
         self._begun = now_ms()
 
     def end_run(self) -> None:
         gc.collect()
         ended = now_ms()
-        time.sleep(PAUSE_SECONDS)
-        self._spans.append(Span(self._pause, self._begun, ended, now_ms()))
+        time.sleep(TIMESTAMP_WAIT_SECONDS)
+        self._spans.append(RunTimes(self._pause, self._begun, ended, now_ms()))
 
     def sites(self) -> list[Site]:
         return []  # They are read at the end.
@@ -103,13 +94,12 @@ class Tracer:
     def send_final(self, report: TracedRuns, link: socket.socket) -> None:
         """Have another process read the file and send the final report; it outlives this child."""
         request = ReadRequest(self._file, link.fileno(), self._spans, report)
-        environment = {name: value for name, value in os.environ.items() if name != CHILD_MARKER}
         reader = subprocess.Popen(
             [sys.executable, "-m", "recyclery_worker.tracing.memray_tracer"],
             stdin=subprocess.PIPE,
             pass_fds=(self._file, link.fileno()),
             start_new_session=True,
-            env=environment,
+            env={name: value for name, value in os.environ.items() if name != CHILD_MARKER},
         )
         assert reader.stdin is not None  # noqa: S101  # made with a pipe
         with reader.stdin:
@@ -124,11 +114,10 @@ def now_ms() -> float:
 def main() -> int:
     """Read the file of the request on standard input, and send the final report."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=ReadRequest)
-    os.nice(NICE)
+    os.nice(READER_NICENESS)
     growth = read_growth(Path(f"/proc/self/fd/{request.file}"), request.spans)
-    report = msgspec.structs.replace(
-        request.report, judged=growth.runs, sites=growth.sites(frames_of), over=True
-    )
+    sites = growth.sites(lambda stack: [Frame(file, line, function) for function, file, line in stack])
+    report = msgspec.structs.replace(request.report, judged=growth.runs, sites=sites, over=True)
     with socket.socket(fileno=request.link) as link:
         # The child had set a timeout.
         link.setblocking(True)
@@ -136,8 +125,7 @@ def main() -> int:
     return 0
 
 
-def read_growth(file: Path, spans: Sequence[Span]) -> Growth[Stack]:
-    """Return what the runs in the file left allocated."""
+def read_growth(file: Path, spans: Sequence[RunTimes]) -> Growth[Stack]:
     reader = memray.FileReader(file, max_memory_records=MAX_TIMESTAMPS)
     timestamps = [snapshot.time for snapshot in reader.get_memory_snapshots()]
     windows = [window for span in spans if (window := find_window(span, timestamps)) is not None]
@@ -148,24 +136,23 @@ def read_growth(file: Path, spans: Sequence[Span]) -> Growth[Stack]:
             for interval in record.intervals
             if interval.deallocated_before_snapshot is None
             and (run := find_run(interval.allocated_before_snapshot, windows)) is not None
-            and not is_arena(record.allocator, interval.n_bytes, interval.n_allocations)
+            and not (
+                record.allocator == memray.AllocatorType.MMAP
+                and interval.n_bytes == interval.n_allocations * ARENA_BYTES
+            )
         ]
-        stack: Stack = tuple(record.stack_trace(FRAMES)) if kept else ()
-        if is_the_tasks(stack):
+        stack: Stack = tuple(record.stack_trace(MEMRAY_FRAMES)) if kept else ()
+        if stack and is_of_task(file for _, file, _ in stack):
             for run, held in kept:
-                runs[run][stack] = add(runs[run].get(stack, Held(0, 0)), held)
+                before = runs[run].get(stack, Held(0, 0))
+                runs[run][stack] = Held(before.bytes + held.bytes, before.count + held.count)
     growth: Growth[Stack] = Growth()
     for changes in runs:
         growth.add(changes.items())
     return growth
 
 
-def frames_of(stack: Stack) -> list[Frame]:
-    """Return a stack's frames."""
-    return [Frame(file, line, function) for function, file, line in stack]
-
-
-def find_window(span: Span, timestamps: Sequence[int]) -> tuple[int, int] | None:
+def find_window(span: RunTimes, timestamps: Sequence[int]) -> tuple[int, int] | None:
     """Return the numbers of the last timestamp before a run and the first one after it.
 
     None where a pause has no timestamp, as the machine was too busy.
@@ -177,23 +164,8 @@ def find_window(span: Span, timestamps: Sequence[int]) -> tuple[int, int] | None
 
 
 def find_run(timestamp: int, windows: Sequence[tuple[int, int]]) -> int | None:
-    """Return in which run something was allocated, by the number of the next timestamp; None where in none."""
+    """Return the run in which something was allocated, by the number of the next timestamp, if any."""
     return next((run for run, (low, high) in enumerate(windows) if low < timestamp <= high), None)
-
-
-def add(one: Held, other: Held) -> Held:
-    """Return the sum."""
-    return Held(one.bytes + other.bytes, one.count + other.count)
-
-
-def is_arena(allocator: int, size: int, count: int) -> bool:
-    """Tell whether these allocations are arenas."""
-    return allocator == memray.AllocatorType.MMAP and size == count * ARENA_BYTES
-
-
-def is_the_tasks(stack: Stack) -> bool:
-    """Tell whether an allocation is a task's, not of tracing itself or of an import."""
-    return bool(stack) and not any(file.startswith((OWN_FOLDER, *LOADING)) for _, file, _ in stack)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,19 @@
 After each run it sends one line of JSON to the socket of the command that waits for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
+
+MAX_SITES = 30
+MIN_BYTES_PER_RUN = 512  # Smaller growth is a run's own bookkeeping, and fills no container
+# Files of tracing itself, and of imports, which happen only once.
+NOT_OF_TASKS = (str(Path(__file__).parent), "<frozen importlib._bootstrap", "<frozen zipimport")
+
+Place = TypeVar("Place", bound=Hashable)
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -26,41 +32,28 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     frames: list[Frame]
     bytes_per_run: float
     count_per_run: float
-    grew_in: int
-    """In how many runs more was held after than before."""
+    grew_in: int  # In how many runs more was held after than before
 
 
 class TracedRuns(msgspec.Struct, frozen=True, kw_only=True):
     """The whole result so far, so that a lost report does not matter."""
 
     pid: int
-    tool: str
-    """`tracemalloc` or `memray`."""
+    tool: str  # `tracemalloc` or `memray`
     warm_up_seconds: list[float]
-    seconds: list[float]
-    """How long each run took, without those of the warm-up."""
-    judged: int = 0
-    """How many of these runs the sites are computed from."""
-    sites: list[Site] = []
-    """The sites that grew in most runs, largest growth first."""
+    seconds: list[float]  # How long each run took, without those of the warm-up
+    judged: int = 0  # How many of these runs the sites are computed from
+    sites: list[Site] = []  # The sites that grew in most runs, largest growth first
     over: bool = False
 
 
 def encode_runs(report: TracedRuns) -> bytes:
-    """Return a report as one line."""
     return msgspec.json.encode(report) + b"\n"
 
 
 def decode_runs(line: bytes) -> TracedRuns:
     """Return the report in a line; raises msgspec.DecodeError for anything else."""
     return msgspec.json.decode(line, type=TracedRuns)
-
-
-Place = TypeVar("Place", bound=Hashable)
-
-MAX_SITES = 30
-# Smaller growth is a run's own bookkeeping, and fills no container.
-MIN_BYTES_PER_RUN = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +64,32 @@ class Held:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """By how much a place grew over all runs, and in how many of them."""
-
-    bytes: int
-    count: int
-    runs: int
-
-
-@dataclass
 class Growth(Generic[Place]):
     """The growth of all places over the runs so far."""
 
-    runs: int = 0
-    _grown: dict[Place, Grown] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.runs = 0
+        self._grown: dict[Place, tuple[int, int, int]] = {}  # Bytes, count, and the number of runs with growth
 
     def add(self, changes: Iterable[tuple[Place, Held]]) -> None:
         """Add one run: by how much places changed; those that did not may be left out."""
         self.runs += 1
         for place, change in changes:
-            before = self._grown.get(place, Grown(0, 0, 0))
-            self._grown[place] = Grown(
-                before.bytes + change.bytes, before.count + change.count, before.runs + (change.bytes > 0)
-            )
-
-    def worst(self) -> list[tuple[Place, Grown]]:
-        """Return the places that grew in more than half of the runs, largest growth first."""
-        grown = [
-            (place, grown)
-            for place, grown in self._grown.items()
-            if 2 * grown.runs > self.runs and grown.bytes >= MIN_BYTES_PER_RUN * self.runs
-        ]
-        return sorted(grown, key=lambda item: -item[1].bytes)[:MAX_SITES]
+            size, count, runs = self._grown.get(place, (0, 0, 0))
+            self._grown[place] = size + change.bytes, count + change.count, runs + (change.bytes > 0)
 
     def sites(self, frames_of: Callable[[Place], list[Frame]]) -> list[Site]:
-        """Return these places as sites."""
+        """Return the places that grew in more than half of the runs, largest growth first."""
+        least = MIN_BYTES_PER_RUN * self.runs
+        grown = [item for item in self._grown.items() if 2 * item[1][2] > self.runs and item[1][0] >= least]
         return [
             Site(
                 frames=frames_of(place),
-                bytes_per_run=round(grown.bytes / self.runs),
-                count_per_run=round(grown.count / self.runs, 1),
-                grew_in=grown.runs,
+                bytes_per_run=round(size / self.runs),
+                count_per_run=round(count / self.runs, 1),
+                grew_in=runs,
             )
-            for place, grown in self.worst()
+            for place, (size, count, runs) in sorted(grown, key=lambda item: -item[1][0])[:MAX_SITES]
         ]
 
 
@@ -125,3 +100,8 @@ def changes_between(before: Mapping[Place, Held], after: Mapping[Place, Held]) -
         was, now = before.get(place, nothing), after.get(place, nothing)
         if was != now:
             yield place, Held(now.bytes - was.bytes, now.count - was.count)
+
+
+def is_of_task(files: Iterable[str]) -> bool:
+    """Return whether an allocation, by the files of its frames, is a task's, not of tracing or of an import."""
+    return not any(file.startswith(NOT_OF_TASKS) for file in files)

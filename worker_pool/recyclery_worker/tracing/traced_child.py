@@ -3,39 +3,96 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import select
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from celery.utils.log import get_logger
+from msgspec.structs import replace
 
 from recyclery_worker.link import Trace
-from recyclery_worker.tracing.sites import TracedRuns, encode_runs
+from recyclery_worker.tracing.sites import (
+    Frame,
+    Growth,
+    Held,
+    Site,
+    TracedRuns,
+    changes_between,
+    encode_runs,
+    is_of_task,
+)
 
 if TYPE_CHECKING:
-    from recyclery_worker.tracing import memray_tracer, tracemalloc_tracer
-
-    Tracer = memray_tracer.Tracer | tracemalloc_tracer.Tracer
+    from recyclery_worker.tracing.memray_tracer import MemrayTracer
 
 logger = get_logger(__name__)
 
-# The command that waits reads at once, or has been stopped.
-SEND_SECONDS = 2.0
+SEND_SECONDS = 2.0  # The command that waits reads at once, or has been stopped
+# The allocation, its caller and the next: each further frame slows every allocation by half again, and more
+# where it is one of Celery's large functions, whose line numbers are looked up each time.
+TRACEMALLOC_FRAMES = 3
 
 
-def start_tracer() -> Tracer:
-    """Start tracing, with memray where it is installed."""
-    if importlib.util.find_spec("memray") is not None:
-        from recyclery_worker.tracing import memray_tracer  # noqa: PLC0415
+class TracemallocTracer:
+    """Compares what is held before and after each run."""
 
-        return memray_tracer.Tracer()
-    from recyclery_worker.tracing import tracemalloc_tracer  # noqa: PLC0415
+    # It sees what Python allocates, and slows down everything that runs meanwhile.
 
-    return tracemalloc_tracer.Tracer()
+    name = "tracemalloc"
+    is_full = False
+
+    def __init__(self) -> None:
+        self._growth: Growth[tracemalloc.Traceback] = Growth()
+        self._before: dict[tracemalloc.Traceback, Held] = {}
+        tracemalloc.start(TRACEMALLOC_FRAMES)
+        self.stop = tracemalloc.stop
+
+    @property
+    def judged(self) -> int:
+        """How many runs the sites are computed from."""
+        return self._growth.runs
+
+    def begin_run(self) -> None:
+        self._before = read_held()
+
+    def end_run(self) -> None:
+        self._growth.add(changes_between(self._before, read_held()))
+        self._before = {}
+
+    def sites(self) -> list[Site]:
+        """Return the sites that grew so far, where that is known before the end."""
+        # tracemalloc has the outermost frame first.
+        return self._growth.sites(lambda place: [Frame(each.filename, each.lineno) for each in reversed(place)])
+
+    def send_final(self, report: TracedRuns, link: socket.socket) -> None:
+        """Send the final report, or have it sent, after the tracer was stopped."""
+        link.sendall(encode_runs(replace(report, sites=self.sites(), over=True)))
+
+
+def read_held() -> dict[tracemalloc.Traceback, Held]:
+    """Return what tasks have allocated since tracing began and still hold, without garbage."""
+    gc.collect()
+    # tracemalloc's own filters match each allocation instead of each place, which takes seconds.
+    return {
+        found.traceback: Held(found.size, found.count)
+        for found in tracemalloc.take_snapshot().statistics("traceback")
+        if is_of_task(files := [frame.filename for frame in found.traceback])
+        and tracemalloc.__file__ not in files
+    }
+
+
+def start_tracer() -> MemrayTracer | TracemallocTracer:
+    if importlib.util.find_spec("memray") is None:
+        return TracemallocTracer()
+    from recyclery_worker.tracing.memray_tracer import MemrayTracer  # noqa: PLC0415
+
+    return MemrayTracer()
 
 
 class TracedChild:
@@ -44,14 +101,14 @@ class TracedChild:
     def __init__(self, request: Trace, set_tracing: Callable[[Literal["on", "over"]], None]) -> None:
         self._request = request
         self._set_tracing = set_tracing
-        self._tracer: Tracer | None = None
+        self._tracer: MemrayTracer | TracemallocTracer | None = None
         self._begun: float | None = None
         self._warm_up: list[float] = []
         self._seconds: list[float] = []
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._link.settimeout(SEND_SECONDS)
         set_tracing("on")
-        with self._or_end():
+        with self._end_on_error():
             self._link.connect(request.address)
             self._tracer = start_tracer()
             self._link.sendall(encode_runs(self._make_report(self._tracer)))
@@ -67,9 +124,8 @@ class TracedChild:
             self._end()
 
     def task_started(self, name: str) -> None:
-        """Handle the start of a task."""
         if self._tracer is not None and name == self._request.task:
-            with self._or_end():
+            with self._end_on_error():
                 if self._is_warm:
                     self._tracer.begin_run()
                 self._begun = time.monotonic()
@@ -80,7 +136,7 @@ class TracedChild:
         if self._tracer is None or begun is None:
             return
         seconds = round(time.monotonic() - begun, 6)
-        with self._or_end():
+        with self._end_on_error():
             if self._is_warm:
                 self._seconds.append(seconds)
                 self._tracer.end_run()
@@ -97,7 +153,7 @@ class TracedChild:
     def _is_warm(self) -> bool:
         return len(self._warm_up) >= self._request.warm_up
 
-    def _make_report(self, tracer: Tracer) -> TracedRuns:
+    def _make_report(self, tracer: MemrayTracer | TracemallocTracer) -> TracedRuns:
         return TracedRuns(
             pid=os.getpid(),
             tool=tracer.name,
@@ -108,7 +164,7 @@ class TracedChild:
         )
 
     @contextlib.contextmanager
-    def _or_end(self) -> Iterator[None]:
+    def _end_on_error(self) -> Iterator[None]:
         """End the tracing where it fails; the tasks go on."""
         try:
             yield

@@ -5,8 +5,7 @@ to the queue since the last poll, and what workers hold; only delivery tags leav
 taken and is done between two polls is not seen.
 """
 
-from __future__ import annotations
-
+import contextlib
 import os
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 from recyclery_worker.broker.connection import connected, open_redis, run_program
 from recyclery_worker.delivery.registry import GENERATIONS
 
-POLL_SECONDS = 0.005
+ARRIVALS_POLL_SECONDS = 0.005
 GENERATIONS_SECONDS = 1.0
 # From the newest message of each list (kombu puts at the left) to the newest of the last poll; then the
 # unacknowledged ones, which the transport stores as [message, exchange, routing key].
@@ -42,8 +41,6 @@ return tags
 
 
 class QueueWatch:
-    """Polls one queue."""
-
     def __init__(self, channel: Any, queue: str) -> None:
         self._client, self._prefix = open_redis(channel)
         self._queue = queue
@@ -65,18 +62,17 @@ class QueueWatch:
             keys=[*self._lists, self._default_unacked, *self._unacked],
             args=[len(self._lists), self._queue, *self._newest],
         )
-        came = 0
+        seen_before = len(self._seen)
         for tag in map(bytes.decode, found):
             if tag.startswith("/"):
                 _, number, newest = tag.split("/", 2)
                 self._newest[int(number) - 1] = newest
-            elif tag not in self._seen:
+            else:
                 self._seen.add(tag)
-                came += 1
-        return came
+        return len(self._seen) - seen_before
 
 
-def record(channel: Any, queue: str, seconds: float, output: int) -> int:
+def write_arrivals(channel: Any, queue: str, seconds: float, output: int) -> int:
     """Write when tasks come, until the time is over; return how many came."""
     watch = QueueWatch(channel, queue)
     watch.poll()
@@ -87,27 +83,27 @@ def record(channel: Any, queue: str, seconds: float, output: int) -> int:
         total += came
         if came:
             os.write(output, f"{passed:.3f}\n".encode() * came)
-        time.sleep(POLL_SECONDS)
+        time.sleep(ARRIVALS_POLL_SECONDS)
     return total
 
 
 def main() -> int:
-    """Record the queue named by the arguments."""
     name, queue, seconds = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:
         with connected(app) as channel:
-            head = f"# arrivals at {queue}, in seconds, looked at every {POLL_SECONDS:g} s\n"
-            os.write(output, head.encode())
-            total = record(channel, queue, float(seconds), output)
+            os.write(
+                output,
+                f"# arrivals at {queue}, in seconds, looked at every {ARRIVALS_POLL_SECONDS:g} s\n".encode(),
+            )
+            total = write_arrivals(channel, queue, float(seconds), output)
         print(f"{total} tasks came", file=sys.stderr)
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         return run_program(
             name, work, without_redis="the app's broker is not Redis, whose queues can be looked at"
         )
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 if __name__ == "__main__":

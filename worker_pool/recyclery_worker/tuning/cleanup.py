@@ -5,8 +5,6 @@ Redis's clock, until which its lease is valid. `python -m recyclery_worker.tunin
 the names of dead tunings as a JSON list.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Any
@@ -15,7 +13,7 @@ import msgspec
 
 from recyclery_worker.broker.connection import connected, run_program
 from recyclery_worker.delivery.registry import Registry, open_registry
-from recyclery_worker.tuning.messages import NAME, Space, remove_keys
+from recyclery_worker.tuning.messages import SPACE_NAME, Space, remove_keys
 
 TUNES = "recyclery:tunes"
 TUNING_LEASE_SECONDS = 30.0
@@ -27,7 +25,7 @@ def renew(registry: Registry, space: Space) -> None:
     registry.client.zadd(registry.prefix + TUNES, {space.name: registry.now() + TUNING_LEASE_SECONDS})
 
 
-def remove(registry: Registry, space: Space) -> int:
+def remove_tuning(registry: Registry, space: Space) -> int:
     """Remove all keys of a tuning, and its lease; return how many keys that were. Raises redis.RedisError."""
     removed = remove_keys(registry.client, space)
     # Last, so that a tuning that is no longer listed has left nothing.
@@ -39,19 +37,17 @@ def list_dead(registry: Registry) -> list[Space]:
     """Return the tunings whose lease has expired; raises redis.RedisError."""
     found: Any = registry.client.zrangebyscore(registry.prefix + TUNES, "-inf", registry.now())
     names = [name.decode() for name in found]
-    return [Space(name) for name in names if NAME.fullmatch(name)]
+    return [Space(name) for name in names if SPACE_NAME.fullmatch(name)]
 
 
 def remove_dead(registry: Registry) -> list[Space]:
     """Remove what dead tunings left; return them. Raises redis.RedisError."""
-    dead = list_dead(registry)
-    for space in dead:
-        remove(registry, space)
+    for space in (dead := list_dead(registry)):
+        remove_tuning(registry, space)
     return dead
 
 
 def main() -> int:
-    """List, and remove where that is asked for."""
     name, *options = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:

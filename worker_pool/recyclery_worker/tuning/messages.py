@@ -7,22 +7,21 @@ The log of its tasks has a line for each that was due, began or ended: `due NUMB
 SECONDS PID`, `ended NUMBER SECONDS STATE [ERROR]`, in seconds of CLOCK_BOOTTIME.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from recyclery_worker.delivery.registry import escape
+from recyclery_worker.delivery.registry import escape_pattern
 
 SPACE = "RECYCLERY_TUNE"
 MARKS = "RECYCLERY_TUNE_MARKS"
-NAME = re.compile(r"[0-9a-f]{12}")
+SPACE_NAME = re.compile(r"[0-9a-f]{12}")
 KEYS_AT_A_TIME = 500
 
 Write = Callable[..., None]
@@ -50,11 +49,9 @@ class Space:
         return f"tune-{self.name}-sent"
 
     def task_id(self, number: int) -> str:
-        """Return the id of the task of that number."""
         return f"{self.queue}-{number}"
 
     def number_of(self, task_id: str) -> int | None:
-        """Return the number of a task of this tuning; None for any other."""
         start, _, number = task_id.rpartition("-")
         return int(number) if start == self.queue and number.isdigit() else None
 
@@ -68,27 +65,24 @@ def own_space() -> Space | None:
 def remove_keys(client: Any, space: Space) -> int:
     """Remove all keys of a tuning; return how many that were. Raises redis.RedisError."""
     removed = 0
-    batch: list[bytes] = []
-    for key in client.scan_iter(match=f"*{escape(space.prefix)}*", count=KEYS_AT_A_TIME):
-        batch.append(key)
-        if len(batch) == KEYS_AT_A_TIME:
-            removed += client.unlink(*batch)
-            batch.clear()
-    return removed + (client.unlink(*batch) if batch else 0)
+    found = client.scan_iter(match=f"*{escape_pattern(space.prefix)}*", count=KEYS_AT_A_TIME)
+    while batch := list(islice(found, KEYS_AT_A_TIME)):
+        removed += client.unlink(*batch)
+    return removed
 
 
 def open_log(path: Path) -> Write:
     """Return a function that writes its arguments as a line; lines of several processes do not mix."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def write(*words: object) -> None:
-        os.write(file, f"{' '.join(map(str, words))}\n".encode())
+    def write(*fields: object) -> None:
+        os.write(file, f"{' '.join(map(str, fields))}\n".encode())
 
     return write
 
 
 class Fill(msgspec.Struct, tag="fill"):
-    """Keep at least so many tasks waiting."""
+    """Keep at least `least` tasks waiting."""
 
     marks: str
     least: int
@@ -120,8 +114,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     waiting: int = 0
     sent_by_tasks: int = 0
     removed: int = 0
-    cleaned: list[str] = []
-    """Dead tunings whose keys were removed at the start."""
+    cleaned: list[str] = []  # Dead tunings whose keys were removed at the start
 
 
 Order = Fill | Arrive | Rest | Sweep | Quit

@@ -6,18 +6,17 @@ standard output, after a first answer when it is ready. When its standard input 
 it then removes all that the tuning has in Redis, and its folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import select
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,29 +24,24 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 from celery import Task
-from celery.app.utils import find_app
 from kombu import Queue
 
-from recyclery_worker.broker.connection import BOUNDED, prepare_import
+from recyclery_worker.broker.connection import BOUNDED, load_app, prepare_import
 from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import Registry, open_registry
 from recyclery_worker.link import now
 from recyclery_worker.tuning import messages
-from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove, remove_dead, renew
+from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove_dead, remove_tuning, renew
 from recyclery_worker.tuning.isolation import isolate_keys
 from recyclery_worker.tuning.messages import Answer, Space, Write, open_log, own_space, remove_keys
 
-STEP_SECONDS = 0.02
-# How often the sink is emptied, so that what tasks send does not fill the user's Redis.
-DRAIN_SECONDS = 0.5
-# After so long without a new key nobody writes any more.
-QUIET_SECONDS = 3.0
+SENDER_STEP_SECONDS = 0.02
+DRAIN_SECONDS = 0.5  # How often the sink is emptied, so that what tasks send does not fill the user's Redis
+QUIET_SECONDS = 3.0  # After this time without a new key nobody writes any more
 GIVE_UP_SECONDS = 60.0
 
 
 class TaskArgs(NamedTuple):
-    """The arguments of one task."""
-
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = MappingProxyType({})
 
@@ -70,7 +64,7 @@ def read_args(value: Any, where: str) -> TaskArgs:
     raise CannotSend(f"{where} is {str(value)[:80]!r}: {WANTED}")
 
 
-def read_file(path: Path) -> list[TaskArgs]:
+def read_args_file(path: Path) -> list[TaskArgs]:
     """Return the arguments in a file of JSON lines; raises CannotSend."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -81,33 +75,26 @@ def read_file(path: Path) -> list[TaskArgs]:
         if line.strip():
             where = f"--args {path}, line {number}"
             try:
-                value = json.loads(line)
+                found.append(read_args(json.loads(line), where))
             except json.JSONDecodeError as error:
                 raise CannotSend(f"{where} is not JSON ({error.msg}): {WANTED}") from None
-            found.append(read_args(value, where))
     if not found:
         raise CannotSend(f"--args {path} is empty: one JSON value in each line; {WANTED}")
     return found
 
 
-def find_generator(name: str) -> Callable[[], Iterable[Any]]:
-    """Return what yields arguments, from the MODULE:NAME of a function or of an iterable; raises CannotSend."""
+def cycle_generated(name: str) -> Iterator[TaskArgs]:
+    """Yield what MODULE:NAME, a function or an iterable, yields, again and again; raises CannotSend."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise CannotSend(f"--generate is {name!r}: it must be MODULE:FUNC, as in app.samples:scrapes")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        generator = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # the module's own code may raise anything, or exit
         raise CannotSend(f"--generate {name}: {type(error).__name__}: {error}") from None
-    return found if callable(found) else lambda: found
-
-
-def cycle_generated(name: str) -> Iterator[TaskArgs]:
-    """Yield what a generator yields, again and again; raises CannotSend."""
-    begin = find_generator(name)
     while True:
         count = 0
-        for count, value in enumerate(begin(), 1):
+        for count, value in enumerate(generator() if callable(generator) else generator, 1):
             yield read_args(value, f"--generate {name}: the value number {count}")
         if not count:
             raise CannotSend(f"--generate {name} yields nothing")
@@ -116,15 +103,11 @@ def cycle_generated(name: str) -> Iterator[TaskArgs]:
 def cycle_args(path: str | None, generator: str | None) -> Iterator[TaskArgs]:
     """Yield arguments without end: from a file, from a generator, or none at all; raises CannotSend."""
     if generator:
-        yield from cycle_generated(generator)
-    found = read_file(Path(path)) if path else [TaskArgs()]
-    while True:
-        yield from found
+        return cycle_generated(generator)
+    return itertools.cycle(read_args_file(Path(path)) if path else [TaskArgs()])
 
 
 class Sender:
-    """Sends the tasks of one tuning."""
-
     def __init__(self, app: Any, task: Any, arguments: Iterator[TaskArgs], space: Space) -> None:
         self._app = app
         self._task = task
@@ -146,27 +129,24 @@ class Sender:
         self.registry = Registry(registry.client, registry.prefix.removesuffix(space.prefix))
 
     def carry_out(self, order: messages.Order) -> Answer:
-        """Carry out one order."""
+        self._least, self._due = 0, []
         match order:
             case messages.Fill(marks, least):
-                self._write, self._least, self._due = open_log(Path(marks)), least, []
+                self._write, self._least = open_log(Path(marks)), least
                 self._waiting = self._sent_by_tasks = 0
             case messages.Arrive(marks, due):
-                self._write, self._least, self._due = open_log(Path(marks)), 0, sorted(due, reverse=True)
+                self._write, self._due = open_log(Path(marks)), sorted(due, reverse=True)
                 self._sent_by_tasks = 0
             case messages.Rest():
-                self._least, self._due = 0, []
                 self.drain()
                 return Answer(waiting=self._channel._size(self._space.queue), sent_by_tasks=self._sent_by_tasks)
             case messages.Sweep():
-                self._least, self._due = 0, []
                 return Answer(removed=remove_keys(self.registry.client, self._space))
             case messages.Quit():
-                return Answer(removed=remove(self.registry, self._space))
+                return Answer(removed=remove_tuning(self.registry, self._space))
         return Answer()
 
     def step(self) -> None:
-        """Do what is due now."""
         at = now()
         if at - self._renewed >= TUNING_RENEW_SECONDS:
             renew(self.registry, self._space)
@@ -176,20 +156,18 @@ class Sender:
             self._drained = at
         while self._due and self._due[-1] <= now():
             self._send(self._due.pop())
-        if self._least:
-            self._top_up()
-
-    def seconds_to_next(self) -> float:
-        """Return for how long nothing is due."""
-        return min(STEP_SECONDS, max(0.0, self._due[-1] - now())) if self._due else STEP_SECONDS
-
-    def _top_up(self) -> None:
-        # So many that those taken in a few steps still wait at the next.
+        if not self._least:
+            return
+        # Enough that those taken in a few steps still wait at the next.
         waiting = self._channel._size(self._space.queue)
         wanted = max(self._least, 4 * (self._waiting - waiting))
         for _ in range(wanted - waiting):
             self._send(now())
         self._waiting = max(waiting, wanted)
+
+    def seconds_to_next(self) -> float:
+        """Return for how long nothing is due."""
+        return min(SENDER_STEP_SECONDS, max(0.0, self._due[-1] - now())) if self._due else SENDER_STEP_SECONDS
 
     def _send(self, due: float) -> None:
         assert self._write is not None  # noqa: S101  # there is an order
@@ -217,27 +195,21 @@ class Sender:
             self._sent_by_tasks += int(pipe.execute()[0])
 
 
-def find_task(app: Any, name: str) -> Any:
-    """Return the app's task of that name; raises CannotSend."""
+def get_task(app: Any, name: str) -> Any:
     if name in app.tasks:
         return app.tasks[name]
     known = sorted(task for task in app.tasks if not task.startswith("celery."))
     alike = [task for task in known if name in task or task.rpartition(".")[2] == name.rpartition(".")[2]]
-    raise CannotSend(
-        f"--task is {name!r}: the app has no such task; it has {', '.join(alike or known[:20]) or 'none'}"
-    )
+    has = ", ".join(alike or known[:20]) or "none"
+    raise CannotSend(f"--task is {name!r}: the app has no such task; it has {has}")
 
 
 def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     """Import the app and connect; raises CannotSend."""
     try:
-        app = find_app(options.app)
-        app.loader.import_default_modules()
-        app.finalize()
-    except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        raise CannotSend(
-            f"app is {options.app!r}: it cannot be imported: {type(error).__name__}: {error}"
-        ) from None
+        app = load_app(options.app)
+    except ImportError as error:
+        raise CannotSend(f"app is {options.app!r}: it cannot be imported: {error}") from None
     if missing("tuning"):
         raise CannotSend(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
     app.conf.task_always_eager = False
@@ -247,24 +219,23 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
                 f"the app's broker is {connection.transport.driver_type}: tuning needs Redis, where tasks can "
                 "be kept apart from those in service; point the app at one"
             )
-    task = find_task(app, options.task)
+    task = get_task(app, options.task)
     try:
         first = next(cycle_args(options.args, options.generate))
         check = getattr(task, "__header__", None)
         if check is not None and task.typing:
             check(*first.args, **first.kwargs)
     except TypeError as error:
-        raise CannotSend(
-            f"{task.name} cannot be called so: {error}; give its arguments with --args or --generate"
-        ) from None
+        fix = "give its arguments with --args or --generate"
+        raise CannotSend(f"{task.name} cannot be called so: {error}; {fix}") from None
     try:
         return Sender(app, task, cycle_args(options.args, options.generate), space)
     except Exception as error:  # kombu and redis raise errors of many kinds
         raise CannotSend(f"the app's broker at {connection.as_uri()} does not answer: {error}") from None
 
 
-def serve(sender: Sender, output: int) -> bool:
-    """Carry out orders until standard input is closed; tell whether we were told to quit."""
+def serve_orders(sender: Sender, output: int) -> bool:
+    """Carry out orders until standard input is closed; return whether we were told to quit."""
     decoder = msgspec.json.Decoder(messages.Order)
     text = b""
     while True:
@@ -287,11 +258,10 @@ def clean_up(sender: Sender, space: Space) -> None:
     began = quiet = time.monotonic()
     while time.monotonic() - quiet < QUIET_SECONDS and time.monotonic() - began < GIVE_UP_SECONDS:
         try:
-            removed = remove(sender.registry, space)
+            if remove_tuning(sender.registry, space):
+                quiet = time.monotonic()
         except redis.RedisError:
             # The next tuning finds what is left.
-            removed = 1
-        if removed:
             quiet = time.monotonic()
         time.sleep(0.2)
 
@@ -303,13 +273,9 @@ def send_answer(output: int, answer: Answer) -> None:
 
 
 def main() -> int:
-    """Send tasks as ordered."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("app")
-    parser.add_argument("task")
-    parser.add_argument("--args")
-    parser.add_argument("--generate")
-    parser.add_argument("--folder")
+    for name in ("app", "task", "--args", "--generate", "--folder"):
+        parser.add_argument(name)
     options = parser.parse_args()
     space = own_space()
     assert space is not None  # noqa: S101  # whoever starts this names it
@@ -325,12 +291,10 @@ def main() -> int:
         return 1
     told_to_quit = False
     try:
-        told_to_quit = serve(sender, output)
+        told_to_quit = serve_orders(sender, output)
     except CannotSend as error:
         send_answer(output, Answer(error=str(error)))
-    except (
-        Exception
-    ) as error:  # kombu and redis raise errors of many kinds, and arguments may not be serialisable
+    except Exception as error:  # from kombu or redis, or as the arguments are not serialisable
         send_answer(output, Answer(error=f"no task can be sent: {type(error).__name__}: {error}"))
     finally:
         if not told_to_quit:
