@@ -43,6 +43,19 @@ SUPERVISOR_MAY: Mapping[str, str] = {
 WORKER_MAY: Mapping[str, str] = {
     "link": "",
     "compat": "",
+    "broker": "",
+    "tracing": "link",
+    "parking": "broker compat link",
+    "delivery": "parking broker compat link",
+    "pool": "delivery tracing compat link",
+    "browser": "pool",
+    "control": "pool delivery parking broker link",
+    "tuning": "delivery broker compat link",
+    "app_check": "browser broker",
+    "pytest_plugin": "browser",
+    "plugin": "app_check control pool delivery parking broker compat",
+    # The package itself, which a worker imports.
+    "": "tuning plugin",
 }
 # What a user's process, or a container at rest, would pay for without using it.
 UNUSED = ("h11", "itsdangerous", "urllib.request", "redis", "celery", "selenium")
