@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from recyclery.celery_app.reclaim import CannotTell, find_forgotten
+from recyclery.celery_app.reclaim import CannotTell, find_orphaned_leases
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.delivery import reclaim as forgotten
 from recyclery_worker.delivery.registry import LEASES, Generation, Registry, new_generation, open_registry
@@ -130,4 +130,4 @@ def test_a_redis_that_does_not_answer_is_said_to_be_away() -> None:
 
 def test_an_app_that_cannot_be_imported_is_said_to_be_so() -> None:
     with pytest.raises(CannotTell, match="no_such_app"):
-        find_forgotten("no_such_app")
+        find_orphaned_leases("no_such_app")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from recyclery.config.fields import BadConfiguration
 from recyclery.config.listener import open_listener
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
-from recyclery.config.sources import CommandLine, load_settings
+from recyclery.config.sources import load_settings, read_command_line
 from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants
@@ -29,13 +30,14 @@ APP_CHECK_SECONDS = 180.0
 BROWSER_DOES_NOT_FIT = 3
 
 
-def run(line: CommandLine) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the supervisor until it is told to stop; return the exit code."""
     # PID 1 has no default actions: without a handler a TERM that comes this early would be lost.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop_early)
     # Whoever started us may have blocked signals; they would stay so for all that we start.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    line = read_command_line(args)
     try:
         settings = load_settings(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
