@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from recyclery.celery_app.reclaim import CannotTell, find_forgotten
+from recyclery.celery_app.reclaim import CannotTell, find_orphaned_leases
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.delivery import reclaim as forgotten
 from recyclery_worker.delivery.registry import LEASES, Generation, Registry, new_generation, open_registry
@@ -130,4 +130,4 @@ def test_the_command_says_that_redis_does_not_answer() -> None:
 
 def test_the_command_says_that_the_app_cannot_be_imported() -> None:
     with pytest.raises(CannotTell, match="no_such_app"):
-        find_forgotten("no_such_app")
+        find_orphaned_leases("no_such_app")

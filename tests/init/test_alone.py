@@ -94,7 +94,9 @@ def test_a_pool_that_dies_again_and_again_is_given_up_with_its_last_lines_and_70
     with start(commands={"slow": dying, "fast": READY}, environment={"RECYCLERY_MAX_DEATHS": "2"}) as running:
         assert running.wait(40) == 70
         said = [line.partition("] ")[2] for line in running.lines if line.startswith("recyclery | ")]
-        at = said.index("slow does not stay up (2 deaths in 300 s): giving up; at last it ended with status 3")
+        at = said.index(
+            "slow does not stay up (2 deaths in 300 s): giving up; the last time it ended with status 3"
+        )
         lines = [f"slow: line {number}" for number in range(12, 31)] + ["slow: no newline"]
         assert said[at + 1 : at + 21] == lines
         assert "fast | bye" in running.lines
@@ -105,7 +107,7 @@ def test_deaths_of_a_worker_that_had_stayed_up_count_too(start: Start) -> None:
     with start(commands={"slow": dying}, environment={"RECYCLERY_MAX_DEATHS": "2"}) as running:
         assert running.wait(40) == 70
         assert sum("slow entered RUNNING" in line for line in running.lines) == 2
-        assert "at last it was killed by SIGKILL, perhaps out of memory" in running.output
+        assert "the last time it was killed by SIGKILL, perhaps out of memory" in running.output
 
 
 def test_a_worker_that_ends_with_0_was_asked_to_and_is_started_again(start: Start) -> None:
@@ -154,7 +156,7 @@ def test_a_thousand_orphans_at_once_leave_no_defunct_process_and_no_line_each(
     with start("--log-level", "debug", commands={"slow": command}) as running:
         running.wait_for_line("slow | up", seconds=60)
         wait_for(lambda: running.defunct() == 0, "no defunct process")
-        running.wait_for_line("processes that others left")
+        running.wait_for_line("orphans of other processes")
         assert len(running.lines) < 300
         assert running.stop() == 0
 

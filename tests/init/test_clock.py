@@ -2,7 +2,7 @@
 
 import time
 
-from recyclery.pid1.clock import LONGEST_STEP_SECONDS, RunningClock
+from recyclery.pid1.supervisord_options import LONGEST_TICK_SECONDS, RunningClock
 
 
 class Steps:
@@ -34,4 +34,4 @@ def test_time_in_which_the_container_was_frozen_does_not_count() -> None:
     clock = RunningClock(steps)
     before = clock.time()
     steps.now += 3600
-    assert clock.time() - before == LONGEST_STEP_SECONDS
+    assert clock.time() - before == LONGEST_TICK_SECONDS

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from recyclery.pid1.exits import describe_end, is_death, recent
+from recyclery.pid1.governor_process import format_exit
+from recyclery.pid1.worker_process import is_death, recent
 
 EXITED_3 = 3 << 8
 
@@ -22,7 +23,7 @@ def test_only_an_end_that_nobody_asked_for_and_that_failed_counts(
 def test_every_exit_status_but_0_and_every_signal_count_and_are_told_apart() -> None:
     ends = [*(status << 8 for status in range(1, 256)), *signal.valid_signals()]
     assert all(is_death(end, asked=False) for end in ends)
-    assert len({describe_end(end) for end in ends}) == len(ends)
+    assert len({format_exit(end) for end in ends}) == len(ends)
 
 
 def test_deaths_older_than_the_window_are_forgotten() -> None:
@@ -39,4 +40,4 @@ def test_deaths_older_than_the_window_are_forgotten() -> None:
     ],
 )
 def test_an_end_is_told_in_words(status: int, words: str) -> None:
-    assert describe_end(status) == words
+    assert format_exit(status) == words

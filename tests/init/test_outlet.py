@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.settings import SLOW, Settings
-from recyclery.pid1.clock import RunningClock
 from recyclery.pid1.output import BUFFER_BYTES, Outlet
-from recyclery.pid1.supervisord_options import Options
+from recyclery.pid1.supervisord_options import RunningClock, SupervisordOptions
 
 
 def note_dropped(count: int) -> bytes:
@@ -56,13 +55,13 @@ def test_nobody_reading_blocks_nothing_and_what_is_dropped_is_counted_in_its_pla
     for _ in range(put):
         outlet.put(line)
     outlet.drain(0.2)
-    assert 0 < outlet.dropped_in_all < put
+    assert 0 < outlet.dropped_total < put
     assert outlet.buffered_bytes <= BUFFER_BYTES
     seen = read_all(reader, outlet)
     outlet.put(b"after\n")
     seen += read_all(reader, outlet)
-    kept = put - outlet.dropped_in_all
-    assert seen == line * kept + note_dropped(outlet.dropped_in_all) + b"after\n"
+    kept = put - outlet.dropped_total
+    assert seen == line * kept + note_dropped(outlet.dropped_total) + b"after\n"
 
 
 def test_what_was_dropped_is_said_when_the_pipe_moves_again_though_nothing_more_comes(
@@ -71,7 +70,7 @@ def test_what_was_dropped_is_said_when_the_pipe_moves_again_though_nothing_more_
     reader, outlet = pipe
     for _ in range(2 * BUFFER_BYTES // 1000):
         outlet.put(b"x" * 999 + b"\n")
-    assert read_all(reader, outlet).endswith(note_dropped(outlet.dropped_in_all))
+    assert read_all(reader, outlet).endswith(note_dropped(outlet.dropped_total))
 
 
 def test_a_reader_that_keeps_up_loses_nothing_however_much_comes_in_one_turn(
@@ -85,7 +84,7 @@ def test_a_reader_that_keeps_up_loses_nothing_however_much_comes_in_one_turn(
         outlet.put(line)
         with suppress(BlockingIOError):
             seen += len(os.read(reader, 1 << 16))
-    assert outlet.dropped_in_all == 0
+    assert outlet.dropped_total == 0
     assert seen > BUFFER_BYTES
 
 
@@ -111,7 +110,7 @@ def test_a_full_pipe_whose_reader_died_does_not_keep_the_loop_busy() -> None:
     reader, writer = os.pipe()
     settings = Settings(app="app", pools=(SLOW,), runtime_dir=Path("/run"))
     outlet = Outlet(note_dropped, writer)
-    poller = Options(settings, outlet, RunningClock()).poller
+    poller = SupervisordOptions(settings, outlet, RunningClock()).poller
     for _ in range(500):
         outlet.put(b"x" * 999 + b"\n")
     outlet.drain(0.1)

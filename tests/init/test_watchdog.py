@@ -44,7 +44,7 @@ def test_a_governor_that_hangs_is_killed_and_started_again_and_the_pools_go_on(s
         wait_for_another_governor(running, before)
         running.wait_for_line("watching slow", count=2)
         assert running.stop() == 0
-        assert sum("no sign of life" in line for line in running.lines) == 1
+        assert sum("no heartbeat" in line for line in running.lines) == 1
 
 
 def test_a_pid_1_that_was_stopped_itself_does_not_blame_the_governor(start: Start) -> None:
@@ -62,7 +62,7 @@ def test_a_pid_1_that_was_stopped_itself_does_not_blame_the_governor(start: Star
         running.send(signal.SIGUSR1)
         running.wait_for_line("cannot be reclaimed")
         assert running.children() == before
-        assert "no sign of life" not in running.output
+        assert "no heartbeat" not in running.output
 
 
 def test_a_wall_clock_that_is_set_cuts_no_grace_short_and_blames_no_governor(
@@ -87,7 +87,7 @@ def test_a_wall_clock_that_is_set_cuts_no_grace_short_and_blames_no_governor(
         gate.touch()
         assert running.wait() == 0
         assert "slow | drained" in running.lines
-        assert "no sign of life" not in running.output
+        assert "no heartbeat" not in running.output
 
 
 def test_bare_supervisord_cuts_the_grace_short(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from recyclery.cli.parked import describe, format_list, format_task
+from recyclery.cli.parked import format_list, format_parked_task, parked_document
 from recyclery_worker.parking.records import Death, ParkedTask
 
 TASK = ParkedTask(
@@ -25,7 +25,7 @@ DEATHS = [
 
 
 def test_the_parked_table_and_page_fit_into_80_columns() -> None:
-    lines = format_list([(TASK, DEATHS)]) + format_task(TASK, DEATHS)
+    lines = format_list([(TASK, DEATHS)]) + format_parked_task(TASK, DEATHS)
     assert max(map(len, lines)) <= 80
 
 
@@ -37,14 +37,14 @@ def test_the_table_has_the_whole_id_and_the_end_of_the_name() -> None:
 
 
 def test_the_page_tells_of_each_death_with_its_memory_where_known() -> None:
-    page = " ".join(" ".join(format_task(TASK, DEATHS)).split())
+    page = " ".join(" ".join(format_parked_task(TASK, DEATHS)).split())
     assert "died 2 times" in page
     assert "pid 4711, 812 MiB: preempted" in page
     assert "on slow@7f3a: its worker died" in page
 
 
 def test_the_document_has_the_message_as_the_broker_had_it() -> None:
-    assert describe(TASK, DEATHS)["message"] == {"body": "W10="}
+    assert parked_document(TASK, DEATHS)["message"] == {"body": "W10="}
 
 
 def test_an_empty_parked_list_is_stated() -> None:

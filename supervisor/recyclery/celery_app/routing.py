@@ -1,15 +1,16 @@
-"""Where a Celery app sends its tasks, asked of the app's own router; nothing is connected to."""
+"""`recyclery routes`: where a Celery app sends its tasks, by the app's own router; nothing is connected to."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from celery.app.utils import find_app
 from kombu import Queue
 from kombu.transport.virtual.exchange import STANDARD_EXCHANGE_TYPES
 
-from recyclery.common import exit_codes
+from recyclery.common.exit_codes import BAD_CONFIGURATION, fail
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Pool
-from recyclery.config.sources import CommandLine, load_deployment
+from recyclery.config.sources import load_deployment, read_command_line
 
 DESTINATION = ("queue", "exchange", "routing_key")
+COLUMNS = 80
+LONGEST_QUEUE = 16
+HEADINGS = ("task", "queue", "pool", "chosen by")
+NOTHING = "-"
 
 
 class UnusableApp(Exception):
@@ -32,7 +37,7 @@ class UnusableApp(Exception):
 
 @dataclass(frozen=True)
 class Route:
-    """One task's way: the queues its messages reach, and what chose them; `fault` says why there are none."""
+    """The queues that a task's messages reach, and what chose them; `fault` says why there are none."""
 
     task: str
     queues: tuple[str, ...]
@@ -45,14 +50,7 @@ class Routing:
     """All of an app's tasks, by name, and the queues that the app declares."""
 
     routes: tuple[Route, ...]
-    declared: tuple[str, ...] = field(default=())
-
-
-def read_routing(name: str) -> Routing:
-    """Import the app and ask its router; raises UnusableApp."""
-    app = import_app(name)
-    with output_as_errors():
-        return routing_of(app)
+    declared: tuple[str, ...] = ()
 
 
 def import_app(name: str) -> Celery:
@@ -63,38 +61,35 @@ def import_app(name: str) -> Celery:
             app = find_app(name)
             app.loader.import_default_modules()
             app.finalize()
-        except (Exception, SystemExit) as error:  # the app's own code may raise anything, or leave
+        except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise UnusableApp(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})") from None
     return app
 
 
-def routing_of(app: Celery) -> Routing:
+def find_routes(app: Celery) -> Routing:
     """Ask the router of an app that is finalized."""
     declared = tuple(queue.name for queue in app.conf.task_queues or ())
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
-    return Routing(routes=tuple(route_of(app, app.tasks[name]) for name in names), declared=declared)
+    return Routing(tuple(find_route(app, app.tasks[name]) for name in names), declared)
 
 
-def route_of(app: Celery, task: Any) -> Route:
+def find_route(app: Celery, task: Any) -> Route:
     """Route one task as its `delay()` would."""
     own = {key: value for key in DESTINATION if (value := getattr(task, key, None)) is not None}
     router = app.amqp.router
-    chosen_by = "task_default_queue"
+    chosen_by = "the task" if own else "task_default_queue"
     try:
-        if own:
-            chosen_by = "the task"
-        elif router.lookup_route(task.name, (), {}, dict(own), task):
+        if not own and router.lookup_route(task.name, (), {}, {}, task):
             chosen_by = "task_routes"
-        options = router.route(dict(own), task.name, (), {}, task)
-        queues = reached_queues(app, options)
+        queues = find_queues(app, router.route(dict(own), task.name, (), {}, task))
     except Exception as error:  # a route may be the app's own function
         return Route(task.name, (), chosen_by, fault=f"{type(error).__name__}: {error}")
     fault = None if queues else "no queue is bound to its exchange with its routing key"
     return Route(task.name, queues, chosen_by, fault)
 
 
-def reached_queues(app: Celery, options: Mapping[str, Any]) -> tuple[str, ...]:
+def find_queues(app: Celery, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the queues that a message with these options reaches: the one named, else those bound."""
     queue = options.get("queue")
     if queue is not None:
@@ -112,47 +107,40 @@ def reached_queues(app: Celery, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 @contextmanager
 def output_as_errors() -> Iterator[None]:
-    """Send what is printed meanwhile to standard error: what an app's modules print is not the answer."""
+    """Send everything printed meanwhile to standard error: what an app's modules print is not our output."""
     sys.stdout.flush()
-    answer = os.dup(1)
+    own_output = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
         sys.stdout.flush()
-        os.dup2(answer, 1)
-        os.close(answer)
+        os.dup2(own_output, 1)
+        os.close(own_output)
 
 
-COLUMNS = 80
-LONGEST_NAME = 16
-HEADINGS = ("task", "queue", "pool", "chosen by")
-NOTHING = "-"
-
-
-def print_routes(line: CommandLine, *, as_json: bool) -> int:
-    """Print where the tasks go; return 1 when a queue has no pool, or a pool no task."""
+def print_routes(args: argparse.Namespace) -> int:
+    """Print where the tasks go; return 1 where a queue has no pool, or a pool no task."""
     try:
-        settings, pools = load_deployment(line, os.environ)
-        routing = read_routing(settings.app)
+        settings, pools = load_deployment(read_command_line(args), os.environ)
+        app = import_app(settings.app)
     except BadConfiguration as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return exit_codes.BAD_CONFIGURATION
+        return fail(error, BAD_CONFIGURATION)
     except UnusableApp as error:
         message = f"app is {settings.app!r}: it cannot be imported from {Path.cwd()}: {error}"
-        print(f"recyclery: {message}", file=sys.stderr)
-        return exit_codes.BAD_CONFIGURATION
-    problems = find_problems(routing, pools)
-    if as_json:
-        print(json.dumps(describe(routing, pools, problems), indent=2))
+        return fail(message, BAD_CONFIGURATION)
+    with output_as_errors():
+        routing = find_routes(app)
+    problems = find_routing_problems(routing, pools)
+    if args.json:
+        print(json.dumps(routes_document(routing, pools, problems), indent=2))
     else:
-        print("\n".join([*format_table(table_rows(routing.routes, pools)), *format_problems(problems)]))
+        print("\n".join([*format_routes(routing.routes, pools), *format_problems(problems)]))
     return 1 if problems else 0
 
 
-def find_problems(routing: Routing, pools: Iterable[Pool]) -> list[str]:
-    """Say what would leave tasks waiting for ever, or a pool without work."""
-    pools = tuple(pools)
+def find_routing_problems(routing: Routing, pools: Sequence[Pool]) -> list[str]:
+    """Return what would leave tasks waiting for ever, or a pool without work."""
     tasks_by_queue: dict[str, list[str]] = {queue: [] for queue in routing.declared}
     for route in routing.routes:
         for queue in route.queues:
@@ -171,13 +159,12 @@ def find_problems(routing: Routing, pools: Iterable[Pool]) -> list[str]:
 
 
 def pools_of(queue: str, pools: Iterable[Pool]) -> list[str]:
-    """Name the pools that take tasks from a queue."""
+    """Return the names of the pools that take tasks from a queue."""
     return [pool.name for pool in pools if queue in pool.queues]
 
 
-def describe(routing: Routing, pools: Iterable[Pool], problems: list[str]) -> dict[str, Any]:
-    """Return all of it as one document."""
-    pools = tuple(pools)
+def routes_document(routing: Routing, pools: Sequence[Pool], problems: list[str]) -> dict[str, Any]:
+    """Return all of it as `--json` prints it."""
     return {
         "tasks": {
             route.task: {
@@ -192,42 +179,34 @@ def describe(routing: Routing, pools: Iterable[Pool], problems: list[str]) -> di
     }
 
 
-def table_rows(routes: Iterable[Route], pools: Iterable[Pool]) -> list[tuple[str, ...]]:
-    """Return a row for each task and queue, the queues together and in the order of the pools."""
-    pools = tuple(pools)
-    served = [queue for pool in pools for queue in pool.queues]
-    order = {queue: place for place, queue in enumerate(served)}
+def format_routes(routes: Iterable[Route], pools: Sequence[Pool]) -> list[str]:
+    """Return a line for each task and queue, none longer than 80 columns, in the order of the pools' queues.
+
+    A task's name loses its beginning, a queue's and a pool's their end.
+    """
+    order = {queue: index for index, queue in enumerate(queue for pool in pools for queue in pool.queues)}
     rows = [
         (route.task, queue, ",".join(pools_of(queue, pools)) or NOTHING, route.chosen_by)
         for route in routes
         for queue in route.queues or (NOTHING,)
     ]
-    return sorted(rows, key=lambda row: (order.get(row[1], len(order)), row[1], row[0]))
-
-
-def format_table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return the lines, none longer than 80 columns: a task's name loses its beginning, others their end."""
-    rows = [HEADINGS, *rows]
-    widths = [min(LONGEST_NAME, max(len(row[column]) for row in rows)) for column in (1, 2)]
-    widths.append(max(len(row[3]) for row in rows))
-    room = COLUMNS - sum(widths) - 2 * len(widths)
-    task_width = min(room, max(len(row[0]) for row in rows))
-    return [
-        "  ".join(
-            [
-                shorten_front(row[0], task_width).ljust(task_width),
-                *(shorten_end(cell, width).ljust(width) for cell, width in zip(row[1:], widths, strict=True)),
-            ]
-        ).rstrip()
-        for row in rows
-    ]
+    rows.sort(key=lambda row: (order.get(row[1], len(order)), row[1], row[0]))
+    columns = list(zip(HEADINGS, *rows, strict=True))
+    longest = [max(map(len, column)) for column in columns]
+    widths = [min(LONGEST_QUEUE, longest[1]), min(LONGEST_QUEUE, longest[2]), longest[3]]
+    task_width = min(COLUMNS - sum(widths) - 2 * len(widths), longest[0])
+    lines = []
+    for task, *others in (HEADINGS, *rows):
+        cells = [shorten_end(cell, width).ljust(width) for cell, width in zip(others, widths, strict=True)]
+        lines.append("  ".join([shorten_front(task, task_width).ljust(task_width), *cells]).rstrip())
+    return lines
 
 
 def format_problems(problems: list[str]) -> list[str]:
     """Return the problems as lines below the table, or that there are none."""
-    said = problems or ["Every queue has a pool, and every pool has tasks."]
+    sentences = problems or ["Every queue has a pool, and every pool has tasks."]
     wrap = textwrap.TextWrapper(COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return ["", *(line for problem in said for line in wrap.wrap(problem))]
+    return ["", *(line for sentence in sentences for line in wrap.wrap(sentence))]
 
 
 def shorten_front(text: str, width: int) -> str:

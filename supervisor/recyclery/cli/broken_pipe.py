@@ -1,4 +1,4 @@
-"""A command whose output is not read to its end (`recyclery leaks | head -1`) ends there, without a word."""
+"""Ends a command quietly whose output is not read to its end, as in `recyclery leaks | head -1`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from collections.abc import Callable
 from typing import TextIO
 
 # As Python itself ends on a broken pipe.
-CUT_OFF = 1
+BROKEN_PIPE = 1
 
 
-def end_where_cut_off(command: Callable[[], int]) -> int:
-    """Return a command's exit code; CUT_OFF where the reader of its output went away."""
+def end_on_broken_pipe(command: Callable[[], int]) -> int:
+    """Return a command's exit code; BROKEN_PIPE where the reader of its output is gone."""
     try:
         try:
             return command()
         finally:
-            # What is still buffered breaks here, and not where nobody can catch it.
+            # Buffered output has to fail here, where the error can be caught.
             sys.stdout.flush()
     except BrokenPipeError:
-        cut_off = [stream for stream in (sys.stdout, sys.stderr) if is_cut_off(stream)]
-        if not cut_off:
+        broken = [stream for stream in (sys.stdout, sys.stderr) if is_broken(stream)]
+        if not broken:
             raise
-        for stream in cut_off:
+        for stream in broken:
             # Python flushes them once more as it ends (its docs: "Note on SIGPIPE").
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
-        return CUT_OFF
+        return BROKEN_PIPE
 
 
-def is_cut_off(stream: TextIO) -> bool:
-    """Tell whether a stream is a pipe, or a socket, that nobody reads any more."""
+def is_broken(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe, or a socket, that nobody reads any more."""
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

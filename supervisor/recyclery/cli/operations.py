@@ -1,21 +1,21 @@
-"""`recyclery recycle`: give a pool a new worker, and wait until that takes tasks."""
+"""`recyclery recycle`, `reap` and `set`: operations of the running supervisor."""
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recyclery.common import exit_codes
+from recyclery.common.exit_codes import BAD_CONFIGURATION, WRONG_USAGE, fail
 from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import find_runtime_dir
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 
-LOOK_EVERY_SECONDS = 0.3
-# A governor that died is back sooner, and goes on where the other one stopped.
+PROGRESS_SECONDS = 0.3
+# A governor that died is restarted sooner, and continues the replacement.
 GOVERNOR_AWAY_SECONDS = 60.0
 
 
@@ -23,31 +23,30 @@ class NotReplaced(Exception):
     """The old worker goes on; the message says why."""
 
 
-def recycle(pool: str) -> int:
-    """Replace a pool's worker, saying what happens; return 0 once the new one takes tasks, else 1."""
+def recycle(args: argparse.Namespace) -> int:
+    """Replace a pool's worker and print the progress; return 0 once the new one takes tasks, else 1."""
     try:
-        for line in replace_worker(find_runtime_dir(os.environ), pool):
+        for line in replace_worker(find_runtime_dir(os.environ), args.pool):
             print(line, flush=True)
     except (NoSupervisor, Declined, NotReplaced) as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return 1
+        return fail(error, 1)
     return 0
 
 
 def replace_worker(directory: Path, pool: str) -> Iterator[str]:
-    """Replace a pool's worker, yielding in words what happens until the new one takes tasks.
+    """Replace a pool's worker, yielding lines about the progress until the new one takes tasks.
 
     Raises NoSupervisor, Declined or NotReplaced.
     """
     before = ask_governor(directory, "recycle", table=pool)
     yield f"{pool}: replacing {before['slot']} (pid {before['pid']})"
-    said = ""
+    reported = ""
     while True:
-        time.sleep(LOOK_EVERY_SECONDS)
-        now = ask_patiently(directory, pool)
-        if now["waits_for"] != said:
-            said = now["waits_for"]
-            yield f"{pool}: {said}"
+        time.sleep(PROGRESS_SECONDS)
+        now = ask_for_progress(directory, pool)
+        if now["waits_for"] != reported:
+            reported = now["waits_for"]
+            yield f"{pool}: {reported}"
         if now["state"] == PoolState.RUNNING and now["pid"] != before["pid"]:
             return
         if not now["going_on"]:
@@ -55,8 +54,8 @@ def replace_worker(directory: Path, pool: str) -> Iterator[str]:
             raise NotReplaced(f"{pool} was not replaced: {reason}")
 
 
-def ask_patiently(directory: Path, pool: str) -> dict[str, Any]:
-    """Ask how far it is; a governor that is away is waited for. Raises NoSupervisor or Declined."""
+def ask_for_progress(directory: Path, pool: str) -> dict[str, Any]:
+    """Return the progress, retrying while the governor is away. Raises NoSupervisor or Declined."""
     deadline = time.monotonic() + GOVERNOR_AWAY_SECONDS
     while True:
         try:
@@ -64,16 +63,15 @@ def ask_patiently(directory: Path, pool: str) -> dict[str, Any]:
         except NoSupervisor:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(PROGRESS_SECONDS)
 
 
-def reap_now(*, strangers: bool) -> int:
-    """Reap, of `strangers` too if asked; return 1 with a message when there is no supervisor to ask."""
+def reap(args: argparse.Namespace) -> int:
+    """Kill browsers that no task owns; return 1 with a message without a supervisor."""
     try:
-        answer = ask_governor(find_runtime_dir(os.environ), "reap", strangers=strangers)
+        answer = ask_governor(find_runtime_dir(os.environ), "reap", strangers=args.strangers)
     except (NoSupervisor, Declined) as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return 1
+        return fail(error, 1)
     print(format_reaped(answer))
     return 0
 
@@ -86,22 +84,19 @@ def format_reaped(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def set_values(table: str, assignments: list[str]) -> int:
-    """Change what `key=value` texts say; return the exit code."""
+def set_values(args: argparse.Namespace) -> int:
+    """Change settings by their `key=value` arguments; return the exit code."""
     values = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key.strip() or not value.strip():
-            print(f"recyclery: {assignment!r} is not of the form key=value", file=sys.stderr)
-            return exit_codes.WRONG_USAGE
-        values[key.strip()] = value.strip()
+    for assignment in args.values:
+        key, _, value = (part.strip() for part in assignment.partition("="))
+        if not key or not value:
+            return fail(f"{assignment!r} is not of the form key=value", WRONG_USAGE)
+        values[key] = value
     try:
-        answer = ask_governor(find_runtime_dir(os.environ), "set", table=table, values=values)
+        answer = ask_governor(find_runtime_dir(os.environ), "set", table=args.table, values=values)
     except NoSupervisor as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return 1
+        return fail(error, 1)
     except Declined as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return exit_codes.BAD_CONFIGURATION
+        return fail(error, BAD_CONFIGURATION)
     print(answer["done"])
     return 0

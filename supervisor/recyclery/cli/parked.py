@@ -1,11 +1,10 @@
-"""`recyclery parked list|show|retry|drop`, by the app's own connections to its broker and result backend."""
+"""`recyclery parked list|show|retry|drop`, through the app's own connections to broker and result backend."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +22,8 @@ from recyclery.celery_app.routing import (
     shorten_end,
     shorten_front,
 )
-from recyclery.common import exit_codes
+from recyclery.common.exit_codes import BAD_CONFIGURATION, fail
+from recyclery.common.units import format_mib
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import connected
@@ -32,6 +32,7 @@ from recyclery_worker.parking.records import Death, ParkedTask, times
 from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
+LONGEST_QUEUE = 10
 
 
 class Unknown(Exception):
@@ -43,23 +44,22 @@ class OtherBroker(Exception):
 
 
 def run_action(args: argparse.Namespace) -> int:
-    """Do what was asked for; return 1 with a message where Redis is away or no such task is parked."""
+    """List, show, retry or drop; return 1 with a message where Redis is away or no such task is parked."""
     try:
         app = open_app(args)
-        with parked_by(app) as channel:
-            lot = open_store(channel)
-            if args.action == "list":
-                print_list(lot, as_json=args.json)
-            elif args.action == "show":
-                print_task(lot, args.ids[0], as_json=args.json)
+        with connect_redis(app) as channel:
+            store = open_store(channel)
+            if args.action in DONE:
+                retry_or_drop(app, channel, store, args)
             else:
-                decide(app, channel, args)
+                tasks = store.list_parked() if args.action == "list" else find_parked(store, args.ids)
+                print_tasks([(task, store.list_deaths(task.task_id)) for task in tasks], args)
     except BadConfiguration as error:
-        return complain(str(error), exit_codes.BAD_CONFIGURATION)
+        return fail(error, BAD_CONFIGURATION)
     except (Unknown, OtherBroker) as error:
-        return complain(str(error), 1)
+        return fail(error, 1)
     except Exception as error:  # kombu, redis and result backends raise errors of many kinds
-        return complain(f"the broker or the result backend does not do it: {type(error).__name__}: {error}", 1)
+        return fail(f"the broker or the result backend failed: {type(error).__name__}: {error}", 1)
     return 0
 
 
@@ -73,8 +73,8 @@ def open_app(args: argparse.Namespace) -> Any:
 
 
 @contextmanager
-def parked_by(app: Any) -> Iterator[Any]:
-    """Yield a channel to the app's broker; raises OtherBroker where nothing can be parked."""
+def connect_redis(app: Any) -> Iterator[Any]:
+    """Yield a channel to the app's broker; raises OtherBroker where tasks cannot be parked."""
     with connected(app) as channel:
         kind = channel.connection.client.transport.driver_type
         if kind != "redis":
@@ -82,34 +82,25 @@ def parked_by(app: Any) -> Iterator[Any]:
         yield channel
 
 
-def print_list(lot: DeadLetterStore, *, as_json: bool) -> None:
-    """Print all that is parked."""
-    tasks = [(task, lot.list_deaths(task.task_id)) for task in lot.list_parked()]
-    if as_json:
-        print(json.dumps({"parked": [describe(task, deaths) for task, deaths in tasks]}, indent=2))
-    else:
+def print_tasks(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]], args: argparse.Namespace) -> None:
+    """Print parked tasks with their deaths: as JSON, as a list, or with everything that is known."""
+    if args.json:
+        print(json.dumps({"parked": [parked_document(task, deaths) for task, deaths in tasks]}, indent=2))
+    elif args.action == "list":
         print("\n".join(format_list(tasks)))
-
-
-def print_task(lot: DeadLetterStore, task_id: str, *, as_json: bool) -> None:
-    """Print all that is known of one; raises Unknown."""
-    pages = [(task, lot.list_deaths(task.task_id)) for task in find(lot, [task_id])]
-    if as_json:
-        print(json.dumps({"parked": [describe(task, deaths) for task, deaths in pages]}, indent=2))
     else:
-        print("\n\n".join("\n".join(format_task(task, deaths)) for task, deaths in pages))
+        print("\n\n".join("\n".join(format_parked_task(task, deaths)) for task, deaths in tasks))
 
 
-def decide(app: Any, channel: Any, args: argparse.Namespace) -> None:
-    """Retry or drop what was named, and say which those were; raises Unknown."""
+def retry_or_drop(app: Any, channel: Any, store: DeadLetterStore, args: argparse.Namespace) -> None:
+    """Retry or drop the chosen tasks, and print which those were; raises Unknown."""
     act: Callable[[Any, Any, ParkedTask], bool] = {"retry": retry, "drop": drop}[args.action]
-    lot = open_store(channel)
     done = []
-    for task in lot.list_parked() if args.all else find(lot, args.ids):
-        # What waits for a dropped task may be code of the app's.
+    for task in store.list_parked() if args.all else find_parked(store, args.ids):
+        # Failing a dropped task's result may run the app's own code.
         with output_as_errors():
-            taken = act(app, channel, task)
-        if taken:
+            succeeded = act(app, channel, task)
+        if succeeded:
             done.append(task.task_id)
             if not args.json:
                 print(f"{task.task_id}  {task.name}: {DONE[args.action]}")
@@ -119,23 +110,12 @@ def decide(app: Any, channel: Any, args: argparse.Namespace) -> None:
         print("nothing is parked")
 
 
-def find(lot: DeadLetterStore, task_ids: Iterable[str]) -> list[ParkedTask]:
+def find_parked(store: DeadLetterStore, task_ids: Iterable[str]) -> list[ParkedTask]:
     """Return the parked tasks with these ids, all of them or none; raises Unknown."""
-    parked = lot.list_parked()
-    missing = [wanted for wanted in task_ids if wanted not in {task.task_id for task in parked}]
-    if missing:
-        raise Unknown(f"{', '.join(missing)} is not parked: see `recyclery parked list`")
-    return [task for task in parked if task.task_id in set(task_ids)]
-
-
-def complain(text: str, code: int) -> int:
-    """Say what is wrong; return the exit code."""
-    print(f"recyclery: {text}", file=sys.stderr)
-    return code
-
-
-LONGEST_QUEUE = 10
-MIB = 1 << 20
+    wanted, parked = set(task_ids), store.list_parked()
+    if missing := wanted - {task.task_id for task in parked}:
+        raise Unknown(f"{', '.join(sorted(missing))} is not parked: see `recyclery parked list`")
+    return [task for task in parked if task.task_id in wanted]
 
 
 def format_list(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]]) -> list[str]:
@@ -143,56 +123,47 @@ def format_list(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]]) -> list[str
     if not tasks:
         return ["nothing is parked"]
     rows = [("task", "parked", "died", "queue", "name")]
-    rows += [
-        (
-            task.task_id,
-            time.strftime("%d %b %H:%M", time.gmtime(task.at)),
-            str(len(deaths)),
-            shorten_end(",".join(task.queues), LONGEST_QUEUE),
-            task.name,
-        )
-        for task, deaths in tasks
-    ]
+    for task, deaths in tasks:
+        parked, queues = time.strftime("%d %b %H:%M", time.gmtime(task.at)), ",".join(task.queues)
+        rows.append((task.task_id, parked, str(len(deaths)), shorten_end(queues, LONGEST_QUEUE), task.name))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     room = max(8, COLUMNS - sum(widths) - 2 * len(widths))
-    return [
-        "  ".join(
-            [
-                *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
-                shorten_front(row[4], room),
-            ]
-        )
-        for row in rows
-    ]
-
-
-def format_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
-    """Return all that is known of a task, for people."""
-    lines = [
-        *paragraph("task", task.task_id),
-        *paragraph("name", task.name),
-        *paragraph("queue", ",".join(task.queues)),
-        *paragraph("parked", f"{utc(task.at)} by {task.node}"),
-        *paragraph("arguments", task.arguments),
-        *paragraph("died", times(len(deaths))),
-    ]
-    for death in deaths:
-        where = death.node if death.pid is None else f"{death.node}, pid {death.pid}"
-        size = "" if death.tree_bytes is None else f", {death.tree_bytes / MIB:.0f} MiB"
-        lines += paragraph("", f"{utc(death.at)} on {where}{size}: {death.how}", hang="  ")
+    lines = []
+    for *cells, name in rows:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([*padded, shorten_front(name, room)]))
     return lines
 
 
-def paragraph(name: str, text: str, hang: str = "") -> list[str]:
-    """Return text beside its name, in lines of at most 80 columns."""
+def format_parked_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
+    """Return everything that is known of a task, as text."""
+    lines = []
+    for name, text in (
+        ("task", task.task_id),
+        ("name", task.name),
+        ("queue", ",".join(task.queues)),
+        ("parked", f"{format_utc(task.at)} by {task.node}"),
+        ("arguments", task.arguments),
+        ("died", times(len(deaths))),
+    ):
+        lines += format_paragraph(name, text)
+    for death in deaths:
+        where = death.node if death.pid is None else f"{death.node}, pid {death.pid}"
+        size = "" if death.tree_bytes is None else f", {format_mib(death.tree_bytes)}"
+        lines += format_paragraph("", f"{format_utc(death.at)} on {where}{size}: {death.how}", hang="  ")
+    return lines
+
+
+def format_paragraph(name: str, text: str, hang: str = "") -> list[str]:
+    """Return a name and text to its right, in lines of at most 80 columns."""
     first = name.ljust(11)
     return textwrap.wrap(
         text, COLUMNS, initial_indent=first, subsequent_indent=" " * len(first) + hang, break_on_hyphens=False
     )
 
 
-def describe(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]:
-    """Return a task as a document, its message as the broker had it."""
+def parked_document(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]:
+    """Return a task as `--json` prints it, its message as the broker has it."""
     return {
         "id": task.task_id,
         "name": task.name,
@@ -205,6 +176,6 @@ def describe(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]:
     }
 
 
-def utc(at: float) -> str:
-    """Say a time for people."""
+def format_utc(at: float) -> str:
+    """Return a time of day in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))

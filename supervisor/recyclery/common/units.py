@@ -2,6 +2,7 @@
 
 import re
 
+MIB = 1 << 20
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
@@ -18,6 +19,9 @@ def format_bytes(amount: int) -> str:
     """Return the amount in the unit that keeps it readable: 312 MiB, 1 GiB, 1.25 GiB."""
     if amount >= 1 << 30:
         return f"{amount / (1 << 30):.2f}".rstrip("0").rstrip(".") + " GiB"
-    if amount >= 1 << 20:
-        return f"{amount / (1 << 20):.0f} MiB"
-    return f"{amount / (1 << 10):.0f} KiB"
+    return format_mib(amount) if amount >= MIB else f"{amount / (1 << 10):.0f} KiB"
+
+
+def format_mib(amount: float) -> str:
+    """Return the amount in MiB, so that amounts in one list compare at a glance."""
+    return f"{amount / MIB:.0f} MiB"

@@ -1,4 +1,1 @@
-"""Settings: what may be set, where a value may come from, and the checks it all passes before a start.
-
-Nothing here starts, watches or changes a process.
-"""
+"""The settings, their sources and their checks. Nothing here starts, watches or changes a process."""

@@ -1,7 +1,7 @@
-"""How a field of settings.py declares a setting, and how values of it are parsed.
+"""How a field of settings.py declares a setting, and how its values are parsed.
 
 A setting is declared once: `name: Annotated[TYPE, setting(HELP, LEAST, MOST, ...)] = DEFAULT`. The last word of
-a number's name is its unit. Text, such as the environment has, and TOML values are parsed alike.
+a number's name is its unit. One parser takes text, as the environment has, and TOML values.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Parser: TypeAlias = Callable[[Any], Any]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
 APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
-# Never a space, a comma or a percent sign: names end up in a command and in supervisord's configuration.
+# No space, comma or percent sign: names become part of a command and of supervisord's configuration.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
-# What may follow a number of a unit.
+# The sign of a unit, which may follow a number.
 SIGNS = {"seconds": "s", "percent": "%", "hours": "h", "days": "d"}
-# Options of `celery worker` that would undo what the supervisor sets, by what to set instead.
+# Options of `celery worker` that would override the supervisor's, by the setting to use instead.
 OWN_OPTIONS = {
     "`app`": ("-A", "--app"),
     "the app's broker_url": ("-b", "--broker"),
@@ -57,20 +57,20 @@ class Setting:
     name: str
     description: str
     default: Any
-    """NODEFAULT where there is none to show."""
+    """NODEFAULT for a required setting."""
     parse: Parser
     live: bool = False
     """Whether it can be changed while the supervisor runs."""
     env: str | tuple[str, ...] = ()
-    """The environment variable that gives it; of several the first that is set counts."""
+    """Its environment variable; of several the first that is set counts."""
     flag: str = ""
-    """The option of `recyclery run` that gives it, and what that takes: `--grace SECONDS`."""
+    """Its option of `recyclery run` with the metavar: `--grace SECONDS`."""
     none: str = ""
-    """The word for None, where that is a value."""
+    """The text that means None, where that is a value."""
 
     @property
     def option(self) -> str:
-        """The name of that option; empty where there is none."""
+        """The name of its option; empty where it has none."""
         return self.flag.partition(" ")[0]
 
     def describe(self) -> str:
@@ -84,7 +84,7 @@ class Setting:
 
 
 def setting(description: str = "", least: float | None = None, most: float | None = None, **extra: Any) -> Meta:
-    """Declare a field to be a setting; `extra` is of Setting. What has no description is set by another one."""
+    """Declare a setting; `extra` are fields of Setting. One without a description is set by another one."""
     return Meta(ge=least, le=most, description=description, extra=extra)
 
 
@@ -94,27 +94,27 @@ live = functools.partial(setting, live=True)
 
 @functools.cache
 def declared(table: type[Struct]) -> Mapping[str, Setting]:
-    """Return what the fields of a table declare, by name."""
+    """Return the settings that a table declares by name, also those without a description."""
     found = {}
     for field in msgspec.structs.fields(table):
         kind, *metas = get_args(field.type) or (field.type,)
         if metas and isinstance(meta := metas[0], Meta):
-            extra = {"parse": None, **(meta.extra or {})}
-            extra["parse"] = extra["parse"] or plain_parser(field.name, kind, meta)
+            extra = dict(meta.extra or {})
+            parse = extra.pop("parse", None) or plain_parser(field.name, kind, meta)
             if word := extra.get("none"):
-                extra["parse"] = or_none(word, extra["parse"])
-            found[field.name] = Setting(field.name, meta.description or "", field.default, **extra)
+                parse = or_none(word, parse)
+            found[field.name] = Setting(field.name, meta.description or "", field.default, parse, **extra)
     return found
 
 
 @functools.cache
 def settings_of(table: type[Struct]) -> Mapping[str, Setting]:
-    """Return the settings of a table, by name."""
+    """Return the settings of a table that have a description, by name."""
     return {name: each for name, each in declared(table).items() if each.description}
 
 
 def checked(parse: Parser, name: str, value: Any, source: str) -> Any:
-    """Return the value parsed; raises BadConfiguration."""
+    """Return the parsed value; raises BadConfiguration."""
     try:
         return parse(value)
     except NotAllowed as error:
@@ -122,7 +122,7 @@ def checked(parse: Parser, name: str, value: Any, source: str) -> Any:
 
 
 def plain_parser(name: str, kind: Any, meta: Meta) -> Parser:
-    """Return the parser of a type that needs none of its own."""
+    """Return the parser of a setting whose type needs no special one."""
     least: Any = meta.ge
     most: Any = meta.le
     unit = name.rpartition("_")[2]
@@ -144,11 +144,8 @@ def whole_number(least: int, most: int) -> Parser:
 
 def number_of(unit: str, least: float, most: float) -> Parser:
     """Return a parser of a number from `least` to `most` of a unit, whose sign may follow it."""
-
-    def read(value: Any) -> float:
-        return float(str(value).strip().removesuffix(SIGNS[unit]))
-
-    return in_range(read, least, most, f"a number of {unit} from {least:g} to {most:g}")
+    allowed = f"a number of {unit} from {least:g} to {most:g}"
+    return in_range(lambda value: float(str(value).strip().removesuffix(SIGNS[unit])), least, most, allowed)
 
 
 def size_of_at_least(least_bytes: int) -> Parser:
@@ -158,7 +155,7 @@ def size_of_at_least(least_bytes: int) -> Parser:
 
 
 def in_range(read: Callable[[Any], float], least: float, most: float, allowed: str) -> Parser:
-    """Return a parser of a number that `read` makes of the value; where it cannot, it raises ValueError."""
+    """Return a parser of a number in a range; `read` converts the value or raises ValueError."""
 
     def parse(value: Any) -> float:
         try:
@@ -173,7 +170,7 @@ def in_range(read: Callable[[Any], float], least: float, most: float, allowed: s
 
 
 def one_of(*choices: str) -> Parser:
-    """Return a parser of one of a few words."""
+    """Return a parser of one of several words."""
 
     def parse(value: Any) -> str:
         if value not in choices:
@@ -184,7 +181,7 @@ def one_of(*choices: str) -> Parser:
 
 
 def or_none(word: str, parse: Parser) -> Parser:
-    """Return a parser that takes a word for None besides."""
+    """Return a parser that also takes a word for None."""
 
     def parse_or_none(value: Any) -> Any:
         try:

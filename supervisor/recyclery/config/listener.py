@@ -1,4 +1,4 @@
-"""A listening socket for an address of the settings: PID 1 tries it out, the governor serves on it."""
+"""The listening socket for HTTP: PID 1 tries to open it, the governor serves on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BACKLOG = 64
 
 
 def open_listener(address: Address) -> socket.socket:
-    """Listen there, on both kinds of IP where no host is named; raises OSError."""
+    """Listen on the address, for IPv4 and IPv6 where it names no host; raises OSError."""
     if not address.host and socket.has_dualstack_ipv6():
         where = ("", address.port)
         return socket.create_server(where, family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)

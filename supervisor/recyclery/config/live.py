@@ -1,8 +1,8 @@
-"""Settings changed while the supervisor runs: one by `recyclery set`, all of them by reading the file again."""
+"""Changes of the settings while the supervisor runs, by `recyclery set` or by reading the file again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from recyclery.config.fields import BadConfiguration, Setting, checked, declared, settings_of
 from recyclery.config.settings import TABLES, Pool, Settings, check_levels, with_values
 
-COLUMN = 22
+NAME_WIDTH = 22
 Table = TypeVar("Table", bound=Struct)
 
 
@@ -21,16 +21,15 @@ def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) ->
     Raises BadConfiguration.
     """
     if table in TABLES:
-        changed = replace(getattr(settings, table), **check_texts(table, TABLES[table], texts))
-        followed = replace(settings, **{table: changed})
-        check_levels(followed.memory, "set")
-        return followed
-    found = next((pool for pool in settings.pools if pool.name == table), None)
-    if found is None:
-        known = ", ".join([*(pool.name for pool in settings.pools), *TABLES])
-        raise BadConfiguration(f"{table!r} is no pool: there are {known}")
-    pool = with_values(found, check_texts(table, Pool, texts))
-    return replace(settings, pools=tuple(pool if each is found else each for each in settings.pools))
+        values = check_texts(table, TABLES[table], texts)
+        changed = replace(settings, **{table: replace(getattr(settings, table), **values)})
+        check_levels(changed.memory, "set")
+        return changed
+    pools = {pool.name: pool for pool in settings.pools}
+    if table not in pools:
+        raise BadConfiguration(f"{table!r} is no pool: there are {', '.join([*pools, *TABLES])}")
+    pools[table] = with_values(pools[table], check_texts(table, Pool, texts))
+    return replace(settings, pools=tuple(pools.values()))
 
 
 def check_texts(name: str, table: type[Struct], texts: Mapping[str, str]) -> dict[str, Any]:
@@ -43,13 +42,13 @@ def check_texts(name: str, table: type[Struct], texts: Mapping[str, str]) -> dic
             later = "is taken from the file, by a HUP" if table is Pool else "takes effect at the next start"
             problem = later if key in known else "is not a setting"
             raise BadConfiguration(f"{name} {key} {problem}: while it runs there are {', '.join(live)}")
-        values[key] = checked(live[key].parse, f"{name} {key}", read_value(text), "by set")
+        values[key] = checked(live[key].parse, f"{name} {key}", parse_toml_value(text), "by set")
     return values
 
 
-def read_value(text: str) -> Any:
-    """Return a TOML value; what is none is text."""
-    # Imported late: the governor needs it for `recyclery set` alone.
+def parse_toml_value(text: str) -> Any:
+    """Return a TOML value; text that is none stays text."""
+    # Imported lazily: the governor needs it only for `recyclery set`.
     import tomllib  # noqa: PLC0415
 
     try:
@@ -59,61 +58,57 @@ def read_value(text: str) -> Any:
 
 
 def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
-    """Return the running settings with what can be changed of the fresh ones, the changes, and what must wait.
+    """Return the running settings with the live ones of `fresh`, the changes, and what needs a restart.
 
-    A pool whose worker cannot be changed while it runs gets a new one. A pool that is new or gone takes a new
-    start of the supervisor.
+    A pool with other changes gets a new worker. A pool that was added or removed needs a restart of the
+    supervisor.
     """
     changes: list[str] = []
-    waiting: list[str] = []
-    by_name = {pool.name: pool for pool in fresh.pools}
-    pools = []
-    for pool in running.pools:
-        wanted = by_name.pop(pool.name, None)
-        if wanted is None:
-            waiting.append(f"{pool.name} is no longer named")
-            pools.append(pool)
-        else:
-            pools.append(wanted)
-            changes += [
-                f"{pool.name} {each.name} is {new}, was {old}" for each, old, new in differences(pool, wanted)
-            ]
-            changes += [] if starts_alike(pool, wanted) else [f"{pool.name} gets a new worker for it"]
-    waiting += [f"{name} is new" for name in by_name]
-    tables = [(f"{name} ", getattr(running, name), getattr(fresh, name)) for name in TABLES]
-    for prefix, before, wanted in (*tables, ("", running, fresh)):
-        for each, old, new in differences(before, wanted):
+    fresh_pools = {pool.name: pool for pool in fresh.pools}
+    pools = [fresh_pools.get(pool.name, pool) for pool in running.pools]
+    waiting = [f"{pool.name} is no longer named" for pool in running.pools if pool.name not in fresh_pools]
+    running_names = {pool.name for pool in running.pools}
+    waiting += [f"{name} is new" for name in fresh_pools if name not in running_names]
+    for before, after in zip(running.pools, pools, strict=True):
+        changes += [
+            f"{before.name} {each.name} is {new}, was {old}" for each, old, new in differences(before, after)
+        ]
+        if not starts_alike(before, after):
+            changes.append(f"{before.name} gets a new worker for it")
+    tables = {name: (getattr(running, name), getattr(fresh, name)) for name in TABLES}
+    for name, pair in (*tables.items(), ("", (running, fresh))):
+        for each, old, new in differences(*pair):
+            setting = f"{name} {each.name}".strip()
             if each.live:
-                changes.append(f"{prefix}{each.name} is {new}, was {old}")
+                changes.append(f"{setting} is {new}, was {old}")
             else:
-                waiting.append(f"{prefix}{each.name} is {new}")
-    followed = {name: with_live(getattr(running, name), getattr(fresh, name)) for name in TABLES}
-    return replace(with_live(running, fresh), pools=tuple(pools), **followed), changes, waiting
+                waiting.append(f"{setting} is {new}")
+    changed = {name: with_live(*pair) for name, pair in tables.items()}
+    return replace(with_live(running, fresh), pools=tuple(pools), **changed), changes, waiting
 
 
-def starts_alike(pool: Pool, wanted: Pool) -> bool:
-    """Tell whether a worker started for the one pool does for the other: what differs can be changed live."""
-    return all(each.live for each, _, _ in differences(pool, wanted))
+def starts_alike(pool: Pool, other: Pool) -> bool:
+    """Return whether a worker started for one pool fits the other: all differences can be changed live."""
+    return all(each.live for each, _, _ in differences(pool, other))
 
 
-def with_live(before: Table, wanted: Table) -> Table:
-    """Return the one table with what can be changed live as it is in the other."""
-    return replace(before, **{each.name: new for each, _, new in differences(before, wanted) if each.live})
+def with_live(before: Table, after: Table) -> Table:
+    """Return the first table with the live settings of the second."""
+    return replace(before, **{each.name: new for each, _, new in differences(before, after) if each.live})
 
 
-def differences(before: Struct, wanted: Struct) -> list[tuple[Setting, Any, Any]]:
-    """Return every setting of a table that differs, as it was and as it is wanted."""
-    pairs = (
-        (each, getattr(before, each.name), getattr(wanted, each.name))
-        for each in declared(type(before)).values()
-    )
-    return [(each, old, new) for each, old, new in pairs if old != new]
+def differences(before: Struct, after: Struct) -> Iterator[tuple[Setting, Any, Any]]:
+    """Yield every setting that differs between two tables, with both values."""
+    for name, each in declared(type(before)).items():
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            yield each, old, new
 
 
 def describe_settings() -> str:
-    """Return a line for each setting that can be changed, of pools and of each table."""
+    """Return a line for each setting that can be changed live, of pools and of each table."""
     lines = []
     for name, table in {"POOL": Pool, **TABLES}.items():
         live = [each for each in settings_of(table).values() if each.live]
-        lines += [f"{name}:", *(f"  {each.name:{COLUMN}} {each.describe()}" for each in live)]
+        lines += [f"{name}:", *(f"  {each.name:{NAME_WIDTH}} {each.describe()}" for each in live)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Where sockets live, and what is to outlive a restart."""
+"""The runtime folder with its sockets, and the state folder, which outlives a restart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recyclery.config.slots import slots_of
 
 DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
 DEFAULT_STATE_DIR = Path("/var/lib/recyclery")
-# A unix socket's address holds 107 bytes (unix(7)); the longest name we add is a worker's.
+# A unix socket's address holds 107 bytes (unix(7)); the longest name in the folder is a worker's socket.
 LONGEST_ADDRESS = 107
 
 
@@ -20,37 +20,38 @@ class UnusableDirectory(Exception):
 
 
 def find_runtime_dir(environment: Mapping[str, str]) -> Path:
-    """Return the runtime folder: the stated one, /run/recyclery where writable, else a private temp folder."""
+    """Return RECYCLERY_RUNTIME_DIR, else /run/recyclery where writable, else a private folder in /tmp."""
     if stated := environment.get("RECYCLERY_RUNTIME_DIR"):
         return Path(stated)
-    parent = DEFAULT_RUNTIME_DIR if DEFAULT_RUNTIME_DIR.exists() else DEFAULT_RUNTIME_DIR.parent
-    if os.access(parent, os.W_OK | os.X_OK):
-        return DEFAULT_RUNTIME_DIR
-    return Path(tempfile.gettempdir()) / f"recyclery-{os.getuid()}"
+    private = Path(tempfile.gettempdir()) / f"recyclery-{os.getuid()}"
+    return DEFAULT_RUNTIME_DIR if is_usable(DEFAULT_RUNTIME_DIR) else private
 
 
 def find_state_dir(environment: Mapping[str, str]) -> Path:
-    """Return the state folder: the stated one, /var/lib/recyclery where writable, else one in the home."""
+    """Return RECYCLERY_STATE_DIR, else /var/lib/recyclery where writable, else a folder in the home."""
     if stated := environment.get("RECYCLERY_STATE_DIR"):
         return Path(stated)
-    parent = DEFAULT_STATE_DIR if DEFAULT_STATE_DIR.exists() else DEFAULT_STATE_DIR.parent
-    if os.access(parent, os.W_OK | os.X_OK):
-        return DEFAULT_STATE_DIR
-    return Path(environment.get("HOME") or tempfile.gettempdir()) / ".local" / "state" / "recyclery"
+    home = Path(environment.get("HOME") or tempfile.gettempdir())
+    return DEFAULT_STATE_DIR if is_usable(DEFAULT_STATE_DIR) else home / ".local" / "state" / "recyclery"
+
+
+def is_usable(directory: Path) -> bool:
+    """Return whether a folder is writable, or can be made."""
+    return os.access(directory if directory.exists() else directory.parent, os.W_OK | os.X_OK)
 
 
 def heartbeat_file(runtime_dir: Path) -> Path:
-    """Where the governor says that it lives, and how the pools are."""
+    """Return the file with the governor's heartbeat and the pools' states."""
     return runtime_dir / "heartbeat.json"
 
 
 def history_file(state_dir: Path) -> Path:
-    """Where the history is kept."""
+    """Return the database of the history."""
     return state_dir / "history.db"
 
 
 def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
-    """Make the runtime folder, ours alone, with room for the pools' sockets; raises UnusableDirectory."""
+    """Make the runtime folder, private and with a short enough path for sockets; raises UnusableDirectory."""
     slots = (slot for name in pool_names for slot in slots_of(name))
     longest = LONGEST_ADDRESS - max(len(f"/worker-{slot}.sock") for slot in slots)
     if len(os.fsencode(path)) > longest:
@@ -61,17 +62,15 @@ def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
-        if status.st_uid != os.getuid():
-            raise UnusableDirectory(
-                f"{path}: belongs to another user; set RECYCLERY_RUNTIME_DIR to one of yours"
-            )
-        if status.st_mode & 0o022:
-            raise UnusableDirectory(
-                f"{path}: others can write to it; set RECYCLERY_RUNTIME_DIR to a folder of its own"
-            )
-        if not os.access(path, os.W_OK):
-            raise UnusableDirectory(f"{path}: not writable; set RECYCLERY_RUNTIME_DIR to a writable folder")
     except OSError as error:
-        raise UnusableDirectory(
-            f"{path}: {error.strerror}; set RECYCLERY_RUNTIME_DIR to a writable folder"
-        ) from None
+        problem, advice = error.strerror, "a writable folder"
+    else:
+        if status.st_uid != os.getuid():
+            problem, advice = "belongs to another user", "one of yours"
+        elif status.st_mode & 0o022:
+            problem, advice = "others can write to it", "a folder of its own"
+        elif not os.access(path, os.W_OK):
+            problem, advice = "not writable", "a writable folder"
+        else:
+            return
+    raise UnusableDirectory(f"{path}: {problem}; set RECYCLERY_RUNTIME_DIR to {advice}")

@@ -1,7 +1,4 @@
-"""Secrets come from the environment alone: they are in no file, no error, and none of the settings.
-
-For the settings are written down, and shown.
-"""
+"""Secrets: read from the environment only, as the settings are stored in a file and shown."""
 
 from __future__ import annotations
 
@@ -20,19 +17,19 @@ PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where alerts are sent, and for PagerDuty the integration's key. Who knows the address may write there."""
+    """Where alerts are sent, and for PagerDuty the integration's key. The address is a secret itself."""
 
     url: str = field(repr=False)
     key: str = field(default="", repr=False)
 
 
 def read_token(environment: Mapping[str, str]) -> str:
-    """Return what whoever reads our pages must bring; empty where none is set."""
+    """Return the token that HTTP requests must have; empty where none is set."""
     return environment.get(TOKEN, "").strip()
 
 
 def read_webhook(environment: Mapping[str, str], form: str) -> Webhook | None:
-    """Return where messages of that form go, None for nowhere; raises BadConfiguration."""
+    """Return the webhook for alerts in that format, None where none is set; raises BadConfiguration."""
     url, key = (environment.get(name, "").strip() for name in (URL, KEY))
     if form == "pagerduty":
         if not key and url:
@@ -45,15 +42,15 @@ def read_webhook(environment: Mapping[str, str], form: str) -> Webhook | None:
 
 
 def check_url(url: str) -> str:
-    """Return the address; raises BadConfiguration without telling it."""
+    """Return the address; raises BadConfiguration, with a message that does not show it."""
     try:
         parts = urlsplit(url)
-        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
-        right = False
-    if not right or not url.isascii() or not url.isprintable() or " " in url:
+        is_valid = False
+    if not is_valid or not url.isascii() or not url.isprintable() or " " in url:
         raise BadConfiguration(
-            f"{URL} (in the environment; not shown, for it is a secret): it must be a URL that begins with "
+            f"{URL} (in the environment; not shown, as it is a secret): it must be a URL that begins with "
             "https:// or http://"
         )
     return url

@@ -1,4 +1,4 @@
-"""The settings as frozen values: each declared once, with its range, its help and where it may be given.
+"""The settings as frozen structs: each is declared once, with its range, its help and its sources.
 
 A `live` one can be changed while the supervisor runs, by `recyclery set` and by a HUP. Others take effect at
 the next start; those of a pool also by a HUP, which gives the pool a new worker.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from recyclery.common.units import MIB
 from recyclery.config.fields import (
     BadConfiguration,
     NotAllowed,
@@ -31,14 +32,13 @@ from recyclery.config.fields import (
 )
 from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
-MIB = 1 << 20
 HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
 # How tasks run, in the words of `celery worker -P`.
 Implementation = Literal["prefork", "threads", "gevent", "eventlet", "solo"]
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """One Celery worker: its queues, its children, and what is done about what they leave behind."""
+    """One Celery worker: its queues, its children, and the handling of their leftovers."""
 
     name: str
     queues: Annotated[
@@ -48,7 +48,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         int,
         live("tasks at a time, or { min = 1, max = 4 }", parse=parse_concurrency, env="CELERY_CONCURRENCY"),
     ]
-    """Where `concurrency_most` is higher: how many to begin with and to go down to."""
+    """Where `concurrency_most` is higher, the initial and the lowest concurrency."""
     max_tasks_per_child: Annotated[
         int,
         live("tasks after which a child is replaced", 1, 1_000_000, env="CELERY_MAX_TASKS_PER_CHILD"),
@@ -58,7 +58,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], setting("further options for `celery worker`", parse=parse_celery_options)
     ] = ()
     concurrency_most: Annotated[int | None, live(parse=whole_number(1, 1000))] = None
-    """Given by `concurrency`, where that is a range."""
+    """Set by `concurrency`, where that is a range."""
     reap_leftover_browsers: Annotated[bool, live("kill browsers that a finished task left")] = True
     max_task_deaths: Annotated[int, live("deaths after which a task is parked; 0: never", 0, 1000)] = (
         DEFAULT_MAX_DEATHS
@@ -100,7 +100,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Browsers(msgspec.Struct, frozen=True, kw_only=True):
-    """When a browser is a runaway: its task has been silent so long (0: never), and something else is wrong."""
+    """When a browser is a runaway: its task was idle for some time, and it is too large or too old."""
 
     silent_seconds: Annotated[float, live("how long its task must be idle; 0: never kill", 0, 86_400)] = 300.0
     max_percent: Annotated[int, live("share of the memory limit it may use", 10, 100)] = 75
@@ -108,7 +108,7 @@ class Browsers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alerts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent by webhook, and in whose format; 0 turns a rule off. `format` goes with the address."""
+    """The alert rules and the webhook's format, which depends on its address; 0 turns a rule off."""
 
     format: Annotated[
         Literal["json", "slack", "pagerduty"],
@@ -126,7 +126,7 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the past is kept: the file's size, and how old each kind of record may get."""
+    """Size of the history's file, and the age up to which each kind of record is kept."""
 
     max_bytes: Annotated[int, live("size of the file at most", 8 * MIB)] = 100 * MIB
     seconds_hours: Annotated[float, live("how long samples by second are kept", 0.1, 720)] = 24.0
@@ -135,7 +135,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where HTTP is served: an IP address or `localhost` ("": every interface), and how that was given."""
+    """Where HTTP is served: an IP address or `localhost` ("": every interface); `origin` is its source."""
 
     host: str
     port: int
@@ -147,23 +147,23 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_address(value: Any) -> Address:
-    """Return where to serve HTTP: a port (of every interface), or ADDRESS:PORT."""
+    """Return the address of a port (on every interface), or of ADDRESS:PORT."""
     refusal = NotAllowed("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080")
     found = isinstance(value, int | str) and HTTP_ADDRESS.fullmatch(str(value))
     if not found or not 1 <= int(found["port"]) <= 65535:
         raise refusal
     host = found["v6"] or found["host"] or ""
     try:
-        is_right = host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"])
+        is_valid = host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"])
     except ValueError:
-        raise refusal from None
-    if not is_right:
+        is_valid = False
+    if not is_valid:
         raise refusal
     return Address(host=host, port=int(found["port"]))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `recyclery run` goes by."""
+    """All settings of `recyclery run`."""
 
     app: Annotated[
         str,
@@ -221,13 +221,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 600.0
 
 
-# The file's tables but the pools; `recyclery set` takes them too.
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "memory": Memory,
-    "browsers": Browsers,
-    "alerts": Alerts,
-    "history": History,
-}
+# The file's tables except the pools; `recyclery set` takes them too.
+TABLES: dict[str, type[msgspec.Struct]]
+TABLES = {"memory": Memory, "browsers": Browsers, "alerts": Alerts, "history": History}
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)
 SLOW = Pool(name="slow", queues=("low",), concurrency=1, max_tasks_per_child=10)
@@ -236,7 +232,7 @@ BUILT_IN = (FAST, SLOW)
 
 
 def with_values(pool: Pool, values: Mapping[str, Any]) -> Pool:
-    """Return the pool with checked values laid over it; a concurrency may be a range."""
+    """Return the pool with checked values replaced; a concurrency may be a range."""
     given = dict(values)
     if "concurrency" in given:
         given["concurrency"], given["concurrency_most"] = given["concurrency"]

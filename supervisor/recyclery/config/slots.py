@@ -1,4 +1,4 @@
-"""The two places of a pool's worker: its own, and a spare one. A successor starts in the one that is free.
+"""The two slots of a pool's worker: its own and a spare one. A successor starts in the free one.
 
 A slot's name is that of supervisord's program, of the node (before the @) and of the link's socket.
 """

@@ -1,4 +1,4 @@
-"""Collects the settings: command line over environment over file over built-in, each value with its source."""
+"""Loads the settings: the command line overrides the environment, that the file, and that the defaults."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ ON_THE_LINE = "on the command line"
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command was told on where the settings are and what they are."""
+    """The options of a command that name settings or their file."""
 
     config: str | None = None
     single: bool = False
     pools: tuple[str, ...] = ()
     options: Mapping[str, str | None] = field(default_factory=dict)
-    """By name, as `--grace`; None where it was not given."""
+    """By name, such as `--grace`; None for an option that was not given."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A configuration file, checked: values by table ("": those above all tables) and key, and its pools."""
+    """A checked configuration file: values by table ("": the top level) and key, and its pools."""
 
     name: str = ""
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: tuple[Pool, ...] | None = None
-    """None: it has none."""
+    """None for a file without pools."""
 
 
 def read_command_line(args: argparse.Namespace) -> CommandLine:
-    """Return what a command that finds the settings by options of `recyclery run`, some or all, was told."""
-    words = vars(args)
-    options = {option: words.get(option.strip("-").replace("-", "_")) for option in with_options()}
-    return CommandLine(args.config, words.get("single", False), tuple(words.get("pool", ())), options)
+    """Return the options of a command that has all or some of those of `recyclery run`."""
+    given = vars(args)
+    options = {option: given.get(option.strip("-").replace("-", "_")) for option in with_options()}
+    return CommandLine(args.config, given.get("single", False), tuple(given.get("pool", ())), options)
 
 
 def with_options() -> dict[str, Setting]:
@@ -65,25 +65,25 @@ def with_options() -> dict[str, Setting]:
 
 
 def load_settings(line: CommandLine, environment: Mapping[str, str]) -> Settings:
-    """Return the settings here; raises BadConfiguration for the first value that cannot be used."""
-    settings, _ = load_deployment(line, environment)
-    return settings
+    """Return the settings of this container; raises BadConfiguration for the first unusable value."""
+    return load_deployment(line, environment)[0]
 
 
 def load_deployment(line: CommandLine, environment: Mapping[str, str]) -> tuple[Settings, tuple[Pool, ...]]:
-    """Return the settings here, and the pools of all containers; raises BadConfiguration."""
-    # A variable that is set and empty counts as not set, as Compose's `${NAME:-}` makes it; not so the
-    # queues: a worker on queues that nobody named would take other people's tasks.
+    """Return the settings of this container, and the pools of all containers; raises BadConfiguration."""
+    # An empty variable counts as not set, as Compose's `${NAME:-}` leaves it, except for the queues: a worker
+    # on queues that nobody named would take other people's tasks.
     given = {
         name: value.strip() for name, value in environment.items() if value.strip() or name == "CELERY_QUEUES"
     }
     file = load_file(line.config, environment)
     tables: dict[str, Any] = {
-        name: table(**collect(table, file.tables.get(name, {}), line, given)) for name, table in TABLES.items()
+        name: table(**collect_values(table, file.tables.get(name, {}), line, given))
+        for name, table in TABLES.items()
     }
     check_levels(tables["memory"], f"in {file.name}")
     read_webhook(given, tables["alerts"].format)
-    top = collect(Settings, file.tables.get("", {}), line, given)
+    top = collect_values(Settings, file.tables.get("", {}), line, given)
     if "app" not in top:
         raise BadConfiguration("no Celery app is named: set CELERY_APP, --app, or `app` in the config file")
     if top.get("http"):
@@ -97,10 +97,10 @@ def load_deployment(line: CommandLine, environment: Mapping[str, str]) -> tuple[
     return settings, pools if line.single else pools_everywhere(pools, file)
 
 
-def collect(
+def collect_values(
     table: type[Struct], in_file: Mapping[str, Any], line: CommandLine, given: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the values of a table that are given, each by the source that stands highest."""
+    """Return the values of a table that are given, each from the source with the highest priority."""
     values = dict(in_file)
     for each in settings_of(table).values():
         if found := find_given(each, line, given):
@@ -109,7 +109,7 @@ def collect(
 
 
 def find_given(setting: Setting, line: CommandLine, given: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """Return what gives a setting above the file, its text and its source."""
+    """Return the option or variable that gives a setting, its text and its source; None for neither."""
     text = line.options.get(setting.option)
     if text is not None:
         return setting.option, text, ON_THE_LINE
@@ -119,7 +119,7 @@ def find_given(setting: Setting, line: CommandLine, given: Mapping[str, str]) ->
 
 
 def load_file(named: str | None, environment: Mapping[str, str]) -> File:
-    """Return the config file that was named, or the one in /etc, or an empty one; raises BadConfiguration."""
+    """Return the named config file, else the one in /etc, else an empty one; raises BadConfiguration."""
     name = named or environment.get("RECYCLERY_CONFIG") or None
     path = Path(name) if name else DEFAULT_FILE
     if name is None and not path.exists():
@@ -147,7 +147,7 @@ def check_file(name: str, document: Mapping[str, Any]) -> File:
     return File(
         name=name,
         tables={**tables, "": check_table(name, "", Settings, top)},
-        pools=None if pools is None else tuple(check_pool(name, key, pools[key]) for key in pools),
+        pools=None if pools is None else tuple(check_pool_table(name, key, pools[key]) for key in pools),
     )
 
 
@@ -163,8 +163,8 @@ def check_table(file_name: str, prefix: str, table: type[Struct], values: Mappin
     return {key: checked(known[key].parse, f"{prefix}{key}", value, source) for key, value in values.items()}
 
 
-def check_pool(file_name: str, pool_name: str, values: Any) -> Pool:
-    """Return one [pools.NAME] table as a pool, with the built-in one's values where it has none."""
+def check_pool_table(file_name: str, pool_name: str, values: Any) -> Pool:
+    """Return a [pools.NAME] table as a pool, with defaults from the built-in pool of that name."""
     checked(parse_pool_name, "[pools] name", pool_name, f"in {file_name}")
     if not isinstance(values, dict):
         raise BadConfiguration(f"`pools.{pool_name}` in {file_name} must be a table")
@@ -176,18 +176,18 @@ def check_pool(file_name: str, pool_name: str, values: Any) -> Pool:
 
 
 def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tuple[Pool, ...]:
-    """Return the pools to run here, with the guide's environment variables laid over where one pool runs."""
+    """Return the pools to run here; options and variables of a pool apply where only one runs."""
     configured = BUILT_IN if file.pools is None else file.pools
     if line.single:
         pools: tuple[Pool, ...] = (SINGLE,)
     elif line.pools:
         pools = tuple(named_pool(name, configured) for name in dict.fromkeys(line.pools))
     elif "CELERY_QUEUES" in given or "CELERY_WORKER_NAME" in given:
-        pools = (pool_of_environment(given, configured),)
+        pools = (pool_from_environment(given, configured),)
     else:
         pools = configured
     if len(pools) == 1:
-        return (with_values(pools[0], collect(Pool, {}, line, given)),)
+        return (with_values(pools[0], collect_values(Pool, {}, line, given)),)
     for setting in settings_of(Pool).values():
         if found := find_given(setting, line, given):
             name, text, source = found
@@ -200,9 +200,9 @@ def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tup
 
 
 def pools_everywhere(here: tuple[Pool, ...], file: File) -> tuple[Pool, ...]:
-    """Return the pools of all containers: those configured, each as it runs here where it does, and those here.
+    """Return the pools of all containers: those of the file and those here, which override the file's.
 
-    Where a container runs a pool of its own, the built-in ones do not count: nobody named them.
+    Without pools in the file the built-in ones count, unless a pool here is none of them.
     """
     configured = file.pools or ()
     if file.pools is None and {pool.name for pool in here} <= {pool.name for pool in BUILT_IN}:
@@ -214,11 +214,10 @@ def check_slots(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
     """Return the pools if none is named like another's spare slot; raises BadConfiguration."""
     names = {pool.name for pool in pools}
     for name in names:
-        _, spare = slots_of(name)
-        if spare in names:
+        if (spare := slots_of(name)[1]) in names:
             raise BadConfiguration(
-                f"[pools] name is {spare!r}: so the worker is called that takes over from one of {name!r}; "
-                "name one of the two otherwise"
+                f"[pools] name is {spare!r}, as the worker is called that replaces one of {name!r}: "
+                "rename one of the two pools"
             )
     return pools
 
@@ -231,18 +230,16 @@ def named_pool(name: str, pools: Iterable[Pool]) -> Pool:
     return known[name]
 
 
-def pool_of_environment(given: Mapping[str, str], configured: tuple[Pool, ...]) -> Pool:
-    """Return the pool that CELERY_WORKER_NAME, or the queues alone, name; raises BadConfiguration."""
+def pool_from_environment(given: Mapping[str, str], configured: tuple[Pool, ...]) -> Pool:
+    """Return the pool with the name CELERY_WORKER_NAME, else with CELERY_QUEUES; raises BadConfiguration."""
     if "CELERY_WORKER_NAME" not in given:
         wanted = set(checked(parse_queues, "CELERY_QUEUES", given["CELERY_QUEUES"], IN_ENVIRONMENT))
         return next((pool for pool in configured if set(pool.queues) == wanted), SINGLE)
     name = checked(parse_pool_name, "CELERY_WORKER_NAME", given["CELERY_WORKER_NAME"], IN_ENVIRONMENT)
-    for pool in configured:
-        if pool.name == name:
-            return pool
-    if "CELERY_QUEUES" not in given:
+    known = {pool.name: pool for pool in configured}
+    if name not in known and "CELERY_QUEUES" not in given:
         raise BadConfiguration(
-            f"CELERY_WORKER_NAME is {name!r} ({IN_ENVIRONMENT}): it must be one of "
-            f"{', '.join(pool.name for pool in configured)}, or CELERY_QUEUES must say which queues it serves"
+            f"CELERY_WORKER_NAME is {name!r} ({IN_ENVIRONMENT}): it must be one of {', '.join(known)}, "
+            "or CELERY_QUEUES must name the queues it serves"
         )
-    return replace(SINGLE, name=name)
+    return known.get(name, replace(SINGLE, name=name))

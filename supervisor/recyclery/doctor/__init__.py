@@ -1,4 +1,4 @@
-"""What a deployment rests on: each thing is looked at (`look_*`), then judged (`judge_*`, pure).
+"""`recyclery doctor`: each module reads facts (`read_*`) and finds what is wrong (`*_findings`, pure).
 
 Nothing here changes anything.
 """

@@ -1,7 +1,8 @@
-"""The broker: whether it answers, and whether it may forget what waits in it."""
+"""The broker: whether it answers, whether it can lose queues, and what dead workers and tunings left there."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +10,18 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError
 
-from recyclery.celery_app.reclaim import CannotTell, find_forgotten, find_tunings
+from recyclery.celery_app.reclaim import CannotTell, find_dead_tunings, find_orphaned_leases
 from recyclery.doctor.findings import Finding, failure, ok, skipped, warning
 from recyclery.observe.queue_depths import open_client
 from recyclery_worker.delivery.reclaim import OrphanedLease
 
-OLDEST = (6, 2)
+OLDEST_REDIS = (6, 2)
+FORGOTTEN_TASKS = "forgotten tasks"
 
 
 @dataclass(frozen=True)
 class BrokerFacts:
-    """What Redis says of itself; `problem` says why it does not, `kind` what it is where it is no Redis."""
+    """Redis's INFO; `problem` is why there is none, `kind` what the broker is where it is no Redis."""
 
     address: str
     kind: str = "redis"
@@ -30,15 +32,14 @@ class BrokerFacts:
     used_bytes: int = 0
     appends: bool = True
     saves: bool | None = None
-    """Whether it writes snapshots; None where that may not be asked."""
+    """Whether it writes snapshots; None where it does not let us ask."""
 
 
-def look_at_broker(url: str, address: str) -> BrokerFacts:
-    """Ask the broker at `url`; `address` is it without secrets."""
-    kind = url.partition(":")[0]
+def read_broker(url: str, address: str) -> BrokerFacts:
+    """Ask the broker at `url`; `address` is the same without secrets."""
     client = open_client(url)
     if client is None:
-        return BrokerFacts(address, kind=kind)
+        return BrokerFacts(address, kind=url.partition(":")[0])
     with client:
         try:
             info: Any = client.info()
@@ -48,11 +49,11 @@ def look_at_broker(url: str, address: str) -> BrokerFacts:
             return BrokerFacts(address, kind="redis, which does not let us ask")
         except (redis.RedisError, OSError) as error:
             return BrokerFacts(address, problem=str(error))
-        return read_info(address, info, saves=asks_saves(client))
+        return read_info(address, info, saves=writes_snapshots(client))
 
 
-def asks_saves(client: redis.Redis) -> bool | None:
-    """Tell whether snapshots are written; None where CONFIG is not for us."""
+def writes_snapshots(client: redis.Redis) -> bool | None:
+    """Return whether snapshots are written; None where CONFIG is not permitted."""
     try:
         answer: Any = client.config_get("save")
     except redis.RedisError:
@@ -61,7 +62,7 @@ def asks_saves(client: redis.Redis) -> bool | None:
 
 
 def read_info(address: str, info: Mapping[str, Any], *, saves: bool | None) -> BrokerFacts:
-    """Take what matters out of INFO."""
+    """Return the facts that are in INFO."""
     return BrokerFacts(
         address,
         version=str(info.get("redis_version", "")),
@@ -73,8 +74,8 @@ def read_info(address: str, info: Mapping[str, Any], *, saves: bool | None) -> B
     )
 
 
-def judge_broker(facts: BrokerFacts) -> Iterator[Finding]:
-    """Say what is wrong with it."""
+def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
+    """Find what is wrong with the broker."""
     if facts.problem is not None:
         yield failure(
             "broker",
@@ -83,86 +84,68 @@ def judge_broker(facts: BrokerFacts) -> Iterator[Finding]:
         )
         return
     if facts.kind != "redis":
-        yield skipped("broker", f"{facts.address}: of {facts.kind} nothing more is known")
+        yield skipped("broker", f"{facts.address} is {facts.kind}: only Redis is checked")
         return
-    if version_of(facts.version) < OLDEST:
+    if parse_version(facts.version) < OLDEST_REDIS:
         yield warning("broker", f"Redis {facts.version} at {facts.address}", "use Redis 6.2 or newer")
     else:
         yield ok("broker", f"Redis {facts.version} at {facts.address} answers")
     if facts.max_bytes and facts.policy != "noeviction":
         yield failure(
             "eviction",
-            f"Redis may forget queues when it is full: maxmemory-policy is {facts.policy}",
+            f"Redis may evict queues when it is full: maxmemory-policy is {facts.policy}",
             "set maxmemory-policy noeviction, and cache elsewhere",
         )
     elif facts.max_bytes and facts.used_bytes > 0.8 * facts.max_bytes:
         share = facts.used_bytes / facts.max_bytes
-        yield warning(
-            "eviction", f"Redis is {share:.0%} full; when it is, no task can be sent", "raise maxmemory"
-        )
+        yield warning("eviction", f"Redis is {share:.0%} full; at 100 % no task can be sent", "raise maxmemory")
     else:
-        yield ok("eviction", "Redis forgets nothing to make room")
-    if not facts.appends and facts.saves is False:
-        yield warning(
-            "persistence",
-            "Redis keeps nothing on disk: what waits is lost when it restarts",
-            "appendonly yes",
-        )
-    elif not facts.appends:
-        yield warning(
-            "persistence",
-            "Redis keeps snapshots only: the last minutes are lost when it crashes",
-            "appendonly yes",
-        )
+        yield ok("eviction", "Redis evicts nothing to make room")
+    if facts.appends:
+        yield ok("persistence", "Redis writes everything to its append-only file")
+    elif facts.saves is False:
+        lost = "Redis keeps nothing on disk: waiting tasks are lost when it restarts"
+        yield warning("persistence", lost, "appendonly yes")
     else:
-        yield ok("persistence", "Redis writes down what it gets (appendonly)")
+        lost = "Redis keeps snapshots only: the last minutes are lost when it crashes"
+        yield warning("persistence", lost, "appendonly yes")
 
 
-def version_of(text: str) -> tuple[int, ...]:
+def parse_version(text: str) -> tuple[int, ...]:
     """Return a version's first two numbers; (0, 0) where there are none."""
     parts = text.split(".")[:2]
     return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else (0, 0)
 
 
-NAME = "forgotten tasks"
-
-
-def look_at_leases(app: str) -> Sequence[OrphanedLease] | str:
-    """Return the dead workers that hold something, or why that cannot be told."""
+def read_leases(app: str) -> Sequence[OrphanedLease] | str:
+    """Return the leases of dead workers, or why they cannot be read."""
     try:
-        return find_forgotten(app)
+        return find_orphaned_leases(app)
     except CannotTell as error:
         return str(error)
 
 
-def judge_leases(found: Sequence[OrphanedLease] | str) -> Iterator[Finding]:
-    """Say whether tasks wait in the hands of the dead."""
+def lease_findings(found: Sequence[OrphanedLease] | str) -> Iterator[Finding]:
+    """Find messages that dead workers hold."""
     if isinstance(found, str):
-        yield skipped(NAME, found)
+        yield skipped(FORGOTTEN_TASKS, found)
         return
-    for worker in found:
+    for lease in found:
         yield warning(
-            NAME,
-            f"{worker.messages} are held by {worker.node} (pid {worker.pid}), which is dead",
+            FORGOTTEN_TASKS,
+            f"{lease.messages} are held by {lease.node} (pid {lease.pid}), which is dead",
             "a living worker gives them back within 20 s; where there is none: recyclery reclaim",
         )
     if not found:
-        yield ok(NAME, "nothing is held by dead workers")
+        yield ok(FORGOTTEN_TASKS, "dead workers hold nothing")
 
 
-def look_at_tunings(app: str) -> Sequence[str] | str:
-    """Return the tunings that were killed and left something, or why that cannot be told."""
-    try:
-        return find_tunings(app)
-    except CannotTell as error:
-        return str(error)
-
-
-def judge_tunings(found: Sequence[str] | str) -> Iterator[Finding]:
-    """Say what `recyclery tune` left where it was killed; nothing where it left nothing."""
-    if isinstance(found, str):
-        return
-    for name in found:
+def tuning_findings(app: str) -> Iterator[Finding]:
+    """Find tasks of a `recyclery tune` that was killed; nothing where that cannot be read."""
+    names: Sequence[str] = ()
+    with contextlib.suppress(CannotTell):
+        names = find_dead_tunings(app)
+    for name in names:
         yield warning(
             "tunings",
             f"one that was killed has left its tasks in Redis ({name})",

@@ -11,25 +11,25 @@ from recyclery.doctor.findings import Finding, failure, ok, skipped, warning
 
 @dataclass(frozen=True)
 class BrowserFacts:
-    """The pair that would be used, or what is amiss."""
+    """The Chrome and the driver that would be used, or what is wrong with them."""
 
     used: bool
     remote: bool = False
     pair: str = ""
     missing: str = ""
-    """There is no Chrome."""
+    """Why there is no Chrome."""
     mismatch: str = ""
-    """There is one, and no driver fits it."""
+    """Why no driver fits the Chrome."""
     sandbox: bool = True
 
 
-def look_at_browser(*, used: bool) -> BrowserFacts:
-    """Find the pair as `browser()` does; `used` where the app has imported that."""
+def read_browser(*, used: bool) -> BrowserFacts:
+    """Find the two as `browser()` does; `used` where the app has imported it."""
     if not used:
         return BrowserFacts(used=False)
     if os.environ.get("SELENIUM_REMOTE_URL", "").strip():
         return BrowserFacts(used=True, remote=True)
-    # Here: Selenium is the user's to install, and no other command needs it.
+    # Imported lazily: installing Selenium is up to the user, and no other command needs it.
     from recyclery_worker.browser import driver  # noqa: PLC0415
 
     try:
@@ -45,15 +45,15 @@ def look_at_browser(*, used: bool) -> BrowserFacts:
     )
 
 
-def judge_browser(facts: BrowserFacts) -> Iterator[Finding]:
-    """Say whether tasks will find a browser."""
+def browser_findings(facts: BrowserFacts) -> Iterator[Finding]:
+    """Check that tasks will find a browser."""
     if not facts.used:
         yield skipped("browser", "the app does not import recyclery_worker.browser")
     elif facts.remote:
         yield ok("browser", "on the Selenium Grid that SELENIUM_REMOTE_URL names")
     elif facts.missing:
         yield warning(
-            "browser", facts.missing, "only in the container of the pool that needs one; there install it"
+            "browser", facts.missing, "only the container of a pool that uses one needs it: install it there"
         )
     elif facts.mismatch:
         yield failure("browser", facts.mismatch, "install a driver of the same major version")

@@ -1,70 +1,130 @@
-"""`recyclery doctor`: what is found, for people or as one document."""
+"""Checks everything, in an order in which earlier findings explain later ones, and prints the findings."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-from recyclery.config.sources import CommandLine
-from recyclery.doctor.checks import examine
-from recyclery.doctor.findings import Finding, Level
+from celery import Celery
+from kombu.utils.url import maybe_sanitize_url
 
-COLUMNS = 80
-MARKS = {
-    Level.OK: "ok",
-    Level.NOTE: "note",
-    Level.WARNING: "WARNING",
-    Level.FAILURE: "FAILURE",
-    Level.SKIPPED: "skipped",
+from recyclery.celery_app.routing import (
+    COLUMNS,
+    Routing,
+    UnusableApp,
+    find_routes,
+    find_routing_problems,
+    import_app,
+)
+from recyclery.config.fields import BadConfiguration
+from recyclery.config.settings import Pool, Settings
+from recyclery.config.sources import CommandLine, load_deployment, read_command_line
+from recyclery.doctor.application import app_findings, read_app
+from recyclery.doctor.broker import broker_findings, lease_findings, read_broker, read_leases, tuning_findings
+from recyclery.doctor.browsers import browser_findings, read_browser
+from recyclery.doctor.container import container_findings, read_container
+from recyclery.doctor.findings import Finding, Severity, failure, ok, warning
+from recyclery.doctor.supervision import read_supervision, supervision_findings
+
+LABELS = {
+    Severity.OK: "ok",
+    Severity.NOTE: "note",
+    Severity.WARNING: "WARNING",
+    Severity.FAILURE: "FAILURE",
+    Severity.SKIPPED: "skipped",
 }
-INDENT = 9
+LABEL_WIDTH = 9
 
 
-def print_findings(line: CommandLine, *, as_json: bool) -> int:
-    """Print what is found as it is found; return 1 where something is a failure."""
+def print_findings(args: argparse.Namespace) -> int:
+    """Print each finding as soon as it is known; return 1 where one is a failure."""
     findings = []
-    for finding in examine(line, os.environ):
+    for finding in examine(read_command_line(args)):
         findings.append(finding)
-        if not as_json:
+        if not args.json:
             print("\n".join(format_finding(finding)), flush=True)
-    failures = sum(finding.level is Level.FAILURE for finding in findings)
-    if as_json:
-        print(
-            json.dumps({"failures": failures, "findings": [asdict(finding) for finding in findings]}, indent=2)
-        )
+    failures = sum(finding.level is Severity.FAILURE for finding in findings)
+    if args.json:
+        document = {"failures": failures, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps(document, indent=2))
     else:
         print(f"\n{summarize(findings)}")
     return 1 if failures else 0
 
 
+def examine(line: CommandLine) -> Iterator[Finding]:
+    """Yield all findings; the first failure is the last one where the settings or the app are unusable."""
+    try:
+        settings, pools = load_deployment(line, os.environ)
+    except BadConfiguration as error:
+        yield failure("configuration", str(error), "correct the setting that it names")
+        return
+    yield ok("configuration", f"pools {', '.join(pool.name for pool in settings.pools)}")
+    try:
+        app = import_app(settings.app)
+    except UnusableApp as error:
+        yield failure(
+            "app",
+            f"{settings.app}: {error}",
+            "set CELERY_APP to what `celery -A` takes, and PYTHONPATH or the working directory to where it is",
+        )
+        return
+    yield from examine_app(app, settings, pools)
+
+
+def examine_app(app: Celery, settings: Settings, pools: Sequence[Pool]) -> Iterator[Finding]:
+    """Yield the findings about an imported app, its broker and its container."""
+    uses_browser = "recyclery_worker.browser" in sys.modules
+    facts = read_app(app)
+    yield from app_findings(facts, settings)
+    routing = find_routes(app)
+    yield from routing_findings(routing, pools)
+    url = os.environ.get("RECYCLERY_BROKER_URL") or app.connection_for_read().as_uri(include_password=True)
+    broker = read_broker(url, maybe_sanitize_url(url))
+    yield from broker_findings(broker)
+    yield from browser_findings(read_browser(used=uses_browser))
+    yield from container_findings(read_container(settings), settings, imports_browser=uses_browser)
+    if broker.problem is None:
+        queues = tuple(sorted({queue for route in routing.routes for queue in route.queues}))
+        supervision = read_supervision(app, url, settings.runtime_dir, queues)
+        yield from supervision_findings(supervision, settings, facts.queue_order)
+        yield from lease_findings(read_leases(settings.app))
+        yield from tuning_findings(settings.app)
+
+
+def routing_findings(routing: Routing, pools: Sequence[Pool]) -> Iterator[Finding]:
+    """Check that every queue has a pool and every pool a queue, over all containers."""
+    problems = find_routing_problems(routing, pools)
+    for problem in problems:
+        yield warning("routes", problem, "`recyclery routes` shows all of them")
+    if not problems:
+        yield ok("routes", f"{len(routing.routes)} tasks; every queue has a pool, every pool has tasks")
+
+
 def format_finding(finding: Finding) -> list[str]:
     """Return its lines, of at most 80 columns."""
-    first = textwrap.wrap(
-        f"{finding.name}: {finding.text}",
-        COLUMNS,
-        initial_indent=f"{MARKS[finding.level]:{INDENT}}",
-        subsequent_indent=" " * INDENT,
-        break_on_hyphens=False,
+    indent = " " * LABEL_WIDTH
+    first, fix = (
+        textwrap.TextWrapper(COLUMNS, initial_indent=initial, subsequent_indent=hanging, break_on_hyphens=False)
+        for initial, hanging in (
+            (f"{LABELS[finding.level]:{LABEL_WIDTH}}", indent),
+            (f"{indent}-> ", f"{indent}   "),
+        )
     )
-    fix = textwrap.wrap(
-        finding.fix,
-        COLUMNS,
-        initial_indent=f"{' ' * INDENT}-> ",
-        subsequent_indent=" " * (INDENT + 3),
-        break_on_hyphens=False,
-    )
-    return [*first, *fix]
+    return [*first.wrap(f"{finding.name}: {finding.text}"), *fix.wrap(finding.fix)]
 
 
 def summarize(findings: Iterable[Finding]) -> str:
-    """Count what is wrong in one line."""
+    """Return the numbers of failures, warnings and skipped checks in one line."""
     levels = [finding.level for finding in findings]
     wrong = {
-        "failures": levels.count(Level.FAILURE),
-        "warnings": levels.count(Level.WARNING),
-        "could not be looked at": levels.count(Level.SKIPPED),
+        "failures": levels.count(Severity.FAILURE),
+        "warnings": levels.count(Severity.WARNING),
+        "not checked": levels.count(Severity.SKIPPED),
     }
-    return ", ".join(f"{what}: {count}" for what, count in wrong.items() if count) or "All is well."
+    return ", ".join(f"{kind}: {count}" for kind, count in wrong.items() if count) or "All is well."

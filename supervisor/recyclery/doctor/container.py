@@ -1,4 +1,4 @@
-"""The container: its memory against what the pools need, and who is its PID 1."""
+"""The container: its memory against what the pools need, its PID 1 and its stop timeout."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 
 import psutil
 
+from recyclery.common.units import MIB
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.observe.processes import read_file
 
-MIB = 1 << 20
-# A session's PSS on a short page (scripts/bench browsers --part flags), and what a forked child has of its own.
+# PSS of a session on a short page (scripts/bench browsers --part flags), and a forked child's private memory.
 BROWSER_BYTES = 250 * MIB
 CHILD_BYTES = 15 * MIB
 SUPERVISION_BYTES = 45 * MIB
-SHARED_MEMORY = "/dev/shm"  # noqa: S108  # a name of the kernel
+DEV_SHM = "/dev/shm"  # noqa: S108  # a name of the kernel
+STOP_TIMEOUT = "stop timeout"
 RAILWAY_DRAIN = "RAILWAY_DEPLOYMENT_DRAINING_SECONDS"
 
 
@@ -30,15 +31,15 @@ class ContainerFacts:
     limit_bytes: int | None
     source: str
     app_bytes: int
-    """What a process holds that has imported the app: this one."""
+    """RSS of a process that has imported the app: this one."""
     shm_bytes: int
     init: tuple[str, ...]
-    """The words of PID 1's command."""
+    """The command line of PID 1."""
     drain_seconds: float | None = None
-    """How long the platform waits for a stop, where it says so."""
+    """How long the platform waits for a stop, where it states that."""
 
 
-def look_at_container(settings: Settings) -> ContainerFacts:
+def read_container(settings: Settings) -> ContainerFacts:
     """Read the cgroup, /dev/shm and PID 1; call it in a process that has imported the app."""
     cgroup = find_memory_cgroup()
     limit, source = None, "no cgroup"
@@ -52,52 +53,47 @@ def look_at_container(settings: Settings) -> ContainerFacts:
         limit_bytes=limit,
         source=source,
         app_bytes=psutil.Process().memory_info().rss,
-        shm_bytes=shm_size(),
+        shm_bytes=psutil.disk_usage(DEV_SHM).total if os.path.isdir(DEV_SHM) else 0,  # noqa: PTH112
         init=tuple(os.fsdecode(word) for word in read_file("/proc/1/cmdline").split(b"\0") if word),
         drain_seconds=float(drain) if drain.isdigit() else None,
     )
 
 
-def shm_size() -> int:
-    """Return the size of /dev/shm in bytes, 0 where there is none."""
-    try:
-        about = os.statvfs(SHARED_MEMORY)
-    except OSError:
-        return 0
-    return about.f_blocks * about.f_frsize
-
-
-def judge_container(facts: ContainerFacts, settings: Settings, *, imports_browser: bool) -> Iterator[Finding]:
-    """Say whether the pools fit, and whether a stop reaches them."""
-    yield from judge_memory(facts, settings, imports_browser=imports_browser)
+def container_findings(
+    facts: ContainerFacts, settings: Settings, *, imports_browser: bool
+) -> Iterator[Finding]:
+    """Check that the pools fit, and that a stop reaches them."""
+    yield from memory_findings(facts, settings, imports_browser=imports_browser)
+    shm = f"{facts.shm_bytes // MIB} MiB"
     if facts.shm_bytes <= 64 * MIB:
         yield note(
-            SHARED_MEMORY,
-            f"{facts.shm_bytes // MIB} MiB: browser() keeps Chrome off it, plain Selenium does not",
+            DEV_SHM,
+            f"{shm}: browser() keeps Chrome off it, plain Selenium does not",
             "--disable-dev-shm-usage, or shm_size of 1 GiB",
         )
     else:
-        yield ok(SHARED_MEMORY, f"{facts.shm_bytes // MIB} MiB")
-    yield from judge_init(facts)
-    if facts.drain_seconds is None:
+        yield ok(DEV_SHM, shm)
+    yield from init_findings(facts)
+    grace, drain = settings.grace_seconds, facts.drain_seconds
+    if drain is None:
         yield note(
-            "stop timeout",
-            f"running tasks get {settings.grace_seconds:g} s; the platform must wait longer than that",
+            STOP_TIMEOUT,
+            f"running tasks get {grace:g} s; the platform must wait longer than that",
             f"docker stop -t, stop_grace_period, terminationGracePeriodSeconds or {RAILWAY_DRAIN}: "
-            f"{settings.grace_seconds + 5:g} or more",
+            f"{grace + 5:g} or more",
         )
-    elif facts.drain_seconds <= settings.grace_seconds:
+    elif drain <= grace:
         yield failure(
-            "stop timeout",
-            f"the platform kills after {facts.drain_seconds:g} s, tasks get {settings.grace_seconds:g} s",
-            f"set {RAILWAY_DRAIN} to {settings.grace_seconds + 5:g}, or RECYCLERY_GRACE below it",
+            STOP_TIMEOUT,
+            f"the platform kills after {drain:g} s, tasks get {grace:g} s",
+            f"set {RAILWAY_DRAIN} to {grace + 5:g}, or RECYCLERY_GRACE below it",
         )
     else:
-        yield ok("stop timeout", f"{facts.drain_seconds:g} s, of which tasks get {settings.grace_seconds:g} s")
+        yield ok(STOP_TIMEOUT, f"{drain:g} s, of which tasks get {grace:g} s")
 
 
-def judge_memory(facts: ContainerFacts, settings: Settings, *, imports_browser: bool) -> Iterator[Finding]:
-    """Hold the limit against the workers, and what is then left against browsers."""
+def memory_findings(facts: ContainerFacts, settings: Settings, *, imports_browser: bool) -> Iterator[Finding]:
+    """Compare the limit with what the workers hold, and the rest of it with what browsers need."""
     if facts.limit_bytes is None:
         yield warning(
             "memory",
@@ -115,25 +111,25 @@ def judge_memory(facts: ContainerFacts, settings: Settings, *, imports_browser: 
     )
     if held > level:
         yield failure("memory", text, "raise the limit, or run fewer pools in a container")
-    elif imports_browser and room == 0:
-        yield failure("memory", f"{text}: no room for a browser", "raise the limit, or run fewer pools")
-    elif imports_browser:
-        yield ok("memory", f"{text}; room for {room} browsers at a time (250 MiB each)")
-    else:
+    elif not imports_browser:
         yield ok("memory", text)
+    elif room == 0:
+        yield failure("memory", f"{text}: no room for a browser", "raise the limit, or run fewer pools")
+    else:
+        yield ok("memory", f"{text}; room for {room} browsers at a time (250 MiB each)")
 
 
-def judge_init(facts: ContainerFacts) -> Iterator[Finding]:
-    """Whether signals reach the supervisor, and orphans are reaped."""
+def init_findings(facts: ContainerFacts) -> Iterator[Finding]:
+    """Check that signals reach the supervisor, and that orphans are reaped."""
     command = " ".join(facts.init)
     name = Path(facts.init[0]).name if facts.init else ""
-    if "recyclery" in command and name not in {"sh", "bash", "dash"}:
-        yield ok("PID 1", "is the supervisor")
-    elif name in {"sh", "bash", "dash"}:
+    if name in {"sh", "bash", "dash"}:
         yield failure(
             "PID 1",
-            f"is a shell ({command[:60]}): it passes no signal on, and a stop kills running tasks",
+            f"is a shell ({command[:60]}): it forwards no signal, and a stop kills running tasks",
             'ENTRYPOINT ["recyclery", "run"], or `exec recyclery run` in the script',
         )
+    elif "recyclery" in command:
+        yield ok("PID 1", "is the supervisor")
     else:
         yield note("PID 1", f"is {name or 'unknown'}: the supervisor adopts what its own pools orphan")

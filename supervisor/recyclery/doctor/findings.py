@@ -1,4 +1,4 @@
-"""What was found: one line each, with what to do about it."""
+"""Findings of the doctor: one line each, with what to do about it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Level(StrEnum):
-    """How bad it is; only a failure makes `recyclery doctor` exit with 1."""
+class Severity(StrEnum):
+    """How bad a finding is; only a failure makes `recyclery doctor` exit with 1."""
 
     OK = "ok"
     NOTE = "note"
@@ -18,34 +18,34 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was seen, and the way out where something is wrong."""
+    """What was checked, the result, and how to fix it where something is wrong."""
 
     name: str
-    level: Level
+    level: Severity
     text: str
     fix: str = ""
 
 
 def ok(name: str, text: str) -> Finding:
     """Return that something is as it should be."""
-    return Finding(name, Level.OK, text)
+    return Finding(name, Severity.OK, text)
 
 
 def note(name: str, text: str, fix: str = "") -> Finding:
     """Return something worth knowing."""
-    return Finding(name, Level.NOTE, text, fix)
+    return Finding(name, Severity.NOTE, text, fix)
 
 
 def warning(name: str, text: str, fix: str) -> Finding:
     """Return something that may go wrong."""
-    return Finding(name, Level.WARNING, text, fix)
+    return Finding(name, Severity.WARNING, text, fix)
 
 
 def failure(name: str, text: str, fix: str) -> Finding:
     """Return something that is wrong."""
-    return Finding(name, Level.FAILURE, text, fix)
+    return Finding(name, Severity.FAILURE, text, fix)
 
 
 def skipped(name: str, text: str) -> Finding:
-    """Return something that could not be looked at, and why."""
-    return Finding(name, Level.SKIPPED, text)
+    """Return something that could not be checked, and why."""
+    return Finding(name, Severity.SKIPPED, text)

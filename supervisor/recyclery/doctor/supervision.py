@@ -1,4 +1,4 @@
-"""The running supervisor and its queues: the troubles that the deployment guide names, told apart."""
+"""The running supervisor and its queues: the problems that the deployment guide names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from celery import Celery
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.status_schema import Status
 from recyclery.doctor.findings import Finding, failure, note, ok, skipped, warning
 from recyclery.observe.queue_depths import Broker
 
@@ -23,33 +25,33 @@ HIGH_NOT_PRIORITISED = "high queue not prioritised"
 
 @dataclass(frozen=True)
 class SupervisionFacts:
-    """The status document, and the queues with what waits in them and who serves them, on any machine."""
+    """The status, the queues' depths, and the nodes that consume from each queue, on any machine."""
 
-    status: Mapping[str, Any] | None
+    status: Status | None
     problem: str = ""
     depths: Mapping[str, int] | None = None
     consumers: Mapping[str, tuple[str, ...]] | None = None
 
 
-def look_at_supervision(
+def read_supervision(
     app: Celery, broker_url: str, runtime_dir: Path, queues: tuple[str, ...]
 ) -> SupervisionFacts:
     """Ask the governor here, the broker, and all workers of the app."""
     status, problem = None, ""
     try:
-        status = ask_governor(runtime_dir, "status")
+        status = msgspec.convert(ask_governor(runtime_dir, "status"), Status)
     except (NoSupervisor, Declined) as error:
         problem = str(error)
-    asked = Broker(broker_url)
-    depths = {queue: asked.depth([queue]) for queue in queues}
+    broker = Broker(broker_url)
+    depths = {queue: broker.depth([queue]) for queue in queues}
     known = {queue: depth for queue, depth in depths.items() if depth is not None}
     return SupervisionFacts(
-        status, problem, known if len(known) == len(depths) else None, ask_consumers(app) if known else None
+        status, problem, known if len(known) == len(depths) else None, find_consumers(app) if known else None
     )
 
 
-def ask_consumers(app: Celery) -> dict[str, tuple[str, ...]] | None:
-    """Return who consumes from each queue; None where the workers cannot be asked."""
+def find_consumers(app: Celery) -> dict[str, tuple[str, ...]] | None:
+    """Return the nodes that consume from each queue; None where the workers cannot be asked."""
     try:
         answers: Any = app.control.inspect(timeout=INSPECT_SECONDS).active_queues()
     except Exception:  # transports raise errors of their own kinds
@@ -61,29 +63,27 @@ def ask_consumers(app: Celery) -> dict[str, tuple[str, ...]] | None:
     return {queue: tuple(sorted(names)) for queue, names in nodes.items()}
 
 
-def judge_supervision(facts: SupervisionFacts, settings: Settings, queue_order: str) -> Iterator[Finding]:
-    """Say which of the guide's troubles there is."""
+def supervision_findings(facts: SupervisionFacts, settings: Settings, queue_order: str) -> Iterator[Finding]:
+    """Find the problems of the deployment guide."""
     if facts.status is None:
         yield note("supervisor", facts.problem)
     else:
         yield ok("supervisor", "answers")
-    yield from judge_processing(facts)
-    yield from judge_restarts(facts)
-    yield from judge_order(facts, settings, queue_order)
+    yield from processing_findings(facts)
+    yield from restart_findings(facts.status)
+    yield from order_findings(facts, settings, queue_order)
 
 
-def judge_processing(facts: SupervisionFacts) -> Iterator[Finding]:
-    """Tasks that wait where nobody takes them, and pools that take none."""
-    pools = facts.status["pools"] if facts.status is not None else {}
-    troubled = {
-        name: PoolState(pool["state"]) for name, pool in pools.items() if pool["state"] != PoolState.RUNNING
-    }
+def processing_findings(facts: SupervisionFacts) -> Iterator[Finding]:
+    """Find tasks that no worker takes, and pools that take none."""
+    pools = facts.status.pools if facts.status is not None else {}
+    troubled = {name: pool.state for name, pool in pools.items() if pool.state is not PoolState.RUNNING}
     for name, state in troubled.items():
         yield (
             failure(
                 TASKS_NOT_PROCESSED,
                 f"pool {name} is {state}",
-                "its log says why; `broker` above tells whether Redis is reached",
+                "its log says why; `broker` above shows whether Redis is reached",
             )
             if not state.is_changing
             else note(TASKS_NOT_PROCESSED, f"pool {name} is {state}")
@@ -91,60 +91,52 @@ def judge_processing(facts: SupervisionFacts) -> Iterator[Finding]:
     if facts.depths is None or facts.consumers is None:
         yield skipped(TASKS_NOT_PROCESSED, "the queues or their workers could not be asked")
         return
-    alone = {queue: n for queue, n in facts.depths.items() if n and not facts.consumers.get(queue)}
-    for queue, waiting in alone.items():
+    unserved = {queue: n for queue, n in facts.depths.items() if n and not facts.consumers.get(queue)}
+    for queue, waiting in unserved.items():
         yield failure(
             TASKS_NOT_PROCESSED,
             f"{waiting} wait in {queue}, and no worker takes from it",
             f"start the pool that serves {queue} (CELERY_QUEUES), or route its tasks elsewhere",
         )
-    if not alone and not troubled:
+    if not unserved and not troubled:
         waiting = sum(facts.depths.values())
         yield ok(TASKS_NOT_PROCESSED, f"every queue with tasks has a worker ({waiting} wait)")
 
 
-def judge_restarts(facts: SupervisionFacts) -> Iterator[Finding]:
-    """Workers that die or are replaced more than is well."""
-    if facts.status is None:
+def restart_findings(status: Status | None) -> Iterator[Finding]:
+    """Find workers that die, and processes that were killed for memory."""
+    if status is None:
         yield skipped(KEEPS_RESTARTING, "no supervisor here to ask")
         return
-    kills = facts.status["container"]["oom_kills"]
-    failing = [name for name, pool in facts.status["pools"].items() if PoolState(pool["state"]).is_failing]
-    preempted = {
-        name: count
-        for name, pool in facts.status["pools"].items()
-        if (count := pool["recycles"].get("preempt", 0))
-    }
+    failing = [name for name, pool in status.pools.items() if pool.state.is_failing]
     for name in failing:
         yield failure(
             KEEPS_RESTARTING,
             f"pool {name} ends right after its start",
             "its last lines in the log say why: the app's imports, a database it connects to, its options",
         )
-    if kills:
-        yield warning(
-            KEEPS_RESTARTING,
-            f"the kernel has killed {kills} processes for memory",
-            "raise the limit or lower the concurrency; the log names the task that grew",
-        )
-    for name, count in preempted.items():
-        yield warning(
-            KEEPS_RESTARTING,
-            f"{count} children of {name} had to be killed near the limit",
-            "raise the limit or lower the concurrency; the log names the task that grew",
-        )
-    if not failing and not kills and not preempted:
+    kills = status.container.oom_kills
+    killed = [f"the kernel has killed {kills} processes for memory"] if kills else []
+    killed += [
+        f"{count} children of {name} had to be killed near the limit"
+        for name, pool in status.pools.items()
+        if (count := pool.recycles.get("preempt", 0))
+    ]
+    for text in killed:
+        advice = "raise the limit or lower the concurrency; the log names the task that grew"
+        yield warning(KEEPS_RESTARTING, text, advice)
+    if not failing and not killed:
         yield ok(KEEPS_RESTARTING, "no worker failed, none was killed for memory")
 
 
-def judge_order(facts: SupervisionFacts, settings: Settings, queue_order: str) -> Iterator[Finding]:
-    """Urgent tasks that wait behind others."""
+def order_findings(facts: SupervisionFacts, settings: Settings, queue_order: str) -> Iterator[Finding]:
+    """Find urgent tasks that wait behind others."""
     shared = [pool for pool in settings.pools if "high" in pool.queues and len(pool.queues) > 1]
     with_low = [pool.name for pool in shared if "low" in pool.queues]
     if with_low:
         yield warning(
             HIGH_NOT_PRIORITISED,
-            f"pool {with_low[0]} serves high and low: long tasks take the places that urgent ones need",
+            f"pool {with_low[0]} serves high and low: long tasks take the slots that urgent ones need",
             "run fast and slow (leave out --single)",
         )
     elif shared and queue_order != "priority":

@@ -1,4 +1,1 @@
-"""PID 1: supervisord's state machine with the container's rules. No network, no database, never blocks.
-
-Nothing here measures memory or decides about it.
-"""
+"""PID 1: supervisord with the rules of a container. No network, no database; it never blocks."""

@@ -1,4 +1,4 @@
-"""Cuts one child's output into lines, passes them on, and keeps the last ones."""
+"""Children's output and the supervisor's own log: cut into lines, formatted, and written without blocking."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from typing import Any, Protocol
 
 import msgspec
 
-# Where Docker's own log drivers cut; a line without an end must not fill memory.
+# Docker's log drivers cut lines there too; a line without an end must not fill memory.
 LONGEST_LINE_BYTES = 16 << 10
 TAIL_LINES = 20
 TAIL_LINE_BYTES = 1000
+OWN_NAME = "recyclery"
+# How Celery's lines begin: [2026-11-22 10:00:00,123: INFO/MainProcess] text.
+CELERY_LINE = re.compile(r"\[[\d-]+ [\d:,.]+: ([A-Z]+)/([^\]]*)\] (.*)", re.DOTALL)
+BUFFER_BYTES = 1 << 20
+CHUNK_BYTES = 64 << 10
 
 
 class LineLog:
-    """One child's output.
-
-    Stands where supervisord's dispatchers expect a logger: they call `info` and look at `handlers`.
-    """
+    """One child's output, as the logger of supervisord's dispatchers: they call `info` and read `handlers`."""
 
     handlers: tuple[()] = ()
 
@@ -36,46 +38,38 @@ class LineLog:
         self._rest = b""
 
     def info(self, data: bytes | str) -> None:
-        """Take a piece of output, which may end in the middle of a line or of a letter."""
+        """Log a piece of output, which may end in the middle of a line or of a character."""
         *lines, self._rest = (self._rest + (data.encode() if isinstance(data, str) else data)).split(b"\n")
         for line in lines:
-            self._pass_on(self._cut(line), cut=False)
+            self._write_line(self._cut(line), cut=False)
         self._rest = self._cut(self._rest)
 
     def _cut(self, line: bytes) -> bytes:
-        """Pass on the beginning of a line that is too long; return its end."""
+        """Log the beginning of a line that is too long; return its end."""
         while len(line) > LONGEST_LINE_BYTES:
-            at = letter_boundary(line, LONGEST_LINE_BYTES)
-            self._pass_on(line[:at], cut=True)
+            at = character_boundary(line, LONGEST_LINE_BYTES)
+            self._write_line(line[:at], cut=True)
             line = line[at:]
         return line
 
-    def _pass_on(self, line: bytes, *, cut: bool) -> None:
+    def _write_line(self, line: bytes, *, cut: bool) -> None:
         self._tail.append(line[:TAIL_LINE_BYTES])
         self._outlet.put(self._format.output(self._name, line, cut=cut))
 
     def close(self) -> None:
-        """Pass on a last line that has no newline."""
+        """Log a last line that has no newline."""
         if self._rest:
-            self._pass_on(self._rest, cut=False)
+            self._write_line(self._rest, cut=False)
             self._rest = b""
 
 
-def letter_boundary(line: bytes, at: int) -> int:
-    """Return the place nearest before `at` that is not inside a letter of UTF-8, if there is one close by."""
-    for place in range(at, at - 4, -1):
-        if line[place] & 0xC0 != 0x80:
-            return place
-    return at
-
-
-OWN_NAME = "recyclery"
-# How Celery's lines begin: [2026-11-22 10:00:00,123: INFO/MainProcess] text.
-CELERY_LINE = re.compile(r"\[[\d-]+ [\d:,.]+: ([A-Z]+)/([^\]]*)\] (.*)", re.DOTALL)
+def character_boundary(line: bytes, at: int) -> int:
+    """Return the nearest index up to `at` that is not inside a UTF-8 character, if there is one close by."""
+    return next((index for index in range(at, at - 4, -1) if line[index] & 0xC0 != 0x80), at)
 
 
 class LogFormat(Protocol):
-    """Makes lines, their newline included."""
+    """Formats lines, with their newline."""
 
     def output(self, name: str, line: bytes, *, cut: bool) -> bytes:
         """Return a line that a child printed; `cut` when it goes on in the next one."""
@@ -84,18 +78,18 @@ class LogFormat(Protocol):
         """Return a line that announces the start of a pool."""
 
     def own(self, level: str, message: str) -> bytes:
-        """Return what the supervisor itself has to say."""
+        """Return a log line of the supervisor itself."""
 
 
 class TextFormat:
-    """The child's name and its line as it is."""
+    """The child's name and its line unchanged."""
 
     def output(self, name: str, line: bytes, *, cut: bool) -> bytes:
         """Return a line that a child printed, byte for byte."""
         return b"%s | %s\n" % (name.encode(), line)
 
     def banner(self, name: str, line: str) -> bytes:
-        """Return the line alone: people look for just that text."""
+        """Return the line alone: people search for exactly that text."""
         return f"{line}\n".encode()
 
     def own(self, level: str, message: str) -> bytes:
@@ -114,61 +108,56 @@ class JsonFormat:
     def output(self, name: str, line: bytes, *, cut: bool) -> bytes:
         """Return a line that a child printed; what is not UTF-8 in it is written as \\xNN."""
         text = line.decode("utf-8", "backslashreplace").removesuffix("\r")
-        known = CELERY_LINE.fullmatch(text)
-        if known is None:
-            return encode(name, None, text, {"partial": True} if cut else {})
-        level, process, message = known.groups()
-        return encode(name, level.lower(), message, {"process": process} | ({"partial": True} if cut else {}))
+        partial = {"partial": True} if cut else {}
+        found = CELERY_LINE.fullmatch(text)
+        if found is None:
+            return encode_entry(name, {}, text, partial)
+        level, process, message = found.groups()
+        return encode_entry(name, {"level": level.lower()}, message, {"process": process} | partial)
 
     def banner(self, name: str, line: str) -> bytes:
         """Return the line as the pool's."""
-        return encode(name, "info", line, {})
+        return encode_entry(name, {"level": "info"}, line, {})
 
     def own(self, level: str, message: str) -> bytes:
         """Return the message as the supervisor's."""
-        return encode(OWN_NAME, level, message, {})
+        return encode_entry(OWN_NAME, {"level": level}, message, {})
 
 
-def encode(name: str, level: str | None, message: str, more: dict[str, Any]) -> bytes:
+def encode_entry(name: str, level: dict[str, str], message: str, more: dict[str, Any]) -> bytes:
     """Return one object and its newline."""
-    entry: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "pool": name}
-    if level is not None:
-        entry["level"] = level
-    return msgspec.json.encode(entry | {"message": message} | more) + b"\n"
+    entry = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "pool": name}
+    return msgspec.json.encode(entry | level | {"message": message} | more) + b"\n"
 
 
 FORMATS: dict[str, LogFormat] = {"text": TextFormat(), "json": JsonFormat()}
 
 
-BUFFER_BYTES = 1 << 20
-CHUNK_BYTES = 64 << 10
-
-
 class Outlet:
-    """A write-only member of supervisord's socket map (the methods are asyncore's).
+    """Standard output, as a write-only member of supervisord's socket map (the methods are asyncore's).
 
-    `note_dropped` makes the line that says, in their place, how many lines were dropped.
+    `format_dropped` returns the line that is written in place of lines that were dropped, with their number.
     """
 
-    def __init__(self, note_dropped: Callable[[int], bytes], fd: int = 1) -> None:
-        self.fd = open_without_blocking(fd)
-        # Where it may wait, POLLOUT on a pipe promises that PIPE_BUF bytes do not (pipe(7)).
-        self._never_waits = is_file(self.fd) or not os.get_blocking(self.fd)
-        self.dropped_in_all = 0
+    def __init__(self, format_dropped: Callable[[int], bytes], fd: int = 1) -> None:
+        self.fd = open_nonblocking(fd)
+        # Where a write may block, POLLOUT on a pipe promises that PIPE_BUF bytes will not (pipe(7)).
+        self._never_blocks = is_file(self.fd) or not os.get_blocking(self.fd)
+        self.dropped_total = 0
         self.buffered_bytes = 0
-        self._note_dropped = note_dropped
+        self._format_dropped = format_dropped
         self._lines: deque[bytes] = deque()
         self._dropped = 0
 
     def put(self, line: bytes) -> None:
-        """Take one line, its newline included; drop it, and count that, when the reader is too far behind."""
-        if self.buffered_bytes > BUFFER_BYTES // 2 and self._never_waits and not self._dropped:
-            # The loop reads faster than it writes; a reader that keeps up is to lose nothing.
+        """Queue one line with its newline; drop and count it where the reader is too far behind."""
+        if self.buffered_bytes > BUFFER_BYTES // 2 and self._never_blocks and not self._dropped:
+            # The loop reads faster than it writes; a reader that keeps up must not lose lines.
             self.handle_write_event()
-        # Once one is dropped the next are too, until it was said: so the number stands where the lines stood.
+        # After a dropped line the next ones are dropped too until the number is written in their place.
         if self._dropped or self.buffered_bytes + len(line) > BUFFER_BYTES:
             self._dropped += 1
-            self.dropped_in_all += 1
+            self.dropped_total += 1
             return
         self._append(line)
 
@@ -177,24 +166,24 @@ class Outlet:
         self.buffered_bytes += len(line)
 
     def readable(self) -> bool:
-        """Never: it is only written to."""
+        """Return False: it is only written to."""
         return False
 
     def writable(self) -> bool:
-        """Tell whether anything waits to be written."""
+        """Return whether lines wait to be written."""
         return bool(self._lines)
 
     def handle_write_event(self) -> None:
-        """Write as much as goes in without waiting; where a write might wait, once."""
-        while self._lines and self._write_some() and self._never_waits:
+        """Write as much as the reader accepts without blocking; where a write might block, once."""
+        while self._lines and self._write_some() and self._never_blocks:
             pass
         if self._dropped and self.buffered_bytes < BUFFER_BYTES // 2:
-            self._append(self._note_dropped(self._dropped))
+            self._append(self._format_dropped(self._dropped))
             self._dropped = 0
 
     def _write_some(self) -> bool:
-        """Write once; tell whether all of it went in."""
-        most = CHUNK_BYTES if self._never_waits else select.PIPE_BUF
+        """Write once; return whether all of it was accepted."""
+        most = CHUNK_BYTES if self._never_blocks else select.PIPE_BUF
         chunk = bytearray()
         while self._lines and len(chunk) < most:
             line = self._lines.popleft()
@@ -214,14 +203,14 @@ class Outlet:
         except BlockingIOError:
             return 0
         except OSError:
-            # Nobody will ever read this again; a log is not worth a container.
+            # There is no reader any more; losing the log is better than stopping the container.
             return len(chunk)
 
     def handle_error(self) -> None:
-        """Go on: supervisord calls this for an exception in a handler."""
+        """Ignore exceptions in a handler, for which supervisord calls this."""
 
     def drain(self, seconds: float) -> None:
-        """Write what waits, for at most so long: the last words before the process ends."""
+        """Write the queued lines before the process ends, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         poller = select.poll()
         poller.register(self.fd, select.POLLOUT)
@@ -231,17 +220,17 @@ class Outlet:
 
 
 def is_file(fd: int) -> bool:
-    """Tell whether a descriptor is of a plain file, on which a write never waits for a reader."""
+    """Return whether a descriptor is of a regular file, on which a write never waits for a reader."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
-def open_without_blocking(fd: int) -> int:
-    """Return another descriptor of the same pipe, terminal or file, on which a write never waits.
+def open_nonblocking(fd: int) -> int:
+    """Return another descriptor of the same pipe, terminal or file, on which a write never blocks.
 
-    The given one stays as it is: its flags are shared with other processes. Where it cannot be opened anew (a
-    socket, or a pipe of root's) it is used itself: as PID 1, who shares it with nobody, without waiting; else
-    with writes that fit. A file is used itself too: opened anew it would have a position of its own, and a
-    shell that writes to it as well would write over our lines.
+    The given one is not changed: its flags are shared with other processes. Where it cannot be opened again (a
+    socket, or root's pipe) it is used itself: non-blocking as PID 1, which shares it with nobody, else with
+    writes that fit. A file is used itself too: opened again it would have its own position, and a shell that
+    also writes to it would overwrite our lines.
     """
     if is_file(fd):
         return fd

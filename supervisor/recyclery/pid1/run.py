@@ -1,7 +1,8 @@
-"""`recyclery run`: check everything, then become the process engine."""
+"""`recyclery run`: checks everything, then runs supervisord in this process."""
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -11,31 +12,33 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 from recyclery.common import exit_codes
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.listener import open_listener
 from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
 from recyclery.config.settings import Address
-from recyclery.config.sources import CommandLine, load_settings
+from recyclery.config.sources import load_settings, read_command_line
 from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants
 from recyclery.pid1.supervisord_conf import write_configuration
 
-# A chromedriver may have to be downloaded, which has a limit of its own.
+# Includes the download of a chromedriver, which has its own time limit.
 APP_CHECK_SECONDS = 180.0
-# recyclery_worker.app_check's word for a Chrome that no driver fits.
+# Exit code of recyclery_worker.app_check for a Chrome that no driver fits.
 BROWSER_DOES_NOT_FIT = 3
 
 
-def run(line: CommandLine) -> int:
-    """Run the supervisor until it is told to stop; return the exit code."""
-    # PID 1 has no default actions: without a handler a TERM that comes this early would be lost.
+def run(args: argparse.Namespace) -> int:
+    """Run the supervisor until it is asked to stop; return the exit code."""
+    # PID 1 has no default actions: without a handler an early TERM would be lost.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop_early)
-    # Whoever started us may have blocked signals; they would stay so for all that we start.
+    # Signals that our parent blocked would stay blocked in all our children.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    line = read_command_line(args)
     try:
         settings = load_settings(line, os.environ)
         prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
@@ -43,7 +46,7 @@ def run(line: CommandLine) -> int:
         check_listening(settings.http)
         broker_url = check_app(settings.app)
     except (BadConfiguration, UnusableDirectory) as error:
-        say(f"recyclery: {error}\n")
+        print_briefly(f"recyclery: {error}\n")
         return exit_codes.BAD_CONFIGURATION
     heartbeat_file(settings.runtime_dir).unlink(missing_ok=True)
     write_settings(settings)
@@ -53,62 +56,55 @@ def run(line: CommandLine) -> int:
     os.environ["RECYCLERY_RUN"] = secrets.token_hex(4)
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "recyclery_worker.pool:TaskPool"
     become_subreaper()
-    # Imported late: a configuration error is told without waiting for it.
+    # Imported lazily: a configuration error is reported without waiting for it.
     from recyclery.pid1.engine import run_engine  # noqa: PLC0415
 
     with lock:
         try:
             code = run_engine(settings, str(configuration), lambda: load_settings(line, os.environ))
-        except Exception:  # a traceback that nobody reads must not keep a dead supervisor standing
-            say(traceback.format_exc())
+        except Exception:  # a traceback that nobody reads must not keep a dead supervisor running
+            print_briefly(traceback.format_exc())
             code = exit_codes.KILLED
         sweep_descendants()
     return code
 
 
-def say(text: str) -> None:
-    """Print to standard error, but wait no longer than a second for somebody to read it."""
+def print_briefly(text: str) -> None:
+    """Print to standard error, waiting at most a second for a reader."""
     outlet = Outlet(lambda count: b"", fd=2)
     outlet.put(text.encode())
     outlet.drain(1.0)
 
 
 def stop_early(*_: object) -> None:
-    """End before anything was started."""
+    """Exit before anything was started."""
     raise SystemExit(exit_codes.DRAINED)
 
 
-class RuntimeLock:
-    """Holds the runtime folder for one supervisor; the kernel lets go of it when the process ends."""
+def lock_runtime_dir(directory: Path) -> TextIO:
+    """Return the open lock file, which the kernel unlocks when the process ends.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a+", encoding="ascii")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def lock_runtime_dir(directory: Path) -> RuntimeLock:
-    """Return the lock; raises BadConfiguration when another supervisor has it."""
+    Raises BadConfiguration where another supervisor holds it.
+    """
     path = directory / "lock"
+    lock = path.open("a+", encoding="ascii")
     try:
-        return RuntimeLock(path)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         holder = path.read_text(encoding="ascii") or "?"
         raise BadConfiguration(
             f"another supervisor (pid {holder}) uses {directory}: "
             "stop it, or set RECYCLERY_RUNTIME_DIR to another folder"
         ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def check_listening(address: Address | None) -> None:
-    """Raise BadConfiguration where the governor could not listen."""
+    """Raise BadConfiguration where the governor could not listen on the address."""
     if address is None:
         return
     try:
@@ -121,9 +117,9 @@ def check_listening(address: Address | None) -> None:
 
 
 def check_app(app: str) -> str:
-    """Import the Celery app in a process of its own; return its broker's URL, or raise BadConfiguration.
+    """Import the Celery app in a child process; return its broker's URL, or raise BadConfiguration.
 
-    Not here: what the app imports would stay in PID 1's memory.
+    In PID 1 itself, the app's modules would stay in memory.
     """
     command = [sys.executable, "-m", "recyclery_worker.app_check", app]
     try:
@@ -140,5 +136,4 @@ def check_app(app: str) -> str:
             f"app is {app!r}: it cannot be imported from {Path.cwd()}: set CELERY_APP to what `celery -A` "
             f"takes, and PYTHONPATH or the working directory to where it is\n{done.stderr.strip()}"
         )
-    broker_url: str = json.loads(done.stdout)["broker_url"]
-    return broker_url
+    return str(json.loads(done.stdout)["broker_url"])

@@ -1,7 +1,8 @@
-"""Signals: how they wake PID 1's loop, and in what state a child gets them."""
+"""Signals of PID 1 and of its children, and the reaping of orphans."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -9,45 +10,45 @@ import time
 
 import psutil
 
-# A stray one, from a terminal that we write to from the background, must not stop the supervisor.
+# Sent by a terminal that we write to from the background: they must not stop the supervisor.
 IGNORED = (signal.SIGTTIN, signal.SIGTTOU)
-FIXED = frozenset({signal.SIGKILL, signal.SIGSTOP})
+UNCATCHABLE = frozenset({signal.SIGKILL, signal.SIGSTOP})
 
 
 class SignalPipe:
-    """Makes the loop's poll return when a signal comes (signal.set_wakeup_fd)."""
+    """Makes the loop's poll return when a signal arrives (signal.set_wakeup_fd)."""
 
     def __init__(self) -> None:
         self.fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def readable(self) -> bool:
-        """Tell that the loop should watch it."""
+        """Return True: the loop polls it."""
         return True
 
     def writable(self) -> bool:
-        """Never written to from here."""
+        """Return False: nothing is written to it here."""
         return False
 
     def handle_read_event(self) -> None:
-        """Empty the pipe: which signals came is known to supervisord's own handler."""
+        """Empty the pipe: supervisord's own handler has queued the signals."""
         os.read(self.fd, 4096)
 
     def handle_error(self) -> None:
-        """Go on."""
+        """Ignore errors."""
 
 
 def fork_with_default_signals() -> int:
     """Fork; the child has default dispositions and an empty mask, whatever we were started with.
 
-    All are blocked meanwhile: a TERM for a child that still had our handlers would be lost with its exec.
+    All signals are blocked meanwhile: a child that still had our handlers would lose a TERM at its exec.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            for signum in signal.valid_signals() - FIXED:
+            for signum in signal.valid_signals() - UNCATCHABLE:
                 signal.signal(signum, signal.SIG_DFL)
             before = set()
         return pid
@@ -60,7 +61,7 @@ SWEEP_SECONDS = 2.0
 
 
 def become_subreaper() -> None:
-    """Make orphans among our descendants our children (prctl(2)); PID 1 has them anyway."""
+    """Become the parent of orphans among our descendants (prctl(2)), as PID 1 is anyway."""
     if os.getpid() == 1:
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -69,7 +70,7 @@ def become_subreaper() -> None:
 
 
 def sweep_descendants() -> int:
-    """Kill and collect every descendant that is left, for at most SWEEP_SECONDS; return how many there were."""
+    """Kill and reap every remaining descendant, for at most SWEEP_SECONDS; return how many there were."""
     myself = psutil.Process()
     swept: set[psutil.Process] = set()
     deadline = time.monotonic() + SWEEP_SECONDS
@@ -82,20 +83,17 @@ def sweep_descendants() -> int:
                     process.send_signal(signal.SIGKILL)
             except psutil.Error:
                 continue
-        if not collect_children() and not left:
+        if not reap_children() and not left:
             break
         time.sleep(0.02)
     return len(swept)
 
 
-def collect_children() -> bool:
-    """Reap every child that has ended; tell whether any child is left or was reaped."""
+def reap_children() -> bool:
+    """Reap every child that has ended; return whether any child is left or was reaped."""
     found = False
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            found = True
         found = True
-        if pid == 0:
-            return found
+    return found

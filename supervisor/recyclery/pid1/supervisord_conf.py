@@ -1,4 +1,4 @@
-"""What supervisord is told to run: its configuration, written for our pools and the governor."""
+"""Writes supervisord's configuration for the pools and the governor."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ stdout_logfile=NONE
 stderr_logfile=NONE
 """
 
-# The governor's alone: tasks and their browsers inherit what a worker has in its environment.
+# Only the governor gets the secrets: tasks and their browsers inherit a worker's environment.
 NO_SECRETS = ",".join(f'{name}=""' for name in secrets.ALL)
 
 PROGRAM = """
@@ -78,11 +78,11 @@ def write_configuration(settings: Settings) -> Path:
     """Write supervisord's configuration into the runtime folder, and return its path."""
     directory = settings.runtime_dir
     text = TEMPLATE.format(
-        socket=escape(str(supervisor_socket(directory))),
-        runtime_dir=escape(str(directory)),
+        socket=escape_percent(str(supervisor_socket(directory))),
+        runtime_dir=escape_percent(str(directory)),
         log_level="debug" if settings.log_level == "debug" else "info",
         governor=GOVERNOR,
-        governor_command=escape(shlex.join([sys.executable, "-m", "recyclery.governor"])),
+        governor_command=escape_percent(shlex.join([sys.executable, "-m", "recyclery.governor"])),
         governor_grace_seconds=GOVERNOR_GRACE_SECONDS,
     )
     for pool in settings.pools:
@@ -91,8 +91,8 @@ def write_configuration(settings: Settings) -> Path:
                 pool=pool.name,
                 slot=slot,
                 no_secrets=NO_SECRETS,
-                worker_pool=custom_pool(pool),
-                command=escape(worker_words(settings, pool, slot)),
+                worker_pool=f"recyclery_worker.pool:{'TaskPool' if pool.forks else pool.implementation}",
+                command=escape_percent(format_command(settings, pool, slot)),
                 autostart=str(slot == pool.name).lower(),
                 grace_seconds=whole_seconds(settings.grace_seconds),
                 start_retries=settings.max_deaths - 1,
@@ -103,7 +103,7 @@ def write_configuration(settings: Settings) -> Path:
     return path
 
 
-def worker_words(settings: Settings, pool: Pool, slot: str) -> str:
+def format_command(settings: Settings, pool: Pool, slot: str) -> str:
     """Return the command line of a pool's worker as supervisord takes it."""
     return shlex.join(worker_command(settings, pool, slot))
 
@@ -115,7 +115,7 @@ def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
         *("-m", "celery"),
         *("-A", settings.app),
         "worker",
-        # The last one counts; by the first Celery knows that it is to patch for gevent or eventlet.
+        # The last -P counts; the first one makes Celery patch for gevent or eventlet.
         *(() if pool.forks else ("-P", pool.implementation)),
         *("-P", "custom"),
         *("-I", "recyclery_worker"),
@@ -129,20 +129,15 @@ def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
 
 
 def whole_seconds(seconds: float) -> int:
-    """Return a time as supervisord takes it."""
+    """Return seconds as supervisord takes them: whole ones, at least 1."""
     return max(1, round(seconds))
 
 
-def custom_pool(pool: Pool) -> str:
-    """Return what `celery worker -P custom` is to take: a module, and a name in it."""
-    return f"recyclery_worker.pool:{'TaskPool' if pool.forks else pool.implementation}"
-
-
 def supervisor_socket(runtime_dir: Path) -> Path:
-    """Where supervisord's XML-RPC answers."""
+    """Return the path of supervisord's XML-RPC socket."""
     return runtime_dir / "supervisor.sock"
 
 
-def escape(text: str) -> str:
-    """Return text as supervisord's configuration wants it: % begins an expansion there."""
+def escape_percent(text: str) -> str:
+    """Return text for supervisord's configuration, where % begins an expansion."""
     return text.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""What the governor asks of PID 1 beyond supervisord's own methods: `recyclery.*` on the same socket."""
+"""PID 1's XML-RPC methods for the governor in addition to supervisord's: `recyclery.*` on the same socket."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDe
 from supervisor.supervisord import Supervisor
 from supervisor.xmlrpc import Faults, RPCError
 
-from recyclery.pid1.worker_process import PoolProcess
+from recyclery.pid1.worker_process import WorkerProcess
 
 
 class WorkersInterface:
-    """The workers in all slots. Each method answers at once."""
+    """The workers in all slots. No method blocks."""
 
     def __init__(self, supervisord: Supervisor) -> None:
         self._options: Any = supervisord.options
 
     def list_workers(self) -> list[dict[str, object]]:
-        """Return what is in each slot, its age since its last start; pid is 0 where nothing runs."""
+        """Return the worker in each slot with the time since its last start; pid is 0 where none runs."""
         self._refuse_at_shutdown()
         return [
             {
@@ -35,18 +35,18 @@ class WorkersInterface:
         ]
 
     def leave(self, slot: str) -> bool:
-        """Have the worker end after its tasks, and stay away."""
-        self._running(slot).leave()
+        """Have the worker end after its tasks, and stay stopped."""
+        self._running(slot).drain_tasks(restart=False)
         return True
 
     def renew(self, slot: str) -> bool:
-        """Have the worker end after its tasks, and start anew."""
-        self._running(slot).renew()
+        """Have the worker end after its tasks, and restart it."""
+        self._running(slot).drain_tasks(restart=True)
         return True
 
-    def _running(self, slot: str) -> PoolProcess:
+    def _running(self, slot: str) -> WorkerProcess:
         self._refuse_at_shutdown()
-        worker: PoolProcess | None = self._options.workers.get(slot)
+        worker: WorkerProcess | None = self._options.workers.get(slot)
         if worker is None:
             raise RPCError(Faults.BAD_NAME, slot)
         if worker.state not in {ProcessStates.STARTING, ProcessStates.RUNNING}:

@@ -39,20 +39,22 @@ def run_cut_off(*arguments: str, runtime_dir: Path) -> "subprocess.CompletedProc
     [("routes", "-A", "sample_app"), ("doctor", "-A", "sample_app", "--json")],
     ids=lambda words: words[0],
 )
-def test_a_command_that_is_cut_off_ends_without_a_word(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_command_whose_output_is_cut_off_ends_without_a_message(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     ended = run_cut_off(*arguments, runtime_dir=tmp_path)
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("demo", "--help")], ids=lambda words: words[0])
-def test_help_that_is_cut_off_ends_without_a_word(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_help_that_is_cut_off_ends_without_a_message(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """With 0 where argparse itself takes no notice: where Python does not buffer, from 3.11.4 on."""
     ended = run_cut_off(*arguments, runtime_dir=tmp_path)
     assert ended.returncode in {0, 1}
     assert ended.stderr == ""
 
 
-def test_what_is_wrong_is_said_also_where_the_output_is_cut_off(tmp_path: Path) -> None:
+def test_an_error_is_printed_also_where_the_output_is_cut_off(tmp_path: Path) -> None:
     ended = run_cut_off("status", runtime_dir=tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.startswith("recyclery: no supervisor answers")

@@ -1,36 +1,30 @@
-"""What the commands print for people."""
+"""The text that `recyclery status` and `recyclery reap` print."""
+
+from msgspec.structs import replace
 
 from recyclery.cli.operations import format_reaped
 from recyclery.cli.status import format_browsers
+from recyclery.control.status_schema import BrowserStatus
 
-CALM = {
-    "live": 2,
-    "orphans": 0,
-    "defunct": 0,
-    "reaped": 7,
-    "in_use": 2,
-    "kept": 0,
-    "leftovers": 0,
-    "runaway": 0,
-    "strangers": 0,
-    "grid_ended": 0,
-}
+CALM = BrowserStatus(
+    live=2, orphans=0, defunct=0, reaped=7, in_use=2, kept=0, leftovers=0, runaway=0, strangers=0, grid_ended=0
+)
 
 
-def test_while_all_is_well_browsers_take_one_line() -> None:
+def test_browsers_take_one_line_while_none_needs_attention() -> None:
     assert format_browsers(CALM) == ["browsers  2 in use, 7 reaped so far"]
 
 
-def test_what_is_kept_is_told_and_what_is_wrong_only_as_far_as_it_is() -> None:
-    assert format_browsers({**CALM, "kept": 1, "runaway": 1, "strangers": 3, "grid_ended": 2}) == [
+def test_kept_browsers_and_those_that_need_attention_are_counted_where_there_are_any() -> None:
+    assert format_browsers(replace(CALM, kept=1, runaway=1, strangers=3, grid_ended=2)) == [
         "browsers  2 in use (1 kept for next tasks), 7 reaped so far",
         "          1 runaway, 3 strangers",
         "          2 sessions of dead children ended on the Grid",
     ]
 
 
-def test_at_worst_the_lines_fit_a_terminal() -> None:
-    worst = dict.fromkeys(CALM, 999)
+def test_the_lines_about_browsers_fit_a_terminal_at_worst() -> None:
+    worst = BrowserStatus(**dict.fromkeys(BrowserStatus.__struct_fields__, 999))
     assert max(map(len, format_browsers(worst))) <= 80
 
 

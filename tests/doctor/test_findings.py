@@ -1,0 +1,188 @@
+"""The findings of the doctor for given facts."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from recyclery.common.pool_state import PoolState
+from recyclery.common.units import MIB
+from recyclery.config.settings import BUILT_IN, SINGLE, Settings
+from recyclery.doctor.application import AppFacts, app_findings
+from recyclery.doctor.broker import BrokerFacts, broker_findings, lease_findings
+from recyclery.doctor.browsers import BrowserFacts, browser_findings
+from recyclery.doctor.container import ContainerFacts, container_findings
+from recyclery.doctor.findings import Finding, Severity
+from recyclery.doctor.supervision import (
+    HIGH_NOT_PRIORITISED,
+    KEEPS_RESTARTING,
+    TASKS_NOT_PROCESSED,
+    SupervisionFacts,
+    supervision_findings,
+)
+from recyclery_worker.delivery.reclaim import OrphanedLease
+from support.statuses import pool, status
+
+SETTINGS = Settings(app="app", pools=BUILT_IN, runtime_dir=Path("/run/recyclery"))
+APP = AppFacts(
+    celery_version="5.7.0",
+    missing_hooks=(),
+    tasks=2,
+    unlimited_tasks=(),
+    longest_task="scrape",
+    longest_seconds=20,
+    early_tasks=(),
+    visibility_seconds=None,
+    own_keys=(),
+    queue_order="priority",
+)
+BROKER = BrokerFacts("redis://redis:6379/0", version="7.2.1", policy="noeviction", max_bytes=100, used_bytes=9)
+CONTAINER = ContainerFacts(
+    limit_bytes=1024 * MIB,
+    source="cgroup v2 /sys/fs/cgroup",
+    app_bytes=80 * MIB,
+    shm_bytes=1024 * MIB,
+    init=("/usr/bin/python", "/usr/bin/recyclery", "run"),
+    drain_seconds=60,
+)
+SUPERVISION = SupervisionFacts(status(), "", {"high": 0, "low": 3}, {"low": ("slow@a",), "high": ("fast@a",)})
+
+
+def worst(findings: Iterable[Finding]) -> list[tuple[str, Severity]]:
+    """Return the findings that are neither ok nor skipped, by name."""
+    return [
+        (finding.name, finding.level)
+        for finding in findings
+        if finding.level not in {Severity.OK, Severity.SKIPPED}
+    ]
+
+
+def test_all_is_well_where_nothing_is_wrong() -> None:
+    findings = [
+        *app_findings(APP, SETTINGS),
+        *broker_findings(BROKER),
+        *browser_findings(BrowserFacts(used=True, pair="chromium 156")),
+        *container_findings(CONTAINER, SETTINGS, imports_browser=True),
+        *supervision_findings(SUPERVISION, SETTINGS, APP.queue_order),
+    ]
+    assert worst(findings) == []
+    assert len(findings) >= 14
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"missing_hooks": ("AsynPool.on_job_ready",)}, ("celery", Severity.WARNING)),
+        ({"unlimited_tasks": ("a", "b")}, ("time limits", Severity.WARNING)),
+        ({"longest_seconds": 60}, ("grace", Severity.NOTE)),
+        ({"early_tasks": ("mail",)}, ("acknowledgement", Severity.NOTE)),
+        ({"own_keys": ("unacked_key",)}, ("leases", Severity.WARNING)),
+        ({"visibility_seconds": 20}, ("visibility timeout", Severity.FAILURE)),
+    ],
+)
+def test_a_weakness_of_the_app_is_found(change: dict[str, object], expected: tuple[str, Severity]) -> None:
+    assert worst(app_findings(replace(APP, **change), SETTINGS)) == [expected]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"problem": "refused"}, ("broker", Severity.FAILURE)),
+        ({"version": "6.0.16"}, ("broker", Severity.WARNING)),
+        ({"policy": "allkeys-lru"}, ("eviction", Severity.FAILURE)),
+        ({"used_bytes": 90}, ("eviction", Severity.WARNING)),
+        ({"appends": False, "saves": False}, ("persistence", Severity.WARNING)),
+        ({"appends": False, "saves": None}, ("persistence", Severity.WARNING)),
+    ],
+)
+def test_a_weakness_of_the_broker_is_found(change: dict[str, object], expected: tuple[str, Severity]) -> None:
+    assert worst(broker_findings(replace(BROKER, **change))) == [expected]  # type: ignore[arg-type]
+
+
+def test_a_broker_without_a_limit_evicts_nothing_whatever_its_policy() -> None:
+    assert worst(broker_findings(replace(BROKER, max_bytes=0, policy="allkeys-lru"))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (BrowserFacts(used=True, mismatch="Chrome 156 and chromedriver 155"), Severity.FAILURE),
+        (BrowserFacts(used=True, missing="no Chrome"), Severity.WARNING),
+    ],
+)
+def test_a_missing_or_mismatched_browser_is_found(facts: BrowserFacts, expected: Severity) -> None:
+    assert worst(browser_findings(facts)) == [("browser", expected)]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"limit_bytes": None}, ("memory", Severity.WARNING)),
+        ({"limit_bytes": 256 * MIB}, ("memory", Severity.FAILURE)),
+        ({"limit_bytes": 512 * MIB}, ("memory", Severity.FAILURE)),
+        ({"shm_bytes": 64 * MIB}, ("/dev/shm", Severity.NOTE)),
+        ({"init": ("/bin/sh", "-c", "recyclery run")}, ("PID 1", Severity.FAILURE)),
+        ({"init": ("/sbin/docker-init", "--", "x")}, ("PID 1", Severity.NOTE)),
+        ({"drain_seconds": None}, ("stop timeout", Severity.NOTE)),
+        ({"drain_seconds": 20}, ("stop timeout", Severity.FAILURE)),
+    ],
+)
+def test_a_weakness_of_the_container_is_found(
+    change: dict[str, object], expected: tuple[str, Severity]
+) -> None:
+    facts = replace(CONTAINER, **change)  # type: ignore[arg-type]
+    assert worst(container_findings(facts, SETTINGS, imports_browser=True)) == [expected]
+
+
+def test_512_mib_are_enough_where_no_browser_is_used() -> None:
+    facts = replace(CONTAINER, limit_bytes=512 * MIB)
+    assert worst(container_findings(facts, SETTINGS, imports_browser=False)) == []
+
+
+def test_tasks_that_wait_where_no_worker_takes_them_are_named_with_their_queue() -> None:
+    facts = replace(SUPERVISION, consumers={"high": ("fast@a",)})
+    (found,) = [
+        one for one in supervision_findings(facts, SETTINGS, "priority") if one.level is Severity.FAILURE
+    ]
+    assert found.name == TASKS_NOT_PROCESSED
+    assert found.text.startswith("3 wait in low")
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"state": PoolState.WAITING_FOR_BROKER}, [TASKS_NOT_PROCESSED]),
+        ({"state": PoolState.BACKOFF}, [TASKS_NOT_PROCESSED, KEEPS_RESTARTING]),
+        ({"recycles": {"preempt": 2}}, [KEEPS_RESTARTING]),
+    ],
+)
+def test_a_pool_in_trouble_is_found(change: dict[str, object], names: list[str]) -> None:
+    facts = replace(SUPERVISION, status=status(pools={"fast": pool("fast"), "slow": pool("slow", **change)}))
+    assert [name for name, _ in worst(supervision_findings(facts, SETTINGS, "priority"))] == names
+
+
+def test_what_a_dead_worker_holds_is_found() -> None:
+    held = OrphanedLease(generation="a", node="slow@a", pid=7, messages=2)
+    assert worst(lease_findings([held])) == [("forgotten tasks", Severity.WARNING)]
+    assert worst(lease_findings([])) == []
+
+
+def test_processes_killed_by_the_kernel_are_found() -> None:
+    facts = replace(SUPERVISION, status=status(oom_kills=3))
+    assert worst(supervision_findings(facts, SETTINGS, "priority")) == [(KEEPS_RESTARTING, Severity.WARNING)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "order", "waiting", "expected"),
+    [
+        (SETTINGS, "round_robin", 0, Severity.NOTE),
+        (SETTINGS, "priority", 10, Severity.WARNING),
+        (Settings(app="app", pools=(SINGLE,), runtime_dir=Path("/run")), "priority", 0, Severity.WARNING),
+    ],
+)
+def test_urgent_tasks_that_wait_behind_others(
+    settings: Settings, order: str, waiting: int, expected: Severity
+) -> None:
+    facts = replace(SUPERVISION, depths={"high": waiting})
+    assert worst(supervision_findings(facts, settings, order)) == [(HIGH_NOT_PRIORITISED, expected)]
