@@ -11,9 +11,9 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from recyclery.tune.comparison import compare_runs, comparison_document, format_comparison
+from recyclery.tune.comparison import compare_runs, comparison_document, format_ratios
 from recyclery.tune.output import build_document, format_recommendation
-from recyclery.tune.page import build_page, write_page
+from recyclery.tune.page import build_tune_page, write_tune_page
 from recyclery.tune.progress import format_progress
 from recyclery.tune.recommendation import Recommendation, recommend
 from recyclery.tune.spec import Level, Objective
@@ -79,7 +79,7 @@ def test_a_level_that_was_not_tried_has_no_figures() -> None:
         if line[2:5] == " 16"
     )
     assert line.split() == ["-", "16", "10", *["-"] * 6, "not", "tried"]
-    assert "no room for it" in build_page(recommend(windows, Objective()))
+    assert "no room for it" in build_tune_page(recommend(windows, Objective()))
     assert decode(recommend(windows, Objective()))["levels"][-1]["bottleneck"] is None
 
 
@@ -87,7 +87,7 @@ def test_a_recommendation_without_any_window_is_shown_too() -> None:
     empty = recommend([], Objective())
     assert format_recommendation(empty) == "Nothing was measured. Run at least one level."
     assert decode(empty)["levels"] == []
-    assert "Nothing was measured" in build_page(empty)
+    assert "Nothing was measured" in build_tune_page(empty)
 
 
 def test_json_has_what_was_measured_and_what_to_set(found: Recommendation) -> None:
@@ -109,7 +109,7 @@ def test_a_bound_that_is_not_known_is_null_in_json() -> None:
 
 def test_no_name_becomes_markup_on_the_page() -> None:
     named = recommend(run(concurrencies=(1,)), Objective(pool="</script><b>{{scripts}}"))
-    page = build_page(named)
+    page = build_tune_page(named)
     assert "&lt;/script&gt;&lt;b&gt;{{scripts}}" in page
     assert "</script><b>" not in page
     assert page.count("class Chart") == 1
@@ -157,19 +157,19 @@ def test_a_run_twice_as_fast_is_told_with_its_interval() -> None:
 def test_only_levels_of_both_runs_are_compared() -> None:
     pairs = compare_runs(run(concurrencies=(1, 2)), run(concurrencies=(2, 4)))
     assert [pair.level for pair in pairs] == [Level(2, 10), Level(2, 50)]
-    nothing = format_comparison(compare_runs(run(concurrencies=(1,)), run(concurrencies=(2,))), ("a", "b"))
+    nothing = format_ratios(compare_runs(run(concurrencies=(1,)), run(concurrencies=(2,))), ("a", "b"))
     assert "no level in common" in nothing
 
 
 def test_a_run_without_repeats_is_said_to_be_one_whose_intervals_lack_what_they_differ_by() -> None:
-    alone = format_comparison(compare_runs(run(), run(repeats=1)), ("a", "b"))
+    alone = format_ratios(compare_runs(run(), run(repeats=1)), ("a", "b"))
     assert "B ran each level once" in " ".join(alone.split())
-    assert "once:" not in format_comparison(compare_runs(run(), run()), ("a", "b"))
+    assert "once:" not in format_ratios(compare_runs(run(), run()), ("a", "b"))
 
 
 def test_a_comparison_fits_80_columns_and_marks_what_may_be_noise() -> None:
     pairs = compare_runs(run(seed="a"), run(seed="b"))
-    lines = format_comparison(pairs, ("a.jsonl", "b.jsonl")).splitlines()
+    lines = format_ratios(pairs, ("a.jsonl", "b.jsonl")).splitlines()
     assert max(map(len, lines)) <= 80
     assert any(") =" in line for line in lines)
     assert comparison_document(pairs)[0]["per_second"]["is_noise"] in {True, False}
@@ -180,7 +180,7 @@ def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(
     found: Recommendation, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
-    write_page(page, found)
+    write_tune_page(page, found)
     with browser(options=watched_options()) as driver:
         for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
             dress(driver, width, scheme)

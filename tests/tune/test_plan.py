@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 import pytest
 
-from recyclery.tune.plan import Step, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
+from recyclery.tune.plan import PlannedWindow, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
 from recyclery.tune.samples import TaskEvents, TaskTimes
 from recyclery.tune.spec import Level, Spec, draw_arrivals, parse_rate, stretch_trace
 from recyclery.tune.window import Window, skip_window
@@ -17,9 +17,9 @@ from support.tune_windows import asked, window
 DONE = {1: 10, 2: 20, 4: 30, 8: 30, 16: 30}
 
 
-def follow(spec: Spec, measured: Callable[[Step], Window] | None = None) -> list[Step]:
+def follow(spec: Spec, measured: Callable[[PlannedWindow], Window] | None = None) -> list[PlannedWindow]:
     """Return the steps of a tuning whose levels do what `measured` says, else as in DONE."""
-    steps: list[Step] = []
+    steps: list[PlannedWindow] = []
     windows: list[Window] = []
     while (step := plan_next(windows, spec)) is not None:
         steps.append(step)
@@ -28,12 +28,12 @@ def follow(spec: Spec, measured: Callable[[Step], Window] | None = None) -> list
     return steps
 
 
-def rounds_of(steps: list[Step]) -> list[list[int]]:
+def rounds_of(steps: list[PlannedWindow]) -> list[list[int]]:
     """Return the concurrencies of each round, in the order they ran."""
     return [[step.level.concurrency for step in group] for _, group in groupby(steps, lambda step: step.repeat)]
 
 
-def shaky(step: Step) -> Window:
+def shaky(step: PlannedWindow) -> Window:
     """Measure levels of which 4, 8 and 16 do the same, but for noise of a fifth."""
     chance = random.Random(f"{step}")
     places = step.level.concurrency
@@ -64,7 +64,7 @@ def test_levels_that_nobody_named_are_tried_as_long_as_each_brings_more() -> Non
 
 
 def test_below_a_level_that_does_not_fit_those_between_are_tried_by_halves() -> None:
-    def narrow(step: Step) -> Window:
+    def narrow(step: PlannedWindow) -> Window:
         places = step.level.concurrency
         return window(places, done=10 * places, repeat=step.repeat, stopped="full" if places > 6 else "")
 
@@ -72,9 +72,9 @@ def test_below_a_level_that_does_not_fit_those_between_are_tried_by_halves() -> 
 
 
 def test_a_level_that_does_more_only_in_a_later_round_opens_the_next() -> None:
-    def unlucky(step: Step) -> Window:
+    def unlucky(step: PlannedWindow) -> Window:
         places = step.level.concurrency
-        done = 9 if step == Step(Level(2, 10), 0) else DONE[places]
+        done = 9 if step == PlannedWindow(Level(2, 10), 0) else DONE[places]
         return window(places, done=done, repeat=step.repeat)
 
     rounds = rounds_of(follow(asked(asked_for=False), unlucky))
@@ -102,7 +102,7 @@ def test_as_many_repeats_as_somebody_named_are_run_whatever_the_noise() -> None:
 
 
 def test_a_level_that_was_given_up_is_not_repeated() -> None:
-    def full(step: Step) -> Window:
+    def full(step: PlannedWindow) -> Window:
         return window(
             step.level.concurrency, repeat=step.repeat, stopped="full" * (step.level.concurrency == 16)
         )

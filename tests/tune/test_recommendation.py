@@ -10,13 +10,13 @@ from recyclery.config.sources import CommandLine, load_settings
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.tune.plan import plan_next
 from recyclery.tune.recommendation import Recommendation, recommend
-from recyclery.tune.spec import Level, Metric, Objective
+from recyclery.tune.spec import Level, Objective, ObjectiveMetric
 from recyclery.tune.window import Window
 from support.tune_windows import asked
 from tune.worlds import MIB, World, measure
 
 CONCURRENCIES = (1, 2, 3, 4, 6, 8)
-METRICS: tuple[Metric, ...] = ("throughput", "latency")
+METRICS: tuple[ObjectiveMetric, ...] = ("throughput", "latency")
 CPU = World(cpu_seconds=1, noise=0.08)
 SLEEP = World(sleep_seconds=1, noise=0.08)
 LOCK = World(lock_seconds=1, noise=0.08)

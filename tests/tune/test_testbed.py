@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from recyclery.tune.testbed import YOUNG_SECONDS, remove_abandoned, temporary_folder
+from recyclery.tune.testbed import UNLOCKED_FOLDER_SECONDS, remove_abandoned, temporary_folder
 
 OPEN = """
 import sys, time
@@ -21,7 +21,7 @@ with temporary_folder(Path(sys.argv[1])) as folder:
 
 def age(folder: Path) -> None:
     """Make a folder look as if it had been made long ago."""
-    long_ago = time.time() - 2 * YOUNG_SECONDS
+    long_ago = time.time() - 2 * UNLOCKED_FOLDER_SECONDS
     os.utime(folder, (long_ago, long_ago))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.tune.samples import StatusSample, TaskEvents, why_it_does_not_fit
 from recyclery.tune.spec import Level
-from recyclery.tune.window import Aborted, Complete, Observation, Running, Span, count_warm_up
+from recyclery.tune.window import Aborted, Complete, Measuring, Observation, WindowSpan, count_warm_up
 from support.tune_windows import asked
 
 GIB = 1 << 30
@@ -39,7 +39,7 @@ def rounds(concurrency: int, count: int, seconds: float = 1.0) -> TaskEvents:
 
 def state_of(
     level: Level, events: TaskEvents, samples: list[StatusSample], at: float, most_seconds: float = 1000.0
-) -> Running | Complete | Aborted:
+) -> Measuring | Complete | Aborted:
     """Return the state of a window of five seconds at least, of which the first sample is the base."""
     base, *others = samples
     spec = asked(least_seconds=5.0, most_seconds=most_seconds)
@@ -65,8 +65,8 @@ def test_the_window_of_tasks_that_end_together_has_whole_rounds_and_so_the_true_
 
 def test_a_window_goes_on_until_each_child_can_have_been_recycled_and_one_has_been() -> None:
     level = Level(2, 50)
-    assert isinstance(state_of(level, rounds(2, 40), [SAMPLE, GONE], 40.0), Running)
-    assert isinstance(state_of(level, rounds(2, 60), [SAMPLE], 60.0), Running)
+    assert isinstance(state_of(level, rounds(2, 40), [SAMPLE, GONE], 40.0), Measuring)
+    assert isinstance(state_of(level, rounds(2, 60), [SAMPLE], 60.0), Measuring)
     assert isinstance(state_of(level, rounds(2, 60), [SAMPLE, GONE], 60.0), Complete)
 
 
@@ -109,7 +109,7 @@ def test_a_window_counts_waiting_from_when_the_task_was_to_come_and_recycles_and
     ]
     cpu = [(0.0, 10.0), (10.0, 20.0)]
     seen = Observation(Level(1, 5), SAMPLE, events, samples, cpu)
-    window = seen.window(0, Span(2.0, 5.0), 2.0, (7,))
+    window = seen.window(0, WindowSpan(2.0, 5.0), 2.0, (7,))
     assert window.waited_seconds == pytest.approx((0.5,) * 3)
     assert window.ran_seconds == pytest.approx((1.0,) * 3)
     assert window.recycles == (("max_tasks", 2),)

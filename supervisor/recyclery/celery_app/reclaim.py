@@ -17,7 +17,7 @@ from recyclery_worker.broker.connection import NOT_REDIS
 from recyclery_worker.delivery.reclaim import OrphanedLease
 
 # Importing the app, and the time after which a lease expires.
-TIMEOUT_SECONDS = 120.0
+MODULE_SECONDS = 120.0
 
 
 class CannotTell(Exception):
@@ -46,9 +46,9 @@ def run_module(module: str, app: str, *options: str) -> str:
     """Run a module in a child process, which may import Celery and the app; return the JSON list it prints."""
     command = [sys.executable, "-m", module, app, *options]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MODULE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise CannotTell(f"no answer within {TIMEOUT_SECONDS:g} s") from None
+        raise CannotTell(f"no answer within {MODULE_SECONDS:g} s") from None
     if done.returncode == NOT_REDIS:
         return "[]"
     if done.returncode != 0:

@@ -32,7 +32,7 @@ from recyclery_worker.parking.records import Death, ParkedTask, times
 from recyclery_worker.parking.store import DeadLetterStore, open_store
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
-LONGEST_QUEUE = 10
+LONGEST_PARKED_QUEUE = 10
 
 
 class Unknown(Exception):
@@ -125,7 +125,9 @@ def format_list(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]]) -> list[str
     rows = [("task", "parked", "died", "queue", "name")]
     for task, deaths in tasks:
         parked, queues = time.strftime("%d %b %H:%M", time.gmtime(task.at)), ",".join(task.queues)
-        rows.append((task.task_id, parked, str(len(deaths)), shorten_end(queues, LONGEST_QUEUE), task.name))
+        rows.append(
+            (task.task_id, parked, str(len(deaths)), shorten_end(queues, LONGEST_PARKED_QUEUE), task.name)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     room = max(8, COLUMNS - sum(widths) - 2 * len(widths))
     lines = []

@@ -7,6 +7,7 @@ KILLED = 1
 WRONG_USAGE = 2
 GAVE_UP = 70
 BAD_CONFIGURATION = 78
+INTERRUPTED = 130
 
 
 def fail(error: object, code: int) -> int:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from recyclery.config.fields import BadConfiguration, Setting, checked, declared, settings_of
 from recyclery.config.settings import TABLES, Pool, Settings, check_levels, with_values
 
-NAME_WIDTH = 22
+KEY_WIDTH = 22
 Table = TypeVar("Table", bound=Struct)
 
 
@@ -110,5 +110,5 @@ def describe_settings() -> str:
     lines = []
     for name, table in {"POOL": Pool, **TABLES}.items():
         live = [each for each in settings_of(table).values() if each.live]
-        lines += [f"{name}:", *(f"  {each.name:{NAME_WIDTH}} {each.describe()}" for each in live)]
+        lines += [f"{name}:", *(f"  {each.name:{KEY_WIDTH}} {each.describe()}" for each in live)]
     return "\n".join(lines)

@@ -222,8 +222,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # The file's tables except the pools; `recyclery set` takes them too.
-TABLES: dict[str, type[msgspec.Struct]]
-TABLES = {"memory": Memory, "browsers": Browsers, "alerts": Alerts, "history": History}
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "memory": Memory,
+    "browsers": Browsers,
+    "alerts": Alerts,
+    "history": History,
+}
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)
 SLOW = Pool(name="slow", queues=("low",), concurrency=1, max_tasks_per_child=10)

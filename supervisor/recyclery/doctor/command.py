@@ -27,7 +27,7 @@ from recyclery.config.sources import CommandLine, load_deployment, read_command_
 from recyclery.doctor.application import app_findings, read_app
 from recyclery.doctor.broker import broker_findings, lease_findings, read_broker, read_leases, tuning_findings
 from recyclery.doctor.browsers import browser_findings, read_browser
-from recyclery.doctor.container import container_findings, read_container
+from recyclery.doctor.container import container_findings, read_container_facts
 from recyclery.doctor.findings import Finding, Severity, failure, ok, warning
 from recyclery.doctor.supervision import read_supervision, supervision_findings
 
@@ -88,7 +88,7 @@ def examine_app(app: Celery, settings: Settings, pools: Sequence[Pool]) -> Itera
     broker = read_broker(url, maybe_sanitize_url(url))
     yield from broker_findings(broker)
     yield from browser_findings(read_browser(used=uses_browser))
-    yield from container_findings(read_container(settings), settings, imports_browser=uses_browser)
+    yield from container_findings(read_container_facts(settings), settings, imports_browser=uses_browser)
     if broker.problem is None:
         queues = tuple(sorted({queue for route in routing.routes for queue in route.queues}))
         supervision = read_supervision(app, url, settings.runtime_dir, queues)

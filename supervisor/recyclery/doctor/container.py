@@ -39,7 +39,7 @@ class ContainerFacts:
     """How long the platform waits for a stop, where it states that."""
 
 
-def read_container(settings: Settings) -> ContainerFacts:
+def read_container_facts(settings: Settings) -> ContainerFacts:
     """Read the cgroup, /dev/shm and PID 1; call it in a process that has imported the app."""
     cgroup = find_memory_cgroup()
     limit, source = None, "no cgroup"

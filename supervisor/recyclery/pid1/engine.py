@@ -41,7 +41,7 @@ from recyclery.pid1.worker_process import WorkerProcess
 SAME_REQUEST_SECONDS = 1.0
 
 
-Process = TypeVar("Process", bound=SupervisedProcess)
+ProcessKind = TypeVar("ProcessKind", bound=SupervisedProcess)
 
 
 class Engine(Supervisor):  # type: ignore[misc]
@@ -62,7 +62,7 @@ class Engine(Supervisor):  # type: ignore[misc]
         killed = any(process.had_to_be_killed for process in self._processes(WorkerProcess))
         return exit_codes.KILLED if killed else exit_codes.DRAINED
 
-    def _processes(self, kind: type[Process]) -> list[Process]:
+    def _processes(self, kind: type[ProcessKind]) -> list[ProcessKind]:
         processes = (process for group in self.process_groups.values() for process in group.processes.values())
         return [process for process in processes if isinstance(process, kind)]
 

@@ -1,1 +1,1 @@
-"""Runs a command in a sandbox the size of a container: a memory cgroup, namespaces, a guard that ends it."""
+"""Runs a command like a container: in a memory cgroup and namespaces, under a guard that cleans up."""

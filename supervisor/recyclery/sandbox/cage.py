@@ -1,4 +1,4 @@
-"""Runs a command in a cage and controls it from outside: its PID, its signals, its exit, its removal."""
+"""Runs a command in a cage and controls it from outside."""
 
 import contextlib
 import os
@@ -9,22 +9,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
-from types import TracebackType
 from typing import Self
 
 from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup, make_cgroup
 from recyclery.sandbox.guard import refused_namespaces
 
-# Only against a guard that hangs; an emulated machine takes half of it.
+# Reached only if the guard hangs; an emulated machine needs half of it.
 START_SECONDS = 60.0
 CLOSE_SECONDS = 30.0
 
 
 class Cage:
-    """One command under a guard: PID 1 of a namespace in `cgroup`, or a plain process where there is none.
+    """One command under a guard: PID 1 of a namespace in `cgroup`, or a plain process without one.
 
-    Leaving the `with` block kills all that the command started and removes the cgroup. If this process dies,
-    the guard sees its leash close and does the same.
+    Leaving the `with` block kills everything that the command started and removes the cgroup. If this process
+    dies, the guard sees its standard input close and does the same.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Cage:
         self.cgroup = cgroup
         self.pid = 0
         self.status: int | None = None
-        self._lines = b""
+        self._rest = b""
         guard = [sys.executable, "-m", "recyclery.sandbox.guard"]
         if cgroup is not None:
             guard += ["--cgroup", str(cgroup.path), "--version", str(cgroup.version)]
@@ -51,7 +50,7 @@ class Cage:
                 stderr=output,
                 cwd=folder,
                 env=dict(environment),
-                # A Ctrl-C at the terminal reaches only the command that opened the cage, which then closes it.
+                # Ctrl-C at the terminal must reach only this process, which then closes the cage.
                 start_new_session=True,
             )
         self._read_reports(START_SECONDS, lambda: self.pid != 0)
@@ -62,14 +61,12 @@ class Cage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def guard_pid(self) -> int:
-        """The guard's PID; all processes of this cage are below it."""
+        """The guard's PID; all processes of the cage are its descendants."""
         return self._guard.pid
 
     def terminate(self) -> None:
@@ -79,13 +76,13 @@ class Cage:
 
     def kill(self) -> None:
         """Kill the command, and with it its whole namespace."""
-        # The guard has not reaped it while it has no status to report, so the PID is still the command's.
+        # The guard reports the status when it reaps the command; until then the PID is still the command's.
         if self.wait(0) is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, timeout_seconds: float) -> int | None:
-        """Return the command's exit status (128 + n for a signal), or None if it is still running then."""
+        """Return the command's exit status (128 + n for a signal); None if it still runs after that time."""
         self._read_reports(timeout_seconds, lambda: self.status is not None)
         return self.status
 
@@ -97,7 +94,7 @@ class Cage:
         try:
             self._guard.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            # Its command has asked the kernel to die with it.
+            # The command dies with its guard (PR_SET_PDEATHSIG).
             self._guard.kill()
             self._guard.wait()
         if self._guard.stdout is not None:
@@ -117,28 +114,24 @@ class Cage:
                 data = os.read(self._guard.stdout.fileno(), 4096)
                 if not data:
                     return
-                self._take_reports(data)
-
-    def _take_reports(self, data: bytes) -> None:
-        *lines, self._lines = (self._lines + data).split(b"\n")
-        for line in lines:
-            word, _, number = line.partition(b" ")
-            if word == b"started":
-                self.pid = int(number)
-            elif word == b"exit":
-                self.status = int(number)
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                for line in lines:
+                    word, _, number = line.partition(b" ")
+                    if word == b"started":
+                        self.pid = int(number)
+                    elif word == b"exit":
+                        self.status = int(number)
 
 
 def make_cage_cgroup(limit_bytes: int) -> MemoryCgroup:
-    """Make the cgroup of a cage where namespaces can be made too; raises CannotCageError."""
-    reason = refused_namespaces()
-    if reason is not None:
+    """Make the cgroup of a cage; raises CannotCageError, also where no namespaces can be made."""
+    if reason := refused_namespaces():
         raise CannotCageError(reason)
     return make_cgroup(limit_bytes)
 
 
 def last_lines(log: Path, count: int = 15) -> str:
-    """Return the end of a command's log, to show why it ended."""
+    """Return the end of a command's log, which shows why it ended."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
     except OSError:

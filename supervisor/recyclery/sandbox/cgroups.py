@@ -1,4 +1,4 @@
-"""The memory cgroup of this process, and one below it with a limit: made, read and removed, on v1 and v2."""
+"""The memory cgroup of this process, and limited cgroups below it, on v1 and v2."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from recyclery.observe.cgroup import locate
 
 
 class CannotCageError(Exception):
-    """The kernel, or the container around us, allows no cage; the message says why in a few words."""
+    """The kernel, or the container around us, allows no cage; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MemoryHome:
 
 
 def find_memory_home(cgroup_text: str, mountinfo_text: str) -> MemoryHome | None:
-    """Return where /proc/self/cgroup and mountinfo put this process, None where nothing is mounted."""
+    """Return this process's cgroup from /proc/self/cgroup and mountinfo; None where none is mounted."""
     located = locate(cgroup_text, mountinfo_text)
     if located is None:
         return None
@@ -33,7 +33,7 @@ def find_memory_home(cgroup_text: str, mountinfo_text: str) -> MemoryHome | None
 
 
 def find_own_home() -> MemoryHome:
-    """Return the memory cgroup of this process, or say why there is none to build on."""
+    """Return the memory cgroup of this process; raises CannotCageError where there is none."""
     try:
         home = find_memory_home(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
     except OSError as error:
@@ -45,47 +45,28 @@ def find_own_home() -> MemoryHome:
     return home
 
 
-# Where cgroup v2 wants a cgroup's own processes out of the way before its children may have limits.
+# Takes over a cgroup's own processes: on cgroup v2 they may not be in a cgroup with limited children.
 HOST_LEAF = "recyclery-demo-host"
 NAME_PREFIX = "recyclery-demo-"
 REMOVE_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class _Files:
-    limit: str
-    swap: str
-    usage: str
-    peak: str
-    events: str
-
-
+# Files of each version: limit, limit of swap, usage, highest usage, OOM kills.
 _FILES = {
-    1: _Files(
-        limit="memory.limit_in_bytes",
-        swap="memory.memsw.limit_in_bytes",
-        usage="memory.usage_in_bytes",
-        peak="memory.max_usage_in_bytes",
-        events="memory.oom_control",
-    ),
-    2: _Files(
-        limit="memory.max",
-        swap="memory.swap.max",
-        usage="memory.current",
-        peak="memory.peak",
-        events="memory.events",
-    ),
+    1: ("limit_in_bytes", "memsw.limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "oom_control"),
+    2: ("max", "swap.max", "current", "peak", "events"),
 }
-_FLOOR_KEYS_V2 = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "sock")
+_UNRECLAIMABLE_V2 = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "sock")
 
 
 class MemoryCgroup:
-    """One memory cgroup that we made, its figures and its end."""
+    """A memory cgroup that we made."""
 
     def __init__(self, path: Path, version: int) -> None:
         self.path = path
         self.version = version
-        self._files = _FILES[version]
+        files = [path / f"memory.{name}" for name in _FILES[version]]
+        self._limit_file, self._swap_file, self._usage_file, self._peak_file, self._events_file = files
 
     @classmethod
     def create(cls, home: MemoryHome, name: str, limit_bytes: int) -> "MemoryCgroup":
@@ -97,46 +78,43 @@ class MemoryCgroup:
         except OSError as error:
             raise CannotCageError(f"no cgroup can be made in {home.path}: {error.strerror}") from error
         try:
-            cgroup._limit(limit_bytes)
+            cgroup._limit_file.write_text(str(limit_bytes))
+            # Missing where the kernel was started without swap accounting; then there is no swap to forbid.
+            with contextlib.suppress(FileNotFoundError):
+                cgroup._swap_file.write_text("0" if home.version == 2 else str(limit_bytes))
         except OSError as error:
             cgroup.remove()
             raise CannotCageError(f"{cgroup.path} takes no limit: {error.strerror}") from error
         return cgroup
 
-    def _limit(self, limit_bytes: int) -> None:
-        (self.path / self._files.limit).write_text(str(limit_bytes))
-        # Absent where the kernel was started without swap accounting; then there is nothing to forbid.
-        with contextlib.suppress(FileNotFoundError):
-            (self.path / self._files.swap).write_text("0" if self.version == 2 else str(limit_bytes))
-
     @property
     def kind(self) -> str:
-        """The name a report gives to this kind of limit."""
+        """The version, for reports."""
         return f"cgroup v{self.version}"
 
     def usage_bytes(self) -> int:
-        """Return what is charged to the cgroup now, page cache included."""
-        return int((self.path / self._files.usage).read_text())
+        """Return the current usage, page cache included."""
+        return int(self._usage_file.read_text())
 
     def floor_bytes(self) -> int:
-        """Return the part of the usage that no reclaim can free."""
-        stat = self._read_pairs("memory.stat")
+        """Return the unreclaimable part of the usage."""
+        stat = _read_pairs(self.path / "memory.stat")
         if self.version == 2:
-            return sum(stat.get(key, 0) for key in _FLOOR_KEYS_V2)
-        # v1 does not split its kernel memory: take what is not on the file lists.
+            return sum(stat.get(key, 0) for key in _UNRECLAIMABLE_V2)
+        # v1 does not split its kernel memory: all but the file pages is unreclaimable.
         files = stat.get("total_active_file", 0) + stat.get("total_inactive_file", 0)
         return max(0, self.usage_bytes() - files)
 
     def peak_bytes(self) -> int | None:
-        """Return the highest usage ever, or None on a kernel that does not keep it (v2 before 5.19)."""
+        """Return the highest usage ever, or None on a kernel that does not record it (v2 before 5.19)."""
         try:
-            return int((self.path / self._files.peak).read_text())
+            return int(self._peak_file.read_text())
         except FileNotFoundError:
             return None
 
     def oom_kills(self) -> int:
-        """Return how many processes the kernel killed here for want of memory."""
-        return self._read_pairs(self._files.events).get("oom_kill", 0)
+        """Return how many processes the OOM killer killed here."""
+        return _read_pairs(self._events_file).get("oom_kill", 0)
 
     def join(self) -> None:
         """Move the calling process into the cgroup."""
@@ -144,14 +122,14 @@ class MemoryCgroup:
 
     def processes(self) -> list[int]:
         """Return the processes in the cgroup and in those below it."""
-        pids: list[int] = []
-        for procs in [self.path / "cgroup.procs", *self.path.glob("**/cgroup.procs")]:
+        pids: set[int] = set()
+        for procs in self.path.glob("**/cgroup.procs"):
             with contextlib.suppress(OSError):
-                pids += [int(line) for line in procs.read_text().split()]
-        return sorted(set(pids))
+                pids.update(map(int, procs.read_text().split()))
+        return sorted(pids)
 
     def remove(self) -> None:
-        """Remove the cgroup; the kernel may need some moments to let the last process go."""
+        """Remove the cgroup; the kernel may take some moments to release the last process."""
         deadline = time.monotonic() + REMOVE_SECONDS
         while self.path.is_dir():
             try:
@@ -164,17 +142,18 @@ class MemoryCgroup:
         if self.version == 2:
             _leave_leaf(self.path.parent)
 
-    def _read_pairs(self, name: str) -> dict[str, int]:
-        lines = (self.path / name).read_text().splitlines()
-        return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+
+def _read_pairs(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {key: int(value) for key, value in pairs}
 
 
 def _open_parent_v2(home: MemoryHome) -> Path:
-    """Return the cgroup below which a limited child can be made: our own, else the one around it."""
+    """Return the cgroup in which a limited child can be made: our own, else its parent."""
     own = home.path
     if "memory" not in (own / "cgroup.controllers").read_text().split():
         raise CannotCageError("this container's cgroup has no memory controller")
-    if _delegates_memory(own):
+    if "memory" in (own / "cgroup.subtree_control").read_text().split():
         return own
     try:
         (own / "cgroup.subtree_control").write_text("+memory")
@@ -182,16 +161,12 @@ def _open_parent_v2(home: MemoryHome) -> Path:
     except OSError as error:
         if error.errno not in {errno.EBUSY, errno.EOPNOTSUPP}:
             raise
-    # "No internal processes": a cgroup with members of its own may not limit its children.
+    # "No internal processes": a cgroup with processes of its own may not limit its children.
     if own != home.mount_point and (own / "memory.max").read_text().strip() == "max":
         return own.parent
     if own == home.mount_point and _enter_leaf(own):
         return own
     raise CannotCageError("this cgroup v2 has processes in it, so it can have no limited children")
-
-
-def _delegates_memory(directory: Path) -> bool:
-    return "memory" in (directory / "cgroup.subtree_control").read_text().split()
 
 
 def _enter_leaf(own: Path) -> bool:
@@ -222,11 +197,11 @@ def _leave_leaf(own: Path) -> None:
 
 def _move_processes(source: Path, target: Path) -> None:
     for pid in (source / "cgroup.procs").read_text().split():
-        # Gone already, or a kernel thread: neither is in the way.
+        # Gone already, or a kernel thread: neither prevents limits.
         with contextlib.suppress(OSError):
             (target / "cgroup.procs").write_text(pid)
 
 
 def make_cgroup(limit_bytes: int) -> MemoryCgroup:
-    """Make a fresh memory cgroup below this process's own."""
+    """Make a new memory cgroup below this process's own."""
     return MemoryCgroup.create(find_own_home(), str(os.getpid()), limit_bytes)

@@ -2,9 +2,9 @@
 
     python -m recyclery.sandbox.guard [--cgroup PATH --version N] -- COMMAND ARG...
 
-Standard input is a leash: when its other end closes, because the cage was closed or its process was killed,
-every process started here is killed and the cgroup removed. Standard output carries two lines, `started PID`
-and `exit STATUS`. With a cgroup the command is PID 1 of a namespace in it; without, the guard adopts orphans.
+When standard input closes, because the cage was closed or its process was killed, every process started here
+is killed and the cgroup removed. Standard output carries two lines, `started PID` and `exit STATUS`. With a
+cgroup the command is PID 1 of a namespace in it; without, the guard adopts orphans.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from recyclery.observe.snapshot import Process
 from recyclery.sandbox.cgroups import MemoryCgroup
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-TICK_SECONDS = 0.2
+INPUT_SECONDS = 0.2
 NOT_STARTED = 127
 
 
 def main() -> int:
-    """Start the command, forward signals, report its exit, and clean up when the leash closes."""
+    """Start the command, forward signals, report its exit, and clean up once standard input closes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cgroup", type=Path)
     parser.add_argument("--version", type=int, default=1)
@@ -40,7 +40,8 @@ def main() -> int:
         report(f"started {child}")
         status = _watch(child)
         report(f"exit {status}")
-        _wait_for_release()
+        while not _is_input_closed():
+            pass
     finally:
         _end_descendants()
         if cgroup is not None:
@@ -56,7 +57,7 @@ def report(line: str) -> None:
 
 def _start(command: list[str], cgroup: MemoryCgroup | None) -> int:
     adopt_orphans()
-    # Blocked until the handlers stand, so that an early TERM is passed on and does not end the guard.
+    # Blocked until the handlers are set, so that an early TERM is forwarded and does not end the guard.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     if cgroup is not None:
         enter_pid_namespace()
@@ -79,7 +80,7 @@ def _become(command: list[str], cgroup: MemoryCgroup | None) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-        os.execvp(command[0], command)  # noqa: S606 - no shell is the point
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
     finally:
@@ -87,9 +88,9 @@ def _become(command: list[str], cgroup: MemoryCgroup | None) -> None:
 
 
 def _watch(child: int) -> int:
-    """Reap until the command ends, and kill it when the leash closes; return its status as a shell would."""
+    """Reap until the command ends, killing it when standard input closes; return its status as a shell does."""
     while True:
-        released = _released(TICK_SECONDS)
+        released = _is_input_closed()
         if released:
             _send(child, signal.SIGKILL)
         while True:
@@ -104,18 +105,14 @@ def _watch(child: int) -> int:
                 break
 
 
-def _released(timeout_seconds: float) -> bool:
-    readable, _, _ = select.select([0], [], [], timeout_seconds)
+def _is_input_closed() -> bool:
+    """Return whether standard input is closed, after INPUT_SECONDS at most."""
+    readable, _, _ = select.select([0], [], [], INPUT_SECONDS)
     return bool(readable) and os.read(0, 1024) == b""
 
 
-def _wait_for_release() -> None:
-    while not _released(TICK_SECONDS):
-        pass
-
-
 def _end_descendants() -> None:
-    """Kill all that is left of what was started here: orphans were adopted, and nothing else is below."""
+    """Kill every remaining descendant; orphans among them were adopted."""
     while left := descendants(os.getpid()):
         for process in left:
             _send(process.pid, signal.SIGKILL)
@@ -126,7 +123,7 @@ def _end_descendants() -> None:
 
 
 def descendants(ancestor_pid: int) -> list[Process]:
-    """Return all processes below one; in a PID namespace that is everything its init has."""
+    """Return all descendants of a process; of a namespace's init they are all its processes."""
     children = defaultdict(list)
     for process in list_processes():
         children[process.parent].append(process)
@@ -166,7 +163,7 @@ def enter_pid_namespace() -> None:
 
 
 def enter_mount_namespace() -> None:
-    """Give this process mounts of its own, with the /proc and the /dev/shm that a container would have."""
+    """Give this process its own mounts, with a /proc and a /dev/shm as in a container."""
     _check(_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)")
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
@@ -175,15 +172,12 @@ def enter_mount_namespace() -> None:
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    arguments = [value.encode() if value is not None else None for value in (source, target, kind)]
-    _check(
-        _libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() if data is not None else None),
-        f"mount {target}",
-    )
+    *arguments, options = [None if text is None else text.encode() for text in (source, target, kind, data)]
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), options), f"mount {target}")
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends."""
+    """Have the kernel kill this process when its parent ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
@@ -193,11 +187,10 @@ def adopt_orphans() -> None:
 
 
 def refused_namespaces() -> str | None:
-    """Return why no namespaces can be made here, None where they can; a child process tries it out."""
+    """Return why no namespaces can be made here, None where they can; a child process tries."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        status = 0
         try:
             enter_pid_namespace()
             grandchild = os.fork()
@@ -213,7 +206,7 @@ def refused_namespaces() -> str | None:
         except OSError as error:
             os.write(writing, str(error.strerror).encode())
         finally:
-            os._exit(status)
+            os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answers:
         reason = answers.read()

@@ -6,13 +6,12 @@ import argparse
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from recyclery.common import exit_codes
+from recyclery.common.exit_codes import BAD_CONFIGURATION, INTERRUPTED, fail
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
@@ -20,37 +19,32 @@ from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.tune.comparison import print_comparison
 from recyclery.tune.options import load_one_pool, read_objective, read_spec, resume_spec
 from recyclery.tune.output import build_document, format_loads, format_recommendation, print_json
-from recyclery.tune.page import write_page
+from recyclery.tune.page import write_tune_page
 from recyclery.tune.progress import Progress
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import BadRunFile, Ended, RecordedRun, RunFile, read_run_file
 from recyclery.tune.runner import EveryTaskFailed, Tuning
-from recyclery.tune.sender import CannotSend, TaskSender
+from recyclery.tune.sender import SenderFailed, TaskSender
 from recyclery.tune.spec import BadTrace, Objective, Spec, read_trace
 from recyclery.tune.testbed import RunContext, TestbedFailed, temporary_folder
 from recyclery_worker.tuning.messages import SPACE, Space
 
-FAILED = 1
-INTERRUPTED = 130
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(args: argparse.Namespace) -> int:
     """Tune, resume a tuning, or compare two."""
     try:
-        if args.compare:
-            if args.html:
-                raise BadConfiguration("--html shows one run: leave it out beside --compare")
-            before, after = map(Path, args.compare)
-            print_comparison(before, after, as_json=args.json)
-        else:
+        if not args.compare:
             tune(args)
+        elif args.html:
+            raise BadConfiguration("--html shows one run: leave it out with --compare")
+        else:
+            print_comparison(*map(Path, args.compare), as_json=args.json)
     except BadConfiguration as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return exit_codes.BAD_CONFIGURATION
-    except (BadRunFile, BadTrace, CannotSend, EveryTaskFailed, TestbedFailed) as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return FAILED
+        return fail(error, BAD_CONFIGURATION)
+    except (BadRunFile, BadTrace, SenderFailed, EveryTaskFailed, TestbedFailed) as error:
+        return fail(error, 1)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
@@ -79,7 +73,7 @@ def tune(args: argparse.Namespace) -> None:
     found = recommend(recorded.windows, objective, learned)
     if args.html:
         try:
-            write_page(Path(args.html), found)
+            write_tune_page(Path(args.html), found)
         except OSError as error:
             raise BadRunFile(
                 f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume"
@@ -157,11 +151,4 @@ def run_context(spec: Spec, settings: Settings, progress: Progress) -> Iterator[
         with closing(TaskSender(spec, environment, "--folder", str(folder))) as sender:
             for name in sender.wait_until_ready():
                 progress.note(f"removed what a tuning that was killed had left in Redis ({name})")
-            yield RunContext(
-                spec=spec,
-                grace_seconds=settings.grace_seconds,
-                space=space,
-                sender=sender,
-                folder=folder,
-                progress=progress,
-            )
+            yield RunContext(spec, settings.grace_seconds, space, sender, folder, progress)

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from recyclery.tune.evaluate import summarize_levels
-from recyclery.tune.output import WIDTH, print_json, short
+from recyclery.tune.output import TEXT_WIDTH, print_json, short
 from recyclery.tune.run_file import read_run_file
 from recyclery.tune.spec import Level
 from recyclery.tune.statistics import Estimate
 from recyclery.tune.window import Window
 
-LEGEND = (
+RATIO_LEGEND = (
     "B divided by A, with the 95 % interval; = where that may as well be noise. Of twenty ratios without "
     "that sign one may have lost it by chance."
 )
@@ -35,7 +35,7 @@ def print_comparison(before: Path, after: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(comparison_document(pairs))
     else:
-        print(format_comparison(pairs, (str(before), str(after))))
+        print(format_ratios(pairs, (str(before), str(after))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def divide(after: Estimate | None, before: Estimate | None) -> Ratio | None:
     return Ratio(value, value * math.exp(-down), value * math.exp(up))
 
 
-def format_comparison(pairs: Sequence[Pair], names: tuple[str, str]) -> str:
+def format_ratios(pairs: Sequence[Pair], names: tuple[str, str]) -> str:
     """Return the table."""
     head = [f"A: {names[0]}", f"B: {names[1]}", ""]
     if not pairs:
@@ -103,11 +103,11 @@ def format_comparison(pairs: Sequence[Pair], names: tuple[str, str]) -> str:
         speed, p95, peak = (str(ratio or "-") for ratio in pair.ratios.values())
         cells.append((*level, speed, p95, peak))
     rows = [f"{k:>3} {n:>4} {speed:>24} {p95:>24} {peak:>21}" for k, n, speed, p95, peak in cells]
-    legend = LEGEND
+    legend = RATIO_LEGEND
     counts = zip(*(pair.repeats for pair in pairs), strict=True)
     if once := [name for name, repeats in zip("AB", counts, strict=True) if max(repeats) < 2]:
         legend += f" {' and '.join(once)} ran each level once: what repeats differ by is not in the intervals."
-    return "\n".join([*head, *rows, "", *textwrap.wrap(legend, WIDTH)])
+    return "\n".join([*head, *rows, "", *textwrap.wrap(legend, TEXT_WIDTH)])
 
 
 def comparison_document(pairs: Sequence[Pair]) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ OF_MANY = 1.5
 # Memory limits are recommended in steps of this.
 STEP_BYTES = 64 << 20
 # With fewer tasks, or fewer for each slot, a level is shown and not chosen.
-LEAST_TASKS = 10
+LEAST_DONE = 10
 LEAST_TASKS_PER_SLOT = 3
 # Children that left for their memory: retired before their number of tasks, or killed to make room.
 MEMORY_RECYCLES = ("budget", "preempt")
@@ -216,7 +216,7 @@ def find_rejection(result: LevelResult, objective: Objective, limit_bytes: int) 
             f"memory may reach {format_bytes(int(result.expected_peak_bytes))}, "
             f"past {MEMORY.high_percent} % of {format_bytes(limit_bytes)}"
         )
-    least = max(LEAST_TASKS, LEAST_TASKS_PER_SLOT * result.level.concurrency)
+    least = max(LEAST_DONE, LEAST_TASKS_PER_SLOT * result.level.concurrency)
     if result.per_second is None or result.ran is None or result.done < least:
         return f"{result.done} tasks are too few to tell"
     failed_share = result.errors / result.done

@@ -28,11 +28,11 @@ DEFAULT_LEVELS = (1, 2, 4, 8, 16)
 DEFAULT_REPEATS, MOST_REPEATS = 3, 10
 TRACE_LOADS = ("70%", "85%", "95%")
 # What a run begins with, and keeps.
-FIXED = (
+FIXED_OPTIONS = (
     *("app", "config", "pool", "task", "args", "generate", "concurrency", "max_tasks_per_child"),
     *("repeats", "seconds", "longest", "seed", "memory", "trace", "out"),
 )
-parse_seconds = number_of("seconds", 1, 86_400)
+parse_duration = number_of("seconds", 1, 86_400)
 
 
 def read_spec(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Spec, Settings]:
@@ -60,8 +60,8 @@ def read_spec(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple
         repeats=repeats or DEFAULT_REPEATS,
         most_repeats=repeats or MOST_REPEATS,
         seed=random.randrange(10_000) if seed is None else seed,  # noqa: S311  # not a secret
-        least_seconds=read("--seconds", parse_seconds, args.seconds, 10.0),
-        most_seconds=read("--longest", parse_seconds, args.longest, 300.0),
+        least_seconds=read("--seconds", parse_duration, args.seconds, 10.0),
+        most_seconds=read("--longest", parse_duration, args.longest, 300.0),
         memory_bytes=settings.memory.limit_bytes if args.memory else None,
         loads=read_loads(args) or (TRACE_LOADS if args.trace else ()),
         trace=absolute(args.trace),
@@ -75,7 +75,7 @@ def resume_spec(args: argparse.Namespace, spec: Spec) -> Spec:
 
     Raises BadConfiguration for an option that can no longer be changed.
     """
-    for name in FIXED:
+    for name in FIXED_OPTIONS:
         if getattr(args, name) is not None:
             option = name.replace("_", "-")
             raise BadConfiguration(
@@ -90,7 +90,7 @@ def read_objective(args: argparse.Namespace, spec: Spec) -> Objective:
     return Objective(
         pool=spec.pool,
         metric=args.objective,
-        slo_seconds=read("--slo", parse_seconds, args.slo),
+        slo_seconds=read("--slo", parse_duration, args.slo),
         memory_bytes=spec.memory_bytes,
         arrivals_per_second=parse_rate(rates[0], 0.0) if rates else None,
     )
@@ -128,7 +128,7 @@ def read_loads(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def check_load(value: Any) -> str:
-    """Return a load as it was given; raises Refused."""
+    """Return a load as it was given; raises NotAllowed."""
     try:
         parse_rate(str(value), 1.0)
     except ValueError:

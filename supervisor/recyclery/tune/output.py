@@ -16,14 +16,14 @@ from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate, quantile
 from recyclery.tune.window import OpenLoopWindow
 
-VERSION = 2
-WIDTH = 80
-COLUMNS = {"K": 3, "N": 4, "tasks per second": 17, "p50": 7, "p95": 7, "peak": 9, "CPU": 5, "failed": 6}
-LEGEND = (
+DOCUMENT_VERSION = 2
+TEXT_WIDTH = 80
+TABLE_COLUMNS = {"K": 3, "N": 4, "tasks per second": 17, "p50": 7, "p95": 7, "peak": 9, "CPU": 5, "failed": 6}
+TABLE_LEGEND = (
     "K: tasks at a time; N: tasks per child; ± the 95 % interval. p50, p95: time that tasks ran. "
     "peak: unreclaimable memory, the highest seen. bottleneck: what kept tasks from doing more."
 )
-MARKS = "* recommended, - cannot be chosen."
+MARKS_LEGEND = "* recommended, - cannot be chosen."
 
 
 def short(value: float) -> str:
@@ -67,18 +67,18 @@ def format_recommendation(found: Recommendation) -> str:
     lines = []
     if found.levels:
         rejected = [result for result in found.levels if result.rejection]
-        lines += [format_row(" ", {name: name for name in COLUMNS}, "bottleneck")]
+        lines += [format_row(" ", {name: name for name in TABLE_COLUMNS}, "bottleneck")]
         for result in found.levels:
             chosen = found.settings is not None and found.settings.result is result
             mark = "*" if chosen else "-" if result.rejection else " "
             bottleneck = result.bottleneck if result.was_tried else "not tried"
             lines += [format_row(mark, format_figures(result), bottleneck)]
-        lines += ["", *textwrap.wrap(f"{LEGEND} {MARKS}", WIDTH), ""]
+        lines += ["", *textwrap.wrap(f"{TABLE_LEGEND} {MARKS_LEGEND}", TEXT_WIDTH), ""]
         for result in rejected:
             text = f"{result.level}: {result.rejection}"
-            lines += textwrap.wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+            lines += textwrap.wrap(text, TEXT_WIDTH, initial_indent="- ", subsequent_indent="  ")
         lines += [""] if rejected else []
-    lines += textwrap.wrap(found.explanation, WIDTH)
+    lines += textwrap.wrap(found.explanation, TEXT_WIDTH)
     if found.settings is not None:
         variables = [f"{name}={value}" for name, value in found.settings.environment.items()]
         for block in (found.settings.conf.splitlines(), ["or in the environment:"], variables):
@@ -86,13 +86,13 @@ def format_recommendation(found: Recommendation) -> str:
             lines += ["", *(f"{indent}{line}".rstrip() for line in block)]
     fleet = [format_fleet(found.fleet)] if found.fleet is not None else []
     for sentence in (*fleet, *found.caveats):
-        lines += ["", *textwrap.wrap(sentence, WIDTH)]
+        lines += ["", *textwrap.wrap(sentence, TEXT_WIDTH)]
     return "\n".join(lines)
 
 
 def format_row(mark: str, figures: dict[str, str], bottleneck: str) -> str:
     """Return one line of the table."""
-    cells = " ".join(f"{figures[name]:>{width}}" for name, width in COLUMNS.items())
+    cells = " ".join(f"{figures[name]:>{width}}" for name, width in TABLE_COLUMNS.items())
     return f"{mark} {cells} {bottleneck}"
 
 
@@ -155,7 +155,7 @@ def build_document(found: Recommendation) -> dict[str, Any]:
         "environment": found.settings.environment,
     }
     return {
-        "version": VERSION,
+        "version": DOCUMENT_VERSION,
         "objective": found.objective,
         "limit_bytes": found.limit_bytes,
         "levels": levels,

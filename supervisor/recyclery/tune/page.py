@@ -13,33 +13,33 @@ import msgspec
 
 from recyclery.http.standalone import fill_in
 from recyclery.tune.evaluate import LevelResult
-from recyclery.tune.output import LEGEND, format_figures, format_fleet
+from recyclery.tune.output import TABLE_LEGEND, format_figures, format_fleet
 from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate
 
-NUMBERS = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
+FIGURES = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
 
 
-def write_page(path: Path, found: Recommendation) -> None:
+def write_tune_page(path: Path, found: Recommendation) -> None:
     """Write the page; raises OSError."""
-    path.write_text(build_page(found), encoding="utf-8")
+    path.write_text(build_tune_page(found), encoding="utf-8")
 
 
-def build_page(found: Recommendation) -> str:
+def build_tune_page(found: Recommendation) -> str:
     """Return the page's HTML."""
     template = resources.files("recyclery.tune").joinpath("page.html").read_text(encoding="utf-8")
     values = {
         "title": f"Concurrency for the pool {html.escape(found.objective.pool)}",
         "reason": html.escape(found.explanation),
-        "settings": settings_of(found),
-        "table": "\n".join(table_of(found)),
-        "legend": html.escape(LEGEND),
+        "settings": format_settings(found),
+        "table": "\n".join(format_level_table(found)),
+        "legend": html.escape(TABLE_LEGEND),
         "said": "\n".join(f"<p class=faint>{html.escape(sentence)}" for sentence in sentences_of(found)),
     }
-    return fill_in(template, values, msgspec.json.encode(draw(found)))
+    return fill_in(template, values, msgspec.json.encode(build_chart_data(found)))
 
 
-def settings_of(found: Recommendation) -> str:
+def format_settings(found: Recommendation) -> str:
     """Return what to set, as text to copy."""
     if found.settings is None:
         return ""
@@ -60,15 +60,15 @@ def sentences_of(found: Recommendation) -> Iterator[str]:
     yield from found.caveats
 
 
-def table_of(found: Recommendation) -> Iterable[str]:
+def format_level_table(found: Recommendation) -> Iterable[str]:
     """Yield the levels' table."""
-    numbers = "".join(f"<th class=number>{name}" for name in NUMBERS)
+    numbers = "".join(f"<th class=number>{name}" for name in FIGURES)
     yield f"<table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
-    yield from (row_of(result, found) for result in found.levels)
+    yield from (format_level_row(result, found) for result in found.levels)
     yield "</tbody></table>"
 
 
-def row_of(result: LevelResult, found: Recommendation) -> str:
+def format_level_row(result: LevelResult, found: Recommendation) -> str:
     """Return a level's row; on a narrow screen each column's name is put before its figure."""
     chosen = found.settings is not None and found.settings.result is result
     note = "recommended" if chosen else result.rejection
@@ -76,13 +76,13 @@ def row_of(result: LevelResult, found: Recommendation) -> str:
     bottleneck = result.bottleneck if result.was_tried else ""
     figures = format_figures(result)
     # The widest figure has a line of its own there.
-    classes = {name: "number moment" if name == "tasks per second" else "number" for name in NUMBERS}
-    cells = [f'<td class="{classes[name]}" data-name="{name}">{figures[name]}' for name in NUMBERS]
+    classes = {name: "number moment" if name == "tasks per second" else "number" for name in FIGURES}
+    cells = [f'<td class="{classes[name]}" data-name="{name}">{figures[name]}' for name in FIGURES]
     cells += [f"<td data-name=bottleneck>{bottleneck}", f"<td class=wide>{html.escape(note)}"]
     return f"<tr class={kind}>{''.join(cells)}"
 
 
-def draw(found: Recommendation) -> dict[str, Any]:
+def build_chart_data(found: Recommendation) -> dict[str, Any]:
     """Return what the page's script draws: series of numbers, no styles."""
     chosen = found.settings.result.level if found.settings else None
     return {

@@ -28,14 +28,14 @@ WORTH = 1.05
 AROUND_SECONDS = 8.0
 
 
-class Step(NamedTuple):
+class PlannedWindow(NamedTuple):
     """One window to measure."""
 
     level: Level
     repeat: int
 
 
-def plan_next(windows: Sequence[Window], spec: Spec) -> Step | None:
+def plan_next(windows: Sequence[Window], spec: Spec) -> PlannedWindow | None:
     """Return which window is to be measured next; None where nothing is missing.
 
     The first round goes upwards: what a level needs is known before a higher one is tried. Each later round has
@@ -43,10 +43,10 @@ def plan_next(windows: Sequence[Window], spec: Spec) -> Step | None:
     """
     last = max((window.repeat for window in windows), default=0)
     if (level := find_missing(last, windows, spec)) is not None:
-        return Step(level, last)
+        return PlannedWindow(level, last)
     if last + 1 < count_rounds(windows, spec):
         level = find_missing(last + 1, windows, spec)
-        return Step(level, last + 1) if level is not None else None
+        return PlannedWindow(level, last + 1) if level is not None else None
     return None
 
 

@@ -15,7 +15,7 @@ from recyclery.decide.memory_model import PoolModel
 from recyclery.tune.spec import Spec
 from recyclery.tune.window import OpenLoopWindow, Window
 
-VERSION = 1
+RUN_FILE_VERSION = 1
 
 
 class Head(msgspec.Struct, tag="head"):
@@ -45,7 +45,7 @@ class Ended(msgspec.Struct, tag="end"):
     loads: tuple[str, ...]
 
 
-Line = Head | Closed | Opened | Ended
+RunFileLine = Head | Closed | Opened | Ended
 
 
 class BadRunFile(Exception):
@@ -76,7 +76,7 @@ class RunFile:
 
     def begin(self, spec: Spec) -> None:
         """Create the file; raises BadRunFile where there is one already, or none can be made."""
-        self._write(Head(VERSION, spec), "xb", "; name another file with --out")
+        self._write(Head(RUN_FILE_VERSION, spec), "xb", "; name another file with --out")
 
     def repair(self) -> None:
         """Remove a last line that was cut off, so that the next one begins where it should."""
@@ -89,7 +89,7 @@ class RunFile:
         """Append a line; raises BadRunFile."""
         self._write(line, "ab")
 
-    def _write(self, line: Line, mode: Literal["xb", "ab"], advice: str = "") -> None:
+    def _write(self, line: RunFileLine, mode: Literal["xb", "ab"], advice: str = "") -> None:
         try:
             with self.path.open(mode) as file:
                 file.write(msgspec.json.encode(line) + b"\n")
@@ -103,16 +103,17 @@ def read_run_file(path: Path) -> RecordedRun:
         *lines, _ = path.read_bytes().split(b"\n")
     except OSError as error:
         raise BadRunFile(f"{path}: {error.strerror}") from None
-    decoder = msgspec.json.Decoder(Line)
+    decoder = msgspec.json.Decoder(RunFileLine)
     try:
         head, *others = [decoder.decode(line) for line in lines]
     except (msgspec.DecodeError, ValueError) as error:
         raise BadRunFile(f"{path} is no run of `recyclery tune`: {error}") from None
     if not isinstance(head, Head):
         raise BadRunFile(f"{path} is no run of `recyclery tune`: its first line does not say what was asked")
-    if head.version != VERSION:
+    if head.version != RUN_FILE_VERSION:
         raise BadRunFile(
-            f"{path} is of version {head.version}, and this one reads {VERSION}: use the one that wrote it"
+            f"{path} is of version {head.version}, and this one reads {RUN_FILE_VERSION}: "
+            "use the one that wrote it"
         )
     closed = [line for line in others if isinstance(line, Closed)]
     return RecordedRun(

@@ -9,7 +9,7 @@ from pathlib import Path
 from recyclery.decide.memory_model import PoolModel
 from recyclery.history.reader import Run
 from recyclery.observe.cgroup import allowed_cores
-from recyclery.tune.plan import AROUND_SECONDS, Step, expect_seconds, list_ahead, plan_next, why_skip
+from recyclery.tune.plan import AROUND_SECONDS, PlannedWindow, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import Closed, Opened, RunFile
 from recyclery.tune.samples import TaskEvents, child_peaks, learn_from_history
@@ -19,10 +19,10 @@ from recyclery.tune.window import (
     FEWEST_TASKS,
     Aborted,
     Complete,
+    Measuring,
     OpenLoopWindow,
-    Running,
-    Span,
     Window,
+    WindowSpan,
     least_tasks,
     skip_window,
 )
@@ -39,7 +39,7 @@ class EveryTaskFailed(Exception):
     """There is nothing to measure; the message has the errors."""
 
 
-def measure_window(context: RunContext, step: Step) -> tuple[Window, list[Run]]:
+def measure_window(context: RunContext, step: PlannedWindow) -> tuple[Window, list[Run]]:
     """Measure a level while tasks always wait; return also the history's runs.
 
     Raises TestbedFailed, CannotSend or EveryTaskFailed.
@@ -47,12 +47,12 @@ def measure_window(context: RunContext, step: Step) -> tuple[Window, list[Run]]:
     with running_testbed(context, step.level) as testbed:
         began = now()
         context.sender.ask(Fill(testbed.events_path, 2 * step.level.concurrency + 2))
-        state: Running | Complete | Aborted = Running(0)
-        while isinstance(state, Running):
+        state: Measuring | Complete | Aborted = Measuring(0)
+        while isinstance(state, Measuring):
             testbed.step()
             check_failures(testbed.seen.events)
             state = testbed.seen.state(context.spec, began, now())
-            if isinstance(state, Running):
+            if isinstance(state, Measuring):
                 context.progress.update(f"{state.done} of {least_tasks(step.level)} tasks")
         testbed.read_cpu()
         sent = context.sender.ask(Rest()).sent_by_tasks
@@ -61,17 +61,14 @@ def measure_window(context: RunContext, step: Step) -> tuple[Window, list[Run]]:
             testbed.stop()
         else:
             # There is no memory for its tasks to be waited for.
-            span, stopped = Span(began, now()), state.reason
+            span, stopped = WindowSpan(began, now()), state.reason
             testbed.kill()
         runs = testbed.runs()
     if sent:
         context.progress.note(f"the tasks themselves sent {sent} messages: set aside, and removed")
-    return testbed.seen.window(step.repeat, span, container_cores(), child_peaks(runs), stopped), runs
-
-
-def container_cores() -> float:
-    """Return the CPUs that the container may use."""
-    return allowed_cores(Path("/sys/fs/cgroup"))
+    return testbed.seen.window(
+        step.repeat, span, allowed_cores(Path("/sys/fs/cgroup")), child_peaks(runs), stopped
+    ), runs
 
 
 def check_failures(events: TaskEvents) -> None:
@@ -104,7 +101,9 @@ def measure_load(context: RunContext, level: Level, load: str, times: list[float
         context.sender.ask(Rest())
         testbed.stop()
         peaks = child_peaks(testbed.runs())
-    window = testbed.seen.window(0, Span(begin, max(end, now())), container_cores(), peaks, stopped)
+    window = testbed.seen.window(
+        0, WindowSpan(begin, max(end, now())), allowed_cores(Path("/sys/fs/cgroup")), peaks, stopped
+    )
     # A single arrival takes no time.
     seconds = (end - begin) or context.spec.least_seconds
     return OpenLoopWindow(
@@ -139,7 +138,7 @@ class Tuning:
             self.windows.append(window)
             self.file.add(Closed(window, self.learned))
 
-    def _measure(self, step: Step) -> Window:
+    def _measure(self, step: PlannedWindow) -> Window:
         if why := why_skip(step.level, self.windows):
             return skip_window(step.level, step.repeat, self.windows[0] if self.windows else None, why)
         spec, done = self.context.spec, len(self.windows)
@@ -164,11 +163,10 @@ class Tuning:
                 continue
             rate = parse_rate(load, capacity)
             seconds = min(spec.most_seconds, max(spec.least_seconds, LOAD_TASKS / rate))
-            times = (
-                stretch_trace(trace, rate, seconds)
-                if trace is not None
-                else draw_arrivals(rate, seconds, spec.seed)
-            )
+            if trace is not None:
+                times = stretch_trace(trace, rate, seconds)
+            else:
+                times = draw_arrivals(rate, seconds, spec.seed)
             done_windows, total = len(self.windows) + len(opened), len(self.windows) + len(spec.loads)
             self.context.progress.begin(done_windows, total, seconds + AROUND_SECONDS, level)
             opened.append(measure_load(self.context, level, load, times or [0.0]))

@@ -16,11 +16,11 @@ from recyclery.tune.spec import Spec
 from recyclery_worker.tuning.messages import Answer, Order, Quit
 
 # Importing the user's app may take long; sending tasks does not.
-START_SECONDS = 180.0
-ANSWER_SECONDS = 60.0
+IMPORT_SECONDS = 180.0
+REPLY_SECONDS = 60.0
 
 
-class CannotSend(Exception):
+class SenderFailed(Exception):
     """No tasks can be sent; the message says why."""
 
 
@@ -53,7 +53,7 @@ class TaskSender:
 
     def wait_until_ready(self) -> list[str]:
         """Return once tasks can be sent, with the dead tunings that were cleaned up; raises CannotSend."""
-        cleaned = self._read(START_SECONDS).cleaned
+        cleaned = self._read(IMPORT_SECONDS).cleaned
         self._is_ready = True
         return cleaned
 
@@ -63,12 +63,12 @@ class TaskSender:
         with contextlib.suppress(BrokenPipeError):
             self._input.write(msgspec.json.encode(order) + b"\n")
             self._input.flush()
-        return self._read(ANSWER_SECONDS)
+        return self._read(REPLY_SECONDS)
 
     def check(self) -> None:
         """Raise CannotSend with its reason if it has ended."""
         if self._process.poll() is not None:
-            self._read(ANSWER_SECONDS)
+            self._read(REPLY_SECONDS)
 
     def close(self) -> None:
         """Have it remove everything and end."""
@@ -77,12 +77,12 @@ class TaskSender:
             self._process.kill()
         elif self._process.poll() is None:
             # Without an answer it does not work as it should; it also removes everything when its input ends.
-            with contextlib.suppress(CannotSend):
+            with contextlib.suppress(SenderFailed):
                 self.ask(Quit())
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
         try:
-            self._process.wait(ANSWER_SECONDS)
+            self._process.wait(REPLY_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -93,13 +93,13 @@ class TaskSender:
         while b"\n" not in self._answers:
             readable, _, _ = select.select([self._output], [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
-                raise CannotSend(f"the process that sends the tasks does not answer within {seconds:g} s")
+                raise SenderFailed(f"the process that sends the tasks does not answer within {seconds:g} s")
             read = os.read(self._output.fileno(), 1 << 16)
             if not read:
-                raise CannotSend(f"the process that sends the tasks ended with {self._process.wait()}")
+                raise SenderFailed(f"the process that sends the tasks ended with {self._process.wait()}")
             self._answers += read
         line, _, self._answers = self._answers.partition(b"\n")
         answer = msgspec.json.decode(line, type=Answer)
         if answer.error:
-            raise CannotSend(answer.error)
+            raise SenderFailed(answer.error)
         return answer

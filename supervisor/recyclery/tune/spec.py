@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, count, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ class Level:
         return f"{self.concurrency} x {self.max_tasks_per_child}"
 
 
-Metric = Literal["throughput", "latency"]
+ObjectiveMetric = Literal["throughput", "latency"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Objective:
     """What the recommended level has to meet; None where nothing was asked for."""
 
     pool: str = "slow"
-    metric: Metric = "throughput"
+    metric: ObjectiveMetric = "throughput"
     slo_seconds: float | None = None
     """95 % of the tasks have to be done within this time."""
     memory_bytes: int | None = None
@@ -95,12 +96,8 @@ def parse_rate(text: str, capacity_per_second: float) -> float:
 def draw_arrivals(per_second: float, seconds: float, seed: int) -> list[float]:
     """Return the times of a Poisson process, in seconds from its start."""
     chance = random.Random(seed)  # noqa: S311  # not a secret
-    times: list[float] = []
-    at = chance.expovariate(per_second)
-    while at < seconds:
-        times.append(at)
-        at += chance.expovariate(per_second)
-    return times
+    gaps = iter(lambda: chance.expovariate(per_second), None)
+    return list(takewhile(lambda at: at < seconds, accumulate(gaps)))
 
 
 def read_trace(path: Path) -> tuple[float, ...]:
@@ -121,12 +118,5 @@ def stretch_trace(trace: Sequence[float], per_second: float, seconds: float) -> 
     # The gap between the last arrival and the first of the next pass is an average one.
     length += length / max(1, len(trace) - 1)
     scale = len(trace) / length / per_second if length else 1 / per_second
-    times: list[float] = []
-    begin = 0.0
-    while True:
-        for each in trace:
-            at = begin + (each - trace[0]) * scale
-            if at >= seconds:
-                return times
-            times.append(at)
-        begin += (length or 1.0) * scale
+    times = (((length or 1.0) * turn + each - trace[0]) * scale for turn in count() for each in trace)
+    return list(takewhile(lambda at: at < seconds, times))

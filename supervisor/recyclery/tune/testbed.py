@@ -30,19 +30,19 @@ from recyclery_worker.tuning.messages import MARKS, SPACE, Space, Sweep
 
 # Not in $TMPDIR: a socket's whole path has only 107 bytes.
 PARENT = Path("/tmp")  # noqa: S108  # each folder is made for its owner alone
-PREFIX = "rt-"
+FOLDER_PREFIX = "rt-"
 LOG, EVENTS = "supervisor.log", "events"
 # A younger folder may not be locked yet.
-YOUNG_SECONDS = 60.0
-READY_SECONDS = 180.0
-STEP_SECONDS = 0.25
-SAMPLE_SECONDS = 0.5
+UNLOCKED_FOLDER_SECONDS = 60.0
+SERVING_SECONDS = 180.0
+TURN_SECONDS = 0.25
+SAMPLING_SECONDS = 0.5
 # Reading CPU times goes through all processes of the machine.
 CPU_SECONDS = 2.0
 # The memory of a pool that has just started still moves for a moment.
 SETTLE_SAMPLES = 3
 # Beyond the time that the supervisor itself gives to running tasks.
-STOP_SECONDS = 30.0
+STOP_MARGIN_SECONDS = 30.0
 # More than enough of a level's newest runs to know how large its children grew.
 MOST_RUNS = 100_000
 
@@ -55,7 +55,7 @@ class TestbedFailed(Exception):
 def temporary_folder(parent: Path = PARENT) -> Iterator[Path]:
     """Yield a folder that is removed afterwards; remove those of the user's tunings that were killed."""
     remove_abandoned(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
     held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -67,14 +67,14 @@ def temporary_folder(parent: Path = PARENT) -> Iterator[Path]:
 
 def remove_abandoned(parent: Path) -> None:
     """Remove the folders whose tuning is gone: the kernel released its lock."""
-    for folder in parent.glob(f"{PREFIX}*"):
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
         try:
             held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue
         try:
             found = os.fstat(held)
-            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > YOUNG_SECONDS:
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > UNLOCKED_FOLDER_SECONDS:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
@@ -83,7 +83,7 @@ def remove_abandoned(parent: Path) -> None:
             os.close(held)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RunContext:
     """What all levels are measured with."""
 
@@ -152,25 +152,25 @@ class Testbed:
 
     def wait_until_serving(self, level: Level) -> None:
         """Return once the worker takes tasks, with all its children up; raises TestbedFailed."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + SERVING_SECONDS
         while (base := self._sample()) is None or not base.is_serving:
             if time.monotonic() > deadline:
                 log = last_lines(self._folder / LOG)
-                raise TestbedFailed(f"the worker takes no tasks after {READY_SECONDS:g} s:\n{log}")
-            time.sleep(STEP_SECONDS)
+                raise TestbedFailed(f"the worker takes no tasks after {SERVING_SECONDS:g} s:\n{log}")
+            time.sleep(TURN_SECONDS)
         for _ in range(SETTLE_SAMPLES):
-            time.sleep(STEP_SECONDS)
+            time.sleep(TURN_SECONDS)
             base = self._sample() or base
         self.seen = Observation(level, base)
 
     def step(self) -> None:
         """Wait a little, then read what is new; raises TestbedFailed or CannotSend."""
-        time.sleep(STEP_SECONDS)
+        time.sleep(TURN_SECONDS)
         # The last line may not be whole yet.
         *lines, self._line = (self._line + self._file.read()).split(b"\n")
         self.seen.events.update(line.decode() for line in lines)
         at, samples, cpu = now(), self.seen.samples, self.seen.cpu
-        if not samples or at - samples[-1].at >= SAMPLE_SECONDS:
+        if not samples or at - samples[-1].at >= SAMPLING_SECONDS:
             sample = self._sample()
             samples += [sample] if sample is not None else []
         if not cpu or at - cpu[-1][0] >= CPU_SECONDS:
@@ -184,7 +184,7 @@ class Testbed:
     def stop(self) -> None:
         """Send SIGTERM and wait for the supervisor to drain."""
         self._cage.terminate()
-        self._cage.wait(self._context.grace_seconds + STOP_SECONDS)
+        self._cage.wait(self._context.grace_seconds + STOP_MARGIN_SECONDS)
 
     def kill(self) -> None:
         """Kill it, and all that it runs, at once."""

@@ -85,14 +85,14 @@ class OpenLoopWindow:
         return grown <= max(2.0 * self.window.level.concurrency, 0.1 * offered)
 
 
-class Span(NamedTuple):
+class WindowSpan(NamedTuple):
     """A window's begin and end, in seconds of CLOCK_BOOTTIME; at each a task has ended."""
 
     begin: float
     end: float
 
 
-class Running(NamedTuple):
+class Measuring(NamedTuple):
     """The window goes on; `done` of its tasks have ended."""
 
     done: int
@@ -101,7 +101,7 @@ class Running(NamedTuple):
 class Complete(NamedTuple):
     """The window is complete."""
 
-    span: Span
+    span: WindowSpan
 
 
 class Aborted(NamedTuple):
@@ -122,7 +122,7 @@ class Observation:
     cpu: list[tuple[float, float]] = field(default_factory=list)
     """Moments, and the CPU seconds used until then."""
 
-    def state(self, spec: Spec, began: float, at: float) -> Running | Complete | Aborted:
+    def state(self, spec: Spec, began: float, at: float) -> Measuring | Complete | Aborted:
         """Return the state at a moment of a window whose tasks were sent from `began` on."""
         if why := why_it_does_not_fit([self.base, *self.samples]):
             return Aborted(why)
@@ -130,11 +130,11 @@ class Observation:
         warm_up = count_warm_up(self.events, concurrency)
         if warm_up is None:
             late = at - began > spec.most_seconds
-            return Aborted(f"{len(ends)} tasks ended in {at - began:.0f} s") if late else Running(0)
+            return Aborted(f"{len(ends)} tasks ended in {at - began:.0f} s") if late else Measuring(0)
         begin = ends[warm_up - 1][0]
         # Whole batches of tasks that may end together.
         done = (len(ends) - warm_up) // concurrency * concurrency
-        span = Span(begin, ends[warm_up + done - 1][0])
+        span = WindowSpan(begin, ends[warm_up + done - 1][0])
         late = at - begin > spec.most_seconds
         enough = span.end - span.begin >= spec.least_seconds and done >= least_tasks(self.level)
         # A child that has run its tasks is gone only a moment later.
@@ -142,10 +142,10 @@ class Observation:
             return Complete(span)
         if late:
             return Aborted(f"{len(ends) - warm_up} tasks ended in {at - begin:.0f} s")
-        return Running(done)
+        return Measuring(done)
 
     def window(
-        self, repeat: int, span: Span, cores: float, child_peaks: tuple[int, ...], stopped: str = ""
+        self, repeat: int, span: WindowSpan, cores: float, child_peaks: tuple[int, ...], stopped: str = ""
     ) -> Window:
         """Return what was measured between two moments."""
         ended = self.events.ended_between(span.begin, span.end)
@@ -169,7 +169,7 @@ class Observation:
             stopped=stopped,
         )
 
-    def _count_recycles(self, span: Span) -> tuple[tuple[str, int], ...]:
+    def _count_recycles(self, span: WindowSpan) -> tuple[tuple[str, int], ...]:
         """Return how many children left between two moments, by reason."""
         samples = [self.base, *self.samples]
         before = next((each.recycles for each in reversed(samples) if each.at <= span.begin), {})
@@ -209,12 +209,5 @@ def interpolate(readings: Sequence[tuple[float, float]], at: float) -> float:
 
 def skip_window(level: Level, repeat: int, like: Window | None, why: str) -> Window:
     """Return the window of a level that is not tried; `like` is another one of the run."""
-    base = like or Window(level=level, repeat=repeat)
-    return Window(
-        level=level,
-        repeat=repeat,
-        base_floor_bytes=base.base_floor_bytes,
-        limit_bytes=base.limit_bytes,
-        cores=base.cores,
-        stopped=why,
-    )
+    known = {name: getattr(like, name) for name in ("base_floor_bytes", "limit_bytes", "cores") if like}
+    return Window(level=level, repeat=repeat, stopped=why, **known)
