@@ -11,7 +11,7 @@ from recyclery.history import store as writing
 from recyclery.history.reader import SPANS, read_timeline
 from recyclery.history.records import ContainerSample
 from recyclery.history.retention import Keeping
-from recyclery.history.schema import VERSION
+from recyclery.history.schema import SCHEMA_VERSION
 from recyclery.history.store import Store, Writer
 from support.waiting import wait_for
 
@@ -23,7 +23,7 @@ NOW = int(time.time())
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write, and try again, without the usual pauses."""
     monkeypatch.setattr(writing, "WRITE_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr(writing, "TRY_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(writing, "WRITE_RETRY_SECONDS", 0.02)
 
 
 def sample(at: float) -> ContainerSample:
@@ -68,7 +68,7 @@ def test_a_file_of_a_later_version_is_set_aside_whole(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     store = Store(path)
     store.write([sample(7)])
-    store.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    store.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     store.close()
     writer = Writer(path, Keeping())
     writer.put([sample(1)])

@@ -21,7 +21,7 @@ from itsdangerous import TimestampSigner
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.server import Handler, Response, find_header
+from recyclery.http.server import GetHandler, Response, find_header
 
 SCHEME = b"bearer"
 COOKIE = "recyclery_session"
@@ -30,14 +30,14 @@ UNSET = (
     f"this address is not loopback and no token is set: set {TOKEN} to a long random text where "
     "`recyclery run` starts, and send `Authorization: Bearer` with it; or serve on 127.0.0.1\n"
 )
-STRANGE_NAME = (
-    "without a token only the names localhost, 127.0.0.1 and [::1] are answered here, and it was asked for by "
-    f"another: use one of these, or set {TOKEN} where `recyclery run` starts\n"
+FOREIGN_NAME = (
+    "without a token only requests to the names localhost, 127.0.0.1 and [::1] are accepted here: use one "
+    f"of these, or set {TOKEN} where `recyclery run` starts\n"
 )
 WRONG = f"send the header `Authorization: Bearer` with what {TOKEN} is\n"
 
 
-def guard(handlers: Mapping[str, Handler], address: Address, token: str) -> Mapping[str, Handler]:
+def guard(handlers: Mapping[str, GetHandler], address: Address, token: str) -> Mapping[str, GetHandler]:
     """Return the handlers, each behind the token where the address needs it."""
     return {path: guarded(handler, address, token) for path, handler in handlers.items()}
 
@@ -71,13 +71,13 @@ def find_refusal(request: h11.Request, address: Address, token: str) -> Response
     if not needs_token(request, address):
         return None
     if not token:
-        return Response(HTTPStatus.FORBIDDEN, STRANGE_NAME if is_loopback(address) else UNSET)
+        return Response(HTTPStatus.FORBIDDEN, FOREIGN_NAME if is_loopback(address) else UNSET)
     if is_token(sent_token(request), token) or is_signed_in(request, token):
         return None
     return Response(HTTPStatus.UNAUTHORIZED, WRONG, {"WWW-Authenticate": 'Bearer realm="recyclery"'})
 
 
-def guarded(handler: Handler, address: Address, token: str) -> Handler:
+def guarded(handler: GetHandler, address: Address, token: str) -> GetHandler:
     """Return the handler behind the token."""
 
     async def answer(request: h11.Request) -> Response:

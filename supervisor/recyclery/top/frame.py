@@ -45,7 +45,7 @@ HIGH_RANK_EVENT_LINES = 6
 # Problems that are shown in any window.
 HIGH_RANK_PROBLEMS = 4
 # A healthy governor answers faster, on a busy machine too.
-STALE_SECONDS = 4.0
+LATE_ANSWER_SECONDS = 4.0
 KEYS_HELP = "q quit  up/down or j/k choose a pool  r recycle it  b reap browsers  ? hide this"
 
 
@@ -128,7 +128,7 @@ def describe_silence(view: View, now: float) -> Trouble | None:
         below = "; below is how it was" if view.status is not None else ""
         since = format_age(now - view.disconnected_since)
         return Trouble(f"governor away, retrying ({since}){below}", bad=True)
-    if view.status is not None and now - view.status_at > STALE_SECONDS:
+    if view.status is not None and now - view.status_at > LATE_ANSWER_SECONDS:
         silent = format_age(now - view.status_at)
         return Trouble(f"governor has not answered for {silent}; below is how it was", bad=True)
     return None
@@ -192,7 +192,7 @@ def draw_memory(container: ContainerStatus, width: int) -> Iterator[Row]:
     details = (
         f"usage {format_bytes(container.usage_bytes)}, "
         f"working set {format_bytes(container.working_set_bytes)}, "
-        f"not the pools' {format_bytes(container.unattributed_bytes)}"
+        f"unattributed {format_bytes(container.unattributed_bytes)}"
     )
     yield Row(Rank.DETAIL, line(" " * LABEL_WIDTH + details, Style.FAINT))
 
