@@ -92,7 +92,7 @@ def test_a_history_in_a_folder_that_cannot_be_written_is_read(store: Store, tmp_
         tmp_path.chmod(0o700)
 
 
-def test_where_there_is_no_history_that_is_said(tmp_path: Path) -> None:
+def test_a_missing_history_is_reported_with_where_it_would_be(tmp_path: Path) -> None:
     with (
         pytest.raises(NoHistory, match=r"there is no history.*RECYCLERY_STATE_DIR"),
         open_history(tmp_path / "none"),
@@ -100,7 +100,7 @@ def test_where_there_is_no_history_that_is_said(tmp_path: Path) -> None:
         pass
 
 
-def test_seconds_become_minutes_and_go(store: Store) -> None:
+def test_samples_by_second_are_summed_up_to_minutes_and_deleted(store: Store) -> None:
     store.write([sample_at(NOON + second) for second in range(180)])
     tidy(store.connection, Keeping(seconds_ms=60_000), (NOON + 180) * 1000)
     (minutes,) = store.connection.execute("SELECT count(*) FROM container_minutes").fetchone()
@@ -109,7 +109,7 @@ def test_seconds_become_minutes_and_go(store: Store) -> None:
     assert 55 <= seconds <= 61
 
 
-def test_runs_become_days_once_each(store: Store) -> None:
+def test_each_run_is_summed_up_to_its_day_once(store: Store) -> None:
     store.write([run_at(NOON), run_at(NOON + 1, left=3 * MIB)])
     tidy(store.connection, Keeping(), NOON * 1000)
     store.write([run_at(NOON + 2)])

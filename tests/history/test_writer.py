@@ -121,7 +121,7 @@ def test_a_full_disk_is_survived_and_said(tmp_path: Path, caplog: pytest.LogCapt
     writer.close()
 
 
-def test_only_so_much_waits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_records_that_wait_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "KEPT_RECORDS", 10)
     (tmp_path / "state").write_text("")
     path = tmp_path / "state" / "history.db"

@@ -55,7 +55,7 @@ def shows(driver: webdriver.Chrome, step: str) -> bool:
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_can_be_read_without_scrolling_sideways_and_the_console_stays_empty(
+def test_the_page_needs_no_sideways_scrolling_and_the_console_stays_empty(
     driver: webdriver.Chrome, served: Served, width: int, scheme: str
 ) -> None:
     complaints(driver)
@@ -114,7 +114,9 @@ def test_every_action_can_be_read_from_the_chart_by_keys_and_in_the_table(
     assert why in said(driver, "#actions-table")
 
 
-def test_it_follows_by_itself_and_says_when_nobody_answers(driver: webdriver.Chrome, served: Served) -> None:
+def test_the_page_updates_itself_and_shows_when_the_supervisor_does_not_answer(
+    driver: webdriver.Chrome, served: Served
+) -> None:
     look(driver, served)
     served.status.pools["fast"].queue_depth = 4321
     wait_for(lambda: "4321 waiting" in said(driver, "#pools"), "news come by themselves")
@@ -126,7 +128,9 @@ def test_it_follows_by_itself_and_says_when_nobody_answers(driver: webdriver.Chr
     complaints(driver)
 
 
-def test_without_scripts_it_says_what_to_use_instead(driver: webdriver.Chrome, served: Served) -> None:
+def test_the_page_without_scripts_names_the_commands_to_use_instead(
+    driver: webdriver.Chrome, served: Served
+) -> None:
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         driver.get(f"http://127.0.0.1:{served.port}/")

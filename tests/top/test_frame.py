@@ -88,7 +88,7 @@ def test_what_is_wrong_stands_right_below_the_title_the_worst_first() -> None:
     ]
 
 
-def test_while_all_is_well_it_says_so() -> None:
+def test_the_title_says_that_all_is_well() -> None:
     lines = frame(seen(status()))
     assert lines[0] == "recyclery top  all is well  03:00:00 UTC  host"
     assert lines[1] == ""
@@ -143,7 +143,7 @@ def test_the_last_actions_come_with_their_reasons_and_what_failed_is_marked() ->
     ]
 
 
-def test_many_events_leave_the_pools_room() -> None:
+def test_many_events_leave_room_for_the_pools() -> None:
     events = [Event(n, f"event {n} is told in a line", True) for n in range(30)]
     lines = frame(seen(status(*events)))
     assert sum("idle" in line for line in lines) == 2
@@ -151,7 +151,7 @@ def test_many_events_leave_the_pools_room() -> None:
     assert lines[-1] == "? for keys   22 lines do not fit"
 
 
-def test_where_room_is_short_the_chosen_pool_stays_and_the_idle_go_first() -> None:
+def test_a_small_window_keeps_the_chosen_pool_and_drops_idle_children_first() -> None:
     many = {name: pool(name, child(5, f"{name}.task"), child(6)) for name in "abcdefgh"}
     lines = frame(View(status=status(pools=many), status_at=100, chosen="g"), height=14)
     assert any(line.startswith("> g  running") for line in lines)
@@ -174,11 +174,11 @@ def test_a_governor_that_is_away_is_said_first_with_what_was_last_known_below() 
     assert frame(update_view(view, status(), 114), now=114)[0].startswith("recyclery top  all is well")
 
 
-def test_one_that_answers_no_more_is_told_of_before_it_is_given_up() -> None:
+def test_a_governor_that_stops_answering_is_shown_before_it_counts_as_away() -> None:
     assert "!! governor has not answered for 6s; below is how it was" in frame(seen(status()), now=106)
 
 
-def test_before_the_first_answer_the_way_out_is_shown_whole() -> None:
+def test_without_any_answer_yet_the_whole_reason_is_shown() -> None:
     lines = frame(
         update_view(View(), Disconnected("no supervisor answers: is it up, and the same " + "here " * 20), 100)
     )

@@ -50,7 +50,7 @@ def test_the_first_pool_is_chosen_until_another_is_and_no_further_than_the_last(
     ]  # fmt: skip
 
 
-def test_the_choice_stays_as_long_as_its_pool_does() -> None:
+def test_the_chosen_pool_stays_chosen_while_it_exists() -> None:
     chosen = after(b"j")
     assert update_view(chosen, status(), 2).chosen == "slow"
     assert update_view(chosen, status(pools={"fast": pool("fast")}), 2).chosen == "fast"
@@ -84,7 +84,7 @@ def test_without_a_pool_nothing_can_be_recycled() -> None:
     assert press(View(), Keystroke.RECYCLE) == (View(), None)
 
 
-def test_one_can_leave_and_suspend_at_any_time() -> None:
+def test_quit_and_suspend_work_at_any_time() -> None:
     for view in (View(), after(b"r")):
         assert [press(view, key)[1] for key in (Keystroke.QUIT, Keystroke.INTERRUPT, Keystroke.SUSPEND)] == [
             ScreenAction.EXIT, ScreenAction.EXIT, ScreenAction.SUSPEND,

@@ -277,7 +277,7 @@ def read_timeline(path: Path, span: TimeSpan, now: float) -> Timeline:
 
 
 def read_stretch(path: Path, since: float, until: float, most_steps: int, most_actions: int) -> Timeline:
-    """Read any time in at most so many steps, of whole minutes unless all of its seconds are kept.
+    """Read any time in at most `most_steps` steps, of whole minutes unless all of its seconds are kept.
 
     Raises NoHistory.
     """

@@ -75,7 +75,7 @@ class Past(msgspec.Struct):
 class Sources:
     """Where the API reads from."""
 
-    glance: Callable[[], Coroutine[Any, Any, Status]]
+    read_quick_status: Callable[[], Coroutine[Any, Any, Status]]
     history: Path
 
 
@@ -85,7 +85,7 @@ class Api:
     def __init__(self, sources: Sources, token: str) -> None:
         self._sources = sources
         self._token = token
-        self._status = SharedResult(sources.glance, STATUS_SECONDS)
+        self._status = SharedResult(sources.read_quick_status, STATUS_SECONDS)
         self._leaks = SharedResult(self._make_leaks, LEAKS_SECONDS)
         # At least once per step of the lines.
         self._pasts = {

@@ -63,7 +63,10 @@ async def run_leaks_report(history: Path) -> Leaks:
     except TimeoutError:
         return Leaks(time.time(), problem=f"The report took longer than {DEADLINE_SECONDS:g} s.")
     finally:
-        await kill_and_wait(process)
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
     if code != 0:
         return Leaks(time.time(), problem=error_output.decode(errors="replace").strip())
     return Leaks(time.time(), report=msgspec.Raw(printed))
@@ -78,14 +81,6 @@ async def read_all(process: asyncio.subprocess.Process) -> bytes | None:
         if len(printed) > MAX_REPORT_BYTES:
             return None
     return printed
-
-
-async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
-    """Kill a process if it still runs, and collect it."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 def lower_priority(pid: int) -> None:

@@ -17,7 +17,7 @@ import h11
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.auth import drop_cookie, find_refusal, is_token, make_session, needs_token, set_cookie
+from recyclery.http.auth import find_refusal, is_token, make_session, needs_token, set_cookie
 from recyclery.http.server import GetHandler, PostHandler, Response, find_header
 from recyclery.http.standalone import read_file
 from recyclery.http.static import file_response
@@ -110,7 +110,7 @@ class SignIn:
         """End the session in the browser."""
         if is_cross_site(request):
             return Response(HTTPStatus.FORBIDDEN, CROSS_SITE)
-        return redirect("/sign-in", {"Set-Cookie": drop_cookie(request)})
+        return redirect("/sign-in", {"Set-Cookie": set_cookie("", request, max_age=0)})
 
     def _fill_in(
         self, message: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 
 import psutil
 
@@ -156,17 +157,10 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
 
 def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
     """Return the number of browsers by kind, and of zombies."""
-    census = count_kinds(snapshot, state.silences, settings)
     return BrowserStatus(
-        live=census.live,
-        orphans=census.orphans,
+        **asdict(count_kinds(snapshot, state.silences, settings)),
         defunct=snapshot.defunct,
         reaped=state.counters.reaped,
-        in_use=census.in_use,
-        kept=census.kept,
-        leftovers=census.leftovers,
-        runaway=census.runaway,
-        strangers=census.strangers,
         grid_ended=state.counters.grid_ended,
     )
 

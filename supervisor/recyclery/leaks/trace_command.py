@@ -35,12 +35,8 @@ class CutShort(Exception):
     """The trace ended before its last run; the message says why."""
 
 
-class CannotListen(Exception):
-    """The socket cannot be opened; the message says why."""
-
-
-class AmbiguousTask(Exception):
-    """No task has the name, or several do; the message lists them."""
+class CannotTrace(Exception):
+    """The task is ambiguous, or the socket cannot be opened; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ def trace_task(args: argparse.Namespace) -> int:
     """Trace and print; return 0 if all runs were traced, 1 if not, 130 when interrupted."""
     try:
         report = run_trace(find_runtime_dir(os.environ), find_chosen(args), args)
-    except (NoHistory, AmbiguousTask, NoSupervisor, Declined, CannotListen, CutShort) as error:
+    except (NoHistory, NoSupervisor, Declined, CannotTrace, CutShort) as error:
         print(f"recyclery: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -70,7 +66,7 @@ def trace_task(args: argparse.Namespace) -> int:
 
 
 def find_chosen(args: argparse.Namespace) -> Chosen:
-    """Return the task to trace; raises AmbiguousTask, and NoHistory if that is needed to find its pool."""
+    """Return the task to trace; raises CannotTrace, and NoHistory if that is needed to find its pool."""
     try:
         with open_history(find_history(args)) as history:
             return choose_task(history, args.trace, args.pool)
@@ -81,7 +77,7 @@ def find_chosen(args: argparse.Namespace) -> Chosen:
 
 
 def choose_task(history: HistoryReader, name: str, pool: str | None) -> Chosen:
-    """Return the task with this name, else the one whose name contains it; raises AmbiguousTask."""
+    """Return the task with this name, else the one whose name contains it; raises CannotTrace."""
     runs = {at: history.runs(at, 0.0, FOREVER, LATEST_RUNS) for at in history.pools() if pool in {None, at}}
     # The totals lack the latest runs.
     latest = {(at, task) for at, latest in runs.items() for run in latest for task in run.tasks}
@@ -92,14 +88,14 @@ def choose_task(history: HistoryReader, name: str, pool: str | None) -> Chosen:
         return Chosen(pool, name, None)
     if not found:
         known = ", ".join(sorted({task for _, task in ran})) or "none yet"
-        raise AmbiguousTask(
+        raise CannotTrace(
             f"no task that ran has {name!r} in its name: there are {known}; "
             "one that has not run yet is traced by its full name, with --pool"
         )
     if len(names := sorted({task for _, task in found})) > 1:
-        raise AmbiguousTask(f"{name!r} may be {', '.join(names)}: name one of them")
+        raise CannotTrace(f"{name!r} may be {', '.join(names)}: name one of them")
     if len(found) > 1:
-        raise AmbiguousTask(f"{names[0]} ran in {', '.join(at for at, _ in found)}: name one with --pool")
+        raise CannotTrace(f"{names[0]} ran in {', '.join(at for at, _ in found)}: name one with --pool")
     ((at, task),) = found
     # Short runs are recorded together, so their single times are not known.
     seconds = [
@@ -140,7 +136,7 @@ def run_trace(runtime_dir: Path, chosen: Chosen, args: argparse.Namespace) -> Tr
 
 @contextmanager
 def listening(runtime_dir: Path) -> Iterator[socket.socket]:
-    """Listen in the runtime folder until the block ends; raises CannotListen."""
+    """Listen in the runtime folder until the block ends; raises CannotTrace."""
     path = runtime_dir / f"trace-{os.getpid()}.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
         try:
@@ -151,7 +147,7 @@ def listening(runtime_dir: Path) -> Iterator[socket.socket]:
             os.chown(path, runtime_dir.stat().st_uid, -1)
             listener.listen(1)
         except OSError as error:
-            raise CannotListen(f"{path}: {error.strerror or error}") from None
+            raise CannotTrace(f"{path}: {error.strerror or error}") from None
         try:
             yield listener
         finally:
