@@ -41,14 +41,12 @@ from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
 from recyclery.http.metrics import list_metrics_page, render
 from recyclery.http.page_api import Sources
-from recyclery.http.probes import list_probes
-from recyclery.http.routes import list_page
+from recyclery.http.routes import list_page, list_probes
 from recyclery.http.standalone import read_file
 from recyclery.http.status import build_status
 from recyclery.leaks.document import LeakReport
 from recyclery.leaks.report import RECYCLES, gather
-from recyclery.leaks.trace_output import make_report
-from recyclery.leaks.trace_target import Chosen
+from recyclery.leaks.trace_command import Chosen, build_trace_report
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS
 from recyclery.pid1.worker_process import BANNER
@@ -235,7 +233,9 @@ def trace_documents() -> list[Any]:
     runs = TracedRuns(
         pid=20, tool="memray", warm_up_seconds=[1.5], seconds=[1.5], judged=1, sites=[site], over=True
     )
-    reports = [make_report(Chosen("slow", "task", usual_seconds), runs, "") for usual_seconds in (None, 1.5)]
+    reports = [
+        build_trace_report(Chosen("slow", "task", usual_seconds), runs, "") for usual_seconds in (None, 1.5)
+    ]
     return [json.loads(msgspec.json.encode(report)) for report in reports]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from recyclery.config.sources import CommandLine, load_settings
 from recyclery.health.heartbeat import Heart
-from recyclery.http.probes import list_probes
+from recyclery.http.routes import list_probes
 
 ROOT = Path(__file__).parents[2]
 FILES = ("railway.worker-fast.json", "railway.worker-slow.json")

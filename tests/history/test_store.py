@@ -9,7 +9,7 @@ from recyclery.history import retention as upkeep
 from recyclery.history.reader import NoHistory, open_history
 from recyclery.history.records import ChildSample, ContainerSample, Parts, Record, RunRecord
 from recyclery.history.retention import DAY_MS, Keeping, tidy
-from recyclery.history.schema import MIGRATIONS, VERSION, NewerSchema, migrate, schema_version
+from recyclery.history.schema import MIGRATIONS, SCHEMA_VERSION, NewerSchema, migrate, read_schema_version
 from recyclery.history.store import Store
 from recyclery.observe.snapshot import Owner
 
@@ -58,8 +58,7 @@ def test_short_tasks_of_several_names_are_counted_for_none_of_them(store: Store)
 
 
 def test_a_batch_that_fails_is_taken_back_whole(store: Store) -> None:
-    bad = sample_at(NOON + 1)
-    object.__setattr__(bad, "limit_bytes", object())
+    bad = sample_at(NOON + 1)._replace(limit_bytes=object())  # type: ignore[arg-type]  # cannot be stored
     with pytest.raises(sqlite3.Error):
         store.write([run_at(NOON), bad])
     store.write([run_at(NOON + 2)])
@@ -93,7 +92,7 @@ def test_a_history_in_a_folder_that_cannot_be_written_is_read(store: Store, tmp_
         tmp_path.chmod(0o700)
 
 
-def test_where_there_is_no_history_that_is_said(tmp_path: Path) -> None:
+def test_a_missing_history_is_reported_with_where_it_would_be(tmp_path: Path) -> None:
     with (
         pytest.raises(NoHistory, match=r"there is no history.*RECYCLERY_STATE_DIR"),
         open_history(tmp_path / "none"),
@@ -101,7 +100,7 @@ def test_where_there_is_no_history_that_is_said(tmp_path: Path) -> None:
         pass
 
 
-def test_seconds_become_minutes_and_go(store: Store) -> None:
+def test_samples_by_second_are_summed_up_to_minutes_and_deleted(store: Store) -> None:
     store.write([sample_at(NOON + second) for second in range(180)])
     tidy(store.connection, Keeping(seconds_ms=60_000), (NOON + 180) * 1000)
     (minutes,) = store.connection.execute("SELECT count(*) FROM container_minutes").fetchone()
@@ -110,7 +109,7 @@ def test_seconds_become_minutes_and_go(store: Store) -> None:
     assert 55 <= seconds <= 61
 
 
-def test_runs_become_days_once_each(store: Store) -> None:
+def test_each_run_is_summed_up_to_its_day_once(store: Store) -> None:
     store.write([run_at(NOON), run_at(NOON + 1, left=3 * MIB)])
     tidy(store.connection, Keeping(), NOON * 1000)
     store.write([run_at(NOON + 2)])
@@ -160,7 +159,7 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(tmp_path: Pat
     store = Store(tmp_path / "history.db")
     store.write([run_at(NOON)])
     migrate(store.connection, (*MIGRATIONS, add_column))
-    assert schema_version(store.connection) == VERSION + 1
+    assert read_schema_version(store.connection) == SCHEMA_VERSION + 1
     assert store.connection.execute("SELECT ended, more FROM runs").fetchall() == [(NOON * 1000, None)]
 
 
@@ -171,11 +170,11 @@ def test_a_change_of_version_that_fails_changes_nothing(store: Store) -> None:
 
     with pytest.raises(sqlite3.OperationalError):
         migrate(store.connection, (*MIGRATIONS, fail))
-    assert schema_version(store.connection) == VERSION
+    assert read_schema_version(store.connection) == SCHEMA_VERSION
     assert store.connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
 
 
 def test_a_file_of_a_later_version_is_not_touched(store: Store) -> None:
-    store.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    store.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(NewerSchema, match="later version"):
         migrate(store.connection)

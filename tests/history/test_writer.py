@@ -12,7 +12,7 @@ from recyclery.history import store as writing
 from recyclery.history.reader import SPANS, read_timeline
 from recyclery.history.records import ContainerSample
 from recyclery.history.retention import Keeping
-from recyclery.history.schema import VERSION
+from recyclery.history.schema import SCHEMA_VERSION
 from recyclery.history.store import Store, Writer
 from support.waiting import wait_for
 
@@ -24,7 +24,7 @@ NOW = int(time.time())
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write, and try again, without the usual pauses."""
     monkeypatch.setattr(writing, "WRITE_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr(writing, "TRY_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(writing, "WRITE_RETRY_SECONDS", 0.02)
 
 
 def sample(at: float) -> ContainerSample:
@@ -68,7 +68,7 @@ def test_a_file_of_a_later_version_is_set_aside_whole(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     store = Store(path)
     store.write([sample(7)])
-    store.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    store.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     store.close()
     writer = Writer(path, Keeping())
     writer.put([sample(1)])
@@ -121,7 +121,7 @@ def test_a_full_disk_is_survived_and_said(tmp_path: Path, caplog: pytest.LogCapt
     writer.close()
 
 
-def test_only_so_much_waits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_records_that_wait_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "KEPT_RECORDS", 10)
     (tmp_path / "state").write_text("")
     path = tmp_path / "state" / "history.db"

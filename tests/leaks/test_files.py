@@ -34,5 +34,5 @@ def test_the_task_that_leaves_files_is_named_and_the_one_beside_it_is_not() -> N
     assert found["innocent"].shape == "none"
 
 
-def test_where_no_files_are_left_nothing_is_said_of_them() -> None:
+def test_without_files_in_shm_no_task_has_the_place_files() -> None:
     assert all("files" not in growth.places for growth in judge(0.0).values())

@@ -15,7 +15,7 @@ from recyclery.cli.parser import main
 from recyclery.history.reader import open_history
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
 from recyclery.history.store import Store
-from recyclery.leaks.page import build_page
+from recyclery.leaks.page import build_leaks_page
 from recyclery.leaks.report import gather
 from recyclery.observe.snapshot import Owner
 from recyclery_worker.browser import browser
@@ -132,7 +132,7 @@ def test_a_leak_that_stayed_is_not_said_to_have_changed(
         (("--since", "yesterday"), ["'yesterday' is no time", "90m, 2h or 3d"]),
         (("--compare", "2h"), ["'2h'", "A..B"]),
         (("--compare", "1h..2h"), ["A must be before B"]),
-        (("--compare", "2h..1h", "--since", "3h"), ["--since has no say"]),
+        (("--compare", "2h..1h", "--since", "3h"), ["--since does not go"]),
     ],
 )
 def test_a_time_that_cannot_be_read_is_refused_with_what_can(
@@ -159,7 +159,7 @@ def test_the_page_has_each_task_and_no_name_becomes_markup(tmp_path: Path) -> No
     odd = (Planted("</script><b>{{scripts}}", "leak", mib=4), TASKS[1])
     path = record(tmp_path / "history.db", odd)
     with open_history(path) as history:
-        page = build_page(history, gather(history, path, 0, NOW + 1))
+        page = build_leaks_page(history, gather(history, path, 0, NOW + 1))
     assert "&lt;/script&gt;&lt;b&gt;{{scripts}}" in page
     assert "</script><b>" not in page
     assert page.count("class Chart") == 1

@@ -55,13 +55,13 @@ def shows(driver: webdriver.Chrome, step: str) -> bool:
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_can_be_read_without_scrolling_sideways_and_the_console_stays_empty(
+def test_the_page_needs_no_sideways_scrolling_and_the_console_stays_empty(
     driver: webdriver.Chrome, served: Served, width: int, scheme: str
 ) -> None:
     complaints(driver)
     dress(driver, width, scheme)
     look(driver, served)
-    driver.execute_script("document.querySelector('#deeds').open = true")
+    driver.execute_script("document.querySelector('#actions').open = true")
     assert driver.execute_script(SIDEWAYS) == []
     assert driver.execute_script(OVERLAPS) == []
     assert driver.execute_script(FAINT_TEXTS) == []
@@ -87,7 +87,7 @@ def test_the_axes_tell_their_units_over_every_span(
 
 def test_a_tasks_name_is_never_taken_for_markup(driver: webdriver.Chrome, served: Served) -> None:
     look(driver, served)
-    driver.execute_script("document.querySelector('#deeds').open = true")
+    driver.execute_script("document.querySelector('#actions').open = true")
     for part in ("#pools", "#leaks"):
         assert ODD_TASK in said(driver, part)
     assert driver.execute_script("return document.scripts.length") == 1
@@ -111,10 +111,12 @@ def test_every_action_can_be_read_from_the_chart_by_keys_and_in_the_table(
     assert tip.text.splitlines()[0] in (chart.get_attribute("aria-valuetext") or "")
     chart.send_keys(Keys.ESCAPE)
     assert not tip.is_displayed()
-    assert why in said(driver, "#deeds-table")
+    assert why in said(driver, "#actions-table")
 
 
-def test_it_follows_by_itself_and_says_when_nobody_answers(driver: webdriver.Chrome, served: Served) -> None:
+def test_the_page_updates_itself_and_shows_when_the_supervisor_does_not_answer(
+    driver: webdriver.Chrome, served: Served
+) -> None:
     look(driver, served)
     served.status.pools["fast"].queue_depth = 4321
     wait_for(lambda: "4321 waiting" in said(driver, "#pools"), "news come by themselves")
@@ -126,7 +128,9 @@ def test_it_follows_by_itself_and_says_when_nobody_answers(driver: webdriver.Chr
     complaints(driver)
 
 
-def test_without_scripts_it_says_what_to_use_instead(driver: webdriver.Chrome, served: Served) -> None:
+def test_the_page_without_scripts_names_the_commands_to_use_instead(
+    driver: webdriver.Chrome, served: Served
+) -> None:
     driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         driver.get(f"http://127.0.0.1:{served.port}/")
@@ -146,7 +150,7 @@ def test_one_signs_in_with_the_token_and_out_again(driver: webdriver.Chrome, rec
         complaints(driver)
         dress(driver, 390, "dark")
         driver.find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
-        wait_for(lambda: "not what" in said(driver, "#said"), "a wrong one is refused")
+        wait_for(lambda: "not the value" in said(driver, "#message"), "a wrong one is refused")
         assert driver.execute_script(OVERLAPS) == []
         assert driver.execute_script(FAINT_TEXTS) == []
         driver.find_element(By.ID, "token").send_keys(TOKEN, Keys.ENTER)

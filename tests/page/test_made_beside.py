@@ -9,14 +9,14 @@ import pytest
 
 from recyclery.http import page_leaks
 from recyclery.http.page_api import SharedResult
-from recyclery.http.page_leaks import NEEDED_BYTES, find_no_room, make_report
+from recyclery.http.page_leaks import NEEDED_BYTES, find_no_room, run_leaks_report
 from support.statuses import status
 
 
 def test_the_leaks_are_not_looked_for_where_that_would_take_memory_above_the_high_level() -> None:
     room = status(floor_mib=900 - (NEEDED_BYTES >> 20)).container
     assert find_no_room(room) is None
-    assert "too short" in (find_no_room(status(floor_mib=901 - (NEEDED_BYTES >> 20)).container) or "")
+    assert "Too little memory" in (find_no_room(status(floor_mib=901 - (NEEDED_BYTES >> 20)).container) or "")
 
 
 def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
@@ -43,7 +43,7 @@ def test_a_report_that_takes_too_long_is_given_up_and_its_process_is_gone(
 ) -> None:
     monkeypatch.setattr(page_leaks, "DEADLINE_SECONDS", 0.0)
     begun = time.time()
-    found = asyncio.run(make_report(recorded))
+    found = asyncio.run(run_leaks_report(recorded))
     assert (found.problem, found.report) == ("The report took longer than 0 s.", None)
     assert found.at >= begun
     assert [child for child in psutil.Process().children() if "leaks" in child.cmdline()] == []
@@ -52,8 +52,8 @@ def test_a_report_that_takes_too_long_is_given_up_and_its_process_is_gone(
 def test_a_report_that_is_too_long_for_a_page_is_not_kept(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_leaks, "MOST_REPORT_BYTES", 1000)
-    found = asyncio.run(make_report(recorded))
+    monkeypatch.setattr(page_leaks, "MAX_REPORT_BYTES", 1000)
+    found = asyncio.run(run_leaks_report(recorded))
     assert found.report is None
     assert "see `recyclery leaks`" in found.problem
 
@@ -66,5 +66,5 @@ def test_secrets_are_no_part_of_what_the_reports_process_gets(
     program.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(program))
     monkeypatch.setenv("RECYCLERY_HTTP_TOKEN", "a secret")
-    found = asyncio.run(make_report(tmp_path / "history.db"))
+    found = asyncio.run(run_leaks_report(tmp_path / "history.db"))
     assert bytes(found.report or b"") == b"unset\n"

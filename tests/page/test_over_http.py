@@ -13,7 +13,7 @@ import pytest
 
 import recyclery.http.server
 from recyclery.http.server import MAX_BODY_BYTES
-from recyclery.http.sign_in import AT_ONCE
+from recyclery.http.sign_in import MAX_ATTEMPTS
 from support.pages import ODD_TASK, Served, serving_page
 from support.waiting import wait_for
 
@@ -140,8 +140,8 @@ def test_a_wrong_token_opens_nothing_and_too_many_shut_the_form_for_a_moment_als
     public: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = session_of(sign_in(public, TOKEN))
-    wrong = [sign_in(public, f"wrong {number}") for number in range(AT_ONCE)]
-    assert [answer.status for answer in wrong] == [401] * AT_ONCE
+    wrong = [sign_in(public, f"wrong {number}") for number in range(MAX_ATTEMPTS)]
+    assert [answer.status for answer in wrong] == [401] * MAX_ATTEMPTS
     assert not any(session_of(answer) for answer in wrong)
     shut = sign_in(public, TOKEN)
     assert shut.status == 429

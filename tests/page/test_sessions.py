@@ -9,7 +9,7 @@ import pytest
 from itsdangerous import TimestampSigner
 
 from recyclery.http.auth import COOKIE, SESSION_SECONDS, is_signed_in, is_valid, make_session, set_cookie
-from recyclery.http.sign_in import AT_ONCE, EVERY_SECONDS, AttemptLimit, is_cross_site
+from recyclery.http.sign_in import ATTEMPT_SECONDS, MAX_ATTEMPTS, AttemptLimit, is_cross_site
 
 TOKEN = "correct horse"
 NOW = 1_800_000_000.5
@@ -104,13 +104,13 @@ def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_secure_where_the_
 
 def test_some_wrong_tokens_may_be_tried_at_once_then_one_every_few_seconds() -> None:
     attempts = AttemptLimit()
-    for _ in range(AT_ONCE):
+    for _ in range(MAX_ATTEMPTS):
         assert attempts.wait_seconds(100.0) == 0
         attempts.record_wrong(100.0)
-    assert attempts.wait_seconds(100.0) == EVERY_SECONDS
-    assert attempts.wait_seconds(100.0 + EVERY_SECONDS) == 0
-    attempts.record_wrong(100.0 + EVERY_SECONDS)
-    assert attempts.wait_seconds(100.0 + EVERY_SECONDS) == EVERY_SECONDS
+    assert attempts.wait_seconds(100.0) == ATTEMPT_SECONDS
+    assert attempts.wait_seconds(100.0 + ATTEMPT_SECONDS) == 0
+    attempts.record_wrong(100.0 + ATTEMPT_SECONDS)
+    assert attempts.wait_seconds(100.0 + ATTEMPT_SECONDS) == ATTEMPT_SECONDS
 
 
 @pytest.mark.parametrize(

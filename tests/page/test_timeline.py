@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.history.reader import MOST_ACTIONS, SPANS, read_stretch, read_timeline
+from recyclery.history.reader import MAX_TIMELINE_ACTIONS, SPANS, read_stretch, read_timeline
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
@@ -101,11 +101,11 @@ def test_of_actions_the_newest_are_told_and_all_are_counted(tmp_path: Path) -> N
         tmp_path / "h.db",
         *(
             ActionRecord(NOW - at, "retire", "slow", None, "t", "why", f"line {at}", at > 1, 0, 0)
-            for at in range(1, MOST_ACTIONS + 11)
+            for at in range(1, MAX_TIMELINE_ACTIONS + 11)
         ),
     )
     line = read_timeline(path, SPANS["1h"], NOW)
-    assert (len(line.actions), line.actions_in_all) == (MOST_ACTIONS, MOST_ACTIONS + 10)
+    assert (len(line.actions), line.actions_in_all) == (MAX_TIMELINE_ACTIONS, MAX_TIMELINE_ACTIONS + 10)
     assert (line.actions[0].line, line.actions[0].done, line.actions[1].done) == ("line 1", False, True)
     assert line.actions[0].at == NOW - 1
 

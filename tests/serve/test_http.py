@@ -13,8 +13,8 @@ from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
 from recyclery.health.heartbeat import Beat
 from recyclery.http import server as http_server
-from recyclery.http.probes import find_stop, find_unready
-from recyclery.http.server import Handler, Response, serve_http
+from recyclery.http.routes import find_stop, find_unready
+from recyclery.http.server import GetHandler, Response, serve_http
 from support.ports import free_port
 
 
@@ -31,7 +31,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 
 
 @asynccontextmanager
-async def serving(handlers: Mapping[str, Handler] = HANDLERS) -> AsyncIterator[int]:
+async def serving(handlers: Mapping[str, GetHandler] = HANDLERS) -> AsyncIterator[int]:
     """Serve on a port of the test's own."""
     port = free_port()
     server = asyncio.create_task(serve_http(Address(host="127.0.0.1", port=port), handlers))
@@ -171,7 +171,7 @@ def test_one_client_more_than_there_is_room_for_is_sent_away_until_another_leave
 def test_a_port_that_is_taken_is_told_once_and_served_as_soon_as_it_is_free(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http_server, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(http_server, "LISTEN_RETRY_SECONDS", 0.02)
 
     async def wait_for_it() -> bytes:
         address = Address(host="127.0.0.1", port=free_port())
@@ -211,7 +211,7 @@ def test_a_governor_whose_loop_stands_still_is_neither_alive_nor_ready() -> None
 
 
 def test_a_governor_that_has_not_looked_yet_is_not_ready() -> None:
-    assert find_stop(None, 1.0) == find_unready(None, 1.0) == "the governor has not looked yet"
+    assert find_stop(None, 1.0) == find_unready(None, 1.0) == "the governor has not taken a snapshot yet"
 
 
 def test_a_pool_that_does_not_answer_is_not_ready_but_alive() -> None:

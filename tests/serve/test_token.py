@@ -8,7 +8,7 @@ import pytest
 
 from recyclery.config.settings import Address, parse_address
 from recyclery.http.auth import guard
-from recyclery.http.server import Handler, Response
+from recyclery.http.server import GetHandler, Response
 
 SECRET = "correct horse"
 
@@ -29,7 +29,7 @@ def ask(
     return answered(handler, request)
 
 
-def answered(handler: Handler, request: h11.Request) -> Response:
+def answered(handler: GetHandler, request: h11.Request) -> Response:
     async def wait() -> Response:
         return await handler(request)
 

@@ -4,9 +4,9 @@ import pytest
 
 from recyclery.common.pool_state import PoolState
 from recyclery.control.status_schema import Event, Status
-from recyclery.top.frame import Setting, draw_frame, draw_page
+from recyclery.top.frame import Screen, draw_frame, draw_page
 from recyclery.top.text import compose_screen, paint_plain, paint_styled
-from recyclery.top.view import Away, Reap, Recycle, Said, Seen, View, hear
+from recyclery.top.view import Disconnected, Message, ReapBrowsers, RecyclePool, View, update_view
 from support.statuses import MIB, child, drains, pool, status, with_browsers
 
 LONG_TASK = "backoffice.tasks.documents.synchronise_documents_of_session"
@@ -36,26 +36,30 @@ WORST = with_browsers(
 )
 
 
-def setting(width: int = 80, height: int = 24, now: float = 100.0) -> Setting:
-    return Setting(width=width, height=height, host="host", clock="03:00:00 UTC", now=now)
+def screen(width: int = 80, height: int = 24, now: float = 100.0) -> Screen:
+    return Screen(width=width, height=height, host="host", clock="03:00:00 UTC", now=now)
 
 
 def seen(document: Status, now: float = 100.0) -> View:
-    return hear(View(), Seen(document), now)
+    return update_view(View(), document, now)
 
 
 def frame(view: View, **rest: int) -> list[str]:
-    return [paint_plain(line) for line in draw_frame(view, setting(**rest))]
+    return [paint_plain(line) for line in draw_frame(view, screen(**rest))]
 
 
 def page(document: Status, width: int = 80) -> str:
-    return "\n".join(paint_plain(line) for line in draw_page(document, setting(width=width)))
+    return "\n".join(paint_plain(line) for line in draw_page(document, screen(width=width)))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 50), (40, 10), (20, 5), (12, 3), (5, 2), (1, 1)])
 def test_a_frame_fills_a_window_and_is_never_larger(size: tuple[int, int]) -> None:
     width, height = size
-    for view in (seen(WORST), hear(seen(WORST), Away("no " * 99), 101), hear(View(), Away("no " * 99), 101)):
+    for view in (
+        seen(WORST),
+        update_view(seen(WORST), Disconnected("no " * 99), 101),
+        update_view(View(), Disconnected("no " * 99), 101),
+    ):
         lines = frame(view, width=width, height=height)
         assert len(lines) == height
         assert max(map(len, lines)) <= width
@@ -74,7 +78,7 @@ def test_a_long_tasks_name_is_cut_in_its_middle() -> None:
 
 
 def test_what_is_wrong_stands_right_below_the_title_the_worst_first() -> None:
-    lines = frame(hear(seen(status()), Seen(WORST), 100))
+    lines = frame(update_view(seen(status()), WORST, 100))
     assert lines[0].startswith("recyclery top  4 WRONG")
     assert lines[1:5] == [
         "!! the kernel killed 3 processes for want of memory",
@@ -84,7 +88,7 @@ def test_what_is_wrong_stands_right_below_the_title_the_worst_first() -> None:
     ]
 
 
-def test_while_all_is_well_it_says_so() -> None:
+def test_the_title_says_that_all_is_well() -> None:
     lines = frame(seen(status()))
     assert lines[0] == "recyclery top  all is well  03:00:00 UTC  host"
     assert lines[1] == ""
@@ -139,7 +143,7 @@ def test_the_last_actions_come_with_their_reasons_and_what_failed_is_marked() ->
     ]
 
 
-def test_many_events_leave_the_pools_room() -> None:
+def test_many_events_leave_room_for_the_pools() -> None:
     events = [Event(n, f"event {n} is told in a line", True) for n in range(30)]
     lines = frame(seen(status(*events)))
     assert sum("idle" in line for line in lines) == 2
@@ -147,9 +151,9 @@ def test_many_events_leave_the_pools_room() -> None:
     assert lines[-1] == "? for keys   22 lines do not fit"
 
 
-def test_where_room_is_short_the_chosen_pool_stays_and_the_idle_go_first() -> None:
+def test_a_small_window_keeps_the_chosen_pool_and_drops_idle_children_first() -> None:
     many = {name: pool(name, child(5, f"{name}.task"), child(6)) for name in "abcdefgh"}
-    lines = frame(View(status=status(pools=many), seen=100, chosen="g"), height=14)
+    lines = frame(View(status=status(pools=many), status_at=100, chosen="g"), height=14)
     assert any(line.startswith("> g  running") for line in lines)
     assert any("g.task" in line for line in lines)
     assert not any("idle" in line for line in lines)
@@ -157,21 +161,27 @@ def test_where_room_is_short_the_chosen_pool_stays_and_the_idle_go_first() -> No
 
 
 def test_a_governor_that_is_away_is_said_first_with_what_was_last_known_below() -> None:
-    view = hear(hear(seen(status()), Away("no supervisor answers on /x"), 101), Away("no supervisor"), 110)
+    view = update_view(
+        update_view(seen(status()), Disconnected("no supervisor answers on /x"), 101),
+        Disconnected("no supervisor"),
+        110,
+    )
     lines = frame(view, now=113)
     assert lines[0].startswith("recyclery top  NO NEWS")
     assert lines[1] == "!! governor away, retrying (12s); below is how it was"
     assert lines[2] == "   no supervisor"
     assert any(line.startswith("> fast  running") for line in lines)
-    assert frame(hear(view, Seen(status()), 114), now=114)[0].startswith("recyclery top  all is well")
+    assert frame(update_view(view, status(), 114), now=114)[0].startswith("recyclery top  all is well")
 
 
-def test_one_that_answers_no_more_is_told_of_before_it_is_given_up() -> None:
+def test_a_governor_that_stops_answering_is_shown_before_it_counts_as_away() -> None:
     assert "!! governor has not answered for 6s; below is how it was" in frame(seen(status()), now=106)
 
 
-def test_before_the_first_answer_the_way_out_is_shown_whole() -> None:
-    lines = frame(hear(View(), Away("no supervisor answers: is it up, and the same " + "here " * 20), 100))
+def test_without_any_answer_yet_the_whole_reason_is_shown() -> None:
+    lines = frame(
+        update_view(View(), Disconnected("no supervisor answers: is it up, and the same " + "here " * 20), 100)
+    )
     assert lines[1] == "!! governor away, retrying (0s)"
     assert " ".join(line.strip() for line in lines[2:5]).strip().endswith("here here")
 
@@ -180,14 +190,14 @@ def test_before_the_first_answer_the_way_out_is_shown_whole() -> None:
     ("view", "text"),
     [
         (
-            View(question=Recycle("slow")),
+            View(question=RecyclePool("slow")),
             "recycle slow? a new worker takes over, running tasks are finished  y/n",
         ),
-        (View(question=Reap()), "reap? browsers that no task owns are killed now  y/n"),
-        (View(said=Said("slow: slow-b takes tasks"), said_at=99), "slow: slow-b takes tasks"),
-        (View(said=Said("long ago"), said_at=1), "? for keys"),
+        (View(question=ReapBrowsers()), "reap? browsers that no task owns are killed now  y/n"),
+        (View(message=Message("slow: slow-b takes tasks"), message_at=99), "slow: slow-b takes tasks"),
+        (View(message=Message("long ago"), message_at=1), "? for keys"),
         (
-            View(helping=True),
+            View(shows_help=True),
             "q quit  up/down or j/k choose a pool  r recycle it  b reap browsers  ? hide this",
         ),
     ],
@@ -197,14 +207,14 @@ def test_the_last_line_asks_answers_or_helps(view: View, text: str) -> None:
 
 
 def test_without_colour_nothing_but_the_cursor_is_steered() -> None:
-    screen = compose_screen(draw_frame(seen(WORST), setting()), 80, paint_plain)
-    assert set(screen.split("\x1b")[1:]) != set()
-    assert all(part[:2] in {"[H", "[K", "[J"} for part in screen.split("\x1b")[1:])
-    assert "\x1b[1;31m" in compose_screen(draw_frame(seen(WORST), setting()), 80, paint_styled)
+    drawn = compose_screen(draw_frame(seen(WORST), screen()), 80, paint_plain)
+    assert set(drawn.split("\x1b")[1:]) != set()
+    assert all(part[:2] in {"[H", "[K", "[J"} for part in drawn.split("\x1b")[1:])
+    assert "\x1b[1;31m" in compose_screen(draw_frame(seen(WORST), screen()), 80, paint_styled)
 
 
 def test_a_row_that_ends_in_the_last_column_is_not_erased_there() -> None:
-    rows = compose_screen(draw_frame(seen(WORST), setting(height=50)), 80, paint_plain).split("\r\n")
+    rows = compose_screen(draw_frame(seen(WORST), screen(height=50)), 80, paint_plain).split("\r\n")
     assert [row.endswith("\x1b[K") for row in rows if "4000000" in row] == [False]
 
 

@@ -16,7 +16,7 @@ def build(pss_of: ReadPss, events: EventLog) -> Status:
     return build_status(replace(board(), events=events), seen, pss_of)
 
 
-def test_a_glance_has_levels_tasks_and_holds_but_reads_no_pss() -> None:
+def test_the_quick_status_has_levels_tasks_and_holds_but_reads_no_pss() -> None:
     document = build(leave_unread, EventLog())
     levels = document.container
     assert [levels.retire_bytes, levels.high_bytes, levels.hard_bytes] == [800 * MIB, 900 * MIB, 950 * MIB]
@@ -32,7 +32,7 @@ def test_a_whole_status_reads_the_pss_of_every_process() -> None:
     assert (busy.python_bytes, busy.browser_bytes, busy.pss_bytes) == (MIB, MIB, 2 * MIB)
 
 
-def test_what_was_done_lately_comes_with_its_age_the_latest_first() -> None:
+def test_recent_events_have_their_age_newest_first() -> None:
     events = EventLog()
     events.add(AT - 60, "retire slow/20: why", done=True)
     events.add(AT - 2, "hold slow: why; refused", done=False)
@@ -42,7 +42,7 @@ def test_what_was_done_lately_comes_with_its_age_the_latest_first() -> None:
     ]
 
 
-def test_what_is_told_of_again_and_again_stands_there_once() -> None:
+def test_a_repeated_event_is_kept_once() -> None:
     events = EventLog()
     events.add(1, "a")
     for at in (2, 3, 4):
@@ -51,7 +51,7 @@ def test_what_is_told_of_again_and_again_stands_there_once() -> None:
 
 
 @pytest.mark.parametrize("noted", [KEPT, KEPT + 20])
-def test_only_so_much_is_kept(noted: int) -> None:
+def test_the_event_log_is_bounded(noted: int) -> None:
     events = EventLog()
     for number in range(noted):
         events.add(number, str(number))

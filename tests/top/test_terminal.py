@@ -4,7 +4,7 @@ import termios
 
 import pytest
 
-from recyclery.top.live import GIVE_BACK, Terminal
+from recyclery.top.live import LEAVE_SCREEN, Terminal
 from support.terminal import Terminal as Person
 from support.waiting import wait_for
 from support.watched import set_size
@@ -17,7 +17,7 @@ def test_an_exception_leaves_the_terminal_as_it_was() -> None:
     with pytest.raises(ZeroDivisionError), terminal:
         terminal.write(str(1 // 0))
     assert termios.tcgetattr(person.theirs) == before
-    wait_for(lambda: person.shows(GIVE_BACK.encode()), "the screen is given back")
+    wait_for(lambda: person.shows(LEAVE_SCREEN.encode()), "the screen is given back")
 
 
 def test_keys_come_one_by_one_and_are_not_echoed() -> None:
@@ -25,7 +25,7 @@ def test_keys_come_one_by_one_and_are_not_echoed() -> None:
     with Terminal(person.theirs, person.theirs) as terminal:
         person.type(b"r\x03")
         assert terminal.read() == b"r\x03"
-    wait_for(lambda: person.shows(GIVE_BACK.encode()), "all was printed")
+    wait_for(lambda: person.shows(LEAVE_SCREEN.encode()), "all was printed")
     assert "r\x03" not in person.screen
     assert "^C" not in person.screen
 

@@ -3,10 +3,20 @@
 import pytest
 
 from recyclery.top.text import format_age
-from recyclery.top.view import Key, Quit, Reap, Recycle, Seen, Suspend, View, hear, press, press_all, read_keys
+from recyclery.top.view import (
+    Keystroke,
+    ReapBrowsers,
+    RecyclePool,
+    ScreenAction,
+    View,
+    press,
+    press_all,
+    read_keys,
+    update_view,
+)
 from support.statuses import pool, status
 
-VIEW = hear(View(), Seen(status()), 1)
+VIEW = update_view(View(), status(), 1)
 
 
 def after(*typed: bytes, view: View = VIEW) -> View:
@@ -18,16 +28,19 @@ def after(*typed: bytes, view: View = VIEW) -> View:
 @pytest.mark.parametrize(
     ("typed", "keys"),
     [
-        (b"q", [Key.QUIT]),
-        (b"\x03", [Key.INTERRUPT]),
-        (b"\x1b[A\x1b[B", [Key.UP, Key.DOWN]),
-        (b"\x1bOA\x1bOB", [Key.UP, Key.DOWN]),
-        (b"kjrby?", [Key.UP, Key.DOWN, Key.RECYCLE, Key.REAP, Key.YES, Key.HELP]),
-        (b"\x1b[1;5q\x1b[5~\x1b", [Key.OTHER, Key.OTHER, Key.OTHER]),
-        (b"x\xff", [Key.OTHER, Key.OTHER]),
+        (b"q", [Keystroke.QUIT]),
+        (b"\x03", [Keystroke.INTERRUPT]),
+        (b"\x1b[A\x1b[B", [Keystroke.UP, Keystroke.DOWN]),
+        (b"\x1bOA\x1bOB", [Keystroke.UP, Keystroke.DOWN]),
+        (
+            b"kjrby?",
+            [Keystroke.UP, Keystroke.DOWN, Keystroke.RECYCLE, Keystroke.REAP, Keystroke.YES, Keystroke.HELP],
+        ),
+        (b"\x1b[1;5q\x1b[5~\x1b", [Keystroke.OTHER, Keystroke.OTHER, Keystroke.OTHER]),
+        (b"x\xff", [Keystroke.OTHER, Keystroke.OTHER]),
     ],
 )
-def test_keys_are_told_from_the_sequences_that_terminals_send(typed: bytes, keys: list[Key]) -> None:
+def test_keys_are_told_from_the_sequences_that_terminals_send(typed: bytes, keys: list[Keystroke]) -> None:
     assert read_keys(typed) == keys
 
 
@@ -37,13 +50,13 @@ def test_the_first_pool_is_chosen_until_another_is_and_no_further_than_the_last(
     ]  # fmt: skip
 
 
-def test_the_choice_stays_as_long_as_its_pool_does() -> None:
+def test_the_chosen_pool_stays_chosen_while_it_exists() -> None:
     chosen = after(b"j")
-    assert hear(chosen, Seen(status()), 2).chosen == "slow"
-    assert hear(chosen, Seen(status(pools={"fast": pool("fast")})), 2).chosen == "fast"
+    assert update_view(chosen, status(), 2).chosen == "slow"
+    assert update_view(chosen, status(pools={"fast": pool("fast")}), 2).chosen == "fast"
 
 
-@pytest.mark.parametrize(("key", "order"), [(b"r", Recycle("fast")), (b"b", Reap())])
+@pytest.mark.parametrize(("key", "order"), [(b"r", RecyclePool("fast")), (b"b", ReapBrowsers())])
 def test_an_order_is_given_only_after_a_yes(key: bytes, order: object) -> None:
     asked, intents = press_all(VIEW, read_keys(key))
     assert (asked.question, intents) == (order, [])
@@ -59,27 +72,27 @@ def test_whatever_is_not_a_yes_is_a_no(key: bytes) -> None:
 
 def test_a_yes_that_was_typed_before_the_question_could_be_read_is_none() -> None:
     view, intents = press_all(VIEW, read_keys(b"ry"))
-    assert (view.question, intents) == (Recycle("fast"), [])
+    assert (view.question, intents) == (RecyclePool("fast"), [])
 
 
 def test_a_question_is_of_the_pool_that_was_chosen_then() -> None:
-    asked = hear(after(b"r"), Seen(status(pools={"slow": pool("slow")})), 2)
-    assert press(asked, Key.YES)[1] == Recycle("fast")
+    asked = update_view(after(b"r"), status(pools={"slow": pool("slow")}), 2)
+    assert press(asked, Keystroke.YES)[1] == RecyclePool("fast")
 
 
 def test_without_a_pool_nothing_can_be_recycled() -> None:
-    assert press(View(), Key.RECYCLE) == (View(), None)
+    assert press(View(), Keystroke.RECYCLE) == (View(), None)
 
 
-def test_one_can_leave_and_suspend_at_any_time() -> None:
+def test_quit_and_suspend_work_at_any_time() -> None:
     for view in (View(), after(b"r")):
-        assert [press(view, key)[1] for key in (Key.QUIT, Key.INTERRUPT, Key.SUSPEND)] == [
-            Quit(), Quit(), Suspend(),
+        assert [press(view, key)[1] for key in (Keystroke.QUIT, Keystroke.INTERRUPT, Keystroke.SUSPEND)] == [
+            ScreenAction.EXIT, ScreenAction.EXIT, ScreenAction.SUSPEND,
         ]  # fmt: skip
 
 
 def test_oom_kills_are_news_only_since_somebody_looks() -> None:
-    view = hear(hear(View(), Seen(status(oom_kills=2)), 1), Seen(status(oom_kills=5)), 2)
+    view = update_view(update_view(View(), status(oom_kills=2), 1), status(oom_kills=5), 2)
     assert view.oom_kills_before == 2
 
 

@@ -7,8 +7,8 @@ import pytest
 from recyclery.cli.parser import main
 from recyclery.decide.memory_model import follow
 from recyclery.decide.recycle import dismiss_traced
-from recyclery.leaks.trace_output import format_trace, function_at, make_report
-from recyclery.leaks.trace_target import Chosen
+from recyclery.leaks.trace_command import Chosen, build_trace_report
+from recyclery.leaks.trace_output import format_trace, function_at
 from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, changes_between
 from support.snapshots import AT, CHILD, child, policy_state, slow_view, snapshot
 
@@ -27,7 +27,7 @@ def seen(*sites: Site, tool: str = "tracemalloc") -> TracedRuns:
 
 
 def page(*sites: Site, tool: str = "tracemalloc") -> str:
-    return format_trace(make_report(Chosen("slow", "app.scrape", 0.8), seen(*sites, tool=tool), ""))
+    return format_trace(build_trace_report(Chosen("slow", "app.scrape", 0.8), seen(*sites, tool=tool), ""))
 
 
 def test_a_site_that_grew_in_most_runs_counts_and_one_that_grew_once_does_not() -> None:

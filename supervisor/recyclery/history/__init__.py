@@ -1,1 +1,1 @@
-"""What was measured and done, kept in `history.db`: written beside the tick, read while it is written."""
+"""The history of samples, runs and actions in `history.db`: written in a thread, readable at any time."""

@@ -1,4 +1,7 @@
-"""What the history is made of. Times are seconds since 1970, sizes are bytes."""
+"""The records that the history is made of. Times are seconds since 1970, sizes are bytes.
+
+`floor_bytes` is the unreclaimable memory of the container.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,12 @@ from typing import NamedTuple
 
 from recyclery.observe.snapshot import Child, Owner
 
-PLACES = ("python", "browser", "shared", "other")
-
 
 class Parts(NamedTuple):
-    """What a child's tree holds, by place.
+    """The memory of a child's process tree by place, the sum of which is its total.
 
-    `python` is the child's own anonymous memory, `browser` all of its browsers, `shared` what the child has
-    mapped of shared memory, `other` what further programs hold that it started.
+    `python` is the child's own anonymous memory, `browser` all of its browsers, `shared` the shared memory that
+    the child has mapped, `other` any other programs that it started.
     """
 
     python: int = 0
@@ -25,12 +26,14 @@ class Parts(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return sum(self)
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSample:
+PLACES = Parts._fields
+
+
+class ContainerSample(NamedTuple):
     """The container at one moment."""
 
     at: float
@@ -41,9 +44,8 @@ class ContainerSample:
     oom_kills: int
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSample:
-    """One pool at one moment: its children's trees together, its main process, and what each child may hold."""
+class PoolSample(NamedTuple):
+    """One pool at one moment: all children's trees, its main process, and the budget of each child."""
 
     at: float
     pool: str
@@ -66,10 +68,10 @@ class ChildSample:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run of a task, or several short ones on end: how many of each name.
+    """One run of a task, or several consecutive short ones: `tasks` counts them by name.
 
-    `before` and `after` are idle memory, None where nobody saw. `place` counts the child's tasks before it.
-    `outcome` is done, died, oom (died as the kernel killed) or preempted.
+    `before` and `after` are idle memory, None if it was not measured. `place` is how many tasks the child had
+    run before. `outcome` is done, died, oom (died as the kernel's OOM killer struck) or preempted.
     """
 
     owner: Owner
@@ -81,13 +83,12 @@ class RunRecord:
     peak: Parts
     after: Parts | None
     browser_seen: bool
-    """Whether what browsers and other programs held was looked at on either side."""
+    """Whether browsers and other programs were measured before and after."""
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class ActionRecord:
-    """One thing that was done, or that the kernel did, with its reason, figures and what came of it."""
+class ActionRecord(NamedTuple):
+    """One action of the governor, or an OOM kill, with its reason and outcome."""
 
     at: float
     kind: str
@@ -105,7 +106,7 @@ Record = ContainerSample | PoolSample | ChildSample | RunRecord | ActionRecord
 
 
 def parts_of(child: Child, begun_before: float | None = None) -> Parts:
-    """Return what a child's tree holds; of what it started only what had begun by then, where one says so."""
+    """Return the memory of a child's tree; with `begun_before`, without processes that started later."""
     python = browser = shared = other = 0
     for process in child.processes:
         if process.pid == child.owner.pid:

@@ -1,23 +1,26 @@
-"""Keeps `history.db` small: seconds become minutes, runs become days, and what is too old or too much goes."""
+"""Keeps `history.db` small: sums seconds up to minutes and runs to days, and deletes the oldest rows."""
 
 from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
 
+from recyclery.history.schema import transaction
+
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 MINUTE_MS = 60_000
-# A change is brought in pieces, so that nobody who writes or reads waits long.
+# Rows are deleted in batches, so that writers and readers never wait long.
 PIECE_ROWS = 20_000
-# Begun to be emptied at this share of the cap, and until the other.
+# At this share of the cap the oldest rows are deleted, down to the other share.
 FULL_SHARE = 0.95
 EMPTIED_SHARE = 0.85
+FOREVER_MS = 1 << 62
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """How much is kept: the file's size, and the age of seconds, of minutes and runs, of days and actions."""
+    """The maximum size of the file, and the maximum ages of seconds, minutes and runs, days and actions."""
 
     max_bytes: int = 100 << 20
     seconds_ms: int = DAY_MS
@@ -62,7 +65,7 @@ TASK_DAYS = """
         shared = shared + excluded.shared, other = other + excluded.other,
         most_peak_bytes = max(most_peak_bytes, excluded.most_peak_bytes)"""
 
-# In the order in which they go where the file is too large: the finest first, what it all sums up to last.
+# The time column and the maximum age of each table, in the order in which a file that is too large loses rows.
 DATED = {
     "child_samples": ("at", "seconds_ms"),
     "pool_samples": ("at", "seconds_ms"),
@@ -76,83 +79,62 @@ DATED = {
 
 
 def tidy(connection: sqlite3.Connection, keeping: Keeping, now_ms: int) -> None:
-    """Do all that is due; raises sqlite3.Error."""
-    roll_up(connection, now_ms)
-    for table, (time, kept) in DATED.items():
-        drop_before(connection, table, time, now_ms - getattr(keeping, kept))
+    """Sum up and delete what is due; raises sqlite3.Error."""
+    until = now_ms // MINUTE_MS * MINUTE_MS
+    for table, statement in ROLLUPS.items():
+        roll_up(connection, table, statement, until)
+    newest_run = connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0]
+    roll_up(connection, "task_days", TASK_DAYS, newest_run)
+    for table, (_, age) in DATED.items():
+        while delete_oldest(connection, table, now_ms - getattr(keeping, age)):
+            pass
     connection.execute("DELETE FROM task_days WHERE day < ?", ((now_ms - keeping.totals_ms) // DAY_MS,))
     if used_bytes(connection) > keeping.max_bytes * FULL_SHARE:
-        shrink(connection, int(keeping.max_bytes * EMPTIED_SHARE))
-    drop_unnamed(connection, now_ms)
-    # As a script: `execute` takes one step of it, and a step gives back one page.
+        for table in DATED:
+            while used_bytes(connection) > keeping.max_bytes * EMPTIED_SHARE:
+                if not delete_oldest(connection, table, FOREVER_MS):
+                    break
+    delete_unused_children(connection, now_ms)
+    # As a script: `execute` runs only one step of it, which frees one page.
     connection.executescript("PRAGMA incremental_vacuum")
 
 
-def roll_up(connection: sqlite3.Connection, now_ms: int) -> None:
-    """Sum up the minutes that are over, and the runs of each day so far."""
-    until = now_ms // MINUTE_MS * MINUTE_MS
-    for table, statement in ROLLUPS.items():
-        advance(connection, table, statement, until)
-    newest = connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0]
-    advance(connection, "task_days", TASK_DAYS, newest)
-
-
-def advance(connection: sqlite3.Connection, what: str, statement: str, until: int) -> None:
-    """Sum up from where the last time ended, and note where this one did, in one step."""
-    found = connection.execute("SELECT upto FROM progress WHERE what = ?", (what,)).fetchone()
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+def roll_up(connection: sqlite3.Connection, table: str, statement: str, until: int) -> None:
+    """Sum up from where the last call ended, and save where this one did, in one transaction."""
+    found = connection.execute("SELECT upto FROM progress WHERE what = ?", (table,)).fetchone()
+    with transaction(connection):
         connection.execute(statement, {"since": found[0] if found else 0, "until": until})
-        connection.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (what, until))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        connection.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (table, until))
 
 
-def drop_before(connection: sqlite3.Connection, table: str, time: str, before_ms: int) -> None:
-    """Delete what is older, in pieces."""
-    while True:
-        # The oldest rows are the first ones; a piece ends at the time of its last row.
-        found = connection.execute(
-            f"SELECT max({time}) FROM (SELECT {time} FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT ?)",  # noqa: S608  # our names
-            (before_ms, PIECE_ROWS),
-        ).fetchone()[0]
-        if found is None:
-            return
-        connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (found,))  # noqa: S608  # our names
+def delete_oldest(connection: sqlite3.Connection, table: str, before_ms: int) -> bool:
+    """Delete a batch of the oldest rows before a time; return whether there were any."""
+    time = DATED[table][0]
+    # A batch ends at the time of its last row.
+    (last,) = connection.execute(
+        f"SELECT max({time}) FROM (SELECT {time} FROM {table} WHERE {time} < ? ORDER BY {time} LIMIT ?)",  # noqa: S608  # our names
+        (before_ms, PIECE_ROWS),
+    ).fetchone()
+    connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (last,))  # noqa: S608  # our names
+    return last is not None
 
 
-def shrink(connection: sqlite3.Connection, most_bytes: int) -> None:
-    """Delete the oldest of the finest until the rest is small enough."""
-    for table, (time, _) in DATED.items():
-        while used_bytes(connection) > most_bytes:
-            found = connection.execute(
-                f"SELECT max({time}) FROM (SELECT {time} FROM {table} ORDER BY {time} LIMIT ?)",  # noqa: S608  # our names
-                (PIECE_ROWS,),
-            ).fetchone()[0]
-            if found is None:
-                break
-            connection.execute(f"DELETE FROM {table} WHERE {time} <= ?", (found,))  # noqa: S608  # our names
-
-
-def drop_unnamed(connection: sqlite3.Connection, now_ms: int) -> None:
-    """Delete children of whom nothing is kept any more, every hour; the newest may yet be told of."""
+def delete_unused_children(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Delete children without rows elsewhere, once an hour; the newest may still get some."""
     found = connection.execute("SELECT upto FROM progress WHERE what = 'children'").fetchone()
     if found is not None and now_ms - found[0] < HOUR_MS:
         return
     tables = ("runs", "child_minutes", "child_samples", "actions")
-    named = " UNION ".join(f"SELECT child FROM {table} WHERE child IS NOT NULL" for table in tables)  # noqa: S608  # our names
+    used = " UNION ".join(f"SELECT child FROM {table} WHERE child IS NOT NULL" for table in tables)  # noqa: S608  # our names
     connection.execute(
-        f"DELETE FROM children WHERE seen < ? AND id NOT IN ({named})",  # noqa: S608  # our names
+        f"DELETE FROM children WHERE seen < ? AND id NOT IN ({used})",  # noqa: S608  # our names
         (now_ms - HOUR_MS,),
     )
     connection.execute("INSERT OR REPLACE INTO progress VALUES ('children', ?)", (now_ms,))
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the file's size without the pages that are free."""
+    """Return the file's size without its free pages."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("page_count", "freelist_count", "page_size")

@@ -1,25 +1,15 @@
-"""The tables of `history.db`, each version made from the one before. Times are milliseconds since 1970."""
+"""The tables of `history.db`, and the migrations between their versions. Times are milliseconds since 1970."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-
-class NewerSchema(Exception):
-    """The file was written by a later version of Recyclery."""
-
-
-def create_tables(connection: sqlite3.Connection) -> None:
-    """Version 1.
-
-    Of a run, `place` counts the child's tasks before it, and what nobody saw is NULL. Where short tasks of
-    several names ended together, `mix` has their numbers by task, as JSON, and `task` is one of them.
-    """
-    for statement in VERSION_1.split(";"):
-        connection.execute(statement)
-
-
+# A reader waits for a writer's checkpoint, a writer for another writer.
+BUSY_TIMEOUT_SECONDS = 5.0
+# A run's `place` is how many tasks its child had run before; what was not measured is NULL. If short tasks of
+# several names ended together, `mix` counts them by task, as JSON, and `task` is one of them.
 VERSION_1 = """
 CREATE TABLE children (
     id INTEGER PRIMARY KEY, pool TEXT NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,
@@ -62,31 +52,51 @@ CREATE INDEX actions_by_time ON actions (at);
 CREATE TABLE progress (what TEXT PRIMARY KEY, upto INTEGER) WITHOUT ROWID
 """
 
-# Each brings a file from the version of its place to the next; a new one is added at the end.
+
+class NewerSchema(Exception):
+    """The file was written by a later version of Recyclery."""
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Create the tables of version 1."""
+    for statement in VERSION_1.split(";"):
+        connection.execute(statement)
+
+
+# Each migrates a file from the version that is its index to the next one; append new ones.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables,)
-VERSION = len(MIGRATIONS)
+SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def migrate(
     connection: sqlite3.Connection,
     migrations: tuple[Callable[[sqlite3.Connection], None], ...] = MIGRATIONS,
 ) -> None:
-    """Bring a file to the present version, in one step or not at all; raises NewerSchema."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = schema_version(connection)
+    """Migrate a file to the present version in one transaction; raises NewerSchema."""
+    with transaction(connection):
+        version = read_schema_version(connection)
         if version > len(migrations):
             raise NewerSchema(f"written by a later version of Recyclery (schema {version})")
         for change in migrations[version:]:
             change(connection)
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is executed in the block, or roll it back if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # Some errors, such as a full disk, have already rolled it back.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 
-def schema_version(connection: sqlite3.Connection) -> int:
-    """Return the version a file is of; 0 where it is new."""
+def read_schema_version(connection: sqlite3.Connection) -> int:
+    """Return the version of a file; 0 if it is new."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version

@@ -21,7 +21,7 @@ from itsdangerous import TimestampSigner
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.server import Handler, Response, find_header
+from recyclery.http.server import GetHandler, Response, find_header
 
 SCHEME = b"bearer"
 COOKIE = "recyclery_session"
@@ -30,24 +30,27 @@ UNSET = (
     f"this address is not loopback and no token is set: set {TOKEN} to a long random text where "
     "`recyclery run` starts, and send `Authorization: Bearer` with it; or serve on 127.0.0.1\n"
 )
-STRANGE_NAME = (
-    "without a token only the names localhost, 127.0.0.1 and [::1] are answered here, and it was asked for by "
-    f"another: use one of these, or set {TOKEN} where `recyclery run` starts\n"
+FOREIGN_NAME = (
+    "without a token only requests to the names localhost, 127.0.0.1 and [::1] are accepted here: use one "
+    f"of these, or set {TOKEN} where `recyclery run` starts\n"
 )
 WRONG = f"send the header `Authorization: Bearer` with what {TOKEN} is\n"
 
 
-def guard(handlers: Mapping[str, Handler], address: Address, token: str) -> Mapping[str, Handler]:
-    """Return the handlers, each behind the token where the address needs it."""
-    return {path: guarded(handler, address, token) for path, handler in handlers.items()}
+def guard(handlers: Mapping[str, GetHandler], address: Address, token: str) -> Mapping[str, GetHandler]:
+    """Return the handlers, each behind the token if the address needs it."""
+
+    def guarded(handler: GetHandler) -> GetHandler:
+        async def answer(request: h11.Request) -> Response:
+            refusal = find_refusal(request, address, token)
+            return await handler(request) if refusal is None else refusal
+
+        return answer
+
+    return {path: guarded(handler) for path, handler in handlers.items()}
 
 
-def is_loopback(address: Address) -> bool:
-    """Return whether only this machine can reach the address."""
-    return bool(address.host) and is_loopback_name(address.host)
-
-
-def is_loopback_name(name: str) -> bool:
+def is_loopback(name: str) -> bool:
     """Return whether a host name or IP, without a port, is a loopback one."""
     if name.lower() == "localhost":
         return True
@@ -63,7 +66,7 @@ def needs_token(request: h11.Request, address: Address) -> bool:
     host = find_header(request, b"host") or "localhost"
     port = host.rpartition(":")[2]
     name = host[: -len(port) - 1] if port.isdecimal() else host
-    return not (is_loopback(address) and is_loopback_name(name))
+    return not (is_loopback(address.host) and is_loopback(name))
 
 
 def find_refusal(request: h11.Request, address: Address, token: str) -> Response | None:
@@ -71,20 +74,10 @@ def find_refusal(request: h11.Request, address: Address, token: str) -> Response
     if not needs_token(request, address):
         return None
     if not token:
-        return Response(HTTPStatus.FORBIDDEN, STRANGE_NAME if is_loopback(address) else UNSET)
+        return Response(HTTPStatus.FORBIDDEN, FOREIGN_NAME if is_loopback(address.host) else UNSET)
     if is_token(sent_token(request), token) or is_signed_in(request, token):
         return None
     return Response(HTTPStatus.UNAUTHORIZED, WRONG, {"WWW-Authenticate": 'Bearer realm="recyclery"'})
-
-
-def guarded(handler: Handler, address: Address, token: str) -> Handler:
-    """Return the handler behind the token."""
-
-    async def answer(request: h11.Request) -> Response:
-        refusal = find_refusal(request, address, token)
-        return await handler(request) if refusal is None else refusal
-
-    return answer
 
 
 def is_token(given: bytes, token: str) -> bool:
@@ -123,19 +116,9 @@ def is_signed_in(request: h11.Request, token: str) -> bool:
     return any(is_valid(session, token) for session in sessions)
 
 
-def set_cookie(session: str, request: h11.Request) -> str:
-    """Return the Set-Cookie header that stores a session."""
-    return f"{COOKIE}={session}; Max-Age={SESSION_SECONDS}; {attributes(request)}"
-
-
-def drop_cookie(request: h11.Request) -> str:
-    """Return the Set-Cookie header that removes the session."""
-    return f"{COOKIE}=; Max-Age=0; {attributes(request)}"
-
-
-def attributes(request: h11.Request) -> str:
-    """Return the cookie's attributes: Secure if the browser came by HTTPS."""
+def set_cookie(session: str, request: h11.Request, max_age: int = SESSION_SECONDS) -> str:
+    """Return the Set-Cookie header that stores a session: Secure if the browser came by HTTPS."""
     # The first of several proxies is the one that the browser connects to.
-    ways = (find_header(request, b"x-forwarded-proto") or "").split(",")
-    secure = "; Secure" if ways[0].strip().lower() == "https" else ""
-    return f"Path=/; HttpOnly; SameSite=Strict{secure}"
+    protocols = (find_header(request, b"x-forwarded-proto") or "").split(",")
+    secure = "; Secure" if protocols[0].strip().lower() == "https" else ""
+    return f"{COOKIE}={session}; Max-Age={max_age}; Path=/; HttpOnly; SameSite=Strict{secure}"

@@ -21,11 +21,11 @@ import msgspec
 from recyclery import __version__
 from recyclery.control.problems import Trouble, find_troubles
 from recyclery.control.status_schema import Status
-from recyclery.history.reader import SPANS, NoHistory, Span, Timeline, read_timeline
+from recyclery.history.reader import SPANS, NoHistory, Timeline, TimeSpan, read_timeline
 from recyclery.http.auth import is_signed_in
-from recyclery.http.page_leaks import Leaks, find_no_room, make_report
-from recyclery.http.server import Handler, Response
-from recyclery.http.static import HEADERS
+from recyclery.http.page_leaks import Leaks, find_no_room, run_leaks_report
+from recyclery.http.server import GetHandler, Response
+from recyclery.http.static import SECURITY_HEADERS
 
 STATUS_SECONDS = 1.0
 LEAKS_SECONDS = 60.0
@@ -75,7 +75,7 @@ class Past(msgspec.Struct):
 class Sources:
     """Where the API reads from."""
 
-    glance: Callable[[], Coroutine[Any, Any, Status]]
+    read_quick_status: Callable[[], Coroutine[Any, Any, Status]]
     history: Path
 
 
@@ -85,7 +85,7 @@ class Api:
     def __init__(self, sources: Sources, token: str) -> None:
         self._sources = sources
         self._token = token
-        self._status = SharedResult(sources.glance, STATUS_SECONDS)
+        self._status = SharedResult(sources.read_quick_status, STATUS_SECONDS)
         self._leaks = SharedResult(self._make_leaks, LEAKS_SECONDS)
         # At least once per step of the lines.
         self._pasts = {
@@ -95,7 +95,7 @@ class Api:
         # A separate thread: if the history's disk hangs, the threads that the tick needs must stay free.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="page")
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, GetHandler]:
         """Return the handlers by path."""
         return {"/api/status": self.status, "/api/history": self.history, "/api/leaks": self.leaks}
 
@@ -119,12 +119,14 @@ class Api:
         name = parse_qs(query).get("span", [""])[0]
         past = self._pasts.get(name)
         if past is None:
-            return Response(HTTPStatus.BAD_REQUEST, f"span must be one of {', '.join(SPANS)}\n", HEADERS)
+            return Response(
+                HTTPStatus.BAD_REQUEST, f"span must be one of {', '.join(SPANS)}\n", SECURITY_HEADERS
+            )
         try:
             async with asyncio.timeout(HISTORY_WAIT_SECONDS):
                 return json_response(await past.get())
         except TimeoutError:
-            return json_response(Past(problem="The history takes long to read; it is tried again."))
+            return json_response(Past(problem="Reading the history takes long; trying again."))
 
     async def leaks(self, _: h11.Request) -> Response:
         """Return the leak report, up to a minute old."""
@@ -132,9 +134,9 @@ class Api:
             async with asyncio.timeout(LEAKS_WAIT_SECONDS):
                 return json_response(await self._leaks.get())
         except TimeoutError:
-            return json_response(Leaks(time.time(), problem="The report is being made: a moment."))
+            return json_response(Leaks(time.time(), problem="The report is being made."))
 
-    async def _read_past(self, span: Span) -> Past:
+    async def _read_past(self, span: TimeSpan) -> Past:
         try:
             read = partial(read_timeline, self._sources.history, span, time.time())
             return Past(await asyncio.get_running_loop().run_in_executor(self._reader, read))
@@ -143,10 +145,10 @@ class Api:
 
     async def _make_leaks(self) -> Leaks:
         no_room = find_no_room((await self._status.get()).container)
-        return Leaks(time.time(), problem=no_room) if no_room else await make_report(self._sources.history)
+        return Leaks(time.time(), problem=no_room) if no_room else await run_leaks_report(self._sources.history)
 
 
 def json_response(document: msgspec.Struct) -> Response:
     """Return a document as a response."""
     text = msgspec.json.encode(document).decode()
-    return Response(HTTPStatus.OK, text, {**HEADERS, "Content-Type": "application/json"})
+    return Response(HTTPStatus.OK, text, {**SECURITY_HEADERS, "Content-Type": "application/json"})

@@ -1,21 +1,25 @@
-"""All paths that the governor serves over HTTP, and who may read each; imported only where HTTP is on."""
+"""All paths that the governor serves over HTTP, and who may read each; imported only if HTTP is on."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from functools import partial
+from http import HTTPStatus
+
+import h11
 
 from recyclery.alerts.monitor import Monitor
 from recyclery.config.paths import history_file
 from recyclery.config.secrets import read_token
 from recyclery.config.settings import Address
-from recyclery.health.heartbeat import Heart
+from recyclery.health.command import find_ill, find_silence
+from recyclery.health.heartbeat import Beat, Heart
 from recyclery.http.auth import guard
 from recyclery.http.metrics import list_metrics_page
 from recyclery.http.page_api import Api, Sources
-from recyclery.http.probes import list_probes
-from recyclery.http.server import Handler, PostHandler, serve_http
+from recyclery.http.server import GetHandler, PostHandler, Response, serve_http
 from recyclery.http.sign_in import SignIn
 from recyclery.http.standalone import read_file
 from recyclery.http.static import list_files, serve_text
@@ -26,7 +30,7 @@ PAGE = "page.html"
 
 
 async def serve_pages(board: Board, monitor: Monitor, heart: Heart, address: Address) -> None:
-    """Serve until cancelled: probes are open to everybody, the rest is behind the token."""
+    """Serve until cancelled: probes are open to everybody, the rest needs the token."""
     token = read_token(os.environ)
     metrics = guard(list_metrics_page(board, monitor), address, token)
     sources = Sources(partial(read_status, board, leave_unread), history_file(board.settings.state_dir))
@@ -36,7 +40,7 @@ async def serve_pages(board: Board, monitor: Monitor, heart: Heart, address: Add
 
 def list_page(
     sources: Sources, address: Address, token: str
-) -> tuple[Mapping[str, Handler], Mapping[str, PostHandler]]:
+) -> tuple[Mapping[str, GetHandler], Mapping[str, PostHandler]]:
     """Return the page's GET and POST handlers by path."""
     sign_in = SignIn(address, token)
     handlers = {
@@ -46,3 +50,30 @@ def list_page(
         **guard(Api(sources, token).handlers(), address, token),
     }
     return handlers, sign_in.post_handlers()
+
+
+def list_probes(heart: Heart) -> Mapping[str, GetHandler]:
+    """Return `/livez`, whether the governor's loop runs, and `/readyz`, whether all pools are healthy too."""
+
+    async def livez(_: h11.Request) -> Response:
+        return probe_response(find_stop(heart.last, time.monotonic()), "alive")
+
+    async def readyz(_: h11.Request) -> Response:
+        return probe_response(find_unready(heart.last, time.monotonic()), "ready")
+
+    return {"/livez": livez, "/readyz": readyz}
+
+
+def find_stop(last: Beat | None, now: float) -> str | None:
+    """Return why the governor's loop does not run; None if it does."""
+    return "the governor has not taken a snapshot yet" if last is None else find_silence(now - last.at)
+
+
+def find_unready(last: Beat | None, now: float) -> str | None:
+    """Return why not every pool is healthy; None if all are."""
+    return find_stop(last, now) or find_ill(last.states if last else {})
+
+
+def probe_response(fault: str | None, success: str) -> Response:
+    """Return 200, or 503 with the fault."""
+    return Response(HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK, f"{fault or success}\n")

@@ -23,11 +23,11 @@ from recyclery.config.settings import Address
 REQUEST_SECONDS = 5.0
 RESPONSE_SECONDS = 10.0
 # Time for the client to close first: closing with unread input resets the connection and loses the response.
-LINGER_SECONDS = 1.0
+CLIENT_CLOSE_SECONDS = 1.0
 MAX_REQUEST_BYTES = 8 << 10
 MAX_BODY_BYTES = 4 << 10
 MAX_CONNECTIONS = 64
-RETRY_SECONDS = 5.0
+LISTEN_RETRY_SECONDS = 5.0
 METHODS = (b"GET", b"HEAD")
 
 log = logging.getLogger("recyclery")
@@ -42,7 +42,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[h11.Request], Awaitable[Response]]
+GetHandler = Callable[[h11.Request], Awaitable[Response]]
 # Handles a POST request and its body.
 PostHandler = Callable[[h11.Request, bytes], Awaitable[Response]]
 
@@ -52,7 +52,7 @@ class BodyTooLarge(Exception):
 
 
 async def serve_http(
-    address: Address, handlers: Mapping[str, Handler], post_handlers: Mapping[str, PostHandler] = {}
+    address: Address, handlers: Mapping[str, GetHandler], post_handlers: Mapping[str, PostHandler] = {}
 ) -> None:
     """Serve the paths until cancelled; retry while the port is taken."""
     logged = False
@@ -63,7 +63,7 @@ async def serve_http(
             if not logged:
                 log.error("HTTP on %s: %s; trying again", address, os.strerror(error.errno or 0))
             logged = True
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(LISTEN_RETRY_SECONDS)
         else:
             server = await asyncio.start_server(HttpServer(handlers, post_handlers).serve_client, sock=listener)
             log.info("HTTP on %s", address)
@@ -73,7 +73,7 @@ async def serve_http(
 class HttpServer:
     """Serves a bounded number of clients at a time, with one response each."""
 
-    def __init__(self, handlers: Mapping[str, Handler], post_handlers: Mapping[str, PostHandler]) -> None:
+    def __init__(self, handlers: Mapping[str, GetHandler], post_handlers: Mapping[str, PostHandler]) -> None:
         self._handlers = handlers
         self._post_handlers = post_handlers
         self._open = 0
@@ -111,11 +111,13 @@ class HttpServer:
         # `drain` then returns once the kernel has everything.
         writer.transport.set_write_buffer_limits(0)
         async with asyncio.timeout(RESPONSE_SECONDS):
-            writer.write(encode(connection, response, with_text=request is None or request.method != b"HEAD"))
+            writer.write(
+                encode_response(connection, response, with_text=request is None or request.method != b"HEAD")
+            )
             await writer.drain()
         writer.write_eof()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
+            async with asyncio.timeout(CLIENT_CLOSE_SECONDS):
                 while await reader.read(MAX_REQUEST_BYTES):
                     pass
 
@@ -171,7 +173,7 @@ def status_response(status: HTTPStatus, headers: Mapping[str, str] = {}) -> Resp
     return Response(status, f"{status.phrase}\n", headers)
 
 
-def encode(connection: h11.Connection, response: Response, *, with_text: bool) -> bytes:
+def encode_response(connection: h11.Connection, response: Response, *, with_text: bool) -> bytes:
     """Return the bytes of a response; its Content-Length is the same without the text."""
     text = response.text.encode()
     headers = {

@@ -17,17 +17,17 @@ import h11
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.auth import drop_cookie, find_refusal, is_token, make_session, needs_token, set_cookie
-from recyclery.http.server import Handler, PostHandler, Response, find_header
+from recyclery.http.auth import find_refusal, is_token, make_session, needs_token, set_cookie
+from recyclery.http.server import GetHandler, PostHandler, Response, find_header
 from recyclery.http.standalone import read_file
 from recyclery.http.static import file_response
 
-AT_ONCE = 5
-EVERY_SECONDS = 2.0
+MAX_ATTEMPTS = 5
+ATTEMPT_SECONDS = 2.0
 FORM = "sign_in.html"
 # A placeholder in the form.
-SAID = "{{said}}"
-CROSS_SITE = "this form is taken from the page itself, not from another site\n"
+MESSAGE = "{{message}}"
+CROSS_SITE = "this form must be sent from the page itself, not from another site\n"
 
 log = logging.getLogger("recyclery")
 
@@ -40,11 +40,11 @@ class AttemptLimit:
 
     def wait_seconds(self, now: float) -> float:
         """Return how long until the next token is accepted; 0 if one may be tried now."""
-        return max(0.0, self._free_at - (AT_ONCE - 1) * EVERY_SECONDS - now)
+        return max(0.0, self._free_at - (MAX_ATTEMPTS - 1) * ATTEMPT_SECONDS - now)
 
     def record_wrong(self, now: float) -> None:
         """Count one wrong token."""
-        self._free_at = max(self._free_at, now) + EVERY_SECONDS
+        self._free_at = max(self._free_at, now) + ATTEMPT_SECONDS
 
 
 class SignIn:
@@ -56,7 +56,7 @@ class SignIn:
         self._attempts = AttemptLimit()
         self._form = read_file(FORM)
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, GetHandler]:
         """Return the GET handlers by path."""
         return {"/sign-in": self.show_form}
 
@@ -64,7 +64,7 @@ class SignIn:
         """Return the POST handlers by path."""
         return {"/sign-in": self.check_token, "/sign-out": self.sign_out}
 
-    def before(self, handler: Handler) -> Handler:
+    def before(self, handler: GetHandler) -> GetHandler:
         """Return the handler of a page, which redirects clients without a session to the form."""
 
         async def answer(request: h11.Request) -> Response:
@@ -95,7 +95,7 @@ class SignIn:
         if (wait := self._attempts.wait_seconds(now)) > 0:
             after = {"Retry-After": str(math.ceil(wait))}
             return self._fill_in(
-                "Too many wrong tokens. Try again in some seconds.", HTTPStatus.TOO_MANY_REQUESTS, after
+                "Too many wrong tokens. Try again in a few seconds.", HTTPStatus.TOO_MANY_REQUESTS, after
             )
         given = parse_qs(body.decode("latin-1"), encoding="utf-8").get("token", [""])[0]
         if is_token(given.strip().encode(), self._token):
@@ -103,19 +103,19 @@ class SignIn:
             return redirect("/", {"Set-Cookie": set_cookie(session, request)})
         self._attempts.record_wrong(now)
         if self._attempts.wait_seconds(now) > 0:
-            log.warning("HTTP: several wrong tokens at the page's form; it is shut for a moment")
-        return self._fill_in(f"That is not what {TOKEN} is.", HTTPStatus.UNAUTHORIZED)
+            log.warning("HTTP: several wrong tokens in the sign-in form; it is blocked for a moment")
+        return self._fill_in(f"This is not the value of {TOKEN}.", HTTPStatus.UNAUTHORIZED)
 
     async def sign_out(self, request: h11.Request, _: bytes) -> Response:
         """End the session in the browser."""
         if is_cross_site(request):
             return Response(HTTPStatus.FORBIDDEN, CROSS_SITE)
-        return redirect("/sign-in", {"Set-Cookie": drop_cookie(request)})
+        return redirect("/sign-in", {"Set-Cookie": set_cookie("", request, max_age=0)})
 
     def _fill_in(
         self, message: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] = {}
     ) -> Response:
-        return file_response(self._form.replace(SAID, message), FORM, status, headers)
+        return file_response(self._form.replace(MESSAGE, message), FORM, status, headers)
 
 
 def redirect(path: str, headers: Mapping[str, str] = {}) -> Response:

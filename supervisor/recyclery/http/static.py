@@ -8,12 +8,12 @@ from pathlib import Path
 
 import h11
 
-from recyclery.http.server import Handler, Response
+from recyclery.http.server import GetHandler, Response
 from recyclery.http.standalone import FOLDER, read_file
 
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Nothing from other hosts, nothing inline, and no framing by other pages.
-POLICY = "; ".join(
+CONTENT_POLICY = "; ".join(
     (
         "default-src 'none'",
         *(f"{what}-src 'self'" for what in ("script", "style", "img", "connect")),
@@ -22,8 +22,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -34,17 +34,17 @@ def file_response(
     text: str, name: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] = {}
 ) -> Response:
     """Return a file as a response."""
-    kind = f"{KINDS[Path(name).suffix]}; charset=utf-8"
-    return Response(status, text, {**HEADERS, "Content-Type": kind, **headers})
+    kind = f"{CONTENT_TYPES[Path(name).suffix]}; charset=utf-8"
+    return Response(status, text, {**SECURITY_HEADERS, "Content-Type": kind, **headers})
 
 
-def list_files() -> Mapping[str, Handler]:
+def list_files() -> Mapping[str, GetHandler]:
     """Return the handlers of all files but pages, by path. All are read now: a disk may hang later."""
-    names = [path.name for path in FOLDER.iterdir() if path.suffix in KINDS and path.suffix != ".html"]
+    names = [path.name for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES and path.suffix != ".html"]
     return {f"/files/{name}": serve_text(read_file(name), name) for name in names}
 
 
-def serve_text(text: str, name: str) -> Handler:
+def serve_text(text: str, name: str) -> GetHandler:
     """Return a handler whose response is always this text."""
 
     async def answer(_: h11.Request) -> Response:

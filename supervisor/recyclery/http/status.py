@@ -1,13 +1,11 @@
-"""Builds the status document from the last snapshot; it reads PSS and queue depths, so it is made in a thread.
-
-PSS takes the kernel 2 ms for each process of a browser. Who looks every second gets a glance, without it.
-"""
+"""Builds the status document from the last snapshot, in a thread, as reading PSS and queue depths may block."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 
 import psutil
 
@@ -33,36 +31,34 @@ from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.state.board import Board
 
-FIRST_SECONDS = 0.1
+FIRST_SNAPSHOT_SECONDS = 0.1
 # Returns a process's PSS by its pid.
 ReadPss = Callable[[int], int]
 
 
 def leave_unread(_: int) -> int:
-    """Return 0 for a process's PSS, which nobody asked for."""
+    """Return 0 as a process's PSS: reading it takes the kernel 2 ms for each process of a browser."""
     return 0
 
 
 async def read_status(board: Board, pss_of: ReadPss = read_pss) -> Status:
-    """Return the whole document; with `leave_unread` for `pss_of`, a glance. Waits for the first snapshot."""
+    """Return the status, or with `leave_unread` a quick one. Waits for the first snapshot."""
     while board.snapshot is None:
-        await asyncio.sleep(FIRST_SECONDS)
+        await asyncio.sleep(FIRST_SNAPSHOT_SECONDS)
     return await asyncio.to_thread(build_status, board, board.snapshot, pss_of)
 
 
 def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
-    """Return the document of a snapshot."""
-    settings, state = board.settings, board.ledger.state
+    """Return the status at a snapshot."""
+    settings, state, container = board.settings, board.ledger.state, snapshot.container
     depths = read_depths(settings.pools, snapshot, board.broker)
-    container = snapshot.container
-    held = sum(child.tree_bytes for child in snapshot.children)
     return Status(
         container=ContainerStatus(
             limit_bytes=container.limit_bytes,
             usage_bytes=container.usage_bytes,
             working_set_bytes=container.working_set_bytes,
             floor_bytes=container.floor_bytes,
-            unattributed_bytes=max(0, container.floor_bytes - held),
+            unattributed_bytes=unattributed_bytes(snapshot),
             oom_kills=container.oom_kills,
             source=container.source,
             retire_bytes=level_bytes(snapshot, settings.memory.retire_percent),
@@ -75,7 +71,7 @@ def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
         },
         browsers=build_browsers(snapshot, state, settings.browsers),
         tasks=TaskStatus(reclaimed=state.counters.reclaimed, parked=state.counters.parked),
-        governor=read_governor(pss_of),
+        governor=GovernorStatus(pss_bytes=pss_of(os.getpid()), cpu_seconds=read_cpu_seconds()),
         recent=[
             Event(round(max(0.0, snapshot.at - event.at), 1), event.text, event.done)
             for event in board.events.newest_first()
@@ -83,12 +79,16 @@ def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
     )
 
 
+def unattributed_bytes(snapshot: Snapshot) -> int:
+    """Return the unreclaimable memory outside all children's trees; main processes are part of it."""
+    return max(0, snapshot.container.floor_bytes - sum(child.tree_bytes for child in snapshot.children))
+
+
 def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, pss_of: ReadPss) -> PoolStatus:
     """Return one pool's part."""
     view = find_view(snapshot, pool.name)
     stat = board.worker_stats.get(view.slot) if view is not None else None
     successor = find_successor(view, snapshot) if view is not None else None
-    beside = [other for other in snapshot.others if other.name == pool.name and other is not successor]
     return PoolStatus(
         state=view.state if view else PoolState.STOPPED,
         node=stat.node if stat else None,
@@ -105,14 +105,17 @@ def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, 
         queue_depth=depth,
         slot=view.slot if view else pool.name,
         successor=build_worker(successor, snapshot) if successor is not None else None,
-        draining=[build_worker(other, snapshot) for other in beside],
+        draining=[
+            build_worker(other, snapshot)
+            for other in snapshot.others
+            if other.name == pool.name and other is not successor
+        ],
         holding=bool(view and view.holding),
     )
 
 
 def build_worker(view: PoolView, snapshot: Snapshot) -> WorkerStatus:
-    """Return the part of a worker beside the one that serves its pool."""
-    place = view.name, view.slot
+    """Return the part of a worker that starts or drains while another one serves its pool."""
     return WorkerStatus(
         slot=view.slot,
         node=view.node,
@@ -120,7 +123,7 @@ def build_worker(view: PoolView, snapshot: Snapshot) -> WorkerStatus:
         tasks=[
             child.task_name or ""
             for child in snapshot.children
-            if (child.owner.pool, child.slot) == place and child.task_id is not None
+            if (child.owner.pool, child.slot) == (view.name, view.slot) and child.task_id is not None
         ],
     )
 
@@ -153,28 +156,16 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
 
 
 def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
-    """Count browsers by kind, and what is defunct."""
-    census = count_kinds(snapshot, state.silences, settings)
+    """Return the number of browsers by kind, and of zombies."""
     return BrowserStatus(
-        live=census.live,
-        orphans=census.orphans,
+        **asdict(count_kinds(snapshot, state.silences, settings)),
         defunct=snapshot.defunct,
         reaped=state.counters.reaped,
-        in_use=census.in_use,
-        kept=census.kept,
-        leftovers=census.leftovers,
-        runaway=census.runaway,
-        strangers=census.strangers,
         grid_ended=state.counters.grid_ended,
     )
 
 
-def read_governor(pss_of: ReadPss) -> GovernorStatus:
-    """Return what this very process costs."""
-    return GovernorStatus(pss_bytes=pss_of(os.getpid()), cpu_seconds=read_cpu_seconds())
-
-
 def read_cpu_seconds() -> float:
-    """Return the CPU time that this very process has used."""
+    """Return the CPU time of this process."""
     times = psutil.Process().cpu_times()
     return round(times.user + times.system, 2)

@@ -1,83 +1,63 @@
-"""`recyclery leaks`: which task leaves how much memory where, told from the history.
-
-Its arguments; what answers is imported only then.
-"""
+"""`recyclery leaks`: which task leaves how much memory where. Its arguments; the rest is imported lazily."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-# Of a tracing, where nothing else is said.
+# Defaults for a trace.
 RUNS = 5
 WARM_UP = 1
 TIMEOUT_SECONDS = 600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what may be asked."""
-    parser.add_argument("--since", metavar="TIME", help="only runs since: 90m, 2h, 3d ago, or 2026-01-31T14:00")
-    parser.add_argument("--task", default="", metavar="NAME", help="only tasks with this in their name")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--compare", metavar="A..B", help="from A to B beside from B until now, as for a deploy")
-    what.add_argument("--html", metavar="FILE", help="write a page with plots as well")
-    what.add_argument(
-        "--trace", metavar="TASK", help="have one child of the running pool trace a task's allocations"
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("--since", metavar="TIME", help="only runs since then: 90m, 2h, 3d (ago), or 2026-01-31T14:00")
+    add("--task", default="", metavar="NAME", help="only tasks with this in their name")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--compare", metavar="A..B", help="compare A to B with B until now, as before and after a deploy"
     )
-    parser.add_argument("--runs", type=positive, metavar="N", help=f"of the traced task ({RUNS})")
-    parser.add_argument("--warm-up", type=positive, metavar="N", help=f"before those ({WARM_UP})")
-    parser.add_argument(
-        "--timeout", type=positive, metavar="SECONDS", help=f"for the traced runs to come ({TIMEOUT_SECONDS})"
+    mode.add_argument("--html", metavar="FILE", help="also write a page with charts")
+    mode.add_argument(
+        "--trace", metavar="TASK", help="trace a task's allocations in one child of the running pool"
     )
-    parser.add_argument("--pool", metavar="POOL", help="in which to trace, where the task runs in several")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--history", metavar="FILE", help="default: history.db in the state folder")
+    add("--runs", type=positive, metavar="N", help=f"with --trace: runs to trace (default {RUNS})")
+    add("--warm-up", type=positive, metavar="N", help=f"with --trace: runs before these (default {WARM_UP})")
+    add(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help=f"with --trace: seconds to wait (default {TIMEOUT_SECONDS})",
+    )
+    add("--pool", metavar="POOL", help="with --trace: the pool, if the task runs in several")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--history", metavar="FILE", help="default: history.db in the state folder")
 
 
 def positive(text: str) -> int:
-    """Return a number above nought; raises ArgumentTypeError."""
+    """Return a whole number above 0; raises ArgumentTypeError."""
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Answer; return the exit code."""
+    """Run the command; return the exit code."""
     if args.trace is not None:
-        return trace(args)
-    for_tracing = {name: getattr(args, name) for name in ("runs", "warm_up", "timeout", "pool")}
-    if stray := [name for name, value in for_tracing.items() if value is not None]:
+        if args.since or args.task:
+            print("recyclery: --since and --task do not go with --trace TASK", file=sys.stderr)
+            return 2
+        from recyclery.leaks.trace_command import trace_task  # noqa: PLC0415
+
+        args.runs, args.warm_up = args.runs or RUNS, args.warm_up or WARM_UP
+        args.timeout = args.timeout or TIMEOUT_SECONDS
+        return trace_task(args)
+    if stray := [name for name in ("runs", "warm_up", "timeout", "pool") if getattr(args, name) is not None]:
         print(f"recyclery: --{stray[0].replace('_', '-')} goes with --trace TASK", file=sys.stderr)
         return 2
-    from recyclery.leaks.command import Wanted, report_leaks  # noqa: PLC0415
+    from recyclery.leaks.command import report_leaks  # noqa: PLC0415
 
-    return report_leaks(
-        Wanted(
-            as_json=args.json,
-            html=args.html,
-            since=args.since,
-            task=args.task,
-            compare=args.compare,
-            history=args.history,
-        )
-    )
-
-
-def trace(args: argparse.Namespace) -> int:
-    """Trace a task; return the exit code."""
-    from recyclery.leaks.trace_command import Wanted, trace_task  # noqa: PLC0415
-
-    if args.since or args.task:
-        print("recyclery: --since and --task have no say beside --trace TASK", file=sys.stderr)
-        return 2
-    return trace_task(
-        Wanted(
-            task=args.trace,
-            pool=args.pool,
-            runs=args.runs or RUNS,
-            warm_up=args.warm_up or WARM_UP,
-            timeout_seconds=float(args.timeout or TIMEOUT_SECONDS),
-            as_json=args.json,
-            history=args.history,
-        )
-    )
+    return report_leaks(args)

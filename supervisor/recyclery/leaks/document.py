@@ -1,4 +1,4 @@
-"""The report as values: what `--json` prints, and what table and page are made from."""
+"""The leak report as values: what `--json` prints, and what the table and the page are made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from recyclery.leaks.growth import Shape
 
 
 class PlaceReport(msgspec.Struct, frozen=True):
-    """What a run leaves in one place; between low and high with a chance of 95 %, None where few runs tell."""
+    """What a run leaves in one place, with its 95 % interval, which is None if there are too few runs."""
 
     bytes_per_run: float
     low_bytes: float | None
@@ -25,27 +25,27 @@ class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
     place: str
     runs: int
     judged_runs: int
-    """Of the newest runs, how many showed what they left."""
+    """How many of the newest runs were measured."""
     children: int
     bytes_per_run: float
     low_bytes: float | None
     high_bytes: float | None
     share_of_growth: float = 0.0
-    """Of all that the pool's tasks left."""
+    """Share of what all of the pool's tasks left."""
     places: dict[str, PlaceReport]
     first_seen: float
     suggested_max_tasks_per_child: int | None = None
-    """How many of these alone fit what a child may hold; None where no number is needed or known."""
+    """How many runs of this task alone fit in a child's budget; None if no limit is needed or known."""
     recycles: int
     oom_kills: int
     browsers_left: int
-    """How often it left a browser that was killed."""
+    """How often it left a browser that was then killed."""
     note: str
-    """What to make of it, in a sentence."""
+    """Advice, in a sentence."""
 
 
 class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One pool: its tasks, largest growth first, and the number that suits their mix."""
+    """One pool: its tasks, leaks first, and the max_tasks_per_child that suits their mix."""
 
     pool: str
     runs: int
@@ -56,7 +56,7 @@ class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeakReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All pools, from the first to the last run that was read. Times are seconds since 1970."""
+    """All pools, from the end of the first run to that of the last. Times are seconds since 1970."""
 
     history: str
     since: float

@@ -1,10 +1,14 @@
-"""A child's life as one of its tasks has it: how often it was run before, and in which stretch of the life."""
+"""Classifies how much memory each task leaves behind, and whether that is a leak, steps, a cache or nothing.
+
+A child's life is divided, for each of its tasks, by how often the child ran that task before. A cache fills in
+the first half of a life, a leak grows in the second half too.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -15,124 +19,40 @@ from recyclery.history.reader import Run
 from recyclery.history.records import PLACES
 from recyclery.leaks.regression import Difference, Fit, fit_kinds, without_odd
 
-# A child that runs a task less often than this in its life does not show whether its growth would level off.
+# With fewer runs of a task in a child's life, growth that would level off cannot be told from a leak.
 JUDGED_LIFE = 8
-# So many runs on either side make a stretch of a life worth a coefficient of its own.
+# Runs on either side that make a stretch of a life worth a coefficient of its own.
 STRETCH_RUNS = 4
-
-
-@dataclass
-class Stretches:
-    """How one task's life is divided: its first half, third and last quarter, or one stretch for all.
-
-    A child's very first run of it stands apart: it imports, connects, and opens what is kept for the next ones.
-    """
-
-    half: int
-    three_quarters: int
-    life: int
-    first: int | None
-    kinds: list[int]
-    runs: list[int]
-
-    def kind_of(self, place: int) -> int:
-        """Return the kind of a run that so many of the same task came before."""
-        if place == 0 and self.first is not None:
-            return self.first
-        return self.kinds[min(len(self.kinds) - 1, (place >= self.half) + (place >= self.three_quarters))]
-
-
-def count_own(runs: Sequence[Run]) -> list[dict[str, int]]:
-    """Return for each run how many of each of its tasks its child had run before.
-
-    Of a child whose beginning is not known, its tasks are taken to have been mixed then as they are now.
-    """
-    totals: dict[str, int] = defaultdict(int)
-    for run in runs:
-        for task, count in run.tasks.items():
-            totals[task] += count
-    everything = max(1, sum(totals.values()))
-    seen: dict[tuple[int, str], int] = {}
-    begun: dict[int, int] = {}
-    counted = []
-    for run in runs:
-        before = begun.setdefault(run.child, run.place)
-        counts = {}
-        for task, count in run.tasks.items():
-            known = seen.get((run.child, task), before * totals[task] // everything)
-            counts[task] = known
-            seen[run.child, task] = known + count
-        counted.append(counts)
-    return counted
-
-
-def divide_lives(runs: Sequence[Run], own: Sequence[Mapping[str, int]]) -> dict[str, Stretches]:
-    """Return each task's stretches, of those of its runs that were measured, with kinds numbered through."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for run, counts in zip(runs, own, strict=True):
-        if left_in(run, "python") is not None:
-            for task, count in run.tasks.items():
-                places[task] += [counts[task]] * count
-    stretches = {}
-    kind = 0
-    for task, seen in places.items():
-        # A long life: one that nine tenths of the runs do not pass.
-        life = sorted(seen)[len(seen) * 9 // 10] + 1
-        half, three_quarters = (life + 1) // 2, math.ceil(life * 3 / 4)
-        later = [place for place in seen if place]
-        first = None
-        if len(later) >= STRETCH_RUNS and len(later) < len(seen):
-            first, kind, seen = kind, kind + 1, later  # noqa: PLW2901  # what is divided further
-        parts = [
-            sum(place < half for place in seen),
-            sum(half <= place < three_quarters for place in seen),
-            sum(place >= three_quarters for place in seen),
-        ]
-        if life < JUDGED_LIFE or min(parts) < STRETCH_RUNS:
-            parts = [len(seen)]
-        kinds = list(range(kind, kind + len(parts)))
-        stretches[task] = Stretches(half, three_quarters, life, first, kinds, parts)
-        kind += len(parts)
-    return stretches
-
-
-def left_in(run: Run, place: str) -> int | None:
-    """Return what a run left in one place; None where that was not seen."""
-    if run.before is None or run.after is None or (place in {"browser", "other"} and not run.browser_seen):
-        return None
-    after: int = getattr(run.after, place)
-    before: int = getattr(run.before, place)
-    return after - before
-
-
-Shape = Literal["leak", "step", "plateau", "none", "undecided"]
-
-# Fewer runs, or fewer after the first half of the longest life, decide nothing.
+# With fewer runs, or fewer after the first half of the longest life, the shape is undecided.
 JUDGED_STEPS = 40
 JUDGED_LATE_STEPS = 16
-# Growth surely below this is none.
+# Growth that is certainly below this counts as none.
 PLATEAU_BYTES = 2 * LEAST_LEAK_BYTES
-# Growth is in steps if so few of the runs leave two fifths of it.
+# Growth is in steps if this share of the runs leaves at least two fifths of it.
 STEP_TASKS = 0.05
 STEP_SHARE = 0.4
+# A step exceeds this multiple of the noise and of the median run; one or two such runs are chance.
+STEP_NOISES = 5.0
+STEP_MEDIANS = 8.0
+MIN_STEPS = 3
+# Confidence of the interval, of one-sided tests, and of the test for slower growth.
 SURE = 0.975
 ONE_SIDED = 0.95
 SLOWER = 0.99
-# A warm-up that comes to less than this, over half a life, is none.
+# A smaller warm-up, over half a life, counts as none.
 LEAST_WARM_UP_BYTES = 2 << 20
-# Growth in the second half of a life below this share of the first is levelling off, if the difference is sure.
+# Growth in the second half of a life levels off if it is certainly below this share of the first half's.
 SLOWER_SHARE = 0.9
-# And so is that in the last quarter, beside the third.
+# The same for the last quarter, compared with the third.
 LASTING_SHARE = 0.8
-# A step is larger than so many times what readings are off by, and what the middle run leaves; two are chance.
-STEP_NOISES = 5.0
-STEP_USUAL = 8.0
-LEAST_STEPS = 3
+
+Shape = Literal["leak", "step", "plateau", "none", "undecided"]
+ORDER: tuple[Shape, ...] = ("undecided", "plateau", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceGrowth:
-    """What one run leaves in one place; it is between low and high with a chance of 95 %."""
+    """What one run leaves in one place, with its 95 % interval."""
 
     mean_bytes: float = 0.0
     low_bytes: float = -math.inf
@@ -142,7 +62,7 @@ class PlaceGrowth:
 
 @dataclass(frozen=True, slots=True)
 class TaskGrowth:
-    """One task: runs measured and seen, in how many children, a long life (in runs of it), and each place."""
+    """The growth of one task: `runs` were measured of `seen`; `life` is a long child's number of runs of it."""
 
     task: str
     runs: int
@@ -154,12 +74,12 @@ class TaskGrowth:
 
     @property
     def left_bytes(self) -> float:
-        """What its runs have left in all, a child's first one not counted; 0 where they leave nothing."""
+        """Bytes left by all runs, except a child's first one; 0 if they leave nothing."""
         return max(0.0, self.mean_bytes) * self.runs if self.shape != "none" else 0.0
 
     @property
     def place(self) -> str:
-        """Where it grows: the place of its leak, else where it surely does, else where most is left."""
+        """The place of its leak, else one that certainly grows, else the one that grows most."""
 
         def weight(name: str) -> tuple[bool, bool, float]:
             growth = self.places[name]
@@ -169,7 +89,7 @@ class TaskGrowth:
 
     @property
     def shape(self) -> Shape:
-        """The worst of its places' shapes."""
+        """The worst shape of all places."""
         shapes = {growth.shape for growth in self.places.values()}
         if shapes & {"leak", "step"}:
             return self.places[self.place].shape
@@ -177,7 +97,7 @@ class TaskGrowth:
 
     @property
     def sure(self) -> list[PlaceGrowth]:
-        """The places that surely grow or shrink, else all: what may be nothing would only blur the sum."""
+        """The places that certainly grow or shrink, else all: uncertain ones would only blur the sum."""
         growths = list(self.places.values())
         return [growth for growth in growths if growth.low_bytes > 0 or growth.high_bytes < 0] or growths
 
@@ -188,18 +108,43 @@ class TaskGrowth:
 
     @property
     def away_bytes(self) -> float:
-        """How far off that may be."""
+        """Half the width of the mean's 95 % interval."""
         return math.hypot(*(growth.high_bytes - growth.mean_bytes for growth in self.sure))
 
 
-ORDER: tuple[Shape, ...] = ("undecided", "plateau", "none")
+def is_leak(shape: Shape) -> bool:
+    """Return whether growth of this shape never ends."""
+    return shape in {"leak", "step"}
+
+
+@dataclass
+class Stretches:
+    """How one task's runs are divided by position in the child's life: halves and quarters, or one stretch.
+
+    A child's very first run of the task is a kind of its own: it imports, connects, and opens what later runs
+    reuse.
+    """
+
+    half: int
+    three_quarters: int
+    life: int
+    first: int | None
+    kinds: list[int]
+    runs: list[int]
+
+    def kind_of(self, position: int) -> int:
+        """Return the kind of a run that follows this many runs of the same task."""
+        if position == 0 and self.first is not None:
+            return self.first
+        stretch = (position >= self.half) + (position >= self.three_quarters)
+        return self.kinds[min(len(self.kinds) - 1, stretch)]
 
 
 def judge_pool(runs: Sequence[Run]) -> list[TaskGrowth]:
-    """Judge every task of one pool, from its runs child by child in their order."""
-    own = count_own(runs)
-    stretches = divide_lives(runs, own)
-    fits = {place: fit_place(runs, own, stretches, place) for place in PLACES}
+    """Classify every task of one pool; its runs are ordered by child and time."""
+    positions = count_earlier(runs)
+    stretches = divide_lives(runs, positions)
+    fits = {place: fit_place(runs, positions, stretches, place) for place in PLACES}
     children: dict[str, set[int]] = defaultdict(set)
     first: dict[str, float] = {}
     seen: Counter[str] = Counter()
@@ -216,140 +161,192 @@ def judge_pool(runs: Sequence[Run]) -> list[TaskGrowth]:
             children=len(children[task]),
             first_ended=first[task],
             life=stretch.life,
-            places={place: judge_place(stretch, fits[place]) for place in PLACES},
+            places={place: classify_place(stretch, fits[place]) for place in PLACES},
         )
         for task, stretch in stretches.items()
     ]
 
 
+def count_earlier(runs: Sequence[Run]) -> list[dict[str, int]]:
+    """Return for each run how often its child ran each of its tasks before.
+
+    If the beginning of a child's life was not recorded, the same mix of tasks as in the record is assumed.
+    """
+    totals: Counter[str] = Counter()
+    for run in runs:
+        totals.update(run.tasks)
+    everything = max(1, totals.total())
+    known: dict[tuple[int, str], int] = {}
+    unrecorded: dict[int, int] = {}
+    positions = []
+    for run in runs:
+        before = unrecorded.setdefault(run.child, run.place)
+        counts = {}
+        for task, count in run.tasks.items():
+            counts[task] = known.get((run.child, task), before * totals[task] // everything)
+            known[run.child, task] = counts[task] + count
+        positions.append(counts)
+    return positions
+
+
+def divide_lives(runs: Sequence[Run], positions: Sequence[Mapping[str, int]]) -> dict[str, Stretches]:
+    """Return the stretches of each task's measured runs; kinds are numbered across all tasks."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for run, counts in zip(runs, positions, strict=True):
+        if left_in(run, "python") is not None:
+            for task, count in run.tasks.items():
+                found[task] += [counts[task]] * count
+    stretches = {}
+    kind = 0
+    for task, all_positions in found.items():
+        # A long life: the 90th percentile.
+        life = sorted(all_positions)[len(all_positions) * 9 // 10] + 1
+        half, three_quarters = (life + 1) // 2, math.ceil(life * 3 / 4)
+        first, later = None, [position for position in all_positions if position]
+        if STRETCH_RUNS <= len(later) < len(all_positions):
+            first, kind = kind, kind + 1
+        else:
+            later = all_positions
+        parts = [
+            sum(position < half for position in later),
+            sum(half <= position < three_quarters for position in later),
+            sum(position >= three_quarters for position in later),
+        ]
+        if life < JUDGED_LIFE or min(parts) < STRETCH_RUNS:
+            parts = [len(later)]
+        stretches[task] = Stretches(
+            half, three_quarters, life, first, list(range(kind, kind + len(parts))), parts
+        )
+        kind += len(parts)
+    return stretches
+
+
+def left_in(run: Run, place: str) -> int | None:
+    """Return the bytes that a run left in one place; None if it was not measured."""
+    if run.before is None or run.after is None or (place in {"browser", "other"} and not run.browser_seen):
+        return None
+    after: int = getattr(run.after, place)
+    before: int = getattr(run.before, place)
+    return after - before
+
+
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """What each stretch of each task leaves in one place, and what single runs left by their stretch's kind."""
+class PlaceFit:
+    """What a run of each kind leaves in one place, and what the runs measured singly left, by kind."""
 
     fit: Fit
     singles: Mapping[int, Sequence[float]]
 
 
 def fit_place(
-    runs: Sequence[Run], own: Sequence[Mapping[str, int]], stretches: Mapping[str, Stretches], place: str
-) -> Fitted | None:
-    """Fit one place; None where nothing ever changed."""
+    runs: Sequence[Run], positions: Sequence[Mapping[str, int]], stretches: Mapping[str, Stretches], place: str
+) -> PlaceFit | None:
+    """Fit one place; None if nothing ever changed there."""
     if not any(left_in(run, place) for run in runs):
         return None
     kinds = sum(len(stretch.kinds) + (stretch.first is not None) for stretch in stretches.values())
     differences: list[Difference] = []
     child, end = -1, 0
-    for run, counts in zip(runs, own, strict=True):
+    for run, counts in zip(runs, positions, strict=True):
         left = left_in(run, place)
+        # The same reading ends one run and begins the child's next one.
         joined = child == run.child and end == run.place
         child, end = (run.child, run.place + sum(run.tasks.values())) if left is not None else (-1, 0)
         if left is not None:
-            mix: dict[int, int] = {}
+            mix: Counter[int] = Counter()
             for task, count in run.tasks.items():
-                kind = stretches[task].kind_of(counts[task])
-                mix[kind] = mix.get(kind, 0) + count
-            # Followed on by the next one of the same child: what is between them is one reading.
+                mix[stretches[task].kind_of(counts[task])] += count
             differences.append(Difference(mix, left, joined))
     differences = without_odd(differences)
     singles: dict[int, list[float]] = defaultdict(list)
     for difference in differences:
         if difference.single:
             singles[next(iter(difference.runs))].append(difference.left_bytes)
-    return Fitted(fit_kinds(differences, kinds), singles)
+    return PlaceFit(fit_kinds(differences, kinds), singles)
 
 
-def judge_place(stretch: Stretches, fitted: Fitted | None) -> PlaceGrowth:
-    """Judge one task's growth in one place."""
-    runs = sum(stretch.runs)
+def classify_place(stretch: Stretches, fitted: PlaceFit | None) -> PlaceGrowth:
+    """Return one task's growth in one place."""
     if fitted is None:
-        # Nothing was ever there: a few runs are enough to say that.
-        return PlaceGrowth(0.0, 0.0, 0.0, "none" if runs >= STRETCH_RUNS else "undecided")
-    combine = combiner(stretch, fitted.fit)
-    whole, whole_spread = combine(stretch.runs)
-    away = t_quantile(SURE, max(3, runs - 1))
-    mean, spread = whole, whole_spread
-    levels_off = len(stretch.runs) > 1 and is_slower(stretch, combine)
-    if levels_off:
-        mean, spread = combine([0, *stretch.runs[1:]])
-    low, high = mean - away * spread, mean + away * spread
-    if runs >= JUDGED_STEPS and is_stepped(stretch, fitted, levels_off):
-        return PlaceGrowth(whole, whole - away * whole_spread, whole + away * whole_spread, "step")
-    return PlaceGrowth(mean, low, high, name_shape(stretch, combine, levels_off, high))
+        # Nothing was ever there: a few runs are enough to know.
+        return PlaceGrowth(0.0, 0.0, 0.0, "none" if sum(stretch.runs) >= STRETCH_RUNS else "undecided")
+    return Classifier(stretch, fitted).classify()
 
 
-Combine = Callable[[Sequence[float]], tuple[float, float]]
+class Classifier:
+    """Classifies one task's growth in one place. Means are bytes per run, each with its standard error."""
 
+    def __init__(self, stretch: Stretches, fitted: PlaceFit) -> None:
+        self._stretch = stretch
+        self._fitted = fitted
+        self._runs = sum(stretch.runs)
+        self._parts = len(stretch.runs)
+        if self._parts > 1:
+            self._early = self._combine([1, 0, 0])
+            self._late = self._combine([0, *stretch.runs[1:]])
+        self._levels_off = self._parts > 1 and self._is_slower()
 
-def combiner(stretch: Stretches, fit: Fit) -> Combine:
-    """Return a function that weighs a task's stretches: to a mean, or where weights cancel out, as given."""
+    def classify(self) -> PlaceGrowth:
+        """Return mean, interval and shape; growth that levels off is described by its second half."""
+        mean, error = self._combine(self._stretch.runs)
+        is_stepped = self._runs >= JUDGED_STEPS and self._is_stepped()
+        if self._levels_off and not is_stepped:
+            mean, error = self._late
+        margin = t_quantile(SURE, max(3, self._runs - 1)) * error
+        shape = "step" if is_stepped else self._name_shape(mean + margin)
+        return PlaceGrowth(mean, mean - margin, mean + margin, shape)
 
-    def combine(weights: Sequence[float]) -> tuple[float, float]:
+    def _combine(self, weights: Sequence[float]) -> tuple[float, float]:
+        """Return the weighted mean of the stretches; weights that sum to 0 are taken as they are."""
         total = sum(weights)
-        full = [0.0] * len(fit.means)
-        for kind, weight in zip(stretch.kinds, weights, strict=True):
+        full = [0.0] * len(self._fitted.fit.means)
+        for kind, weight in zip(self._stretch.kinds, weights, strict=True):
             full[kind] = weight / total if total else weight
-        return fit.combine(full)
+        return self._fitted.fit.combine(full)
 
-    return combine
+    def _is_slower(self) -> bool:
+        """Return whether growth in the second half of a life is certainly slower than in the first."""
+        late_runs = sum(self._stretch.runs[1:])
+        difference, error = self._combine([1.0, *(-count / late_runs for count in self._stretch.runs[1:])])
+        early, _ = self._early
+        sure_error = t_quantile(SLOWER, max(3, self._runs - 2)) * error
+        return difference > sure_error and early - difference < SLOWER_SHARE * early
 
+    def _name_shape(self, high: float) -> Shape:
+        """Return the shape of a growth without steps; undecided if it could be another one."""
+        if self._runs < JUDGED_STEPS:
+            return "undecided" if self._runs < JUDGED_LATE_STEPS or high > PLATEAU_BYTES else "none"
+        if self._parts == 1:
+            return "none" if high < PLATEAU_BYTES else "undecided"
+        quantile = t_quantile(ONE_SIDED, self._runs - 2)
+        late, error = self._late
+        if late - quantile * error > LEAST_LEAK_BYTES:
+            return "leak" if self._goes_on(quantile) else "undecided"
+        if late + quantile * error < PLATEAU_BYTES:
+            early, early_error = self._early
+            warm_up = (early - quantile * early_error) * self._stretch.half
+            return "plateau" if warm_up > LEAST_WARM_UP_BYTES and self._levels_off else "none"
+        return "undecided"
 
-def is_slower(stretch: Stretches, combine: Combine) -> bool:
-    """Tell whether growth in the second half of a life is surely less than in the first."""
-    late_runs = sum(stretch.runs[1:])
-    late = [count / late_runs for count in stretch.runs[1:]]
-    difference, spread = combine([1.0, *(-share for share in late)])
-    early, _ = combine([1, 0, 0])
-    away = t_quantile(SLOWER, max(3, sum(stretch.runs) - 2))
-    return difference > away * spread and early - difference < SLOWER_SHARE * early
+    def _goes_on(self, quantile: float) -> bool:
+        """Return whether growth in the second half of a life declines less than that of a filling cache.
 
+        A cache's growth declines by a constant factor from each quarter of a life to the next, which is the
+        square root of its decline from half to half. Growth that declined must certainly be above that.
+        """
+        decline, error = self._combine([0.0, 1.0, -1.0])
+        third = max(0.0, self._combine([0, 1, 0])[0])
+        if not self._levels_off:
+            return decline - quantile * error < (1 - LASTING_SHARE) * third
+        cache_decline = third * (1 - math.sqrt(max(0.0, self._late[0]) / self._early[0]))
+        return decline + quantile * error < cache_decline
 
-def name_shape(stretch: Stretches, combine: Combine, levels_off: bool, high: float) -> Shape:
-    """Name the shape of a growth without steps; what could as well be another is undecided."""
-    runs = sum(stretch.runs)
-    if runs < JUDGED_STEPS:
-        return "undecided" if runs < JUDGED_LATE_STEPS or high > PLATEAU_BYTES else "none"
-    if len(stretch.runs) == 1:
-        return "none" if high < PLATEAU_BYTES else "undecided"
-    away = t_quantile(ONE_SIDED, runs - 2)
-    late, spread = combine([0, *stretch.runs[1:]])
-    if late - away * spread > LEAST_LEAK_BYTES:
-        return "leak" if goes_on(stretch, combine, levels_off, away) else "undecided"
-    if late + away * spread < PLATEAU_BYTES:
-        early, early_spread = combine([1, 0, 0])
-        warm_up = (early - away * early_spread) * stretch.half
-        return "plateau" if warm_up > LEAST_WARM_UP_BYTES and levels_off else "none"
-    return "undecided"
-
-
-def goes_on(stretch: Stretches, combine: Combine, levels_off: bool, away: float) -> bool:
-    """Tell whether growth in the second half of a life does not fall off as that of a filling cache does.
-
-    Such a cache's growth falls by the same factor from any quarter of a life to the next, so by the root of
-    what it falls by from half to half. Growth that fell before must surely do better than that.
-    """
-    fall, spread = combine([0.0, 1.0, -1.0])
-    third, _ = combine([0, 1, 0])
-    if not levels_off:
-        return fall - away * spread < (1 - LASTING_SHARE) * max(0.0, third)
-    early, _ = combine([1, 0, 0])
-    late, _ = combine([0, *stretch.runs[1:]])
-    cache = max(0.0, third) * (1 - math.sqrt(max(0.0, late) / early))
-    return fall + away * spread < cache
-
-
-def is_stepped(stretch: Stretches, fitted: Fitted, levels_off: bool) -> bool:
-    """Tell whether few runs leave most of it, and not only those of a child's beginning."""
-    kinds = stretch.kinds[1:] if levels_off else stretch.kinds
-    left = sorted((growth for kind in kinds for growth in fitted.singles.get(kind, ())), reverse=True)
-    if len(left) < JUDGED_LATE_STEPS or fmean(left) <= LEAST_LEAK_BYTES:
-        return False
-    largest = left[: math.ceil(STEP_TASKS * len(left))]
-    # Beside what readings are off by, and what most runs leave.
-    least = max(STEP_NOISES * fitted.fit.noise_bytes, STEP_USUAL * abs(left[len(left) // 2]))
-    steps = [growth for growth in largest if growth > least]
-    return len(steps) >= LEAST_STEPS and sum(steps) >= STEP_SHARE * sum(growth for growth in left if growth > 0)
-
-
-def is_leak(shape: Shape) -> bool:
-    """Tell whether growth of this shape goes on for ever."""
-    return shape in {"leak", "step"}
+    def _is_stepped(self) -> bool:
+        """Return whether few runs leave most of the growth, and not only at the beginning of a life."""
+        kinds = self._stretch.kinds[1:] if self._levels_off else self._stretch.kinds
+        left = sorted((size for kind in kinds for size in self._fitted.singles.get(kind, ())), reverse=True)
+        if len(left) < JUDGED_LATE_STEPS or fmean(left) <= LEAST_LEAK_BYTES:
+            return False
+        least = max(STEP_NOISES * self._fitted.fit.noise_bytes, STEP_MEDIANS * abs(left[len(left) // 2]))
+        steps = [size for size in left[: math.ceil(STEP_TASKS * len(left))] if size > least]
+        return len(steps) >= MIN_STEPS and sum(steps) >= STEP_SHARE * sum(size for size in left if size > 0)

@@ -1,4 +1,4 @@
-"""Names the function in which a line stands: tracemalloc tells files and lines alone."""
+"""The report of a trace: its values, the names of functions, and the text for a terminal."""
 
 from __future__ import annotations
 
@@ -13,133 +13,99 @@ from statistics import median
 
 import msgspec
 
-from recyclery.leaks.trace_target import Chosen
-from recyclery_worker.tracing.sites import Frame, Site, TracedRuns
+from recyclery.leaks.table import PAGE_WIDTH
+from recyclery_worker.tracing.sites import Frame, Site
 
-Span = tuple[int, int, str]
-
-
-def function_at(file: str, line: int) -> str:
-    """Return the name of the innermost function around a line; empty where there is none, or no source."""
-    around = [span for span in functions_in(file) if span[0] <= line <= span[1]]
-    return max(around)[2] if around else ""
-
-
-@cache
-def functions_in(file: str) -> tuple[Span, ...]:
-    """Return a file's functions: first line, last line, name."""
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return ()
-    return tuple(spans_of(tree))
-
-
-def spans_of(tree: ast.AST) -> Iterator[Span]:
-    """Yield each function's span."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.lineno, node.end_lineno or node.lineno, node.name
+MARGIN = 23
+# The frames below these are the same for all tasks.
+TASK_CALLERS = ("celery/app/trace.py", "billiard/pool.py")
+CALLERS_SHOWN = 5
+SITES_SHOWN = 10
 
 
 class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of one task in one child."""
+    """What was found of one task in one child."""
 
     pool: str
     task: str
     pid: int
     tool: str
     runs: int
-    """That were traced, without those to warm up."""
+    """Traced runs, without the warm-up."""
     judged: int
-    """Of these, from how many the sites are told."""
+    """How many of these the sites are from."""
     warm_up_seconds: list[float]
     seconds: list[float]
     usual_seconds: float | None
-    """The median of the runs without tracing that the history knows; None where it knows none."""
+    """The median of the untraced runs in the history; None without any."""
     cut_short: str
-    """Why there are fewer runs than were asked for; empty where there are not."""
+    """Why there are fewer runs than requested; empty if there are not."""
     sites: list[Site]
 
 
-def make_report(chosen: Chosen, seen: TracedRuns, cut_short: str) -> TraceReport:
-    """Return the report, with the functions named."""
-    return TraceReport(
-        pool=chosen.pool,
-        task=chosen.task,
-        pid=seen.pid,
-        tool=seen.tool,
-        runs=len(seen.seconds),
-        judged=seen.judged,
-        warm_up_seconds=seen.warm_up_seconds,
-        seconds=seen.seconds,
-        usual_seconds=chosen.usual_seconds,
-        cut_short=cut_short,
-        sites=[
-            msgspec.structs.replace(site, frames=[name_function(frame) for frame in site.frames])
-            for site in seen.sites
-        ],
-    )
-
-
 def name_function(frame: Frame) -> Frame:
-    """Return a frame with its function's name, where that can be found."""
-    if frame.function:
-        return frame
-    return Frame(frame.file, frame.line, function_at(frame.file, frame.line))
+    """Return a frame with its function's name, if that can be found."""
+    return frame if frame.function else Frame(frame.file, frame.line, function_at(frame.file, frame.line))
 
 
-WIDTH = 80
-MARGIN = 23
-# What a task is called by: below it the frames are the same for all.
-CALLERS = ("celery/app/trace.py", "billiard/pool.py")
-CALLERS_SHOWN = 5
-SITES_SHOWN = 10
-HEAD = f"{'per run':>10} {'blocks':>6} {'in':>4} where"
+def function_at(file: str, line: int) -> str:
+    """Return the innermost function around a line; empty if there is none, or no source."""
+    around = [(first, last, name) for first, last, name in functions_in(file) if first <= line <= last]
+    return max(around)[2] if around else ""
+
+
+@cache
+def functions_in(file: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a file's functions: first line, last line, name."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    return tuple(
+        (node.lineno, node.end_lineno or node.lineno, node.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def format_trace(report: TraceReport) -> str:
-    """Return the page."""
-    lines = [*textwrap.wrap(describe(report), WIDTH), ""]
-    if report.sites:
-        lines += [HEAD]
-        for site in report.sites[:SITES_SHOWN]:
-            lines += format_site(site, report.judged)
-        lines += ["", *textwrap.wrap(sum_up(report), WIDTH)]
-    else:
-        lines += textwrap.wrap(explain_nothing(report), WIDTH)
-    return "\n".join(lines)
+    """Return the report as text."""
+    lines = [*textwrap.wrap(describe_trace(report), PAGE_WIDTH), ""]
+    if not report.sites:
+        return "\n".join([*lines, *textwrap.wrap(explain_no_sites(report), PAGE_WIDTH)])
+    lines.append(f"{'per run':>10} {'blocks':>6} {'in':>4} where")
+    for site in report.sites[:SITES_SHOWN]:
+        first, *callers = map(format_frame, visible_frames(site)) if site.frames else ["?"]
+        grew = f"{site.grew_in}/{report.judged}"
+        lines.append(f"{format_kib(site.bytes_per_run):>10} {site.count_per_run:>6g} {grew:>4} {first}")
+        lines += [" " * MARGIN + caller for caller in callers]
+    total = format_kib(sum(site.bytes_per_run for site in report.sites))
+    hidden = len(report.sites) - SITES_SHOWN
+    more = f" ({hidden} more: --json)" if hidden > 0 else ""
+    legend = (
+        f"{total} per run together{more}, still held after the run. blocks: allocations held. "
+        f"in: of {report.judged} runs, in how many it grew; what grew in half of them or fewer is left out."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(legend, PAGE_WIDTH)])
 
 
-def describe(report: TraceReport) -> str:
-    """Say what was traced, and what it cost."""
+def describe_trace(report: TraceReport) -> str:
+    """Return what was traced, and how much slower that was."""
     traced = f"{report.pool}/{report.pid}: {report.runs} runs of {report.task}, traced with {report.tool}"
     if not report.seconds:
         return f"{traced}."
-    took = median(report.seconds)
+    seconds = median(report.seconds)
     if report.usual_seconds is None:
-        return f"{traced}: {took:.3g} s each."
-    times = took / report.usual_seconds
-    return f"{traced}: {took:.3g} s each, untraced {report.usual_seconds:.3g} s, {times:.1f} times as long."
+        return f"{traced}: {seconds:.3g} s each."
+    times = seconds / report.usual_seconds
+    return f"{traced}: {seconds:.3g} s each, untraced {report.usual_seconds:.3g} s, {times:.1f} times as long."
 
 
-def sum_up(report: TraceReport) -> str:
-    """Say how much all sites hold together, and how they were told from others."""
-    whole = size(sum(site.bytes_per_run for site in report.sites))
-    rest = len(report.sites) - SITES_SHOWN
-    more = f" ({rest} more: --json)" if rest > 0 else ""
-    return (
-        f"{whole} per run together{more}, still held after the run. blocks: allocations held. "
-        f"in: of {report.judged} runs, in how many it grew; what grew in half of them or fewer is left out."
-    )
-
-
-def explain_nothing(report: TraceReport) -> str:
-    """Say what it means that no site grew."""
+def explain_no_sites(report: TraceReport) -> str:
+    """Return what it means that no site grew."""
     if not report.judged:
-        return "No run was judged, so no site can be named." + (
-            " memray's record is read in the end." if report.tool == "memray" else ""
-        )
+        reason = " memray's record is read only after the last run." if report.tool == "memray" else ""
+        return f"No run was judged, so no site can be named.{reason}"
     if report.tool == "memray":
         return "No site grew in most of the runs: what the task leaves is not in this process's own memory."
     return (
@@ -148,51 +114,39 @@ def explain_nothing(report: TraceReport) -> str:
     )
 
 
-def format_site(site: Site, judged: int) -> list[str]:
-    """Return a site's line, and those of the code that called it."""
-    first, *callers = [place(frame) for frame in task_frames(site)] or ["?"]
-    head = f"{size(site.bytes_per_run):>10} {site.count_per_run:>6g} {f'{site.grew_in}/{judged}':>4} "
-    return [head + first, *(" " * MARGIN + caller for caller in callers)]
-
-
-def task_frames(site: Site) -> list[Frame]:
-    """Return the frames worth showing: the allocation, and the nearest callers that are the user's own."""
+def visible_frames(site: Site) -> list[Frame]:
+    """Return the allocation, and the nearest callers in the user's own code."""
     frames = list(until_celery(site.frames)) or site.frames[:1]
-    callers = [frame for frame in frames[1:] if is_own(frame.file)] or frames[1:]
-    return [*frames[:1], *callers[:CALLERS_SHOWN]]
+    own = [frame for frame in frames[1:] if not frame.file.startswith((*library_folders(), "<"))]
+    return [*frames[:1], *(own or frames[1:])[:CALLERS_SHOWN]]
 
 
 def until_celery(frames: list[Frame]) -> Iterator[Frame]:
     """Yield the frames down to where Celery calls the task."""
     for frame in frames:
-        if frame.file.endswith(CALLERS):
+        if frame.file.endswith(TASK_CALLERS):
             return
         yield frame
 
 
-def is_own(file: str) -> bool:
-    """Tell whether a file is neither Python's nor an installed package's."""
-    return not file.startswith((*library_folders(), "<"))
-
-
 def library_folders() -> tuple[str, ...]:
-    """Return the folders of installed packages and of Python itself, the inner ones first."""
+    """Return the folders of installed packages and of Python, inner ones first."""
     paths = sysconfig.get_paths()
     return tuple(f"{paths[name]}/" for name in ("purelib", "platlib", "stdlib"))
 
 
-def place(frame: Frame) -> str:
-    """Return a frame in words that fit the line: what is cut off is the front."""
+def format_frame(frame: Frame) -> str:
+    """Return a frame, cut at its front if it does not fit in the line."""
     file = frame.file
     for folder in (*library_folders(), f"{Path.cwd()}{os.sep}"):
         file = file.removeprefix(folder)
-    words = f"{file}:{frame.line}" + (f" {frame.function}" if frame.function else "")
-    room = WIDTH - MARGIN
-    return words if len(words) <= room else f"…{words[1 - room :]}"
+    text = f"{file}:{frame.line} {frame.function}".rstrip()
+    width = PAGE_WIDTH - MARGIN
+    return text if len(text) <= width else f"…{text[1 - width :]}"
 
 
-def size(count: float) -> str:
-    """Return a size in the unit that suits it."""
-    if count >= 100 << 10:
-        return f"{count / (1 << 20):.2f} MiB"
-    return f"{count / (1 << 10):.1f} KiB"
+def format_kib(size_bytes: float) -> str:
+    """Return a size in KiB, or in MiB from 0.1 MiB on."""
+    return (
+        f"{size_bytes / (1 << 20):.2f} MiB" if size_bytes >= 100 << 10 else f"{size_bytes / (1 << 10):.1f} KiB"
+    )

@@ -1,6 +1,6 @@
-"""`recyclery top`: the supervisor live in a terminal, and keys to act.
+"""`recyclery top`: a live view of the supervisor in a terminal, with keys to recycle and reap.
 
-`asking` observes, `view` and `frame` decide (pure: what is known and which key, which lines), `terminal` and
-`live` act. Written in plain ANSI: curses lacks the description of many a terminal in a slim container, rich is
-no part of the base installation.
+`live` asks the governor and drives the terminal, `view` holds what is known and handles keys, `frame` lays out
+the lines (both pure). Plain ANSI: curses lacks many terminals' descriptions in slim images, and rich is not
+part of the base installation.
 """

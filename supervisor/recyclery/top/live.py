@@ -1,4 +1,4 @@
-"""The governor, asked in threads of their own: whatever it does, the screen goes on."""
+"""Drives the terminal, and asks the governor in threads, so that a slow answer does not freeze the screen."""
 
 from __future__ import annotations
 
@@ -20,79 +20,70 @@ import msgspec
 from recyclery.cli.operations import NotReplaced, format_reaped, replace_worker
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.control.status_schema import Status
-from recyclery.top.frame import Setting, draw_frame
+from recyclery.top.frame import Screen, draw_frame
 from recyclery.top.text import Paint, compose_screen
 from recyclery.top.view import (
-    Away,
-    News,
-    Order,
-    Quit,
-    Reap,
-    Recycle,
-    Said,
-    Seen,
-    Suspend,
+    Disconnected,
+    Message,
+    Operation,
+    RecyclePool,
+    ScreenAction,
+    Update,
     View,
-    hear,
     press_all,
     read_keys,
+    update_view,
 )
 
-LOOK_EVERY_SECONDS = 1.0
+STATUS_EVERY_SECONDS = 1.0
+DRAW_EVERY_SECONDS = 1.0
+# Use the alternate screen, hide the cursor, do not wrap in the last column; and back.
+ENTER_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+LEAVE_SCREEN = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+# For terminals that do not report their size, such as one of a container.
+DEFAULT_COLUMNS, DEFAULT_LINES = 80, 24
+LOCAL_MODES = 3
+CONTROL_CHARACTERS = 6
+EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def look(directory: Path) -> Seen | Away:
-    """Ask the governor how things are."""
+def read_update(directory: Path) -> Status | Disconnected:
+    """Ask the governor for its status."""
     try:
-        return Seen(msgspec.convert(ask_governor(directory, "glance"), Status))
+        return msgspec.convert(ask_governor(directory, "glance"), Status)
     except (NoSupervisor, Declined) as error:
-        return Away(str(error))
+        return Disconnected(str(error))
     except msgspec.ValidationError as error:
-        return Away(f"a supervisor of another version answers: {error}")
+        return Disconnected(f"a supervisor of another version answers: {error}")
 
 
-def look_again_and_again(directory: Path, tell: Callable[[News], None]) -> None:
-    """Tell how things are, each second, for ever."""
+def poll_status(directory: Path, post: Callable[[Update], None]) -> None:
+    """Post the status every second, forever."""
     while True:
-        tell(look(directory))
-        time.sleep(LOOK_EVERY_SECONDS)
+        post(read_update(directory))
+        time.sleep(STATUS_EVERY_SECONDS)
 
 
-def carry_out(directory: Path, order: Order, tell: Callable[[News], None]) -> None:
-    """Do as the command of that name does, telling what comes of it."""
+def run_operation(directory: Path, operation: Operation, post: Callable[[Update], None]) -> None:
+    """Do what the command of that name does, and post its output."""
     try:
-        for text in follow(directory, order):
-            tell(Said(text))
+        if isinstance(operation, RecyclePool):
+            for text in replace_worker(directory, operation.pool):
+                post(Message(text))
+        else:
+            post(Message("reaping"))
+            post(Message("; ".join(format_reaped(ask_governor(directory, "reap")).splitlines())))
     except (NoSupervisor, Declined, NotReplaced) as error:
-        tell(Said(str(error), bad=True))
+        post(Message(str(error), bad=True))
 
 
-def follow(directory: Path, order: Order) -> Iterator[str]:
-    """Yield what comes of an order. Raises NoSupervisor, Declined or NotReplaced."""
-    match order:
-        case Recycle(pool):
-            yield from replace_worker(directory, pool)
-        case Reap():
-            yield "reaping"
-            yield "; ".join(format_reaped(ask_governor(directory, "reap")).splitlines())
-
-
-def begin(task: Callable[..., None], *arguments: object) -> None:
-    """Run a function beside the screen; leaving does not wait for it."""
+def start_thread(task: Callable[..., None], *arguments: object) -> None:
+    """Run a function in a thread, for which the exit does not wait."""
     threading.Thread(target=task, args=arguments, daemon=True).start()
 
 
-# The alternate screen, no cursor, no wrapping at the last column; and back.
-TAKE = "\x1b[?1049h\x1b[?25l\x1b[?7l"
-GIVE_BACK = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-# Where a terminal does not tell its size: a container's that was given none.
-COLUMNS, LINES = 80, 24
-LOCAL_MODES = 3
-CONTROL_CHARACTERS = 6
-
-
 class Terminal:
-    """Keys come one by one and are not echoed; Ctrl-C and Ctrl-Z are keys like others."""
+    """A terminal in raw mode: keys come one by one without echo, Ctrl-C and Ctrl-Z too."""
 
     def __init__(self, keyboard: int, screen: int) -> None:
         self.keyboard = keyboard
@@ -102,95 +93,92 @@ class Terminal:
     def __enter__(self) -> Self:
         self._before = termios.tcgetattr(self.keyboard)
         try:
-            self.take()
+            self.enter()
         except BaseException:
-            self.give_back()
+            self.leave()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.give_back()
+        self.leave()
 
-    def take(self) -> None:
-        """Begin to draw and to read keys."""
+    def enter(self) -> None:
+        """Switch to the alternate screen and raw mode."""
         modes = termios.tcgetattr(self.keyboard)
         modes[LOCAL_MODES] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
         modes[CONTROL_CHARACTERS][termios.VMIN] = 1
         modes[CONTROL_CHARACTERS][termios.VTIME] = 0
         termios.tcsetattr(self.keyboard, termios.TCSANOW, modes)
-        self.write(TAKE)
+        self.write(ENTER_SCREEN)
 
-    def give_back(self) -> None:
-        """Leave it as it was found; one that is gone needs nothing."""
+    def leave(self) -> None:
+        """Restore the terminal, if it still exists."""
         with suppress(termios.error):
             termios.tcsetattr(self.keyboard, termios.TCSANOW, self._before)
         with suppress(OSError):
-            self.write(GIVE_BACK)
+            self.write(LEAVE_SCREEN)
 
     def size(self) -> os.terminal_size:
         """Return columns and lines."""
         size = os.get_terminal_size(self._screen)
-        return os.terminal_size((size.columns or COLUMNS, size.lines or LINES))
+        return os.terminal_size((size.columns or DEFAULT_COLUMNS, size.lines or DEFAULT_LINES))
 
     def read(self) -> bytes:
-        """Return what was typed; nothing where nobody can type any more."""
+        """Return the input; nothing once the terminal is gone."""
         try:
             return os.read(self.keyboard, 1024)
         except OSError:
             return b""
 
     def write(self, text: str) -> None:
-        """Print; raises OSError where the terminal is gone."""
+        """Print; raises OSError if the terminal is gone."""
         left = text.encode(errors="replace")
         while left:
             left = left[os.write(self._screen, left) :]
 
 
-DRAW_EVERY_SECONDS = 1.0
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 class Mailbox:
-    """News from the threads, and a pipe that wakes the loop for them, and for signals."""
+    """Updates from the threads, and a pipe that wakes the loop for them and for signals."""
 
     def __init__(self) -> None:
-        self.bell, self._cord = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._news: SimpleQueue[News] = SimpleQueue()
+        self.pipe, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._updates: SimpleQueue[Update] = SimpleQueue()
 
-    def post(self, news: News) -> None:
-        """Bring news, from any thread."""
-        self._news.put(news)
-        # A full pipe wakes as well.
+    def post(self, update: Update) -> None:
+        """Add an update, from any thread."""
+        self._updates.put(update)
+        # A full pipe wakes the loop too.
         with suppress(BlockingIOError):
-            os.write(self._cord, b".")
+            os.write(self._write_end, b".")
 
-    def take(self) -> Iterator[News]:
-        """Yield all that has come."""
+    def take(self) -> Iterator[Update]:
+        """Yield all updates."""
         with suppress(BlockingIOError):
-            os.read(self.bell, 1 << 16)
+            os.read(self.pipe, 1 << 16)
         with suppress(Empty):
             while True:
-                yield self._news.get_nowait()
+                yield self._updates.get_nowait()
 
     def wake_for_signals(self) -> None:
-        """Have every signal that is handled wake the loop."""
-        signal.set_wakeup_fd(self._cord, warn_on_full_buffer=False)
+        """Have every handled signal wake the loop."""
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
 
 
 def watch(directory: Path, paint: Paint) -> int:
-    """Show the supervisor until a key says to leave; the terminal is given back in any case."""
+    """Show the supervisor until a key ends it; the terminal is restored in any case."""
     mailbox = Mailbox()
-    with end_by_signals(), Terminal(0, 1) as terminal:
+    with exit_by_signals(), Terminal(0, 1) as terminal:
         mailbox.wake_for_signals()
-        begin(look_again_and_again, directory, mailbox.post)
+        start_thread(poll_status, directory, mailbox.post)
         view = View()
         while True:
-            draw(view, terminal, paint)
-            ready, _, _ = select.select([terminal.keyboard, mailbox.bell], [], [], DRAW_EVERY_SECONDS)
-            for news in mailbox.take():
-                view = hear(view, news, time.monotonic())
+            screen = make_screen(terminal.size())
+            terminal.write(compose_screen(draw_frame(view, screen), screen.width, paint))
+            ready, _, _ = select.select([terminal.keyboard, mailbox.pipe], [], [], DRAW_EVERY_SECONDS)
+            for update in mailbox.take():
+                view = update_view(view, update, time.monotonic())
             if terminal.keyboard not in ready:
                 continue
             typed = terminal.read()
@@ -198,46 +186,33 @@ def watch(directory: Path, paint: Paint) -> int:
                 return 0
             view, intents = press_all(view, read_keys(typed))
             for intent in intents:
-                match intent:
-                    case Quit():
-                        return 0
-                    case Suspend():
-                        suspend(terminal)
-                    case order:
-                        begin(carry_out, directory, order, mailbox.post)
+                if intent is ScreenAction.EXIT:
+                    return 0
+                if intent is ScreenAction.SUSPEND:
+                    terminal.leave()
+                    os.kill(0, signal.SIGTSTP)
+                    terminal.enter()
+                else:
+                    start_thread(run_operation, directory, intent, mailbox.post)
 
 
-def draw(view: View, terminal: Terminal, paint: Paint) -> None:
-    """Draw a frame of now."""
-    columns, lines = terminal.size()
-    setting = Setting(
-        width=columns,
-        height=lines,
-        host=os.uname().nodename,
-        clock=time.strftime("%H:%M:%S %Z"),
-        now=time.monotonic(),
-    )
-    terminal.write(compose_screen(draw_frame(view, setting), columns, paint))
-
-
-def suspend(terminal: Terminal) -> None:
-    """Stop as Ctrl-Z stops a program, and go on when the shell says so."""
-    terminal.give_back()
-    os.kill(0, signal.SIGTSTP)
-    terminal.take()
+def make_screen(size: os.terminal_size) -> Screen:
+    """Return a screen of this size, now."""
+    clock = time.strftime("%H:%M:%S %Z")
+    return Screen(size.columns, size.lines, os.uname().nodename, clock, time.monotonic())
 
 
 @contextmanager
-def end_by_signals() -> Iterator[None]:
-    """Have signals that end a program end it by an exception, and a new size of the window wake it."""
+def exit_by_signals() -> Iterator[None]:
+    """Have EXIT_SIGNALS raise SystemExit in this block, and a new window size wake the loop."""
 
-    def end(number: int, _: FrameType | None) -> NoReturn:
-        # A second one ends it at once: a terminal that takes no text any more cannot be given back.
-        for ending in ENDING:
-            signal.signal(ending, signal.SIG_DFL)
+    def exit_by(number: int, _: FrameType | None) -> NoReturn:
+        # A second one ends the program at once: a terminal that accepts no output cannot be restored.
+        for each in EXIT_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         raise SystemExit(128 + number)
 
-    handlers = {**dict.fromkeys(ENDING, end), signal.SIGWINCH: lambda *_: None}
+    handlers = {**dict.fromkeys(EXIT_SIGNALS, exit_by), signal.SIGWINCH: lambda *_: None}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -1,82 +1,102 @@
-"""Text for a terminal: styled pieces, and what fits a number of columns."""
+"""Styled text for a terminal, measured and cut in columns."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-# What was left out stands here; ASCII, for who knows what the other end can show.
+# Marks where text was cut; ASCII, as the terminal's character set is not known.
 CUT = ".."
+HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class Style(Enum):
-    """What a piece of text is to the eye."""
+    """How a piece of text is rendered: its ANSI parameters."""
 
-    PLAIN = "plain"
-    STRONG = "strong"
-    FAINT = "faint"
-    GOOD = "good"
-    WORRY = "worry"
-    BAD = "bad"
-    CHOSEN = "chosen"
+    PLAIN = ""
+    STRONG = "1"
+    FAINT = "2"
+    GOOD = "32"
+    WORRY = "33"
+    BAD = "1;31"
+    CHOSEN = "7"
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """A piece of a line."""
 
     text: str
     style: Style = Style.PLAIN
 
 
-Line = tuple[Span, ...]
+StyledLine = tuple[TextSpan, ...]
+Paint = Callable[[StyledLine], str]
 
 
-def line(text: str, style: Style = Style.PLAIN) -> Line:
+def line(text: str, style: Style = Style.PLAIN) -> StyledLine:
     """Return a line in one style."""
-    return (Span(text, style),)
+    return (TextSpan(text, style),)
 
 
-def clean(text: str) -> str:
-    """Return a text that came from elsewhere without what would steer the terminal."""
+def printable(text: str) -> str:
+    """Return foreign text without characters that would control the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def width_of(text: str) -> int:
-    """Return the columns that a text takes."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
+    """Return how many columns a text takes."""
+    return len(text) if text.isascii() else sum(map(columns_of, text))
+
+
+def columns_of(character: str) -> int:
+    """Return how many columns a character takes."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fit(text: str, width: int) -> str:
+    """Return the beginning of a text that fits."""
+    taken = 0
+    for number, character in enumerate(text):
+        taken += columns_of(character)
+        if taken > width:
+            return text[:number]
+    return text
 
 
 def cut_end(text: str, width: int) -> str:
-    """Return as much of a text as fits."""
+    """Return a text cut at its end if it does not fit."""
     if width_of(text) <= width:
         return text
-    return _fill(text, width - len(CUT)) + CUT if width > len(CUT) else _fill(text, width)
+    return fit(text, width - len(CUT)) + CUT if width > len(CUT) else fit(text, width)
 
 
 def cut_middle(text: str, width: int) -> str:
-    """Return a text that fits, with its beginning and its end: of a task's name both tell."""
+    """Return a text cut in its middle if it does not fit: of a task's name both ends matter."""
     if width_of(text) <= width or width <= len(CUT):
         return cut_end(text, width)
     room = width - len(CUT)
-    # The end says more: it is the task's own name.
-    end = _fill(text[::-1], (room + 1) * 3 // 5)[::-1]
-    return _fill(text, room - width_of(end)) + CUT + end
+    # The end is the task's own name, so it gets more room.
+    end = fit(text[::-1], (room + 1) * 3 // 5)[::-1]
+    return fit(text, room - width_of(end)) + CUT + end
 
 
 def pad(text: str, width: int) -> str:
-    """Return a text filled up with spaces on its right."""
+    """Return a text padded with spaces on its right."""
     return text + " " * (width - width_of(text))
 
 
-def cut_line(spans: Line, width: int) -> Line:
-    """Return as much of a line as fits."""
-    kept: list[Span] = []
+def cut_line(spans: StyledLine, width: int) -> StyledLine:
+    """Return a line cut at its end if it does not fit."""
+    kept: list[TextSpan] = []
     for span in spans:
-        if (room := width - sum(width_of(before.text) for before in kept)) <= 0:
+        if width <= 0:
             break
-        kept.append(Span(cut_end(span.text, room), span.style))
+        kept.append(TextSpan(cut_end(span.text, width), span.style))
+        width -= width_of(span.text)
     return tuple(kept)
 
 
@@ -92,54 +112,24 @@ def format_age(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
 
 
-def _columns(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _fill(text: str, width: int) -> str:
-    taken = 0
-    for place, character in enumerate(text):
-        taken += _columns(character)
-        if taken > width:
-            return text[:place]
-    return text
-
-
-HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-RENDITIONS = {
-    Style.STRONG: "1",
-    Style.FAINT: "2",
-    Style.GOOD: "32",
-    Style.WORRY: "33",
-    Style.BAD: "1;31",
-    Style.CHOSEN: "7",
-}
-
-Paint = Callable[[Line], str]
-
-
-def paint_plain(line: Line) -> str:
+def paint_plain(spans: StyledLine) -> str:
     """Return a line's text alone."""
-    return "".join(span.text for span in line).rstrip()
+    return "".join(span.text for span in spans).rstrip()
 
 
-def paint_styled(line: Line) -> str:
+def paint_styled(spans: StyledLine) -> str:
     """Return a line with its styles."""
     return "".join(
-        f"\x1b[{RENDITIONS[span.style]}m{span.text}\x1b[m" if span.style in RENDITIONS else span.text
-        for span in line
+        f"\x1b[{span.style.value}m{span.text}\x1b[m" if span.style is not Style.PLAIN else span.text
+        for span in spans
     )
 
 
-def compose_screen(lines: Sequence[Line], width: int, paint: Paint) -> str:
-    """Return what draws a frame over the one before it, without a moment of emptiness between."""
-    return HOME + "\r\n".join(_compose(lines, width, paint)) + REST_OF_SCREEN
-
-
-def _compose(lines: Iterable[Line], width: int, paint: Paint) -> Iterable[str]:
-    for line in lines:
-        # In the last column the cursor stands on what was just written: nothing is to be erased there.
-        is_full = sum(width_of(span.text) for span in line) >= width
-        yield paint(line) if is_full else paint(line) + REST_OF_LINE
+def compose_screen(lines: Sequence[StyledLine], width: int, paint: Paint) -> str:
+    """Return what draws a frame over the one before it, without flicker."""
+    # After a full line the cursor is still in its last column, which must not be erased.
+    rows = [
+        paint(spans) + ("" if sum(width_of(span.text) for span in spans) >= width else REST_OF_LINE)
+        for spans in lines
+    ]
+    return HOME + "\r\n".join(rows) + REST_OF_SCREEN

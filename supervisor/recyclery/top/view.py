@@ -1,4 +1,4 @@
-"""What is typed, as keys that mean something."""
+"""What `recyclery top` knows, and how keys and the governor's answers change it. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from enum import Enum
 
 from recyclery.control.status_schema import Status
 
-# Escape sequences whole, else the letters of one would be taken for keys.
-PRESSED = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+# Matches whole escape sequences, so that their letters do not count as keys.
+KEYSTROKE = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+MESSAGE_SECONDS = 30.0
 
 
-class Key(Enum):
-    """A key that means something; OTHER is any that does not, and so is no answer but a no."""
+class Keystroke(Enum):
+    """A key with a meaning; OTHER is any without one, and so does not confirm anything."""
 
     QUIT = "q"
     INTERRUPT = "Ctrl-C"
@@ -28,82 +29,65 @@ class Key(Enum):
     OTHER = ""
 
 
-MEANINGS = {
-    b"q": Key.QUIT,
-    b"\x03": Key.INTERRUPT,
-    b"\x1a": Key.SUSPEND,
-    b"k": Key.UP,
-    b"\x1b[A": Key.UP,
-    b"\x1bOA": Key.UP,
-    b"j": Key.DOWN,
-    b"\x1b[B": Key.DOWN,
-    b"\x1bOB": Key.DOWN,
-    b"r": Key.RECYCLE,
-    b"b": Key.REAP,
-    b"y": Key.YES,
-    b"Y": Key.YES,
-    b"?": Key.HELP,
+KEYSTROKES = {
+    b"q": Keystroke.QUIT,
+    b"\x03": Keystroke.INTERRUPT,
+    b"\x1a": Keystroke.SUSPEND,
+    **dict.fromkeys((b"k", b"\x1b[A", b"\x1bOA"), Keystroke.UP),
+    **dict.fromkeys((b"j", b"\x1b[B", b"\x1bOB"), Keystroke.DOWN),
+    b"r": Keystroke.RECYCLE,
+    b"b": Keystroke.REAP,
+    b"y": Keystroke.YES,
+    b"Y": Keystroke.YES,
+    b"?": Keystroke.HELP,
 }
 
 
-def read_keys(typed: bytes) -> list[Key]:
-    """Return the keys in what was typed."""
-    return [MEANINGS.get(pressed, Key.OTHER) for pressed in PRESSED.findall(typed)]
-
-
-# What was said stands so long, unless something else is said.
-SAID_SECONDS = 30.0
+def read_keys(typed: bytes) -> list[Keystroke]:
+    """Return the keys in the terminal's input."""
+    return [KEYSTROKES.get(key, Keystroke.OTHER) for key in KEYSTROKE.findall(typed)]
 
 
 @dataclass(frozen=True, slots=True)
-class Recycle:
-    """Give a pool a new worker."""
+class RecyclePool:
+    """Replace a pool's worker by a new one."""
 
     pool: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reap:
+class ReapBrowsers:
     """Kill the browsers that no task owns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """Leave."""
+class ScreenAction(Enum):
+    """What to do with the terminal."""
+
+    EXIT = "exit"
+    SUSPEND = "suspend"
+    """Stop until the shell continues the program."""
+
+
+Operation = RecyclePool | ReapBrowsers
+Intent = Operation | ScreenAction
 
 
 @dataclass(frozen=True, slots=True)
-class Suspend:
-    """Stop until the shell says to go on."""
-
-
-Order = Recycle | Reap
-Intent = Order | Quit | Suspend
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The governor's answer."""
-
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class Away:
-    """No answer, and why."""
+class Disconnected:
+    """The governor did not answer, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What came, or comes, of an order; `bad` where it failed."""
+class Message:
+    """Progress or outcome of an operation; `bad` if it failed."""
 
     text: str
     bad: bool = False
 
 
-News = Seen | Away | Said
+Update = Status | Disconnected | Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,80 +95,75 @@ class View:
     """All that a frame is drawn from. Times are monotonic seconds."""
 
     status: Status | None = None
-    seen: float = 0.0
-    away: Away | None = None
-    away_since: float = 0.0
+    status_at: float = 0.0
+    disconnected: Disconnected | None = None
+    disconnected_since: float = 0.0
     oom_kills_before: int = 0
     chosen: str | None = None
-    question: Order | None = None
-    said: Said | None = None
-    said_at: float = 0.0
-    helping: bool = False
+    question: Operation | None = None
+    message: Message | None = None
+    message_at: float = 0.0
+    shows_help: bool = False
 
 
-def hear(view: View, news: News, now: float) -> View:
-    """Return the view after an answer, or the lack of one."""
-    match news:
-        case Seen(status):
-            first = view.status is None
-            return replace(
-                view,
-                status=status,
-                seen=now,
-                away=None,
-                oom_kills_before=status.container.oom_kills if first else view.oom_kills_before,
-                chosen=keep_choice(view.chosen, list(status.pools)),
-            )
-        case Away():
-            return replace(view, away=news, away_since=view.away_since if view.away else now)
-        case Said():
-            return replace(view, said=news, said_at=now)
+def update_view(view: View, update: Update, now: float) -> View:
+    """Return the view after an answer of the governor, or without one."""
+    match update:
+        case Disconnected():
+            since = view.disconnected_since if view.disconnected else now
+            return replace(view, disconnected=update, disconnected_since=since)
+        case Message():
+            return replace(view, message=update, message_at=now)
+    is_first = view.status is None
+    return replace(
+        view,
+        status=update,
+        status_at=now,
+        disconnected=None,
+        oom_kills_before=update.container.oom_kills if is_first else view.oom_kills_before,
+        chosen=choose_pool(view.chosen, update),
+    )
 
 
-def press(view: View, key: Key) -> tuple[View, Intent | None]:
-    """Return the view after a key, and what is to be done for it."""
-    if key in {Key.QUIT, Key.INTERRUPT}:
-        return view, Quit()
-    if key is Key.SUSPEND:
-        return view, Suspend()
+def choose_pool(chosen: str | None, status: Status | None, by: int = 0) -> str | None:
+    """Return the pool that is `by` places further down; the first one if the chosen one is gone."""
+    pools = list(status.pools) if status is not None else []
+    if chosen not in pools:
+        return next(iter(pools), None)
+    return pools[min(max(pools.index(chosen) + by, 0), len(pools) - 1)]
+
+
+def press(view: View, key: Keystroke) -> tuple[View, Intent | None]:
+    """Return the view after a key, and what to do."""
+    if key in {Keystroke.QUIT, Keystroke.INTERRUPT}:
+        return view, ScreenAction.EXIT
+    if key is Keystroke.SUSPEND:
+        return view, ScreenAction.SUSPEND
     if view.question is not None:
-        # Whatever is not a yes is a no.
-        return replace(view, question=None), view.question if key is Key.YES else None
+        # Any other key means no.
+        return replace(view, question=None), view.question if key is Keystroke.YES else None
     match key:
-        case Key.UP:
-            return replace(view, chosen=move_choice(view, -1)), None
-        case Key.DOWN:
-            return replace(view, chosen=move_choice(view, 1)), None
-        case Key.RECYCLE if view.chosen is not None:
-            return replace(view, question=Recycle(view.chosen)), None
-        case Key.REAP:
-            return replace(view, question=Reap()), None
-        case Key.HELP:
-            return replace(view, helping=not view.helping), None
+        case Keystroke.UP:
+            view = replace(view, chosen=choose_pool(view.chosen, view.status, -1))
+        case Keystroke.DOWN:
+            view = replace(view, chosen=choose_pool(view.chosen, view.status, 1))
+        case Keystroke.RECYCLE if view.chosen is not None:
+            view = replace(view, question=RecyclePool(view.chosen))
+        case Keystroke.REAP:
+            view = replace(view, question=ReapBrowsers())
+        case Keystroke.HELP:
+            view = replace(view, shows_help=not view.shows_help)
     return view, None
 
 
-def press_all(view: View, keys: Sequence[Key]) -> tuple[View, list[Intent]]:
-    """Press keys that came together; what was typed before a question could be read is no answer to it."""
+def press_all(view: View, keys: Sequence[Keystroke]) -> tuple[View, list[Intent]]:
+    """Press keys that came together; keys typed before a question could be read do not answer it."""
     intents = []
     for key in keys:
-        asked = view.question
+        question = view.question
         view, intent = press(view, key)
         if intent is not None:
             intents.append(intent)
-        if view.question is not None and asked is None:
+        if view.question is not None and question is None:
             break
     return view, intents
-
-
-def keep_choice(chosen: str | None, pools: Sequence[str]) -> str | None:
-    """Return the chosen pool; the first where that is gone."""
-    return chosen if chosen in pools else next(iter(pools), None)
-
-
-def move_choice(view: View, by: int) -> str | None:
-    """Return the pool that many places further down, no further than the last."""
-    pools = list(view.status.pools) if view.status is not None else []
-    if view.chosen not in pools:
-        return keep_choice(None, pools)
-    return pools[min(max(pools.index(view.chosen) + by, 0), len(pools) - 1)]

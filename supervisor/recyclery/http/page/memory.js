@@ -1,4 +1,4 @@
-// A span of the history: a chart of the memory, and a table of the actions.
+// A span of the history: the memory chart and the table of actions.
 
 import { table } from "./tables.js";
 import { MIB, clock, element, moment, size, zone } from "./words.js";
@@ -7,7 +7,7 @@ import { MIB, clock, element, moment, size, zone } from "./words.js";
 const GAP = 2.5, LEAST_HEIGHT_BYTES = 16 * MIB;
 const TONES = { oom: "bad", preempt: "bad", killworker: "bad", replace: "worry", retire: "worry", hold: "worry",
   timeout: "worry", abandon: "worry" };
-const NAMES = { oom: "OOM kill", killworker: "kill worker", endsession: "end session", tellfell: "tell of a death" };
+const NAMES = { oom: "OOM kill", killworker: "kill worker", endsession: "end session", tellfell: "report a death" };
 
 const named = (kind) => NAMES[kind] ?? kind;
 const toned = (kind) => (kind.startsWith("reap") ? "" : TONES[kind] ?? "");
@@ -24,7 +24,7 @@ export function memoryFigure({ since, until, step_seconds, at, floor_bytes, usag
     levels: levels.filter(({ bytes }) => bytes > 0)
       .map(({ name, bytes }) => ({ name: `${name} ${size(bytes)}`, style: name, value: bytes })),
     marks: actions.map(({ at, kind, done, line }) =>
-      ({ at, tone: toned(kind), text: `${clock(at)} ${done ? "" : "in vain: "}${line}` })),
+      ({ at, tone: toned(kind), text: `${clock(at)} ${done ? "" : "failed: "}${line}` })),
     marksName: `action; the lines have steps of ${stepText(step_seconds)}`,
   };
 }
@@ -34,14 +34,14 @@ export function countActions({ actions, actions_in_all }) {
   return `Actions in this time: ${actions_in_all}${rest}`;
 }
 
-// Empty without actions.
+// No table without actions.
 export function actionsTable({ actions }) {
   if (!actions.length) return [];
   const counts = new Map();
   for (const { kind } of actions) counts.set(named(kind), (counts.get(named(kind)) ?? 0) + 1);
-  const caption = `The newest first: ${[...counts].map(([name, number]) => `${number} ${name}`).join(", ")}`;
+  const caption = `Newest first: ${[...counts].map(([name, number]) => `${number} ${name}`).join(", ")}`;
   const rows = actions.map(({ at, kind, pool, done, line }) => [moment(at),
-    element("span", { class: toned(kind) }, `${named(kind)}${done ? "" : ", in vain"}`), pool || "–", line]);
+    element("span", { class: toned(kind) }, `${named(kind)}${done ? "" : ", failed"}`), pool || "–", line]);
   return [table(caption, [{ name: "when", kind: "moment" }, { name: "what" }, { name: "pool" }, { name: "why", kind: "wide" }],
     rows)];
 }

@@ -1,8 +1,8 @@
-// Tables whose rows become blocks on a narrow screen; roles are told, as such a row is no longer one of itself.
+// Tables whose rows become blocks on a narrow screen, where they lose their implicit roles: so these are explicit.
 
 import { element } from "./words.js";
 
-// A column is {name, kind}: title, number, fixed, moment, wide or none. A row is an array of texts or elements.
+// A column is {name, kind}; kind is title, number, fixed, moment, wide or undefined. A row is an array of texts or elements.
 export function table(caption, columns, rows) {
   const head = columns.map(({ name, kind }) =>
     element("th", { scope: "col", role: "columnheader", class: kind === "number" ? "number" : "" }, name));
@@ -19,7 +19,7 @@ function row(columns, cells) {
   }));
 }
 
-// Each is [name, figure, tone].
+// Each tile is [name, value, tone].
 export function tiles(place, figures) {
   place.replaceChildren(...figures.map(([name, figure, tone]) =>
     element("div", {}, element("dt", {}, name), element("dd", { class: tone ?? "" }, String(figure)))));

@@ -1,4 +1,4 @@
-// Figures as people read them, and elements made of plain text: what comes from a task is never taken for markup.
+// Formats numbers and times, and creates elements from plain text: no text becomes markup.
 
 export const MIB = 1 << 20;
 const KIB = 1024, GIB = 1024 * MIB;
@@ -16,7 +16,7 @@ export function size(bytes) {
 // Three significant digits, or all digits before the point.
 export const short = (number) => (Math.abs(number) >= 100 ? number.toFixed(0) : String(Number(number.toPrecision(3))));
 
-// With as many digits as a small growth needs.
+// MiB with as many digits as a small growth needs.
 export function mebibytes(bytes) {
   const number = Math.abs(bytes / MIB) < 0.005 ? 0 : bytes / MIB;
   return (number < 0 ? "−" : "") + Math.abs(number).toFixed(Math.abs(number) >= 100 ? 0 : Math.abs(number) >= 9.95 ? 1 : 2);
