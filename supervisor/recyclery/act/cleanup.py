@@ -14,21 +14,21 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from recyclery.observe.browser_files import SOCKET_LINK, named_folders, throwaway, words
+from recyclery.observe.browser_files import SOCKET_LINK, find_named_folders, find_throwaway, split_command
 from recyclery.observe.processes import read_file
-from recyclery.observe.snapshot import Remains
+from recyclery.observe.snapshot import LeftoverFiles
 
 # What the kernel says after the name of a file that has none any more.
-GONE = " (deleted)"
+DELETED_MARK = " (deleted)"
 
 
-def find_remains(pids: Iterable[int]) -> set[Path]:
+def find_session_files(pids: Iterable[int]) -> set[Path]:
     """Return the throw-away folders and files that these living processes name, have open or have mapped."""
     found = set()
     for pid in pids:
-        found |= set(named_folders(words(read_file(f"/proc/{pid}/cmdline"))))
+        found |= set(find_named_folders(split_command(read_file(f"/proc/{pid}/cmdline"))))
         for name in (*open_files(pid), *mapped_files(pid)):
-            path = None if name.endswith(GONE) else throwaway(Path(name))
+            path = None if name.endswith(DELETED_MARK) else find_throwaway(Path(name))
             if path is not None:
                 found.add(path)
     return found
@@ -58,10 +58,10 @@ def remove_all(paths: Collection[Path]) -> list[Path]:
     """Remove these, but for what a living process uses; return what was removed."""
     there = [path for path in paths if os.path.lexists(path)]
     used = find_used(there) if there else set()
-    return [path for path in there if path not in used and remove(path)]
+    return [path for path in there if path not in used and remove_path(path)]
 
 
-def clean(remains: Iterable[Remains]) -> list[Path]:
+def remove_leftovers(remains: Iterable[LeftoverFiles]) -> list[Path]:
     """Remove what browsers long gone have left; of what is only guessed to be theirs, the empty folders."""
     by_folder = {left.folder: left for left in remains}
     guessed = {folder for folder, left in by_folder.items() if left.guessed}
@@ -94,7 +94,7 @@ def find_used(paths: Collection[Path]) -> set[Path]:
     return used
 
 
-def remove(path: Path) -> bool:
+def remove_path(path: Path) -> bool:
     """Remove a file or a folder with all in it; tell whether it is gone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -114,27 +114,27 @@ SOCKET_FOLDERS = (
 PROFILES = ("org.chromium.Chromium.scoped_dir.", "com.google.Chrome.scoped_dir.", "scoped_dir")
 SOCKET_ENTRIES = {SOCKET_LINK, "SingletonCookie"}
 # Made, bound and listened to within milliseconds; chromedriver removes its profile as soon after a quit.
-YOUNG_SECONDS = 10.0
+YOUNG_FILE_SECONDS = 10.0
 
 
-def sweep_abandoned() -> list[Path]:
+def remove_stale_files() -> list[Path]:
     """Remove the throw-away profiles and socket folders whose socket nobody listens to; return them."""
     listed = read_file("/proc/net/unix")
     folders = list(Path(tempfile.gettempdir()).iterdir())
-    profiles = [path for path in folders if path.name.startswith(PROFILES) and is_left_profile(path, listed)]
+    profiles = [path for path in folders if path.name.startswith(PROFILES) and is_stale_profile(path, listed)]
     sockets = [
-        path for path in folders if path.name.startswith(SOCKET_FOLDERS) and is_left_socket(path, listed)
+        path for path in folders if path.name.startswith(SOCKET_FOLDERS) and is_stale_socket(path, listed)
     ]
     return [*remove_all(profiles), *(path for path in sockets if remove_socket(path))]
 
 
-def is_left_profile(profile: Path, listed: bytes) -> bool:
+def is_stale_profile(profile: Path, listed: bytes) -> bool:
     """Tell whether a folder is a profile of ours whose Chrome is dead and did not quit."""
     link = profile / SOCKET_LINK
     return is_settled(profile, link) and link.is_symlink() and is_dead(link.readlink(), listed)
 
 
-def is_left_socket(folder: Path, listed: bytes) -> bool:
+def is_stale_socket(folder: Path, listed: bytes) -> bool:
     """Tell whether a folder of ours holds a dead socket of Chrome's, and nothing else."""
     path = folder / SOCKET_LINK
     return (
@@ -153,7 +153,7 @@ def is_settled(folder: Path, entry: Path) -> bool:
     except OSError:
         return False
     ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
-    return ours and time.time() - made > YOUNG_SECONDS
+    return ours and time.time() - made > YOUNG_FILE_SECONDS
 
 
 def is_dead(path: Path, listed: bytes) -> bool:
@@ -183,7 +183,7 @@ def remove_socket(folder: Path) -> bool:
 
 log = logging.getLogger("recyclery")
 
-EVERY_SECONDS = 10.0
+SWEEP_SECONDS = 10.0
 
 
 class Sweeper:
@@ -200,7 +200,7 @@ class Sweeper:
     def begin(self, at: float) -> None:
         """Begin a sweep where one is due and none is under way."""
         if at >= self._due and (self._sweeping is None or self._sweeping.done()):
-            self._due = at + EVERY_SECONDS
+            self._due = at + SWEEP_SECONDS
             self._sweeping = asyncio.create_task(sweep())
 
 
@@ -215,4 +215,4 @@ def sweep_all() -> list[object]:
     """Remove the profiles whose owner no longer holds their lock, and what Chromes left unseen; return them."""
     from recyclery_worker.browser.profiles import sweep_profiles  # noqa: PLC0415
 
-    return [*sweep_profiles(), *sweep_abandoned()]
+    return [*sweep_profiles(), *remove_stale_files()]

@@ -12,11 +12,11 @@ from contextlib import suppress
 from http.client import HTTPException
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from recyclery.decide.actions import EndSession, Outcome
+from recyclery.decide.actions import EndGridSession, Outcome
 
-ANSWER_SECONDS = 5.0
-TRIES = 3
-PAUSE_SECONDS = 1.0
+GRID_ANSWER_SECONDS = 5.0
+GRID_TRIES = 3
+GRID_RETRY_SECONDS = 1.0
 NO_SUCH_SESSION = 404
 
 
@@ -36,9 +36,9 @@ class Grid:
     def end(self, session: str) -> str | None:
         """End one session; return None when it is gone, else why not. Blocks: call it in a thread."""
         why = None
-        for attempt in range(TRIES):
+        for attempt in range(GRID_TRIES):
             if attempt:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(GRID_RETRY_SECONDS)
             why = self._delete(session)
             if why is None:
                 break
@@ -49,7 +49,7 @@ class Grid:
             request = urllib.request.Request(  # noqa: S310  # http or https, see open_grid
                 f"{self._base}/session/{quote(session, safe='')}", method="DELETE", headers=self._headers
             )
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):  # noqa: S310
+            with urllib.request.urlopen(request, timeout=GRID_ANSWER_SECONDS):  # noqa: S310
                 return None
         except urllib.error.HTTPError as error:
             error.close()
@@ -85,14 +85,16 @@ async def end_beside(grid: Grid, session: str) -> str | None:
     return await done
 
 
-async def end_session(action: EndSession, url: str) -> Outcome:
+async def end_grid_session(action: EndGridSession, url: str) -> Outcome:
     """End what a dead child has open on the Grid at that URL, and say so in one line."""
     grid = open_grid(url)
     if grid is None:
         return Outcome(
-            done=False, line=f"{action.what}; not done: the supervisor has no usable SELENIUM_REMOTE_URL"
+            done=False, line=f"{action.summary}; not done: the supervisor has no usable SELENIUM_REMOTE_URL"
         )
     why = await end_beside(grid, action.session)
     if why is not None:
-        return Outcome(done=False, line=f"{action.what}; not done in {TRIES} tries at {grid.address}: {why}")
-    return Outcome(done=True, line=f"{action.what}; ended at {grid.address}")
+        return Outcome(
+            done=False, line=f"{action.summary}; not done in {GRID_TRIES} tries at {grid.address}: {why}"
+        )
+    return Outcome(done=True, line=f"{action.summary}; ended at {grid.address}")

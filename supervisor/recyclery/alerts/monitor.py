@@ -18,14 +18,14 @@ import msgspec
 
 from recyclery.alerts.rules import (
     KINDS,
-    PoolVitals,
-    Standing,
+    AlertState,
+    Measurements,
+    PoolMeasurements,
     Topic,
-    Vitals,
     find_conditions,
-    follow_alerts,
+    update_alerts,
 )
-from recyclery.alerts.webhook import Messenger
+from recyclery.alerts.webhook import WebhookSender
 from recyclery.common.pool_state import PoolState
 from recyclery.config.secrets import read_webhook
 from recyclery.config.settings import Settings
@@ -35,9 +35,9 @@ from recyclery.state.board import Board
 from recyclery.state.task_stats import NO_TASKS, minus
 from recyclery_worker.link import TaskTally
 
-EVERY_SECONDS = 5.0
+ALERT_CHECK_SECONDS = 5.0
 # PID 1 gives the governor three seconds to leave, two of which may be needed for sessions on a Grid.
-LAST_WORDS_SECONDS = 0.8
+ALERTS_FINISH_SECONDS = 0.8
 
 log = logging.getLogger("recyclery")
 
@@ -59,10 +59,10 @@ class Monitor:
     def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
         webhook = read_webhook(environment, settings.alerts.format)
         self._messenger = (
-            None if webhook is None else Messenger(webhook, settings.alerts.format, os.uname().nodename)
+            None if webhook is None else WebhookSender(webhook, settings.alerts.format, os.uname().nodename)
         )
         self._path = settings.runtime_dir / "alerts.json"
-        self._standing = load_standing(self._path)
+        self._standing = load_firing(self._path)
         self._window: deque[Counts] = deque()
 
     @property
@@ -80,7 +80,7 @@ class Monitor:
     async def watch(self, board: Board) -> None:
         """Look again and again, until cancelled."""
         while self._messenger is not None:
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(ALERT_CHECK_SECONDS)
             if board.snapshot is not None:
                 settings, snapshot = board.settings, board.snapshot
                 depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, board.broker)
@@ -96,9 +96,9 @@ class Monitor:
         self._window.append(counts)
         while counts.at - self._window[0].at > settings.alerts.window_seconds:
             self._window.popleft()
-        vitals = describe(settings, snapshot, depths, oldest=self._window[0], newest=counts)
+        vitals = build_measurements(settings, snapshot, depths, oldest=self._window[0], newest=counts)
         before = self._standing
-        self._standing, alerts = follow_alerts(before, find_conditions(vitals, settings.alerts), vitals.at)
+        self._standing, alerts = update_alerts(before, find_conditions(vitals, settings.alerts), vitals.at)
         for alert in alerts:
             state = "alert" if alert.firing else "well again"
             log.info("%s: %s: %s", state, " ".join(filter(None, alert.topic)), alert.text)
@@ -110,7 +110,7 @@ class Monitor:
     async def finish(self) -> None:
         """Let what is on its way arrive, for a moment."""
         if self._messenger is not None:
-            await asyncio.to_thread(self._messenger.finish, LAST_WORDS_SECONDS)
+            await asyncio.to_thread(self._messenger.finish, ALERTS_FINISH_SECONDS)
 
     def _store(self) -> None:
         firing = [topic for topic, stands in self._standing.items() if stands.firing]
@@ -120,13 +120,13 @@ class Monitor:
             log.warning("%s: %s; a restart would tell of these alerts anew", self._path, error.strerror)
 
 
-def load_standing(path: Path) -> dict[Topic, Standing]:
+def load_firing(path: Path) -> dict[Topic, AlertState]:
     """Return what a governor before this one left standing; nothing where that cannot be read."""
     try:
         topics = msgspec.json.decode(path.read_bytes(), type=list[Topic])
     except (OSError, msgspec.DecodeError):
         return {}
-    return {topic: Standing(firing=True, turning=None) for topic in topics}
+    return {topic: AlertState(firing=True, turning=None) for topic in topics}
 
 
 def count(board: Board, snapshot: Snapshot) -> Counts:
@@ -140,24 +140,24 @@ def count(board: Board, snapshot: Snapshot) -> Counts:
     )
 
 
-def describe(
+def build_measurements(
     settings: Settings,
     snapshot: Snapshot,
     depths: Mapping[str, int | None],
     *,
     oldest: Counts,
     newest: Counts,
-) -> Vitals:
+) -> Measurements:
     """Return how all is, with what was counted between the two."""
     states = {view.name: view.reported_state for view in snapshot.pools}
-    return Vitals(
+    return Measurements(
         at=newest.at,
         floor_bytes=snapshot.container.floor_bytes,
         limit_bytes=snapshot.container.limit_bytes,
         recent_oom_kills=newest.oom_kills - oldest.oom_kills,
         parked=newest.parked,
         pools=tuple(
-            PoolVitals(
+            PoolMeasurements(
                 name=pool.name,
                 state=states.get(pool.name, PoolState.STOPPED),
                 queue_depth=depths.get(pool.name),

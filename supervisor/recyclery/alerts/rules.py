@@ -16,9 +16,9 @@ from recyclery.decide.budget import mib
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
 # What was above its bound is well again below this share of it.
-WELL_SHARE = 0.9
+RESOLVE_SHARE = 0.9
 # One task or two that failed, or took long, are no rate.
-LEAST_TASKS = 3
+MIN_TASKS_FOR_RATE = 3
 # Of the tasks of a queue so many may take longer than they should.
 SLOW_PERCENT = 5
 KINDS = ("pool_down", "queue_depth", "task_failures", "slow_tasks", "memory", "oom_kills", "restarts", "parked")
@@ -33,7 +33,7 @@ class Topic(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PoolVitals:
+class PoolMeasurements:
     """How one pool is; what is recent is of the window."""
 
     name: str
@@ -44,7 +44,7 @@ class PoolVitals:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class Measurements:
     """How all is at one moment of the boot's clock."""
 
     at: float
@@ -52,7 +52,7 @@ class Vitals:
     limit_bytes: int
     recent_oom_kills: int
     parked: int
-    pools: tuple[PoolVitals, ...]
+    pools: tuple[PoolMeasurements, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AlertState:
     """What is known of a topic that is not simply well. `turning`: since when it is not as `firing` says."""
 
     firing: bool
@@ -88,14 +88,14 @@ class Alert:
         return self.topic.kind in URGENT
 
 
-def follow_alerts(
-    standing: Mapping[Topic, Standing], conditions: tuple[Condition, ...], at: float
-) -> tuple[dict[Topic, Standing], list[Alert]]:
+def update_alerts(
+    standing: Mapping[Topic, AlertState], conditions: tuple[Condition, ...], at: float
+) -> tuple[dict[Topic, AlertState], list[Alert]]:
     """Return how things stand after these conditions, and what is to be told of it."""
-    stands: dict[Topic, Standing] = {}
+    stands: dict[Topic, AlertState] = {}
     alerts: list[Alert] = []
     for condition in conditions:
-        before = standing.get(condition.topic, Standing(firing=False, turning=None))
+        before = standing.get(condition.topic, AlertState(firing=False, turning=None))
         after = turn(before, condition, at)
         if after.firing != before.firing:
             alerts.append(Alert(condition.topic, after.firing, condition.text))
@@ -110,27 +110,27 @@ def follow_alerts(
     return stands, alerts
 
 
-def turn(before: Standing, condition: Condition, at: float) -> Standing:
+def turn(before: AlertState, condition: Condition, at: float) -> AlertState:
     """Return how a topic stands after one condition."""
     turns = condition.well if before.firing else condition.amiss
     if not turns:
         return replace(before, turning=None)
     since = at if before.turning is None else before.turning
     if at - since >= condition.lasting_seconds:
-        return Standing(firing=not before.firing, turning=None)
+        return AlertState(firing=not before.firing, turning=None)
     return replace(before, turning=since)
 
 
-def find_conditions(vitals: Vitals, alerts: Alerts) -> tuple[Condition, ...]:
+def find_conditions(vitals: Measurements, alerts: Alerts) -> tuple[Condition, ...]:
     """Return everything that is watched, as it is now; what is set to 0 is not watched."""
-    found = [*judge_container(vitals, alerts)]
+    found = [*container_conditions(vitals, alerts)]
     for pool in vitals.pools:
-        found += judge_pool(pool, alerts)
-        found += judge_queues(pool, alerts)
+        found += pool_conditions(pool, alerts)
+        found += queue_conditions(pool, alerts)
     return tuple(found)
 
 
-def judge_container(vitals: Vitals, alerts: Alerts) -> Iterator[Condition]:
+def container_conditions(vitals: Measurements, alerts: Alerts) -> Iterator[Condition]:
     """Memory, and what became of it; parked tasks."""
     kills, parked, lasting = vitals.recent_oom_kills, vitals.parked, alerts.lasting_seconds
     if alerts.memory_percent:
@@ -141,7 +141,7 @@ def judge_container(vitals: Vitals, alerts: Alerts) -> Iterator[Condition]:
     yield at_once("parked", "", parked, 1, f"{parked} tasks are parked: `recyclery parked list` shows them")
 
 
-def judge_pool(pool: PoolVitals, alerts: Alerts) -> Iterator[Condition]:
+def pool_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Condition]:
     """One pool: whether it works, what waits for it, what becomes of its tasks."""
     name, recent, lasting = pool.name, pool.recent, alerts.lasting_seconds
     down = not pool.state.is_up
@@ -151,39 +151,39 @@ def judge_pool(pool: PoolVitals, alerts: Alerts) -> Iterator[Condition]:
         text = f"{name}: {depth} tasks wait"
         yield above("queue_depth", name, depth, alerts.queue_depth, text=text, lasting_seconds=lasting)
     if alerts.success_percent:
-        yield judge_failures(name, recent, alerts)
+        yield failure_condition(name, recent, alerts)
     if alerts.restarts:
         count = pool.recent_restarts
         text = f"{name} died or hung {count} times in {alerts.window_seconds:g} s and was started anew"
         yield at_once("restarts", name, count, alerts.restarts, text)
 
 
-def judge_failures(name: str, recent: TaskTally, alerts: Alerts) -> Condition:
+def failure_condition(name: str, recent: TaskTally, alerts: Alerts) -> Condition:
     """Whether too few of a pool's tasks succeed; a retry is neither."""
     ended = recent.succeeded + recent.failed
     percent = 100 * recent.succeeded / ended if ended else 100.0
     enough = (alerts.success_percent + 100) / 2
     return Condition(
         Topic("task_failures", name),
-        amiss=recent.failed >= LEAST_TASKS and percent < alerts.success_percent,
+        amiss=recent.failed >= MIN_TASKS_FOR_RATE and percent < alerts.success_percent,
         well=percent >= min(enough, alerts.success_percent + 1),
         text=f"{name}: {recent.failed} of {ended} tasks failed in {alerts.window_seconds:g} s",
         lasting_seconds=0.0,
     )
 
 
-def judge_queues(pool: PoolVitals, alerts: Alerts) -> Iterator[Condition]:
+def queue_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Condition]:
     """Whether tasks of a queue take longer than they should."""
     for queue, bound in alerts.task_seconds.items():
         tally = pool.recent.queues.get(queue)
         if not bound or tally is None:
             continue
-        count, slow = sum(tally.counts), slower_than(tally, bound)
+        count, slow = sum(tally.counts), count_slower(tally, bound)
         percent = 100 * slow / count if count else 0.0
         yield Condition(
             Topic("slow_tasks", queue),
-            amiss=slow >= LEAST_TASKS and percent > SLOW_PERCENT,
-            well=percent <= WELL_SHARE * SLOW_PERCENT,
+            amiss=slow >= MIN_TASKS_FOR_RATE and percent > SLOW_PERCENT,
+            well=percent <= RESOLVE_SHARE * SLOW_PERCENT,
             text=f"{queue}: {round(slow)} of {count} tasks took longer than {bound:g} s",
             lasting_seconds=0.0,
         )
@@ -194,7 +194,7 @@ def above(
 ) -> Condition:
     """Return the condition of a value that is amiss from its bound on; None: not known."""
     amiss = value is not None and value >= bound
-    well = value is not None and value < WELL_SHARE * bound
+    well = value is not None and value < RESOLVE_SHARE * bound
     return Condition(Topic(kind, subject), amiss, well, text, lasting_seconds)
 
 
@@ -205,7 +205,7 @@ def at_once(kind: str, subject: str, count: int, bound: int, text: str) -> Condi
     )
 
 
-def slower_than(tally: QueueTally, seconds: float) -> float:
+def count_slower(tally: QueueTally, seconds: float) -> float:
     """Return how many tasks took longer, spread evenly within each place of the tally."""
     slow = 0.0
     for (low, high), count in zip(pairwise((0.0, *SECONDS_BOUNDS)), tally.counts, strict=False):

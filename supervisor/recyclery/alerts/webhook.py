@@ -16,10 +16,10 @@ from recyclery.alerts.rules import Alert
 from recyclery.config.secrets import Webhook
 
 POST_SECONDS = 10.0
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 60.0
-TRIES = 10
-ROOM = 100
+FIRST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 60.0
+WEBHOOK_TRIES = 10
+QUEUE_SIZE = 100
 # Not the message's fault: too slow, too many, or the other side's own trouble.
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 SUMMARY_CHARACTERS = 1024
@@ -27,7 +27,7 @@ SUMMARY_CHARACTERS = 1024
 log = logging.getLogger("recyclery")
 
 
-class NotTaken(Exception):
+class NotDelivered(Exception):
     """The message was not taken; whether another try may help is in `hopeless`."""
 
     def __init__(self, why: str, *, hopeless: bool) -> None:
@@ -35,7 +35,7 @@ class NotTaken(Exception):
         self.hopeless = hopeless
 
 
-class Messenger:
+class WebhookSender:
     """The queue and its thread, which is begun with the first message."""
 
     def __init__(self, webhook: Webhook, form: str, host: str) -> None:
@@ -43,7 +43,7 @@ class Messenger:
         self._webhook = webhook
         self._form = form
         self._host = host
-        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(ROOM)
+        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(QUEUE_SIZE)
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
 
@@ -75,11 +75,11 @@ class Messenger:
             self._deliver(message)
 
     def _deliver(self, message: dict[str, Any]) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        for tries_left in reversed(range(TRIES)):
+        pause = FIRST_RETRY_SECONDS
+        for tries_left in reversed(range(WEBHOOK_TRIES)):
             try:
                 post(self._webhook.url, message)
-            except NotTaken as error:
+            except NotDelivered as error:
                 if error.hopeless or not tries_left or self._hurry.is_set():
                     self._drop(str(error))
                     return
@@ -87,7 +87,7 @@ class Messenger:
             else:
                 return
             self._hurry.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, MAX_RETRY_SECONDS)
 
     def _drop(self, why: str) -> None:
         self.dropped += 1
@@ -109,12 +109,12 @@ def post(url: str, message: dict[str, Any]) -> None:
             return
     except HTTPError as error:
         error.close()
-        raise NotTaken(f"the webhook answered {error.code}", hopeless=error.code not in TRY_AGAIN) from None
+        raise NotDelivered(f"the webhook answered {error.code}", hopeless=error.code not in TRY_AGAIN) from None
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise NotTaken(f"the webhook cannot be reached: {type(reason).__name__}", hopeless=False) from None
+        raise NotDelivered(f"the webhook cannot be reached: {type(reason).__name__}", hopeless=False) from None
     except (HTTPException, ValueError) as error:
-        raise NotTaken(f"the webhook cannot be spoken to: {type(error).__name__}", hopeless=False) from None
+        raise NotDelivered(f"the webhook cannot be spoken to: {type(error).__name__}", hopeless=False) from None
 
 
 def build_message(alert: Alert, form: str, host: str, key: str, at: datetime) -> dict[str, Any]:

@@ -25,13 +25,13 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
     strangers: bool = False
 
 
-class Done(msgspec.Struct):
+class SetResult(msgspec.Struct):
     """What was done, in words."""
 
     done: str
 
 
-class Reaped(msgspec.Struct):
+class ReapResult(msgspec.Struct):
     """What was killed, in words, and what is left: browsers in use, and those that no pool started."""
 
     killed: list[str]
@@ -39,7 +39,7 @@ class Reaped(msgspec.Struct):
     strangers: int
 
 
-class Problem(msgspec.Struct):
+class ErrorResult(msgspec.Struct):
     """Why it could not be done."""
 
     error: str
@@ -50,17 +50,17 @@ def control_socket(runtime_dir: Path) -> Path:
     return runtime_dir / "control.sock"
 
 
-Handler = Callable[[Command], Awaitable[Any]]
+CommandHandler = Callable[[Command], Awaitable[Any]]
 
 
-async def serve_control(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
+async def serve_control(path: Path, handlers: Mapping[str, CommandHandler]) -> asyncio.Server:
     """Serve commands on the socket, 0600; raises OSError when it cannot be bound."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 line = await reader.readline()
-                writer.write(msgspec.json.encode(await carry_out(line, handlers)) + b"\n")
+                writer.write(msgspec.json.encode(await handle_line(line, handlers)) + b"\n")
                 await writer.drain()
         except (TimeoutError, ValueError, ConnectionError):
             pass
@@ -73,13 +73,13 @@ async def serve_control(path: Path, handlers: Mapping[str, Handler]) -> asyncio.
     return server
 
 
-async def carry_out(line: bytes, handlers: Mapping[str, Handler]) -> Any:
+async def handle_line(line: bytes, handlers: Mapping[str, CommandHandler]) -> Any:
     """Return the answer to one line; one that cannot be read is answered with why."""
     try:
         request = msgspec.json.decode(line, type=Command)
     except msgspec.DecodeError as error:
-        return Problem(error=f"not a command: {error}")
+        return ErrorResult(error=f"not a command: {error}")
     handler = handlers.get(request.command)
     if handler is None:
-        return Problem(error=f"{request.command!r} is not a command: there are {', '.join(handlers)}")
+        return ErrorResult(error=f"{request.command!r} is not a command: there are {', '.join(handlers)}")
     return await handler(request)

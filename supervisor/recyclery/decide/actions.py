@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from recyclery.decide.policy_state import PolicyState, Successor, drop
-from recyclery.observe.snapshot import Owner, Process, Remains
+from recyclery.decide.policy_state import PolicyState, Successor, without_key
+from recyclery.observe.snapshot import LeftoverFiles, Owner, Process
 from recyclery_worker import link
 from recyclery_worker.link import Fell
 
 # How long a worker stays on hold when nobody renews it.
-HOLD_SECONDS = 15.0
+PAUSE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ class BaseAction:
     """Its name in the history, which reports and the page read: it stays when a class is renamed."""
     words: ClassVar[str]
     """What is done and why, for the log: a format of the action."""
-    result_words: ClassVar[str]
+    result_format: ClassVar[str]
     """What follows where a request is granted, likewise."""
 
     @property
-    def what(self) -> str:
+    def summary(self) -> str:
         """What is done and why, for the log."""
         return self.words.format(self)
 
     @property
     def result(self) -> str:
         """What follows where a request is granted, for the log."""
-        return self.result_words.format(self)
+        return self.result_format.format(self)
 
     @property
     def is_routine(self) -> bool:
@@ -79,7 +79,7 @@ class WorkerRequest(BaseAction):
         raise NotImplementedError
 
     @property
-    def reported(self) -> Mapping[str, object]:
+    def expected_stat(self) -> Mapping[str, object]:
         """What the worker's reports will say from now on, by their fields."""
         return {}
 
@@ -113,7 +113,7 @@ class Reap(Kill):
 
 
 @dataclass(frozen=True, slots=True)
-class Evict(Kill):
+class KillForeign(Kill):
     """Kill browsers that no pool started; never decided on, only asked for."""
 
     kind: ClassVar[str] = "evict"
@@ -133,11 +133,11 @@ class Clean(BaseAction):
     kind: ClassVar[str] = "clean"
     words: ClassVar[str] = "clean up"
     is_routine = True
-    remains: tuple[Remains, ...]
+    leftover_files: tuple[LeftoverFiles, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EndSession(BaseAction):
+class EndGridSession(BaseAction):
     """End a session that a dead child has open on the Selenium Grid (rung 0)."""
 
     kind: ClassVar[str] = "endsession"
@@ -163,31 +163,31 @@ class Collect(BaseAction):
 
 
 @dataclass(frozen=True, slots=True)
-class TellFell(WorkerRequest):
+class ReportDeath(WorkerRequest):
     """Tell a worker what was seen of a child that died with a task in hand, for the task's own history."""
 
     kind: ClassVar[str] = "tellfell"
-    result_words: ClassVar[str] = "{0.through} takes it down"
+    result_format: ClassVar[str] = "{0.through} takes it down"
     is_routine = True
     through: str
-    fell: Fell
+    death: Fell
 
     @property
-    def what(self) -> str:
-        fell = self.fell
+    def summary(self) -> str:
+        fell = self.death
         return f"note that {fell.pid} died with {fell.tree_bytes >> 20} MiB amid task {fell.task_id}"
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return self.through, self.fell
+        return self.through, self.death
 
 
 @dataclass(frozen=True, slots=True)
-class Reclaim(WorkerRequest):
+class ReclaimMessages(WorkerRequest):
     """Have what a dead worker held given back to its queues, by the living worker in the slot `through`."""
 
     kind: ClassVar[str] = "reclaim"
     words: ClassVar[str] = "reclaim what {0.pool} held: {0.reason}"
-    result_words: ClassVar[str] = "{0.through} gives it back"
+    result_format: ClassVar[str] = "{0.through} gives it back"
     pool: str
     generation: str
     through: str
@@ -200,8 +200,8 @@ class Reclaim(WorkerRequest):
         """Keep that it is given back, else it is asked for again."""
         if not outcome.done:
             return state
-        given_back = replace(state.holders[self.generation], given_back=True)
-        return replace(state, holders={**state.holders, self.generation: given_back})
+        given_back = replace(state.lease_owners[self.generation], given_back=True)
+        return replace(state, lease_owners={**state.lease_owners, self.generation: given_back})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class Retire(WorkerRequest):
 
     kind: ClassVar[str] = "retire"
     words: ClassVar[str] = "retire {0.owner.pool}/{0.owner.pid}: {0.reason}"
-    result_words: ClassVar[str] = "it leaves as soon as it has no task"
+    result_format: ClassVar[str] = "it leaves as soon as it has no task"
     owner: Owner
     reason: str
 
@@ -223,7 +223,7 @@ class Retire(WorkerRequest):
         if outcome.refused:
             return replace(state, refused={**state.refused, pool: state.refused.get(pool, 0) + 1})
         # Where nothing was answered it may have been heard all the same: asked again only after a while.
-        refused = drop(state.refused, pool) if outcome.done else state.refused
+        refused = without_key(state.refused, pool) if outcome.done else state.refused
         return replace(state, retired={**state.retired, self.owner: at}, refused=refused)
 
 
@@ -233,7 +233,7 @@ class Dismiss(WorkerRequest):
 
     kind: ClassVar[str] = "dismiss"
     words: ClassVar[str] = "dismiss {0.owner.pool}/{0.owner.pid}: {0.reason}"
-    result_words: ClassVar[str] = "it leaves as soon as it has no task"
+    result_format: ClassVar[str] = "it leaves as soon as it has no task"
     owner: Owner
     slot: str
     """Of its worker."""
@@ -248,7 +248,7 @@ class Dismiss(WorkerRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Replace(SupervisordRequest):
+class ReplaceWorker(SupervisordRequest):
     """Give a pool a new worker (rung 4)."""
 
     kind: ClassVar[str] = "replace"
@@ -274,11 +274,11 @@ class Replace(SupervisordRequest):
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         """Keep that it is under way, or why it came to nothing."""
-        state = replace(state, asked=drop(state.asked, self.pool))
+        state = replace(state, asked=without_key(state.asked, self.pool))
         if not outcome.done:
             return state.with_failed_replacement(self.pool, outcome.line, at)
         state = replace(state, replaced={**state.replaced, self.pool: at})
-        if self.pool in state.ailments:
+        if self.pool in state.unhealthy:
             state = state.with_mend(self.pool, at)
         if self.successor is None:
             return state.with_replaced(self.pool)
@@ -286,12 +286,12 @@ class Replace(SupervisordRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Leave(SupervisordRequest):
+class StopOld(SupervisordRequest):
     """Have a worker leave after its running tasks: its successor takes tasks (rung 4, second half)."""
 
     kind: ClassVar[str] = "leave"
     words: ClassVar[str] = "hand {0.pool} over from {0.slot} to {0.successor}: {0.reason}"
-    result_words: ClassVar[str] = "{0.slot} finishes the tasks that it has, and leaves"
+    result_format: ClassVar[str] = "{0.slot} finishes the tasks that it has, and leaves"
     pool: str
     slot: str
     successor: str
@@ -304,16 +304,16 @@ class Leave(SupervisordRequest):
         """Count the replacement, which is complete."""
         if not outcome.done:
             return state
-        return replace(state.with_replaced(self.pool), successors=drop(state.successors, self.pool))
+        return replace(state.with_replaced(self.pool), successors=without_key(state.successors, self.pool))
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon(SupervisordRequest):
+class AbortRollout(SupervisordRequest):
     """Stop a successor that does not come to take tasks; the worker that it was to follow goes on."""
 
     kind: ClassVar[str] = "abandon"
     words: ClassVar[str] = "give up {0.slot}, which was to take over {0.pool}: {0.reason}"
-    result_words: ClassVar[str] = "the worker that there is goes on"
+    result_format: ClassVar[str] = "the worker that there is goes on"
     pool: str
     slot: str
     reason: str
@@ -343,12 +343,12 @@ class KillWorker(Kill):
 
 
 @dataclass(frozen=True, slots=True)
-class TimeOut(WorkerRequest):
+class EnforceTimeLimit(WorkerRequest):
     """Have a worker end a child's task that is past its hard time limit."""
 
     kind: ClassVar[str] = "timeout"
     words: ClassVar[str] = "time out {0.owner.pool}/{0.owner.pid}: {0.reason}"
-    result_words: ClassVar[str] = "it is ended"
+    result_format: ClassVar[str] = "it is ended"
     owner: Owner
     reason: str
 
@@ -372,16 +372,16 @@ class Preempt(Kill):
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         """Keep who it was, and when."""
-        return replace(state, preempted=at, victims=state.victims | {self.owner})
+        return replace(state, preempted=at, preempted_children=state.preempted_children | {self.owner})
 
 
 @dataclass(frozen=True, slots=True)
-class Tune(WorkerRequest):
+class ChangeMaxTasks(WorkerRequest):
     """Set a pool's max-tasks-per-child, for living and coming children (rung 1)."""
 
     kind: ClassVar[str] = "tune"
     words: ClassVar[str] = "tune {0.pool} to {0.max_tasks} tasks per child: {0.reason}"
-    result_words: ClassVar[str] = "in force"
+    result_format: ClassVar[str] = "in force"
     pool: str
     max_tasks: int
     reason: str
@@ -390,7 +390,7 @@ class Tune(WorkerRequest):
         return slots[self.pool], link.SetMaxTasks(max_tasks=self.max_tasks)
 
     @property
-    def reported(self) -> Mapping[str, object]:
+    def expected_stat(self) -> Mapping[str, object]:
         return {"max_tasks_per_child": self.max_tasks}
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
@@ -410,7 +410,7 @@ class Hold(WorkerRequest):
     reason: str
 
     @property
-    def what(self) -> str:
+    def summary(self) -> str:
         return f"{'hold' if self.on else 'let go'} {self.pool}: {self.reason}"
 
     @property
@@ -422,20 +422,20 @@ class Hold(WorkerRequest):
         return self.renewed
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return slots[self.pool], link.Hold(seconds=HOLD_SECONDS if self.on else 0)
+        return slots[self.pool], link.Hold(seconds=PAUSE_SECONDS if self.on else 0)
 
     @property
-    def reported(self) -> Mapping[str, object]:
+    def expected_stat(self) -> Mapping[str, object]:
         return {"holding": self.on}
 
 
 @dataclass(frozen=True, slots=True)
-class Scale(WorkerRequest):
+class ChangeConcurrency(WorkerRequest):
     """Change how many tasks a pool runs at a time."""
 
     kind: ClassVar[str] = "scale"
     words: ClassVar[str] = "scale {0.pool} to {0.concurrency} at a time: {0.reason}"
-    result_words: ClassVar[str] = "in force"
+    result_format: ClassVar[str] = "in force"
     pool: str
     concurrency: int
     reason: str
@@ -444,7 +444,7 @@ class Scale(WorkerRequest):
         return slots[self.pool], link.SetConcurrency(concurrency=self.concurrency)
 
     @property
-    def reported(self) -> Mapping[str, object]:
+    def expected_stat(self) -> Mapping[str, object]:
         return {"concurrency": self.concurrency}
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
@@ -453,7 +453,7 @@ class Scale(WorkerRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice(BaseAction):
+class Warn(BaseAction):
     """Say what no action helps; said once as long as it lasts."""
 
     kind: ClassVar[str] = "notice"
@@ -467,7 +467,7 @@ class Notice(BaseAction):
 
 
 Action = (
-    Reap | Evict | Preempt | KillWorker | Clean | EndSession | Collect | Notice
-    | TellFell | Reclaim | Retire | Dismiss | TimeOut | Tune | Scale | Hold
-    | Replace | Leave | Abandon
+    Reap | KillForeign | Preempt | KillWorker | Clean | EndGridSession | Collect | Warn
+    | ReportDeath | ReclaimMessages | Retire | Dismiss | EnforceTimeLimit | Hold
+    | ChangeMaxTasks | ChangeConcurrency | ReplaceWorker | StopOld | AbortRollout
 )  # fmt: skip

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from recyclery.config.settings import Browsers
 from recyclery.decide.budget import mib
-from recyclery.decide.stalls import Silence
-from recyclery.observe.ownership import count_browsers, true_browsers
+from recyclery.decide.stalls import StalledTask
+from recyclery.observe.ownership import count_browsers, running_browsers
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Owner, Process, Snapshot
 
 # Most of a core.
@@ -30,14 +30,14 @@ class Census:
     strangers: int = 0
 
 
-def count_kinds(snapshot: Snapshot, silences: Mapping[Owner, Silence], settings: Browsers) -> Census:
+def count_kinds(snapshot: Snapshot, silences: Mapping[Owner, StalledTask], settings: Browsers) -> Census:
     """Count all browsers of a snapshot."""
     in_use = kept = leftovers = runaway = 0
     for child in snapshot.children:
-        for browser in true_browsers(child.processes, child.owner.pid):
-            if is_leftover(browser, child):
+        for browser in running_browsers(child.processes, child.owner.pid):
+            if is_leaked(browser, child):
                 leftovers += 1
-            elif why_runaway(browser, child, silences.get(child.owner), snapshot, settings) is not None:
+            elif runaway_reason(browser, child, silences.get(child.owner), snapshot, settings) is not None:
                 runaway += 1
             else:
                 in_use += 1
@@ -49,7 +49,7 @@ def count_kinds(snapshot: Snapshot, silences: Mapping[Owner, Silence], settings:
         leftovers=leftovers,
         runaway=runaway,
         orphans=sum(count_browsers(left.processes, left.owner.pid) for left in snapshot.orphans),
-        strangers=count_browsers(snapshot.strangers, 0),
+        strangers=count_browsers(snapshot.foreign_browsers, 0),
     )
 
 
@@ -58,7 +58,7 @@ def is_kept(browser: Iterable[Process], child: Child) -> bool:
     return any(process.pid in child.kept for process in browser)
 
 
-def is_leftover(browser: tuple[Process, ...], child: Child) -> bool:
+def is_leaked(browser: tuple[Process, ...], child: Child) -> bool:
     """Tell whether a finished task started this browser and nobody keeps it.
 
     A child runs one task at a time, so a browser begun between the start of its first task and the end of its
@@ -71,10 +71,10 @@ def is_leftover(browser: tuple[Process, ...], child: Child) -> bool:
     return first <= browser[0].started + TICK_SECONDS <= ended
 
 
-def why_runaway(
+def runaway_reason(
     browser: Iterable[Process],
     child: Child,
-    silence: Silence | None,
+    silence: StalledTask | None,
     snapshot: Snapshot,
     settings: Browsers,
 ) -> str | None:

@@ -22,7 +22,7 @@ def level_bytes(snapshot: Snapshot, percent: float) -> int:
     return int(snapshot.container.limit_bytes * percent / 100)
 
 
-def height_bytes(
+def projected_peak_bytes(
     snapshot: Snapshot, state: PolicyState, settings: Settings, without: Child | None = None
 ) -> int:
     """Return the floor when as many children as may run have their task at its peak; or that of all but one.
@@ -36,12 +36,12 @@ def height_bytes(
             if child.owner.pool == pool.name:
                 by_slot.setdefault(child.slot, []).append(child)
         for slot, children in by_slot.items():
-            places = at_a_time(snapshot, pool)
+            places = concurrency_of(snapshot, pool)
             if without is not None and without.owner.pool == pool.name and without.slot == slot:
                 places -= 1
             staying = [child for child in children if child is not without and not is_leaving(child, snapshot)]
-            busy = [still_to_come(child, state) for child in staying if child.task_id is not None]
-            idle = [still_to_come(child, state) for child in staying if child.task_id is None]
+            busy = [remaining_growth_bytes(child, state) for child in staying if child.task_id is not None]
+            idle = [remaining_growth_bytes(child, state) for child in staying if child.task_id is None]
             total += sum(busy) + sum(idle[: max(0, places - len(busy))])
     return total
 
@@ -58,9 +58,9 @@ def is_leaving(child: Child, snapshot: Snapshot) -> bool:
     return at_limit or child.owner.pid in view.leaving
 
 
-def still_to_come(child: Child, state: PolicyState) -> int:
+def remaining_growth_bytes(child: Child, state: PolicyState) -> int:
     """Return what a child may yet take for the task it has or will have."""
-    tail = state.tail_bytes(child.owner.pool)
+    tail = state.headroom_bytes(child.owner.pool)
     if child.task_id is None:
         return tail
     model = state.models.get(child.owner.pool, PoolModel())
@@ -69,26 +69,28 @@ def still_to_come(child: Child, state: PolicyState) -> int:
 
 def child_budget(child: Child, snapshot: Snapshot, state: PolicyState, settings: Settings) -> int:
     """Return what one child may hold: the retire level, less all else at its height."""
-    rest = height_bytes(snapshot, state, settings, without=child)
+    rest = projected_peak_bytes(snapshot, state, settings, without=child)
     return level_bytes(snapshot, settings.memory.retire_percent) - rest
 
 
 def pool_budget(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: Settings) -> int:
     """Return what each child of a pool may hold: the retire level, less all else at its height, shared out."""
     others = replace(settings, pools=tuple(other for other in settings.pools if other.name != pool.name))
-    own = sum(child.tree_bytes for child in children_of(snapshot, pool.name))
-    rest = height_bytes(snapshot, state, others) - own
-    return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // at_a_time(snapshot, pool)
+    own = sum(child.tree_bytes for child in active_children(snapshot, pool.name))
+    rest = projected_peak_bytes(snapshot, state, others) - own
+    return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // concurrency_of(
+        snapshot, pool
+    )
 
 
-def gain_bytes(child: Child, state: PolicyState) -> int:
+def reclaimable_bytes(child: Child, state: PolicyState) -> int:
     """Return what a fresh child in this one's place would save, a running task's own memory not counted."""
     model = state.models.get(child.owner.pool, PoolModel())
     kept = child.tree_bytes if child.task_id is None else min(child.idle_bytes, child.tree_bytes)
     return kept - int(model.fresh_child_bytes or 0)
 
 
-def at_a_time(snapshot: Snapshot, pool: Pool) -> int:
+def concurrency_of(snapshot: Snapshot, pool: Pool) -> int:
     """How many children share the pool's memory; one where tasks run in the main process."""
     if not pool.forks:
         return 1
@@ -107,7 +109,7 @@ def find_worker(snapshot: Snapshot, child: Child) -> PoolView | None:
     return next((view for view in snapshot.workers if (view.name, view.slot) == place), None)
 
 
-def children_of(snapshot: Snapshot, pool: str) -> list[Child]:
+def active_children(snapshot: Snapshot, pool: str) -> list[Child]:
     """Return the pool's living children, but those of a worker beside the one that serves it."""
     beside = {view.slot for view in snapshot.others if view.name == pool}
     return [child for child in snapshot.children if child.owner.pool == pool and child.slot not in beside]
@@ -118,6 +120,6 @@ def mib(size_bytes: float) -> str:
     return f"{size_bytes / MIB:.0f} MiB"
 
 
-def count(number: int, thing: str) -> str:
+def format_count(number: int, thing: str) -> str:
     """Say a number of things for people."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

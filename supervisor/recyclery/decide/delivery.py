@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
-from recyclery.decide.actions import Reclaim, TellFell
-from recyclery.decide.policy_state import Fallen, Holder, PolicyState
+from recyclery.decide.actions import ReclaimMessages, ReportDeath
+from recyclery.decide.policy_state import ChildDeath, LeaseOwner, PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import Fell
 
 # One that has said its generation is up, whether or not PID 1 has waited long enough to call it running.
 
 
-def follow_holders(
-    holders: Mapping[str, Holder], snapshot: Snapshot, words: Iterable[Holder]
-) -> dict[str, Holder]:
+def update_lease_owners(
+    holders: Mapping[str, LeaseOwner], snapshot: Snapshot, words: Iterable[LeaseOwner]
+) -> dict[str, LeaseOwner]:
     """Return the holders by generation: those that spoke (`words`), and those before that may still hold some.
 
     One that spoke and died at once was never seen: its own word of its children has to do.
@@ -41,7 +41,7 @@ def follow_holders(
     return followed
 
 
-def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[Reclaim]:
+def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[ReclaimMessages]:
     """The generations whose main process and children are all dead, each with a worker to do it.
 
     A lease would run out too: this is sooner, and certain that nothing of them runs any more.
@@ -51,18 +51,19 @@ def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[Reclaim]:
         (
             view.slot
             for view in snapshot.workers
-            if view.state.takes_requests and any(is_main(view, holder) for holder in state.holders.values())
+            if view.state.takes_requests
+            and any(is_main(view, holder) for holder in state.lease_owners.values())
         ),
         None,
     )
     if through is None:
         return
-    for holder in state.holders.values():
+    for holder in state.lease_owners.values():
         if holder.given_back or find_main(snapshot, holder) is not None:
             continue
         if holder.children & living:
             continue
-        yield Reclaim(
+        yield ReclaimMessages(
             pool=holder.pool,
             generation=holder.generation,
             through=through,
@@ -70,12 +71,12 @@ def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[Reclaim]:
         )
 
 
-def find_main(snapshot: Snapshot, holder: Holder) -> PoolView | None:
+def find_main(snapshot: Snapshot, holder: LeaseOwner) -> PoolView | None:
     """Return the worker that this holder is, in whichever slot; None where it is dead."""
     return next((view for view in snapshot.workers if is_main(view, holder)), None)
 
 
-def is_main(view: PoolView, holder: Holder) -> bool:
+def is_main(view: PoolView, holder: LeaseOwner) -> bool:
     """Tell whether a pool's main process is still this holder's."""
     return view.name == holder.pool and view.pid == holder.pid
 
@@ -84,7 +85,7 @@ PREEMPTED = "preempted by the supervisor, before memory ran out"
 OUT_OF_MEMORY = "killed by the kernel for want of memory"
 
 
-def find_fallen(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> tuple[Fallen, ...]:
+def find_child_deaths(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> tuple[ChildDeath, ...]:
     """Compare two looks; one whose task had just ended is among them, and means nothing to its worker."""
     living = {child.owner for child in snapshot.children}
     for_memory = snapshot.container.oom_kills > before.container.oom_kills
@@ -96,14 +97,14 @@ def find_fallen(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> 
         if child.owner in preempted:
             how = PREEMPTED
         fell = Fell(pid=child.owner.pid, task_id=child.task_id, tree_bytes=child.tree_bytes, how=how)
-        found.append(Fallen(child.owner.pool, fell))
+        found.append(ChildDeath(child.owner.pool, fell))
     return tuple(found)
 
 
-def tell_fallen(snapshot: Snapshot, fallen: tuple[Fallen, ...]) -> Iterator[TellFell]:
+def report_deaths(snapshot: Snapshot, fallen: tuple[ChildDeath, ...]) -> Iterator[ReportDeath]:
     """Tell the worker that serves the child's pool, else any other."""
     listening = {view.name: view.slot for view in snapshot.pools if view.state.takes_requests}
     for each in fallen:
         if listening:
             through = listening.get(each.pool) or next(iter(listening.values()))
-            yield TellFell(through=through, fell=each.fell)
+            yield ReportDeath(through=through, death=each.death)

@@ -9,18 +9,18 @@ from statistics import fmean
 from recyclery.common.pool_state import PoolState
 from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, t_quantile
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Tune
+from recyclery.decide.actions import ChangeMaxTasks
 from recyclery.decide.budget import find_view, mib, pool_budget
 from recyclery.decide.memory_model import RISK, PoolModel, Step, tail_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Snapshot
 
 # A recycle that frees less than this is not worth a fork.
-LEAST_GAIN_BYTES = 16 << 20
+MIN_RECLAIMABLE_BYTES = 16 << 20
 # Growth below this, per task, is no leak: idle trees wander that much.
 LEAST_LEAK_BYTES = (1 << 20) // 5
 # Fewer steps say nothing about growth.
-LEAST_STEPS = 5
+MIN_GROWTH_STEPS = 5
 # Where `must_retire` is asked after every task, N need only bound what happens while nobody asks.
 BACKSTOP_RISK = 0.9
 # The share of estimates that may err to the wrong side: of growth, of its spread.
@@ -36,7 +36,7 @@ def must_retire(
     tree_bytes: int,
     budget_bytes: int,
     next_bytes: int,
-    least_gain_bytes: int = LEAST_GAIN_BYTES,
+    least_gain_bytes: int = MIN_RECLAIMABLE_BYTES,
 ) -> int | None:
     """Return by how many bytes the next task may take an idle child past its budget; None where it may stay.
 
@@ -68,7 +68,7 @@ def choose_max_tasks(model: PoolModel, budget_bytes: int, most: int, risk: float
     # Where the line meets the first task: above a fresh child after a warm-up, below it where growth grows.
     start = fmean(step.after_bytes - mean * (step.tasks_before + 1) for step in late)
     # Where not even a fresh child has room to grow, it runs until a recycle frees something worth a fork.
-    headroom = max(LEAST_GAIN_BYTES, budget_bytes - tail_bytes(model, risk) - start)
+    headroom = max(MIN_RECLAIMABLE_BYTES, budget_bytes - tail_bytes(model, risk) - start)
     away = NORMAL.inv_cdf(1 - risk) * spread
     root = (math.sqrt(away**2 + 4 * growth * headroom) - away) / (2 * growth)
     return max(1, min(most, int(root**2)))
@@ -86,7 +86,7 @@ def late_steps(steps: Sequence[Step]) -> list[Step]:
 
 def mean_growth(steps: Sequence[Step]) -> tuple[float, float, float]:
     """Return low, middle and high of the bytes that a task leaves, by Student's t; boundless if few."""
-    if len(steps) < LEAST_STEPS:
+    if len(steps) < MIN_GROWTH_STEPS:
         return -math.inf, 0.0, math.inf
     growths = [step.growth_bytes for step in steps]
     mean = fmean(growths)
@@ -107,7 +107,7 @@ def adjust_max_tasks(current: int, clean_lifetimes: int, wanted: int) -> int:
     return min(wanted, current + max(1, int(current * RAISE)))
 
 
-def tune_limits(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Tune]:
+def tune_max_tasks(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeMaxTasks]:
     """The pools whose limit is to change: to the number learned, never above the one in the settings.
 
     The governor looks after every task, so the limit need only hold while nobody looks (`BACKSTOP_RISK`).
@@ -121,19 +121,19 @@ def tune_limits(snapshot: Snapshot, state: PolicyState, settings: Settings) -> I
             or view.max_tasks_per_child is None
         ):
             continue
-        tune = tune_limit(pool, view.max_tasks_per_child, snapshot, state, settings)
+        tune = tune_pool(pool, view.max_tasks_per_child, snapshot, state, settings)
         if tune is not None:
             yield tune
 
 
-def tune_limit(
+def tune_pool(
     pool: Pool, current: int, snapshot: Snapshot, state: PolicyState, settings: Settings
-) -> Tune | None:
+) -> ChangeMaxTasks | None:
     """Return the change of one pool's limit, if there is to be one."""
     most = pool.max_tasks_per_child
     model = state.models.get(pool.name)
     if current > most or (current < most and model is None):
-        return Tune(pool=pool.name, max_tasks=most, reason=f"the settings say {most}")
+        return ChangeMaxTasks(pool=pool.name, max_tasks=most, reason=f"the settings say {most}")
     if model is None:
         return None
     budget = pool_budget(pool, snapshot, state, settings)
@@ -149,4 +149,4 @@ def tune_limit(
     if chosen == current:
         return None
     reason = f"{wanted} such tasks fit the {mib(budget)} that a child may hold, the largest one on top"
-    return Tune(pool=pool.name, max_tasks=chosen, reason=reason)
+    return ChangeMaxTasks(pool=pool.name, max_tasks=chosen, reason=reason)

@@ -211,7 +211,7 @@ def tail_bytes(model: PoolModel, risk: float = RISK) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class TaskTracker:
     """One child: its tree when last seen idle, the most seen since, and the task it was last seen at."""
 
     tasks_done: int
@@ -220,11 +220,13 @@ class Track:
     task_name: str | None
 
 
-def follow(tracks: Mapping[Owner, Track], snapshot: Snapshot) -> tuple[dict[Owner, Track], list[TaskRun]]:
+def follow(
+    tracks: Mapping[Owner, TaskTracker], snapshot: Snapshot
+) -> tuple[dict[Owner, TaskTracker], list[TaskRun]]:
     """Return the tracks after this snapshot, without those of children gone, and the runs that ended in it."""
     followed, runs = {}, []
     for child in snapshot.children:
-        track, run = follow_child(tracks.get(child.owner), child)
+        track, run = update_tracker(tracks.get(child.owner), child)
         followed[child.owner] = track
         # One that traces allocations holds its records of them too.
         if run is not None and not child.tracing:
@@ -232,14 +234,14 @@ def follow(tracks: Mapping[Owner, Track], snapshot: Snapshot) -> tuple[dict[Owne
     return followed, runs
 
 
-def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | None]:
+def update_tracker(track: TaskTracker | None, child: Child) -> tuple[TaskTracker, TaskRun | None]:
     """Return one child's track after this look at it, and its run if one ended since the last.
 
     Where more than one did, it is the run of the one that was seen under way.
     """
     tree = child.tree_bytes
     idle = child.task_id is None
-    fresh = Track(
+    fresh = TaskTracker(
         tasks_done=child.tasks_done,
         idle_bytes=tree if idle else None,
         peak_bytes=tree,

@@ -8,28 +8,28 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 from recyclery.decide.memory_model import PoolModel, tail_bytes
-from recyclery.decide.stalls import Silence
+from recyclery.decide.stalls import StalledTask
 from recyclery.observe.ownership import count_browsers
 from recyclery.observe.snapshot import Owner, Process, ProcessKey
 from recyclery_worker.link import Fell
 
 # If ending a worker did not help, the next time waits twice as long, up to so long.
-MEND_AGAIN_SECONDS = 60.0
-MEND_AGAIN_AT_MOST_SECONDS = 3600.0
+RESTART_BACKOFF_SECONDS = 60.0
+MAX_RESTART_BACKOFF_SECONDS = 3600.0
 # A warning is logged again when it has lasted so long.
 WARN_AGAIN_SECONDS = 600.0
 KILLED_REMEMBERED = 500
 
-Kind = Literal["hangs", "starves"]
+Fault = Literal["hangs", "starves"]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Ailment:
+class Unhealthy:
     """What is wrong with a worker, for how many seconds it was seen to be, and the messages it had taken."""
 
-    kind: Kind
+    kind: Fault
     pid: int
     received: int
     seconds: float
@@ -38,7 +38,7 @@ class Ailment:
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class RestartBackoff:
     """When a worker was last ended for what is wrong with it, and how often in a row."""
 
     at: float
@@ -47,11 +47,11 @@ class Mend:
     @property
     def pause_seconds(self) -> float:
         """How long not to do it again."""
-        return min(MEND_AGAIN_AT_MOST_SECONDS, MEND_AGAIN_SECONDS * 2.0 ** (self.times - 1))
+        return min(MAX_RESTART_BACKOFF_SECONDS, RESTART_BACKOFF_SECONDS * 2.0 ** (self.times - 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LeaseOwner:
     """One start of a worker: its main process, and the pids of the children it had when last heard or seen."""
 
     generation: str
@@ -62,11 +62,11 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallen:
+class ChildDeath:
     """A pool's child that was at a task when last seen, and is gone."""
 
     pool: str
-    fell: Fell
+    death: Fell
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class PolicyState:
     """When each child was asked to leave."""
     preempted: float | None = None
     """When a child was last killed before the kernel could choose a victim."""
-    victims: Set[Owner] = frozenset()
+    preempted_children: Set[Owner] = frozenset()
     """Children that were killed so and have not been counted as gone yet."""
     replaced: Mapping[str, float] = field(default_factory=dict)
     """When each pool was last given a new worker."""
@@ -133,7 +133,7 @@ class PolicyState:
     """Pools whose worker a person wants replaced, and what the log is to say of it."""
     successors: Mapping[str, Successor] = field(default_factory=dict)
     """Of each pool whose worker is being replaced by one started beside it."""
-    abandoned: Mapping[str, float] = field(default_factory=dict)
+    failed_rollouts: Mapping[str, float] = field(default_factory=dict)
     """When each pool's last replacement came to nothing."""
     failures: Mapping[str, str] = field(default_factory=dict)
     """Why it came to nothing, in words."""
@@ -149,15 +149,15 @@ class PolicyState:
     """Since when each pool has had every child at work and tasks waiting; absent where it has not."""
     idle_since: Mapping[str, float] = field(default_factory=dict)
     """Since when each pool has had a child without work; absent where it has not."""
-    holders: Mapping[str, Holder] = field(default_factory=dict)
+    lease_owners: Mapping[str, LeaseOwner] = field(default_factory=dict)
     """Who holds messages, by generation."""
-    fallen: tuple[Fallen, ...] = ()
+    child_deaths: tuple[ChildDeath, ...] = ()
     """Children that died with a task in hand since the last look."""
-    silences: Mapping[Owner, Silence] = field(default_factory=dict)
+    silences: Mapping[Owner, StalledTask] = field(default_factory=dict)
     """For each child at a task, since when it has done nothing."""
-    ailments: Mapping[str, Ailment] = field(default_factory=dict)
+    unhealthy: Mapping[str, Unhealthy] = field(default_factory=dict)
     """What is wrong with workers as such, by pool."""
-    mended: Mapping[str, Mend] = field(default_factory=dict)
+    restart_backoffs: Mapping[str, RestartBackoff] = field(default_factory=dict)
     """When workers were last ended for that."""
     timed_out: Mapping[Owner, float] = field(default_factory=dict)
     """When the end of each child's task was asked for that was past its hard time limit."""
@@ -165,7 +165,7 @@ class PolicyState:
     """When each child that had traced allocations was asked to leave."""
     warned: Mapping[str, float] = field(default_factory=dict)
     """When each warning was last given, by its topic."""
-    known_strangers: Set[ProcessKey] = frozenset()
+    known_foreign: Set[ProcessKey] = frozenset()
     """Browser processes of strangers that were seen before."""
     counters: Counters = field(default_factory=Counters)
 
@@ -177,7 +177,7 @@ class PolicyState:
         """
         return {pool: tail_bytes(model, self.risk) for pool, model in self.models.items()}
 
-    def tail_bytes(self, pool: str) -> int:
+    def headroom_bytes(self, pool: str) -> int:
         """Return what a pool's next task may need on top of its child's tree; 0 while nothing is known."""
         return self.tails.get(pool, 0)
 
@@ -189,25 +189,25 @@ class PolicyState:
         """Keep why a pool's worker was not replaced."""
         return replace(
             self,
-            successors=drop(self.successors, pool),
+            successors=without_key(self.successors, pool),
             failures={**self.failures, pool: line},
-            abandoned={**self.abandoned, pool: at},
+            failed_rollouts={**self.failed_rollouts, pool: at},
         )
 
     def with_replaced(self, pool: str) -> PolicyState:
         """Count a worker that was replaced as a whole."""
         counters = self.counters.with_recycle(pool, "replace")
-        return replace(self, counters=counters, refused=drop(self.refused, pool))
+        return replace(self, counters=counters, refused=without_key(self.refused, pool))
 
     def with_mend(self, pool: str, at: float) -> PolicyState:
         """Keep that a pool's worker was ended: once more in a row, or the first time after long."""
-        before = self.mended.get(pool)
-        in_a_row = before is not None and at - before.at < 2 * MEND_AGAIN_AT_MOST_SECONDS
+        before = self.restart_backoffs.get(pool)
+        in_a_row = before is not None and at - before.at < 2 * MAX_RESTART_BACKOFF_SECONDS
         times = before.times + 1 if before is not None and in_a_row else 1
-        return replace(self, mended={**self.mended, pool: Mend(at, times)})
+        return replace(self, restart_backoffs={**self.restart_backoffs, pool: RestartBackoff(at, times)})
 
 
-def drop(mapping: Mapping[Key, Value], key: Key) -> dict[Key, Value]:
+def without_key(mapping: Mapping[Key, Value], key: Key) -> dict[Key, Value]:
     """Return the mapping without a key, which it need not have."""
     return {other: value for other, value in mapping.items() if other != key}
 

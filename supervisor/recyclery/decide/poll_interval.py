@@ -11,16 +11,16 @@ CALM_SECONDS = 1.0
 ALERT_SECONDS = 0.2
 ALERT_PERCENT = 70
 # A browser that is killed this soon after its start leaves nothing of which it is not known whose it was.
-SETTLING_SECONDS = 0.2
+BROWSER_START_SECONDS = 0.2
 # As fast as a look can be had without its being most of what is done.
 URGENT_SECONDS = 0.05
 # A look that comes so late warned of nothing: the container is throttled, or thrashes.
-LATE_SECONDS = 2.0
+LATE_TICK_SECONDS = 2.0
 
 
-def next_look_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
+def poll_interval_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
     """Return how long to wait after this snapshot, given the one before it."""
-    if snapshot is not None and (snapshot.remains or snapshot.driverless):
+    if snapshot is not None and (snapshot.leftover_files or snapshot.orphaned_browsers):
         # Either is done with in a moment, or has to be done.
         return min(ALERT_SECONDS, next_by_memory_seconds(snapshot, before, settings))
     return next_by_memory_seconds(snapshot, before, settings)
@@ -31,8 +31,8 @@ def next_by_memory_seconds(snapshot: Snapshot | None, before: Snapshot | None, s
     if snapshot is None:
         return CALM_SECONDS
     if snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
-        return SETTLING_SECONDS if snapshot.unsettled else CALM_SECONDS
-    if snapshot.late_seconds > LATE_SECONDS:
+        return BROWSER_START_SECONDS if snapshot.browsers_starting else CALM_SECONDS
+    if snapshot.late_seconds > LATE_TICK_SECONDS:
         return URGENT_SECONDS
     rise = 0.0
     if before is not None and snapshot.at > before.at:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Hold, Preempt
-from recyclery.decide.budget import at_a_time, children_of, find_view, level_bytes, mib
-from recyclery.decide.max_tasks import LEAST_GAIN_BYTES
+from recyclery.decide.budget import active_children, concurrency_of, find_view, level_bytes, mib
+from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
@@ -21,7 +21,7 @@ CLEAR_PERCENT = 10
 MARGIN_PERCENT = 3
 
 
-def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Hold]:
+def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Hold]:
     """The pools that are to stop taking tasks, to go on not taking them, or to take them again.
 
     One that could start another task is held above the high level when that task's memory would not fit below
@@ -37,7 +37,7 @@ def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> It
         view = find_view(snapshot, pool.name)
         if view is None or view.holding is None or view.state is not PoolState.RUNNING:
             continue
-        next_bytes = state.tail_bytes(pool.name)
+        next_bytes = state.headroom_bytes(pool.name)
         reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}"
         if view.holding:
             on = floor >= clear and floor + next_bytes > hard - margin
@@ -52,8 +52,8 @@ def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> It
 
 def has_room_for_a_task(snapshot: Snapshot, pool: Pool) -> bool:
     """Tell whether the pool could start one more task now."""
-    busy = sum(child.task_id is not None for child in children_of(snapshot, pool.name))
-    return busy < at_a_time(snapshot, pool)
+    busy = sum(child.task_id is not None for child in active_children(snapshot, pool.name))
+    return busy < concurrency_of(snapshot, pool)
 
 
 def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Preempt | None:
@@ -71,12 +71,12 @@ def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) 
     candidates = [
         child
         for child in snapshot.children
-        if child.owner.pool in pools and over_fresh(child, state) >= LEAST_GAIN_BYTES
+        if child.owner.pool in pools and excess_bytes(child, state) >= MIN_RECLAIMABLE_BYTES
     ]
     if not candidates:
         # Whatever fills the memory, it is not what our children hold.
         return None
-    worst = max(candidates, key=lambda child: over_fresh(child, state))
+    worst = max(candidates, key=lambda child: excess_bytes(child, state))
     return Preempt(
         owner=worst.owner,
         processes=tuple(process for process in worst.processes if not process.is_defunct),
@@ -88,6 +88,6 @@ def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) 
     )
 
 
-def over_fresh(child: Child, state: PolicyState) -> int:
+def excess_bytes(child: Child, state: PolicyState) -> int:
     """Return by how much a child holds more than a fresh one, its task's memory counted."""
     return child.tree_bytes - int(state.models.get(child.owner.pool, PoolModel()).fresh_child_bytes or 0)

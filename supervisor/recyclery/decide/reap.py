@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from recyclery.config.settings import Settings
-from recyclery.decide.actions import Clean, Collect, EndSession, Evict, Reap
-from recyclery.decide.browsers import is_leftover, why_runaway
+from recyclery.decide.actions import Clean, Collect, EndGridSession, KillForeign, Reap
+from recyclery.decide.browsers import is_leaked, runaway_reason
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import browser_groups
 from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
 
 # A clean quit takes its time: the browser is gone first, then its folders, then chromedriver.
-LINGER_SECONDS = 0.6
+DRIVER_EXIT_SECONDS = 0.6
 # At a quit chromedriver removes the profile after its browser, which takes seconds on a busy machine.
-STRANDED_SECONDS = 5.0
+PROFILE_REMOVAL_SECONDS = 5.0
 
 
 def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Reap]:
@@ -60,7 +60,7 @@ def reap_leftovers(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
             continue
         doomed: list[Process] = []
         for browser in browser_groups(child.processes, child.owner.pid):
-            if is_leftover(browser, child):
+            if is_leaked(browser, child):
                 doomed += running(browser)
         if doomed:
             yield Reap(
@@ -90,23 +90,25 @@ def find_stranded(snapshot: Snapshot) -> AbstractSet[ProcessKey]:
     """Return the chromedrivers whose browser has left its profile behind: at a clean quit they remove it."""
     return {
         driver
-        for remains in snapshot.remains
-        if snapshot.at - remains.since >= STRANDED_SECONDS
+        for remains in snapshot.leftover_files
+        if snapshot.at - remains.since >= PROFILE_REMOVAL_SECONDS
         for driver in remains.drivers
     }
 
 
 def is_driverless(process: Process, snapshot: Snapshot) -> bool:
     """Tell whether a browser's chromedriver has been gone for longer than the two take to leave together."""
-    since = snapshot.driverless.get(process.key)
-    return since is not None and snapshot.at - since >= LINGER_SECONDS
+    since = snapshot.orphaned_browsers.get(process.key)
+    return since is not None and snapshot.at - since >= DRIVER_EXIT_SECONDS
 
 
 def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Reap]:
     """Browsers at which a task hangs: without them it gets an error and ends."""
     for child in snapshot.children:
         for browser in browser_groups(child.processes, child.owner.pid):
-            reason = why_runaway(browser, child, state.silences.get(child.owner), snapshot, settings.browsers)
+            reason = runaway_reason(
+                browser, child, state.silences.get(child.owner), snapshot, settings.browsers
+            )
             doomed = running(browser)
             if reason is not None and doomed:
                 yield Reap(cause="runaway", owner=child.owner, processes=doomed, reason=reason)
@@ -117,31 +119,31 @@ def running(browser: tuple[Process, ...]) -> tuple[Process, ...]:
     return tuple(process for process in browser if not process.is_defunct)
 
 
-def evict_strangers(snapshot: Snapshot) -> Iterator[Evict]:
+def kill_foreign(snapshot: Snapshot) -> Iterator[KillForeign]:
     """Browsers that no pool started; only for a person who asks for it."""
-    if snapshot.strangers:
-        yield Evict(processes=snapshot.strangers, reason="asked to, though no pool started them")
+    if snapshot.foreign_browsers:
+        yield KillForeign(processes=snapshot.foreign_browsers, reason="asked to, though no pool started them")
 
 
-def clean_remains(snapshot: Snapshot) -> Iterator[Clean]:
+def remove_leftover_files(snapshot: Snapshot) -> Iterator[Clean]:
     """Folders of browsers that are gone and left them behind; profiles get the time that a clean quit takes."""
     left = tuple(
         remains
-        for remains in snapshot.remains
-        if not remains.drivers or snapshot.at - remains.since >= STRANDED_SECONDS
+        for remains in snapshot.leftover_files
+        if not remains.drivers or snapshot.at - remains.since >= PROFILE_REMOVAL_SECONDS
     )
     if left:
-        yield Clean(remains=left)
+        yield Clean(leftover_files=left)
 
 
-def end_sessions(snapshot: Snapshot) -> Iterator[EndSession]:
+def end_sessions(snapshot: Snapshot) -> Iterator[EndGridSession]:
     """Browsers elsewhere that a dead child has open."""
     for left in snapshot.open_sessions:
         for session in left.ids:
-            yield EndSession(owner=left.owner, session=session)
+            yield EndGridSession(owner=left.owner, session=session)
 
 
-def collect_defunct(snapshot: Snapshot) -> Iterator[Collect]:
+def reap_zombies(snapshot: Snapshot) -> Iterator[Collect]:
     """Children with ended browsers that only they, the parent, can collect."""
     for child in snapshot.children:
         defunct = sum(

@@ -12,7 +12,7 @@ NO_CPU_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class StalledTask:
     """Since when a child is silent at its task, and what had been used then, in clock ticks."""
 
     task_id: str
@@ -23,7 +23,7 @@ class Silence:
     browser_ticks: Mapping[ProcessKey, int] = field(default_factory=dict)
 
 
-def follow_silences(silences: Mapping[Owner, Silence], snapshot: Snapshot) -> dict[Owner, Silence]:
+def update_stalls(silences: Mapping[Owner, StalledTask], snapshot: Snapshot) -> dict[Owner, StalledTask]:
     """Return the silences after this snapshot: one for each child that runs a task."""
     followed = {}
     for child in snapshot.children:
@@ -32,13 +32,13 @@ def follow_silences(silences: Mapping[Owner, Silence], snapshot: Snapshot) -> di
     return followed
 
 
-def follow_silence(before: Silence | None, child: Child, task_id: str, at: float) -> Silence:
+def follow_silence(before: StalledTask | None, child: Child, task_id: str, at: float) -> StalledTask:
     """Return one child's silence: the same while it lasts, else one that begins now."""
     ticks = sum(process.cpu_ticks for process in child.processes if process.pid == child.owner.pid)
     same_task = before is not None and before.task_id == task_id
     if before is not None and same_task and (ticks - before.python_ticks) * TICK_SECONDS <= NO_CPU_SECONDS:
         return before
-    return Silence(
+    return StalledTask(
         task_id=task_id,
         task_seen=before.task_seen if before is not None and same_task else at,
         since=at,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recyclery.config.settings import Settings
-from recyclery.decide.actions import Notice
-from recyclery.decide.budget import at_a_time, children_of, count, is_leaving, level_bytes, mib
+from recyclery.decide.actions import Warn
+from recyclery.decide.budget import active_children, concurrency_of, format_count, is_leaving, level_bytes, mib
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
-from recyclery.observe.ownership import true_browsers
+from recyclery.observe.ownership import running_browsers
 from recyclery.observe.snapshot import Snapshot
 
 # Memory that belongs to no pool is worth a word from this share of the limit on.
@@ -18,7 +18,7 @@ UNATTRIBUTED_PERCENT = 15
 KNOWN_RUNS = 10
 
 
-def find_notices(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Notice]:
+def find_warnings(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Warn]:
     """Everything that is to be said now; the same thing is the same `kind`."""
     yield from find_tightness(snapshot, state, settings)
     yield from find_strangers(snapshot, state)
@@ -26,25 +26,25 @@ def find_notices(snapshot: Snapshot, state: PolicyState, settings: Settings) -> 
         yield from find_unattributed(snapshot)
 
 
-def find_strangers(snapshot: Snapshot, state: PolicyState) -> Iterator[Notice]:
+def find_strangers(snapshot: Snapshot, state: PolicyState) -> Iterator[Warn]:
     """Browsers that no pool started and that were not there before."""
     news = [
         browser[0]
-        for browser in true_browsers(snapshot.strangers, 0)
-        if not any(process.key in state.known_strangers for process in browser)
+        for browser in running_browsers(snapshot.foreign_browsers, 0)
+        if not any(process.key in state.known_foreign for process in browser)
     ]
     if news:
         named = ", ".join(f"{process.name} {process.pid}" for process in news)
-        yield Notice(
+        yield Warn(
             topic="strangers",
             text=(
-                f"{count(len(news), 'browser')} that no pool started: {named}; left alone, "
+                f"{format_count(len(news), 'browser')} that no pool started: {named}; left alone, "
                 "`recyclery reap --strangers` kills"
             ),
         )
 
 
-def find_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Notice]:
+def find_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Warn]:
     """Pools that do not fit with fresh children and the tasks that were seen: no recycling helps them."""
     costs = {}
     needed = snapshot.container.floor_bytes
@@ -53,16 +53,16 @@ def find_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -
         if len(model.tails) < KNOWN_RUNS:
             continue
         fresh, largest = int(model.fresh_child_bytes or 0), max(model.tails)
-        staying = [child for child in children_of(snapshot, pool.name) if not is_leaving(child, snapshot)]
-        needed += sum(fresh + largest - child.tree_bytes for child in staying[: at_a_time(snapshot, pool)])
-        costs[pool] = f"{pool.name} {at_a_time(snapshot, pool)} x {mib(fresh + largest)}"
+        staying = [child for child in active_children(snapshot, pool.name) if not is_leaving(child, snapshot)]
+        needed += sum(fresh + largest - child.tree_bytes for child in staying[: concurrency_of(snapshot, pool)])
+        costs[pool] = f"{pool.name} {concurrency_of(snapshot, pool)} x {mib(fresh + largest)}"
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     if needed <= hard or not costs:
         return
-    several = [pool.name for pool in costs if at_a_time(snapshot, pool) > 1]
+    several = [pool.name for pool in costs if concurrency_of(snapshot, pool) > 1]
     advice = f", or lower the concurrency of {' or '.join(several)}" if several else ""
     limit = needed * 100 // settings.memory.hard_percent
-    yield Notice(
+    yield Warn(
         topic="tight",
         text=(
             f"fresh children with the largest tasks seen ({', '.join(costs.values())}) would take "
@@ -72,7 +72,7 @@ def find_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -
     )
 
 
-def find_unattributed(snapshot: Snapshot) -> Iterator[Notice]:
+def find_unattributed(snapshot: Snapshot) -> Iterator[Warn]:
     """Memory of the container that no child holds, by where it is."""
     container = snapshot.container
     children = sum(child.tree_bytes for child in snapshot.children)
@@ -83,7 +83,7 @@ def find_unattributed(snapshot: Snapshot) -> Iterator[Notice]:
     if left < level_bytes(snapshot, UNATTRIBUTED_PERCENT):
         return
     shm = min(snapshot.shm_files_bytes, left)
-    yield Notice(
+    yield Warn(
         topic="unattributed",
         text=(
             f"{mib(left)} of the {mib(container.floor_bytes)} that cannot be reclaimed belong to no pool"

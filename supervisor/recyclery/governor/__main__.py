@@ -23,14 +23,14 @@ from recyclery.config.settings import Settings
 from recyclery.config.stored import read_settings
 from recyclery.control.server import control_socket, serve_control
 from recyclery.governor.commands import Commands
-from recyclery.governor.executor import Executor, contained
+from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.governor.loop import Governor
 from recyclery.health.heartbeat import Heart
 from recyclery.history.recorder import Recorder
 from recyclery.http.status import read_status
 from recyclery.observe.child_reports import bind_reports
-from recyclery.observe.exits import Deaths
+from recyclery.observe.exits import ExitWatcher
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.queue_depths import Broker
@@ -48,7 +48,7 @@ LOG_FORMATS = {
     "text": "[%(asctime)s] %(message)s",
     "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
 }
-RETRY_SECONDS = 10.0
+RESTART_SERVICE_SECONDS = 10.0
 
 
 def main() -> int:
@@ -73,7 +73,7 @@ async def govern(settings: Settings, run: str) -> None:
     observer = Observer(settings=settings, markers=Markers(run))
     recorder = Recorder(settings)
     inbox = Inbox(settings, board.broker, recorder.hear)
-    exits = Deaths(woken.set)
+    exits = ExitWatcher(woken.set)
     governor = Governor(
         board=board,
         observer=observer,
@@ -86,13 +86,13 @@ async def govern(settings: Settings, run: str) -> None:
         woken=woken,
     )
     try:
-        await serve(governor, Monitor(settings))
+        await run_services(governor, Monitor(settings))
     finally:
         recorder.close()
         exits.close()
 
 
-async def serve(governor: Governor, monitor: Monitor) -> None:
+async def run_services(governor: Governor, monitor: Monitor) -> None:
     """Run the loop, and beside it what answers others: signals, reports, commands, events, HTTP, alerts."""
     loop, board = asyncio.get_running_loop(), governor.board
     beside: list[asyncio.Task[None]] = []
@@ -108,7 +108,7 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
     events = asyncio.create_task(follow_events(governor))
     beside += (
         events,
-        asyncio.create_task(keep_running("HTTP", partial(serve_http, governor, monitor))),
+        asyncio.create_task(keep_running("HTTP", partial(serve_http_pages, governor, monitor))),
         asyncio.create_task(keep_running("alerts", partial(monitor.watch, board))),
     )
     log.info("watching %s", ", ".join(pool.name for pool in board.settings.pools))
@@ -131,13 +131,13 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
 async def keep_running(what: str, work: Callable[[], Awaitable[None]]) -> None:
     """Do what stands beside the loop; where it fails that is logged, and it begins again after a while."""
     while True:
-        with contained(what):
+        with logged_errors(what):
             await work()
             return
-        await asyncio.sleep(RETRY_SECONDS)
+        await asyncio.sleep(RESTART_SERVICE_SECONDS)
 
 
-async def serve_http(governor: Governor, monitor: Monitor) -> None:
+async def serve_http_pages(governor: Governor, monitor: Monitor) -> None:
     """Serve HTTP where an address is set."""
     board = governor.board
     if board.settings.http is not None:

@@ -15,24 +15,24 @@ from recyclery.config.fields import BadConfiguration
 from recyclery.config.live import change_settings
 from recyclery.config.settings import Settings
 from recyclery.config.stored import write_settings
-from recyclery.control.server import Command, Done, Handler, Problem, Reaped
+from recyclery.control.server import Command, CommandHandler, ErrorResult, ReapResult, SetResult
 from recyclery.control.status_schema import Status
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.browsers import count_kinds
-from recyclery.decide.budget import count, find_view
+from recyclery.decide.budget import find_view, format_count
 from recyclery.decide.handoff import find_successor
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.reap import evict_strangers, find_reaps
+from recyclery.decide.reap import find_reaps, kill_foreign
 from recyclery.http.status import leave_unread, read_status
 from recyclery.observe.snapshot import PoolView, Snapshot
-from recyclery.observe.workers import NoAnswer, ask_worker
+from recyclery.observe.workers import WorkerUnavailable, ask_worker
 from recyclery.state.board import Board
 from recyclery_worker import link
 
 log = logging.getLogger("recyclery")
 
 
-class Recycling(msgspec.Struct):
+class RecycleStatus(msgspec.Struct):
     """How a pool's worker is, and what is waited for; `going_on` while it is to be replaced.
 
     `failure` says why the last replacement came to nothing.
@@ -46,7 +46,7 @@ class Recycling(msgspec.Struct):
     failure: str = ""
 
 
-class Tracing(msgspec.Struct):
+class TraceStarted(msgspec.Struct):
     """The child that was told to trace, and what it is at: it begins when that is done."""
 
     pid: int
@@ -63,7 +63,7 @@ class Commands:
     follow: Callable[[Settings], None]
     wake: Callable[[], None]
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> Mapping[str, CommandHandler]:
         """Return the answers by command."""
         names = ("trace", "status", "glance", "set", "reap", "recycle", "recycling")
         return {name: getattr(self, name) for name in names}
@@ -76,59 +76,59 @@ class Commands:
         """Answer with what of the status is cheap enough for every second."""
         return await read_status(self.board, leave_unread)
 
-    async def set(self, command: Command) -> Done | Problem:
+    async def set(self, command: Command) -> SetResult | ErrorResult:
         """Change settings of the running governor, and of one that comes after it."""
         try:
             changed = change_settings(self.board.settings, command.table, command.values)
         except BadConfiguration as error:
-            return Problem(error=str(error))
+            return ErrorResult(error=str(error))
         what = ", ".join(f"{key} = {value}" for key, value in command.values.items())
         try:
             # PID 1 writes it anew at every start.
             write_settings(changed)
         except OSError as error:
-            return Problem(error=f"{changed.runtime_dir}: {error.strerror}")
+            return ErrorResult(error=f"{changed.runtime_dir}: {error.strerror}")
         self.follow(changed)
         log.info("set %s: %s", command.table, what)
-        return Done(done=f"{command.table}: {what}, until the supervisor's next start")
+        return SetResult(done=f"{command.table}: {what}, until the supervisor's next start")
 
-    async def reap(self, command: Command) -> Reaped:
+    async def reap(self, command: Command) -> ReapResult:
         """Kill now what a tick would; browsers that no pool started only where that is asked for."""
         board = self.board
 
         def choose(snapshot: Snapshot) -> Iterable[Action]:
-            evictions = evict_strangers(snapshot) if command.strangers else ()
+            evictions = kill_foreign(snapshot) if command.strangers else ()
             return (*find_reaps(snapshot, board.ledger.state, board.settings), *evictions)
 
         snapshot, outcomes = await self.act_now(choose)
         census = count_kinds(snapshot, board.ledger.state.silences, board.settings.browsers)
-        return Reaped(
+        return ReapResult(
             killed=[outcome.line for outcome in outcomes],
             in_use=census.in_use,
             strangers=0 if command.strangers else census.strangers,
         )
 
-    async def recycle(self, command: Command) -> Recycling | Problem:
+    async def recycle(self, command: Command) -> RecycleStatus | ErrorResult:
         """Have a pool's worker replaced as soon as it can be; tell of the one that is to go."""
         pool, snapshot, ledger = command.table, await self.observe_now(), self.board.ledger
-        refusal = why_not(pool, snapshot, ledger.state)
+        refusal = replacement_refusal(pool, snapshot, ledger.state)
         if refusal is not None:
-            return Problem(error=refusal)
+            return ErrorResult(error=refusal)
         ledger.ask_replacement(pool)
         self.wake()
-        return tell_recycling(pool, snapshot, ledger.state) or Problem(error=f"{pool} is gone")
+        return recycle_status(pool, snapshot, ledger.state) or ErrorResult(error=f"{pool} is gone")
 
-    async def recycling(self, command: Command) -> Recycling | Problem:
+    async def recycling(self, command: Command) -> RecycleStatus | ErrorResult:
         """Tell how far a pool's replacement is."""
         pool, snapshot = command.table, self.board.snapshot
-        found = tell_recycling(pool, snapshot, self.board.ledger.state) if snapshot is not None else None
-        return found or Problem(error=f"{pool!r} is not known yet")
+        found = recycle_status(pool, snapshot, self.board.ledger.state) if snapshot is not None else None
+        return found or ErrorResult(error=f"{pool!r} is not known yet")
 
-    async def trace(self, command: Command) -> Tracing | Problem:
+    async def trace(self, command: Command) -> TraceStarted | ErrorResult:
         """Have a child of a pool trace the allocations of a task; tell which one."""
         pool, order, snapshot = command.table, command.values, await self.observe_now()
         answer = await ask_to_trace(self.board.settings.runtime_dir, pool, order, snapshot)
-        if isinstance(answer, Tracing):
+        if isinstance(answer, TraceStarted):
             what = f"trace {order['task']} in {pool}/{answer.pid}"
             line = f"{what}: asked for; the child leaves when that is over"
             log.info("%s", line)
@@ -136,7 +136,7 @@ class Commands:
         return answer
 
 
-def why_not(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
+def replacement_refusal(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
     """Say why a pool's worker cannot be replaced now; None where it can be."""
     view = find_view(snapshot, pool)
     if view is None:
@@ -154,7 +154,7 @@ def why_not(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
     return None
 
 
-def tell_recycling(pool: str, snapshot: Snapshot, state: PolicyState) -> Recycling | None:
+def recycle_status(pool: str, snapshot: Snapshot, state: PolicyState) -> RecycleStatus | None:
     """Return how far a pool's replacement is; None where there is no such pool."""
     view = find_view(snapshot, pool)
     if view is None:
@@ -164,7 +164,7 @@ def tell_recycling(pool: str, snapshot: Snapshot, state: PolicyState) -> Recycli
         or find_successor(view, snapshot) is not None
         or view.state in {PoolState.DRAINING, PoolState.STARTING, PoolState.STOPPED}
     )
-    return Recycling(
+    return RecycleStatus(
         slot=view.slot,
         pid=view.pid,
         state=view.state,
@@ -202,30 +202,30 @@ def tell_drain(view: PoolView, snapshot: Snapshot) -> str:
     )
     if not tasks:
         return "drains, and has no task any more"
-    return f"drains {count(tasks.total(), 'task')}: {', '.join(sorted(tasks))}"
+    return f"drains {format_count(tasks.total(), 'task')}: {', '.join(sorted(tasks))}"
 
 
 async def ask_to_trace(
     runtime_dir: Path, pool: str, order: Mapping[str, str], snapshot: Snapshot
-) -> Tracing | Problem:
+) -> TraceStarted | ErrorResult:
     """Pass an order on to the pool's worker; return which child has it, or why none."""
     view = find_view(snapshot, pool)
     if view is None:
-        return Problem(error=f"{pool!r} is no pool: there are {', '.join(v.name for v in snapshot.pools)}")
+        return ErrorResult(error=f"{pool!r} is no pool: there are {', '.join(v.name for v in snapshot.pools)}")
     if not view.is_in_service:
-        return Problem(error=f"{pool} is {view.state}: there is no child that could trace")
+        return ErrorResult(error=f"{pool} is {view.state}: there is no child that could trace")
     try:
         request = msgspec.convert(order, link.Trace, strict=False)
         reply = await ask_worker(runtime_dir, view.slot, request)
     except msgspec.ValidationError as error:
-        return Problem(error=f"no order to trace: {error}")
-    except NoAnswer as silence:
-        return Problem(error=f"its worker does not answer: {silence}")
+        return ErrorResult(error=f"no order to trace: {error}")
+    except WorkerUnavailable as silence:
+        return ErrorResult(error=f"its worker does not answer: {silence}")
     match reply:
         case link.Canary(pid=pid):
             at = next((child.task_name for child in snapshot.children if child.owner.pid == pid), None)
-            return Tracing(pid=pid, task=at or "")
+            return TraceStarted(pid=pid, task=at or "")
         case link.Refused(reason=reason):
-            return Problem(error=f"{pool} cannot trace: {reason}")
+            return ErrorResult(error=f"{pool} cannot trace: {reason}")
         case _:
-            return Problem(error=f"{pool} does not know how to trace: its worker is of another version")
+            return ErrorResult(error=f"{pool} does not know how to trace: its worker is of another version")

@@ -12,7 +12,7 @@ from recyclery.act.perform import perform
 from recyclery.decide.actions import (
     Action,
     Clean,
-    EndSession,
+    EndGridSession,
     Kill,
     Outcome,
     SupervisordRequest,
@@ -27,7 +27,7 @@ from recyclery.state.board import Board
 log = logging.getLogger("recyclery")
 
 # What is still to be ended on a Grid when the governor stops gets so long.
-LAST_WORDS_SECONDS = 2.0
+GRID_FINISH_SECONDS = 2.0
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class Executor:
 
     async def start(self, action: Action, snapshot: Snapshot) -> None:
         """Carry out an action of a tick; the end of a session may take its time, and is not waited for."""
-        if not isinstance(action, EndSession):
+        if not isinstance(action, EndGridSession):
             await self.execute(action, snapshot)
             return
         # The next snapshot must not have it again.
@@ -63,14 +63,14 @@ class Executor:
                 action, self.board.settings.runtime_dir, slots, self.observer.read_floor
             )
         except Exception as error:  # whatever is wrong with one action, the others are still to be carried out
-            log.exception("%s", action.what)
-            outcome = Outcome(done=False, line=f"{action.what}; failed: {error!r}")
+            log.exception("%s", action.summary)
+            outcome = Outcome(done=False, line=f"{action.summary}; failed: {error!r}")
         is_news = not outcome.done or not action.is_routine
         log.log(logging.INFO if is_news else logging.DEBUG, "%s", outcome.line)
         if is_news:
             self.board.events.add(snapshot.at, outcome.line, done=outcome.done)
         self.board.ledger.record(action, outcome, snapshot.at)
-        with contained("the history"):
+        with logged_errors("the history"):
             self.recorder.note(action, outcome, snapshot)
         self._prepare_next(action, outcome, slots, snapshot)
         return outcome
@@ -78,29 +78,31 @@ class Executor:
     async def finish(self) -> None:
         """Wait a moment for what is done beside the ticks."""
         if self._endings:
-            await asyncio.wait(self._endings, timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait(self._endings, timeout=GRID_FINISH_SECONDS)
 
     def _prepare_next(
         self, action: Action, outcome: Outcome, slots: dict[str, str], snapshot: Snapshot
     ) -> None:
         """Have the next snapshot show what this has changed."""
         match action:
-            case WorkerRequest() if outcome.done and action.reported:
+            case WorkerRequest() if outcome.done and action.expected_stat:
                 # Taken for what the worker does until it reports it.
-                self.inbox.workers.note_change(action.request(slots)[0], **action.reported)
+                self.inbox.workers.expect(action.request(slots)[0], **action.expected_stat)
             case SupervisordRequest() if outcome.done:
                 self.inbox.hurry()
                 self.wake()
             case Kill():
                 self.wake()
             case Clean():
-                self.observer.belongings.note_tried([left.folder for left in action.remains], snapshot.at)
+                self.observer.browser_files.postpone_removal(
+                    [left.folder for left in action.leftover_files], snapshot.at
+                )
             case _:
                 pass
 
 
 @contextmanager
-def contained(what: str) -> Iterator[None]:
+def logged_errors(what: str) -> Iterator[None]:
     """Log what fails, and go on: nothing that only watches may stop a tick."""
     try:
         yield

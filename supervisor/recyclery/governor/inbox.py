@@ -10,10 +10,16 @@ from dataclasses import replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
-from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker, read_reports
+from recyclery.observe.child_reports import (
+    ChildState,
+    apply_report,
+    apply_worker_stat,
+    forget_children,
+    read_reports,
+)
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
-from recyclery.observe.supervisord import EngineAway, list_workers
+from recyclery.observe.supervisord import SupervisordUnavailable, list_workers
 from recyclery.observe.workers import Workers
 from recyclery.pid1.supervisord_conf import supervisor_socket
 from recyclery_worker.link import ChildReport, Pulse, now
@@ -45,7 +51,7 @@ class Inbox:
         return {
             slot: replace(
                 self.workers.describe(view),
-                queue_depth=self.workers.pulses.depth(view.pid or 0, queues[view.name]),
+                queue_depth=self.workers.heartbeats.depth(view.pid or 0, queues[view.name]),
             )
             for slot, view in self.programs.items()
         }
@@ -55,10 +61,10 @@ class Inbox:
         ended = set()
         for report in read_reports(reports):
             if isinstance(report, Pulse):
-                self.workers.pulses.hear(report)
+                self.workers.heartbeats.hear(report)
                 continue
             self._told(report)
-            if hear_report(self.states, report):
+            if apply_report(self.states, report):
                 ended.add(report.pool)
         return ended
 
@@ -83,7 +89,7 @@ class Inbox:
         self._programs_due = now() + PROGRAMS_EVERY_SECONDS
         try:
             self.programs = await asyncio.to_thread(list_workers, supervisor_socket(self.settings.runtime_dir))
-        except EngineAway as error:
+        except SupervisordUnavailable as error:
             log.debug("PID 1 does not tell its programs: %s", error)
 
     def begin_asking_workers(self, known: Iterable[Owner]) -> None:
@@ -101,4 +107,4 @@ class Inbox:
         }
         await self.workers.ask(asked)
         for stat in self.workers.stats.values():
-            hear_worker(self.states, owners, stat)
+            apply_worker_stat(self.states, owners, stat)

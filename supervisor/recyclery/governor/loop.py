@@ -15,12 +15,12 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
-from recyclery.governor.executor import Executor, contained
+from recyclery.decide.poll_interval import LATE_TICK_SECONDS, poll_interval_seconds
+from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import Heart
 from recyclery.history.recorder import Recorder
-from recyclery.observe.exits import Deaths, worth_watching
+from recyclery.observe.exits import ExitWatcher, find_watched
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.state.board import Board
@@ -41,7 +41,7 @@ class Governor:
     executor: Executor
     recorder: Recorder
     sweeper: Sweeper
-    exits: Deaths
+    exits: ExitWatcher
     heart: Heart
     woken: asyncio.Event
     """Set when the next tick is to come as soon as may be."""
@@ -69,7 +69,7 @@ class Governor:
     async def tick(self) -> None:
         """Observe, decide, act."""
         await self.inbox.ask_programs()
-        self.inbox.begin_asking_workers(self.board.model_store.tracks)
+        self.inbox.begin_asking_workers(self.board.model_store.trackers)
         async with self._acting:
             snapshot = self.observe()
             state = self._update(snapshot)
@@ -86,13 +86,13 @@ class Governor:
         if self.board.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
-        if late > LATE_SECONDS and not self._was_late:
+        if late > LATE_TICK_SECONDS and not self._was_late:
             log.warning("this look comes %.1f s late: the container is throttled, or thrashes", late)
-        self._was_late = late > LATE_SECONDS
+        self._was_late = late > LATE_TICK_SECONDS
         for child in snapshot.children:
             if any(process.is_browser for process in child.processes):
                 self._browsing_pools.add(child.owner.pool)
-        self.exits.watch(worth_watching(snapshot))
+        self.exits.watch(find_watched(snapshot))
         return snapshot
 
     def _update(self, snapshot: Snapshot) -> PolicyState:
@@ -111,7 +111,7 @@ class Governor:
             board.events.add(snapshot.at, line)
         state = board.ledger.state
         board.task_stats.update(snapshot, stats.values(), state.counters.recycles)
-        with contained("the history"):
+        with logged_errors("the history"):
             self.recorder.look(snapshot, state, board.settings)
         return state
 
@@ -131,7 +131,7 @@ class Governor:
     def follow(self, settings: Settings) -> None:
         """Go by other settings from the next tick on."""
         before = {pool.name: pool.max_tasks_per_child for pool in self.board.settings.pools}
-        self.board.ledger.note_changed(
+        self.board.ledger.record_changed(
             {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
         )
         self.board.settings = self.observer.settings = self.inbox.settings = settings
@@ -166,7 +166,7 @@ class Governor:
 
     async def _pause(self) -> None:
         """Wait for the next tick, or for something worth an early one."""
-        pause = next_look_seconds(self.board.snapshot, self._before, self.board.settings)
+        pause = poll_interval_seconds(self.board.snapshot, self._before, self.board.settings)
         self._due = self.clock() + pause
         await asyncio.sleep(min(pause, LEAST_GAP_SECONDS))
         with suppress(TimeoutError):

@@ -19,7 +19,7 @@ from recyclery.config.paths import heartbeat_file
 
 # Never part of supervisord's event protocol, with which it shares standard output.
 BEAT = b"\0"
-EVERY_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 
 log = logging.getLogger("recyclery")
 
@@ -47,7 +47,7 @@ class Heart:
         at = time.monotonic()
         if at < self._due:
             return
-        self._due = at + EVERY_SECONDS
+        self._due = at + HEARTBEAT_SECONDS
         self.last = Beat(at, dict(states))
         sys.stdout.buffer.write(BEAT)
         sys.stdout.buffer.flush()

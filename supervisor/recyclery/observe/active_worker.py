@@ -8,7 +8,7 @@ from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
 
 
-def split_serving(views: Sequence[PoolView]) -> tuple[tuple[PoolView, ...], tuple[PoolView, ...]]:
+def choose_active_workers(views: Sequence[PoolView]) -> tuple[tuple[PoolView, ...], tuple[PoolView, ...]]:
     """Return for each pool the worker that serves it, and all others that have a process.
 
     Of two the older serves until it is told to leave: the younger may never come to take tasks.

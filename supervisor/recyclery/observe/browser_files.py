@@ -9,10 +9,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recyclery.observe.processes import SETTLED_SECONDS, read_file
-from recyclery.observe.snapshot import Process, ProcessKey, Remains
+from recyclery.observe.processes import AFTER_EXEC_SECONDS, read_file
+from recyclery.observe.snapshot import LeftoverFiles, Process, ProcessKey
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Chrome's place, not ours
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108  # Chrome's place, not ours
 # What `browser()` makes: its owner holds a lock on it, and it is swept by that.
 OWN_PREFIX = "recyclery-profile-"
 # Folders and files that chromedriver, Chromium and Chrome name so themselves.
@@ -30,11 +30,11 @@ PROFILE_ARGUMENT = FOLDER_ARGUMENTS[0]
 SOCKET_LINK = "SingletonSocket"
 
 
-def throwaway(path: Path) -> Path | None:
+def find_throwaway(path: Path) -> Path | None:
     """Return the throw-away folder or file that a path is or lies in; None where there is none."""
     if ".." in path.parts:
         return None
-    for base in (Path(tempfile.gettempdir()), SHARED_MEMORY):
+    for base in (Path(tempfile.gettempdir()), SHM_FOLDER):
         if path != base and path.is_relative_to(base):
             top = base / path.relative_to(base).parts[0]
             if top.name.startswith((OWN_PREFIX, *PREFIXES)):
@@ -42,18 +42,18 @@ def throwaway(path: Path) -> Path | None:
     return None
 
 
-def words(command: bytes) -> list[str]:
+def split_command(command: bytes) -> list[str]:
     """Return the words of /proc/PID/cmdline; Chrome writes its own anew, with spaces between them."""
     return [os.fsdecode(word) for word in command.replace(b"\0", b" ").split(b" ")]
 
 
-def named_folders(command: list[str]) -> Iterator[Path]:
+def find_named_folders(command: list[str]) -> Iterator[Path]:
     """Yield the throw-away folders that a command names, and those that its profile links to."""
     for word in command:
         for argument in FOLDER_ARGUMENTS:
             if word.startswith(argument):
                 path = Path(word.removeprefix(argument))
-                found = throwaway(path)
+                found = find_throwaway(path)
                 if found is not None:
                     yield found
                 if argument == PROFILE_ARGUMENT:
@@ -63,7 +63,7 @@ def named_folders(command: list[str]) -> Iterator[Path]:
 def linked_folder(profile: Path) -> Iterator[Path]:
     """Yield the throw-away folder of a profile's socket, whoever chose the profile."""
     try:
-        found = throwaway((profile / SOCKET_LINK).readlink())
+        found = find_throwaway((profile / SOCKET_LINK).readlink())
     except OSError:
         return
     if found is not None:
@@ -71,20 +71,20 @@ def linked_folder(profile: Path) -> Iterator[Path]:
 
 
 # What chromedriver gives every browser that it starts.
-DRIVEN = "--test-type=webdriver"
+DRIVEN_FLAG = "--test-type=webdriver"
 HELPER = "--type="
 # chromedriver's folder for extensions, named nowhere: empty, and made as the browser is started.
 EXTENSIONS = "scoped_dir"
 TOGETHER_SECONDS = 0.5
 # A folder that somebody else uses may be free then.
-TRY_AGAIN_SECONDS = 30.0
+RETRY_REMOVAL_SECONDS = 30.0
 
 
 @dataclass
 class Folder:
     """Who names a folder, and since when nobody does."""
 
-    holders: set[ProcessKey] = field(default_factory=set)
+    users: set[ProcessKey] = field(default_factory=set)
     drivers: set[ProcessKey] = field(default_factory=set)
     ours: bool = False
     guessed: bool = False
@@ -93,7 +93,7 @@ class Folder:
     """When it could last not be removed: somebody else used it."""
 
 
-class Belongings:
+class BrowserFiles:
     """Remembers the folders of all browsers seen, strangers' too: theirs are never told as remains."""
 
     def __init__(self, inits: Container[int]) -> None:
@@ -106,16 +106,16 @@ class Belongings:
         self._folders: dict[Path, Folder] = {}
 
     @property
-    def driverless(self) -> Mapping[ProcessKey, float]:
+    def orphaned_browsers(self) -> Mapping[ProcessKey, float]:
         """Browsers that a chromedriver started and that were handed on to init, and since when."""
         return dict(self._driverless)
 
     @property
-    def unsettled(self) -> bool:
+    def browsers_starting(self) -> bool:
         """Whether a browser has just started, and its profile does not link to its socket's folder yet."""
         return bool(self._unsettled)
 
-    def look(self, processes: Iterable[Process], owned: Container[int], at: float) -> tuple[Remains, ...]:
+    def look(self, processes: Iterable[Process], owned: Container[int], at: float) -> tuple[LeftoverFiles, ...]:
         """Take in the process table, `owned` the pids with an owner; return what is left on disk."""
         browsers = {
             process.key: process for process in processes if process.is_browser and not process.is_defunct
@@ -126,7 +126,7 @@ class Belongings:
             process = browsers[key]
             self._take_in(process, by_pid.get(process.parent), owned)
             # Read between fork and exec it shows another's command, and its profile has no socket yet.
-            if at - process.started > SETTLED_SECONDS:
+            if at - process.started > AFTER_EXEC_SECONDS:
                 self._read.add(key)
         self._read &= browsers.keys()
         self._driven &= browsers.keys()
@@ -141,23 +141,23 @@ class Belongings:
         }
         return tuple(self._remains(browsers.keys(), at))
 
-    def note_tried(self, folders: Iterable[Path], at: float) -> None:
+    def postpone_removal(self, folders: Iterable[Path], at: float) -> None:
         """Tell of these folders only after a while again, where they are still there."""
         for path in folders:
             if path in self._folders:
                 self._folders[path].tried = at
 
     def _take_in(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
-        command = words(read_file(f"/proc/{process.pid}/cmdline"))
+        command = split_command(read_file(f"/proc/{process.pid}/cmdline"))
         profiles = {
-            throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
+            find_throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
             for word in command
             if word.startswith(PROFILE_ARGUMENT)
         }
-        named = {folder for folder in named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
+        named = {folder for folder in find_named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
         guessed: set[Path] = set()
         self._driven.discard(process.key)
-        if DRIVEN in command and not any(word.startswith(HELPER) for word in command):
+        if DRIVEN_FLAG in command and not any(word.startswith(HELPER) for word in command):
             self._driven.add(process.key)
             if process.pid in owned and named and named <= profiles:
                 self._unsettled.add(process.key)
@@ -165,26 +165,26 @@ class Belongings:
         drivers = {parent} if parent is not None and process.key in self._driven else set()
         for path in named | guessed:
             folder = self._folders.setdefault(path, Folder(guessed=path in guessed))
-            folder.holders.add(process.key)
+            folder.users.add(process.key)
             folder.ours |= process.pid in owned
             if path in guessed:
-                folder.holders |= drivers
+                folder.users |= drivers
             elif path in profiles:
                 folder.guessed = False
                 folder.drivers |= drivers
 
-    def _remains(self, living: Container[ProcessKey], at: float) -> Iterator[Remains]:
+    def _remains(self, living: Container[ProcessKey], at: float) -> Iterator[LeftoverFiles]:
         for path, folder in list(self._folders.items()):
-            folder.holders = {key for key in folder.holders if key in living}
-            if folder.holders:
+            folder.users = {key for key in folder.users if key in living}
+            if folder.users:
                 folder.free_since = None
             elif not folder.ours or not os.path.lexists(path):
                 del self._folders[path]
             else:
                 folder.free_since = folder.free_since or at
-                if folder.tried is not None and at - folder.tried < TRY_AGAIN_SECONDS:
+                if folder.tried is not None and at - folder.tried < RETRY_REMOVAL_SECONDS:
                     continue
-                yield Remains(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
+                yield LeftoverFiles(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
 
 
 def find_extensions(browser: Process) -> Iterator[Path]:
@@ -193,7 +193,7 @@ def find_extensions(browser: Process) -> Iterator[Path]:
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     with os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
-            path = throwaway(Path(entry.path)) if EXTENSIONS in entry.name else None
+            path = find_throwaway(Path(entry.path)) if EXTENSIONS in entry.name else None
             if path is None:
                 continue
             try:

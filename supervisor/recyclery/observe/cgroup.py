@@ -22,7 +22,7 @@ V2_FLOOR_KEYS = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetab
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryCgroup:
+class LimitedCgroup:
     """The folder to read: where the lowest limit on our way to the root was found."""
 
     version: int
@@ -30,7 +30,7 @@ class MemoryCgroup:
     limit_bytes: int | None
 
 
-def find_memory_cgroup(proc: Path = Path("/proc/self")) -> MemoryCgroup | None:
+def find_memory_cgroup(proc: Path = Path("/proc/self")) -> LimitedCgroup | None:
     """Return the cgroup that bounds this process's memory; None where there is no memory controller to read."""
     try:
         located = locate((proc / "cgroup").read_text(), (proc / "mountinfo").read_text())
@@ -84,14 +84,14 @@ def unescape(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def tightest(version: int, mount_point: Path, folder: Path) -> MemoryCgroup | None:
+def tightest(version: int, mount_point: Path, folder: Path) -> LimitedCgroup | None:
     """Walk from our cgroup to the mount's root and return the level with the lowest limit, else our own."""
-    best: MemoryCgroup | None = None
+    best: LimitedCgroup | None = None
     for level in [folder, *folder.parents]:
         if (level / usage_file(version)).exists():
             limit = read_limit(level / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
             if best is None or (limit is not None and (best.limit_bytes is None or limit < best.limit_bytes)):
-                best = MemoryCgroup(version=version, folder=level, limit_bytes=limit)
+                best = LimitedCgroup(version=version, folder=level, limit_bytes=limit)
         if level == mount_point:
             break
     return best
@@ -112,7 +112,7 @@ def read_limit(path: Path) -> int | None:
     return None if limit >= NO_LIMIT_BYTES else limit
 
 
-def read_container(cgroup: MemoryCgroup, stated_limit_bytes: int | None) -> Container:
+def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> Container:
     """Read a limited cgroup; a stated limit counts where it is the lower one. Raises OSError."""
     folder = cgroup.folder
     usage = int((folder / usage_file(cgroup.version)).read_text())

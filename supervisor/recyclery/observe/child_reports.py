@@ -16,7 +16,7 @@ from recyclery_worker.link import MAX_PACKET_BYTES, VERSION, ChildReport, Report
 log = logging.getLogger("recyclery")
 
 # A result and its datagram travel apart: neither is late before this has passed.
-SETTLED_SECONDS = 0.5
+REPORT_DELAY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def read_reports(reports: socket.socket) -> Iterator[Report]:
             log.warning("a report of version %d was dropped: ours is %d", report.version, VERSION)
 
 
-def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
+def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
     """Take in a child's report; tell whether it says that a task has ended."""
     owner = Owner(report.pool, report.pid, report.start_ticks)
     before = states.get(owner, ChildState())
@@ -90,7 +90,7 @@ def find_task_start(before: ChildState, task_id: str | None, told: float) -> flo
     return before.task_started if task_id == before.task_id else told
 
 
-def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
+def apply_worker_stat(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
     """Mend what no datagram told: the worker has the result of a task, or knows of one that was begun."""
     for child in stat.children:
         owner = owners.get(child.pid)
@@ -107,7 +107,7 @@ def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat:
                     heard=stat.sent,
                 )
             continue
-        if stat.sent - before.heard < SETTLED_SECONDS:
+        if stat.sent - before.heard < REPORT_DELAY_SECONDS:
             continue
         if child.task_id is not None and before.task_id is None:
             states[owner] = replace(
@@ -124,7 +124,7 @@ def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat:
                 task_id=None,
                 task_name=None,
                 task_started=None,
-                last_task_ended=stat.sent - SETTLED_SECONDS,
+                last_task_ended=stat.sent - REPORT_DELAY_SECONDS,
                 heard=stat.sent,
             )
 

@@ -12,7 +12,7 @@ from recyclery.observe.snapshot import ProcessKey, Snapshot
 MOST_WATCHED = 500
 
 
-class Deaths:
+class ExitWatcher:
     """A pidfd (pidfd_open(2)) for each process watched; where the kernel has none, the next look must do."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
@@ -51,7 +51,7 @@ class Deaths:
         os.close(file)
 
 
-def worth_watching(snapshot: Snapshot) -> Iterable[ProcessKey]:
+def find_watched(snapshot: Snapshot) -> Iterable[ProcessKey]:
     """Yield the processes whose end leaves something behind: children, and browsers that no browser started."""
     for child in snapshot.children:
         drivers = {process.pid for process in child.processes if process.is_driver}

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
-from recyclery.observe.active_worker import split_serving
-from recyclery.observe.browser_files import Belongings
+from recyclery.observe.active_worker import choose_active_workers
+from recyclery.observe.browser_files import BrowserFiles
 from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.child_reports import ChildState
-from recyclery.observe.ownership import attribute
+from recyclery.observe.ownership import assign_owners
 from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
 from recyclery.observe.snapshot import (
     Child,
@@ -44,7 +44,7 @@ class Observer:
         self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
         # What loses its parent is handed to PID 1, or to the supervisor where it is none.
-        self.belongings = Belongings(inits={1, self._supervisor})
+        self.browser_files = BrowserFiles(inits={1, self._supervisor})
 
     def observe(
         self, programs: Mapping[str, PoolView], states: Mapping[Owner, ChildState], late_seconds: float = 0.0
@@ -66,7 +66,7 @@ class Observer:
             if process.pid in alone
         }
         forking = {pid: name for pid, name in mains.items() if pid not in alone}
-        ownership = attribute(processes, forking, markers, self.sessions)
+        ownership = assign_owners(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
         owners = ownership.owners
         self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
@@ -85,20 +85,20 @@ class Observer:
             replace(self._with_main(view, supervision), main=main_processes.get(view.pid or 0))
             for view in programs.values()
         ]
-        serving, others = split_serving(views)
+        serving, others = choose_active_workers(views)
         return Snapshot(
             at=at,
             container=self._read_container(supervision, children),
             pools=serving,
             others=others,
-            vacant=tuple(view for view in views if view not in serving and view not in others),
+            empty_slots=tuple(view for view in views if view not in serving and view not in others),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
             defunct=count_defunct(processes, owners, {*mains, self._supervisor}),
-            strangers=ownership.strangers,
-            remains=self.belongings.look(processes, owners, at),
-            driverless=self.belongings.driverless,
-            unsettled=self.belongings.unsettled,
+            foreign_browsers=ownership.foreign_browsers,
+            leftover_files=self.browser_files.look(processes, owners, at),
+            orphaned_browsers=self.browser_files.orphaned_browsers,
+            browsers_starting=self.browser_files.browsers_starting,
             open_sessions=find_open_sessions(processes, states),
             shm_files_bytes=read_shm_files(),
             cpu_share=self._cpu.read(),

@@ -23,7 +23,7 @@ class Ownership:
     living: Mapping[Owner, tuple[Process, ...]]
     dead: Mapping[Owner, tuple[Process, ...]]
     sessions: Mapping[int, Owner]
-    strangers: tuple[Process, ...] = ()
+    foreign_browsers: tuple[Process, ...] = ()
 
     @property
     def owners(self) -> dict[int, Owner]:
@@ -32,7 +32,7 @@ class Ownership:
         return {process.pid: owner for owner, members in groups for process in members}
 
 
-def attribute(
+def assign_owners(
     processes: Iterable[Process],
     mains: Mapping[int, str],
     markers: Mapping[int, Owner],
@@ -58,13 +58,13 @@ def attribute(
             sessions.setdefault(owner.pid, owner)
 
     owned: dict[Owner, list[Process]] = {}
-    strangers = []
+    foreign = []
     for process in table.values():
         found = find_owner(process, table, sessions, markers)
         if found is not None:
             owned.setdefault(found, []).append(process)
         elif process.is_browser and not process.is_defunct and not descends(process, mains, table):
-            strangers.append(process)
+            foreign.append(process)
     living: dict[Owner, tuple[Process, ...]] = {}
     dead: dict[Owner, tuple[Process, ...]] = {}
     for owner, members in owned.items():
@@ -72,7 +72,7 @@ def attribute(
         alive = leader is not None and leader.start_ticks == owner.start_ticks and not leader.is_defunct
         (living if alive else dead)[owner] = tuple(members)
     # Where no worker is known, whatever has no owner may be theirs.
-    return Ownership(living=living, dead=dead, sessions=sessions, strangers=tuple(strangers) if mains else ())
+    return Ownership(living=living, dead=dead, sessions=sessions, foreign_browsers=tuple(foreign) if mains else ())
 
 
 def find_owner(
@@ -137,10 +137,10 @@ def find_home(handler: Process, groups: Iterable[list[Process]]) -> list[Process
 
 def count_browsers(processes: Iterable[Process], owner_pid: int) -> int:
     """Count an owner's browsers; a crashpad handler is none by itself."""
-    return len(true_browsers(processes, owner_pid))
+    return len(running_browsers(processes, owner_pid))
 
 
-def true_browsers(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
+def running_browsers(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
     """Return an owner's browsers that have not ended, without crashpad handlers that are all that is left."""
     groups = browser_groups((process for process in processes if not process.is_defunct), owner_pid)
     return [group for group in groups if any(not process.is_crashpad for process in group)]

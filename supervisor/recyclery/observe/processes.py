@@ -10,8 +10,8 @@ from recyclery.observe.snapshot import Owner, Process
 
 MARKER = b"RECYCLERY_CHILD="
 # A process read between fork and exec still shows its parent's environment: look again until this old.
-SETTLED_SECONDS = 2.0
-READ_BYTES = 64 * 1024
+AFTER_EXEC_SECONDS = 2.0
+PROC_READ_BYTES = 64 * 1024
 # More than `stat` or `status` of any process has: one read returns them whole.
 SHORT_BYTES = 8 * 1024
 
@@ -25,7 +25,7 @@ def read_file(path: str) -> bytes:
         return b""
     try:
         content = b""
-        while part := os.read(file, READ_BYTES):
+        while part := os.read(file, PROC_READ_BYTES):
             content += part
         return content
     except OSError:
@@ -138,7 +138,7 @@ class Markers:
         for process in processes:
             key = (process.pid, process.start_ticks)
             owner = self._owners.get(key)
-            if owner is None and (key not in self._owners or now - process.started < SETTLED_SECONDS):
+            if owner is None and (key not in self._owners or now - process.started < AFTER_EXEC_SECONDS):
                 owner = parse_marker(read_file(f"/proc/{process.pid}/environ"), self._run)
             owners[key] = owner
             if owner is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recyclery")
 
-WAIT_SECONDS = 1.0
+BROKER_TIMEOUT_SECONDS = 1.0
 # kombu's Redis transport keeps each priority step of a queue in a list of its own (kombu/transport/redis.py).
 PRIORITY_SEPARATOR = "\x06\x16"
 PRIORITY_STEPS = ("", "3", "6", "9")
@@ -82,7 +82,9 @@ def open_client(broker_url: str) -> redis.Redis | None:
     url = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda match: f"ssl_cert_reqs={match[1].lower()}", url)
     url = re.sub(r"([?&])virtual_host=/?", r"\1db=", url)
     try:
-        return redis.Redis.from_url(url, socket_timeout=WAIT_SECONDS, socket_connect_timeout=WAIT_SECONDS)
+        return redis.Redis.from_url(
+            url, socket_timeout=BROKER_TIMEOUT_SECONDS, socket_connect_timeout=BROKER_TIMEOUT_SECONDS
+        )
     except (redis.RedisError, TypeError, ValueError) as error:
         # Not its text: the URL may be in it, with the password.
         log.warning("queue depths cannot be read: the broker's URL gives a %s", type(error).__name__)

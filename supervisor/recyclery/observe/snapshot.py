@@ -129,7 +129,7 @@ class Orphans:
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class LeftoverFiles:
     """A throw-away folder on disk that living processes named once, and none does since `since`."""
 
     folder: Path
@@ -155,7 +155,7 @@ class Vitals:
     pid: int
     answered: float
     """When its event loop last answered."""
-    pulsed: float | None = None
+    last_heartbeat: float | None = None
     """When a thread of it last gave a sign of life; None where it gives none."""
     broker_answers: bool | None = None
     """Whether its broker does, as that thread sees it; None where it is not asked."""
@@ -234,14 +234,14 @@ class Snapshot:
     defunct: int
     others: tuple[PoolView, ...] = ()
     """Workers beside those: a successor that starts, or a former worker that drains."""
-    vacant: tuple[PoolView, ...] = ()
+    empty_slots: tuple[PoolView, ...] = ()
     """Slots in which nothing runs, beside those."""
-    strangers: tuple[Process, ...] = ()
+    foreign_browsers: tuple[Process, ...] = ()
     """Browser processes that no pool started."""
-    remains: tuple[Remains, ...] = ()
-    driverless: Mapping[ProcessKey, float] = field(default_factory=dict)
+    leftover_files: tuple[LeftoverFiles, ...] = ()
+    orphaned_browsers: Mapping[ProcessKey, float] = field(default_factory=dict)
     """Browsers that a chromedriver started which is gone, and since when."""
-    unsettled: bool = False
+    browsers_starting: bool = False
     """Whether a browser has just started whose folders are not all known yet."""
     open_sessions: tuple[OpenSessions, ...] = ()
     shm_files_bytes: int = 0

@@ -17,12 +17,12 @@ from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
 from recyclery_worker.link import now
 
-ANSWER_SECONDS = 5.0
+SUPERVISORD_ANSWER_SECONDS = 5.0
 # supervisord's answer to everything once it is stopping (supervisor/xmlrpc.py, Faults).
 SHUTDOWN_STATE = 6
 
 
-class EngineAway(Exception):
+class SupervisordUnavailable(Exception):
     """supervisord did not answer in time, or is stopping and answers nothing more."""
 
 
@@ -36,7 +36,7 @@ class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
     def connect(self) -> None:
         """Connect, and wait for no answer longer than ANSWER_SECONDS."""
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.settimeout(SUPERVISORD_ANSWER_SECONDS)
         self.sock.connect(self.socketfile)
 
 
@@ -57,9 +57,11 @@ def ask_engine(path: Path, method: str, *arguments: str | bool) -> Any:
     try:
         return getattr(proxy, method)(*arguments)
     except Fault as fault:
-        raise EngineAway("it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)) from None
+        raise SupervisordUnavailable(
+            "it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)
+        ) from None
     except OSError as error:
-        raise EngineAway(str(error)) from None
+        raise SupervisordUnavailable(str(error)) from None
 
 
 def list_workers(path: Path) -> dict[str, PoolView]:

@@ -35,7 +35,7 @@ RETURN_SECONDS = 10.0
 FORGOTTEN_SECONDS = 3600.0
 
 
-class Pulses:
+class Heartbeats:
     """What threads of the main processes say, whatever their loops do."""
 
     def __init__(self) -> None:
@@ -78,12 +78,12 @@ class Pulses:
 
 log = logging.getLogger("recyclery")
 
-ANSWER_SECONDS = 2.0
+WORKER_ANSWER_SECONDS = 2.0
 # A worker that is silent this long is not just busy; PID 1 knows whether it lives.
 SILENT_SECONDS = 10.0
 
 
-class NoAnswer(Exception):
+class WorkerUnavailable(Exception):
     """The worker is not there, busy with its broker, or said what cannot be read."""
 
 
@@ -93,12 +93,12 @@ async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with link:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(WORKER_ANSWER_SECONDS):
                 await loop.sock_connect(link, str(worker_socket(runtime_dir, slot)))
                 await loop.sock_sendall(link, encode(request))
                 return decode_reply(await loop.sock_recv(link, MAX_PACKET_BYTES))
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise NoAnswer(f"{slot}: {str(error) or 'no answer in time'}") from None
+            raise WorkerUnavailable(f"{slot}: {str(error) or 'no answer in time'}") from None
 
 
 class Workers:
@@ -106,7 +106,7 @@ class Workers:
 
     def __init__(self, runtime_dir: Path, broker_answers: Callable[[], bool]) -> None:
         self.stats: dict[str, WorkerStat] = {}
-        self.pulses = Pulses()
+        self.heartbeats = Heartbeats()
         self._runtime_dir = runtime_dir
         self._broker_answers = broker_answers
         self._heard: dict[str, tuple[int, float]] = {}
@@ -114,14 +114,14 @@ class Workers:
         self._last: dict[str, WorkerStat] = {}
         self._told: dict[str, dict[str, tuple[float, Any]]] = {}
 
-    def note_change(self, slot: str, **changes: Any) -> None:
+    def expect(self, slot: str, **changes: Any) -> None:
         """Take down what the worker was just told, which its last word does not hold yet."""
         at = now()
         self._told.setdefault(slot, {}).update({name: (at, value) for name, value in changes.items()})
         if slot in self._last:
-            self.take_in({slot: self._last[slot]})
+            self.update({slot: self._last[slot]})
 
-    def take_in(self, stats: Mapping[str, WorkerStat]) -> None:
+    def update(self, stats: Mapping[str, WorkerStat]) -> None:
         """Keep what workers say of themselves, by slot.
 
         What was sent before the worker was told something does not know of that: taken as it is, the worker
@@ -136,14 +136,14 @@ class Workers:
         """Ask the workers whose main process runs (its pid by the slot), all at once."""
         replies = await asyncio.gather(*(self._ask_stat(slot) for slot in running))
         self.stats = {slot: stat for slot, stat in zip(running, replies, strict=True) if stat is not None}
-        self.take_in(self.stats)
+        self.update(self.stats)
         at = now()
         for name, pid in running.items():
             if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
                 self._heard[name] = pid, at
         silent = [name for name in running if at - self._heard[name][1] > SILENT_SECONDS]
         was, self._silent = self._silent, {name: await self._explain(running[name]) for name in silent}
-        self.pulses.forget()
+        self.heartbeats.forget()
         for name, state in self._silent.items():
             if was.get(name) != state:
                 log.warning("%s has not answered for %g s: %s", name, SILENT_SECONDS, state)
@@ -157,10 +157,10 @@ class Workers:
         says so. Of one that fell wholly silent only the broker itself can tell; one that is starting has not
         come to its broker yet.
         """
-        if self.pulses.broker_was_away(pid):
+        if self.heartbeats.broker_was_away(pid):
             return PoolState.WAITING_FOR_BROKER
-        pulse = self.pulses.fresh(pid)
-        if pulse is not None or self.pulses.last(pid) is None:
+        pulse = self.heartbeats.fresh(pid)
+        if pulse is not None or self.heartbeats.last(pid) is None:
             answers = pulse.broker_answers if pulse is not None else None
         else:
             answers = await asyncio.to_thread(self._broker_answers)
@@ -170,17 +170,17 @@ class Workers:
         last = self._last.get(view.slot)
         if last is None or view.pid is None or last.pid != view.pid:
             return None
-        pulse, fresh = self.pulses.last(view.pid), self.pulses.fresh(view.pid)
+        pulse, fresh = self.heartbeats.last(view.pid), self.heartbeats.fresh(view.pid)
         return Vitals(
             pid=view.pid,
             answered=last.sent,
-            pulsed=pulse.sent if pulse is not None else None,
+            last_heartbeat=pulse.sent if pulse is not None else None,
             broker_answers=fresh.broker_answers if fresh is not None else None,
             stopping=pulse is not None and pulse.stopping,
             consumes=frozenset(last.consumes),
             received=last.received,
             has_room=last.has_room,
-            waiting=self.pulses.depth(view.pid, last.consumes),
+            waiting=self.heartbeats.depth(view.pid, last.consumes),
             overdue=last.overdue,
         )
 
@@ -211,7 +211,7 @@ class Workers:
     async def _ask_stat(self, slot: str) -> WorkerStat | None:
         try:
             reply = await ask_worker(self._runtime_dir, slot, Stat())
-        except NoAnswer as silence:
+        except WorkerUnavailable as silence:
             log.debug("%s", silence)
             return None
         if not isinstance(reply, WorkerStat):

@@ -8,13 +8,20 @@ from dataclasses import dataclass, replace
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action, Outcome
-from recyclery.decide.concurrency import note_work
-from recyclery.decide.delivery import find_fallen, follow_holders
-from recyclery.decide.handoff import follow_successors
+from recyclery.decide.concurrency import update_workload
+from recyclery.decide.delivery import find_child_deaths, update_lease_owners
+from recyclery.decide.handoff import update_successors
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.policy_state import WARN_AGAIN_SECONDS, Counters, Holder, PolicyState, drop, is_recent
-from recyclery.decide.stalls import follow_silences
-from recyclery.decide.worker_health import follow_ailments
+from recyclery.decide.policy_state import (
+    WARN_AGAIN_SECONDS,
+    Counters,
+    LeaseOwner,
+    PolicyState,
+    is_recent,
+    without_key,
+)
+from recyclery.decide.stalls import update_stalls
+from recyclery.decide.worker_health import update_worker_health
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import WorkerStat
 
@@ -23,7 +30,7 @@ WORD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class DepartedChild:
     """A child that has gone, its worker's slot, and what it held when last seen."""
 
     owner: Owner
@@ -37,7 +44,7 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.state = PolicyState(risk=settings.memory.risk_percent / 100)
-        self._gone: dict[Owner, Gone] = {}
+        self._gone: dict[Owner, DepartedChild] = {}
         self._last: Snapshot | None = None
 
     def begin(
@@ -49,12 +56,14 @@ class Ledger:
     ) -> list[str]:
         """Compare a snapshot with the one before, `stats` by slot; return lines on who has left meanwhile."""
         before = self._last
-        fallen = find_fallen(before, snapshot, self.state.victims) if before is not None else ()
+        fallen = (
+            find_child_deaths(before, snapshot, self.state.preempted_children) if before is not None else ()
+        )
         self._notice_gone(snapshot)
         lines = [*self._report_oom_kills(snapshot), *self._settle_gone(snapshot, stats)]
-        state, failures = follow_successors(self.state, snapshot)
+        state, failures = update_successors(self.state, snapshot)
         living, at = {child.owner for child in snapshot.children}, snapshot.at
-        busy_since, idle_since = note_work(state, snapshot, settings)
+        busy_since, idle_since = update_workload(state, snapshot, settings)
         self.state = replace(
             state,
             models=dict(models),
@@ -65,10 +74,10 @@ class Ledger:
             warned={
                 topic: then for topic, then in state.warned.items() if is_recent(then, at, WARN_AGAIN_SECONDS)
             },
-            fallen=fallen,
-            holders=follow_holders(state.holders, snapshot, map(holder_of, stats.values())),
-            silences=follow_silences(state.silences, snapshot),
-            ailments=follow_ailments(state.ailments, snapshot, settings),
+            child_deaths=fallen,
+            lease_owners=update_lease_owners(state.lease_owners, snapshot, map(holder_of, stats.values())),
+            silences=update_stalls(state.silences, snapshot),
+            unhealthy=update_worker_health(state.unhealthy, snapshot, settings),
             busy_since=busy_since,
             idle_since=idle_since,
             counters=with_reports(state.counters, stats),
@@ -83,19 +92,19 @@ class Ledger:
         """Keep the snapshot to compare the next with; what `decided` said was changed has been heeded."""
         self._last = snapshot
         heeded = decided.changed & {view.name for view in snapshot.pools if view.state is PoolState.RUNNING}
-        strangers = frozenset(process.key for process in snapshot.strangers)
-        self.state = replace(self.state, changed=self.state.changed - heeded, known_strangers=strangers)
+        strangers = frozenset(process.key for process in snapshot.foreign_browsers)
+        self.state = replace(self.state, changed=self.state.changed - heeded, known_foreign=strangers)
 
     def ask_replacement(self, pool: str) -> None:
         """Have a pool's worker replaced as soon as it can be."""
-        asked, failures = {**self.state.asked, pool: "asked to"}, drop(self.state.failures, pool)
+        asked, failures = {**self.state.asked, pool: "asked to"}, without_key(self.state.failures, pool)
         self.state = replace(self.state, asked=asked, failures=failures)
 
     def retry_replacements(self) -> None:
         """Forget what failed: the settings are others now."""
-        self.state = replace(self.state, abandoned={})
+        self.state = replace(self.state, failed_rollouts={})
 
-    def note_changed(self, pools: Set[str]) -> None:
+    def record_changed(self, pools: Set[str]) -> None:
         """Keep whose max-tasks-per-child was changed in the settings."""
         self.state = replace(self.state, changed=self.state.changed | pools)
 
@@ -121,7 +130,7 @@ class Ledger:
             if view is None or view.state.is_leaving:
                 continue
             if child.owner not in living and view.pid == mains.get(view.slot):
-                self._gone[child.owner] = Gone(child.owner, child.slot, child.tree_bytes, snapshot.at)
+                self._gone[child.owner] = DepartedChild(child.owner, child.slot, child.tree_bytes, snapshot.at)
 
     def _settle_gone(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat]) -> Iterator[str]:
         for owner, gone in list(self._gone.items()):
@@ -143,7 +152,7 @@ class Ledger:
     def _count_gone(self, owner: Owner, stat: WorkerStat | None) -> str:
         """Count a child that has gone; return why: preempt, budget (we retired it), its worker's word, died."""
         state, departures = self.state, stat.departures if stat is not None else ()
-        if owner in state.victims:
+        if owner in state.preempted_children:
             reason = "preempt"
         elif owner in state.retired:
             reason = "budget"
@@ -152,7 +161,7 @@ class Ledger:
         clean = state.clean_lifetimes.get(owner.pool, 0) + 1 if reason == "max_tasks" else 0
         self.state = replace(
             state,
-            victims=state.victims - {owner},
+            preempted_children=state.preempted_children - {owner},
             clean_lifetimes={**state.clean_lifetimes, owner.pool: clean},
             counters=state.counters.with_recycle(owner.pool, reason),
         )
@@ -164,9 +173,9 @@ def only(times: Mapping[Owner, float], owners: Set[Owner]) -> dict[Owner, float]
     return {owner: at for owner, at in times.items() if owner in owners}
 
 
-def holder_of(stat: WorkerStat) -> Holder:
+def holder_of(stat: WorkerStat) -> LeaseOwner:
     """Return what a worker says of the messages that it holds."""
-    return Holder(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))
+    return LeaseOwner(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))
 
 
 def with_reports(counters: Counters, stats: Mapping[str, WorkerStat]) -> Counters:

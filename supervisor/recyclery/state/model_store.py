@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 
 from recyclery.common.pool_state import PoolState
-from recyclery.decide.memory_model import PoolModel, Track, follow, learn, learn_idle
+from recyclery.decide.memory_model import PoolModel, TaskTracker, follow, learn, learn_idle
 from recyclery.observe.snapshot import Child, Owner, Snapshot
 
 log = logging.getLogger("recyclery")
 
 STORE_EVERY_SECONDS = 30.0
-VERSION = 1
+MODELS_VERSION = 1
 
 
 class StoredModels(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class ModelStore:
 
     def __init__(self, path: Path) -> None:
         self.models: dict[str, PoolModel] = load_models(path)
-        self.tracks: dict[Owner, Track] = {}
+        self.trackers: dict[Owner, TaskTracker] = {}
         self._path = path
         self._stored_at: float | None = None
         self._changed = False
@@ -44,7 +44,7 @@ class ModelStore:
             if is_common(child) and child.tree_bytes and mains.get(child.owner.pid, True):
                 model = self.models.get(child.owner.pool, PoolModel())
                 self.models[child.owner.pool] = learn_idle(model, child.tree_bytes)
-        self.tracks, runs = follow(self.tracks, snapshot)
+        self.trackers, runs = follow(self.trackers, snapshot)
         for run in runs:
             self.models[run.pool] = learn(self.models.get(run.pool, PoolModel()), run)
             self._changed = True
@@ -61,7 +61,9 @@ class ModelStore:
         beside = self._path.with_suffix(".new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(msgspec.json.encode(StoredModels(version=VERSION, models=dict(self.models))))
+            beside.write_bytes(
+                msgspec.json.encode(StoredModels(version=MODELS_VERSION, models=dict(self.models)))
+            )
             os.replace(beside, self._path)  # noqa: PTH105  # one step, as rename(2) is
         except OSError as error:
             if not self._complained:
@@ -83,7 +85,7 @@ def load_models(path: Path) -> dict[str, PoolModel]:
     except (OSError, msgspec.DecodeError) as error:
         log.warning("what was learned before is left aside: %s: %s", path, error)
         return {}
-    if store.version != VERSION:
+    if store.version != MODELS_VERSION:
         log.warning("what was learned before is left aside: %s is of version %d", path, store.version)
         return {}
     return store.models
