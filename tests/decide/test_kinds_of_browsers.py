@@ -8,9 +8,9 @@ from msgspec import structs
 
 from recyclery.config.settings import Browsers
 from recyclery.decide.actions import Reap
-from recyclery.decide.browsers import Census, count_kinds, runaway_reason
+from recyclery.decide.browsers import NO_CPU_SECONDS, Census, count_kinds, runaway_reason, update_stalls
+from recyclery.decide.policy_state import StalledTask
 from recyclery.decide.reap import find_reaps
-from recyclery.decide.stalls import NO_CPU_SECONDS, StalledTask, update_stalls
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Orphans, Process, Snapshot
 from support.snapshots import AT, CHILD, LIMIT, MIB, SETTINGS, child, policy_state, process, snapshot
 

@@ -43,7 +43,5 @@ def test_from_few_runs_nothing_is_said() -> None:
 def test_memory_that_belongs_to_no_pool_is_named_with_what_lies_in_dev_shm() -> None:
     seen = snapshot(child(), floor_mib=850, pools=(slow_view(main_bytes=60 * MIB),), shm_files_bytes=500 * MIB)
     text = said(seen)[-1]
-    assert (
-        "730 MiB of the 850 MiB that cannot be reclaimed belong to no pool, 500 MiB of them files in /dev/shm"
-        in text
-    )
+    assert "730 MiB of the 850 MiB that cannot be reclaimed belong to no process that is watched, " in text
+    assert ", 500 MiB of them files in /dev/shm" in text

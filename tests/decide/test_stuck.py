@@ -141,14 +141,14 @@ def test_a_pool_whose_tasks_run_in_its_main_process_is_not_killed_for_being_busy
 
 
 def test_what_did_not_help_is_tried_again_ever_later() -> None:
-    once = policy_state().with_mend("slow", AT - 50)
+    once = policy_state().with_restart("slow", AT - 50)
     assert mended(seen(STARVING), restart_backoffs=once.restart_backoffs) is None
     first = replace(once.restart_backoffs["slow"], at=AT - 61)
     assert mended(seen(STARVING), restart_backoffs={"slow": first}) is not None
-    twice = policy_state(restart_backoffs={"slow": first}).with_mend("slow", AT - 61)
+    twice = policy_state(restart_backoffs={"slow": first}).with_restart("slow", AT - 61)
     assert mended(seen(STARVING), restart_backoffs=twice.restart_backoffs) is None
     assert RestartBackoff(0, 20).pause_seconds == 3600
-    assert twice.with_mend("slow", AT + 10_000).restart_backoffs["slow"].times == 1
+    assert twice.with_restart("slow", AT + 10_000).restart_backoffs["slow"].times == 1
 
 
 def test_a_worker_that_was_just_replaced_for_another_reason_is_not_replaced_again() -> None:

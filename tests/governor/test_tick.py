@@ -282,6 +282,6 @@ def test_a_change_of_the_settings_is_there_for_the_next_decision() -> None:
     world = World(snapshot())
     slow = structs.replace(SETTINGS.pools[1], max_tasks_per_child=3)
     settings = structs.replace(SETTINGS, pools=(SETTINGS.pools[0], slow))
-    world.governor.follow(settings)
+    world.governor.apply_settings(settings)
     assert (world.board.settings, world.board.ledger.state.changed) == (settings, {"slow"})
     assert world.woken.is_set()

@@ -32,7 +32,7 @@ def profile(temp: Path) -> Path:
 def left(belongings: BrowserFiles, *processes: Process, ours: bool = True) -> list[Path]:
     """Look at these processes; return the folders that are left."""
     owned = {process.pid for process in processes} if ours else ()
-    return [remains.folder for remains in belongings.look(processes, owned, now())]
+    return [remains.folder for remains in belongings.update(processes, owned, now())]
 
 
 def date_as(folder: Path, process: Process) -> None:
@@ -53,9 +53,9 @@ def test_a_folder_is_left_when_the_last_process_that_named_it_is_gone(profile: P
 def test_it_is_left_since_it_was_first_seen_so(profile: Path) -> None:
     belongings = BrowserFiles({INIT})
     with running_as("chromium", f"--user-data-dir={profile}") as browser:
-        belongings.look([browser], {browser.pid}, 100.0)
-    first = belongings.look([], (), 101.0)
-    again = belongings.look([], (), 102.0)
+        belongings.update([browser], {browser.pid}, 100.0)
+    first = belongings.update([], (), 101.0)
+    again = belongings.update([], (), 102.0)
     assert ([remains.since for remains in first], again) == ([101.0], first)
 
 
@@ -79,7 +79,7 @@ def test_a_folder_that_a_stranger_names_too_is_kept_for_it(profile: Path) -> Non
     belongings = BrowserFiles({INIT})
     with running_as("chromium", f"--user-data-dir={profile}") as browser:
         with running_as("chromium", f"--user-data-dir={profile}") as stranger:
-            belongings.look([browser, stranger], {browser.pid}, now())
+            belongings.update([browser, stranger], {browser.pid}, now())
             assert left(belongings, stranger, ours=False) == []
         assert left(belongings) == [profile]
 
@@ -112,7 +112,7 @@ def test_chromedrivers_empty_folder_is_left_as_a_guess_when_it_is_gone_too(temp:
             date_as(guessed, browser)
             assert left(belongings, driver, replace(browser, parent=driver.pid)) == []
         assert left(belongings, driver) == []
-    (remains,) = belongings.look([], (), now())
+    (remains,) = belongings.update([], (), now())
     assert (remains.folder, remains.guessed) == (guessed, True)
 
 
@@ -133,7 +133,7 @@ def test_a_profile_tells_which_chromedriver_would_have_removed_it(profile: Path)
     with running_as("chromedriver") as driver:
         with running_as("chromium", DRIVEN, f"--user-data-dir={profile}") as browser:
             left(belongings, driver, replace(browser, parent=driver.pid))
-        (remains,) = belongings.look([driver], {driver.pid}, now())
+        (remains,) = belongings.update([driver], {driver.pid}, now())
     assert (remains.folder, remains.drivers) == (profile, frozenset({driver.key}))
 
 
@@ -146,13 +146,13 @@ def test_a_browser_that_chromedriver_started_is_driverless_once_init_has_it(temp
     ):
         start = browser.started
         driven = replace(browser, parent=driver.pid)
-        belongings.look([driver, driven, zygote], (), start)
+        belongings.update([driver, driven, zygote], (), start)
         assert belongings.orphaned_browsers == {}
         alone = replace(browser, parent=INIT)
-        belongings.look([alone, replace(zygote, parent=INIT)], (), start + 1)
-        belongings.look([alone, replace(zygote, parent=INIT)], (), start + 2)
+        belongings.update([alone, replace(zygote, parent=INIT)], (), start + 1)
+        belongings.update([alone, replace(zygote, parent=INIT)], (), start + 2)
         assert belongings.orphaned_browsers == {browser.key: start + 1}
-        belongings.look([], (), start + 3)
+        belongings.update([], (), start + 3)
         assert belongings.orphaned_browsers == {}
 
 
@@ -164,9 +164,9 @@ def test_a_handler_that_looks_like_its_browser_until_its_exec_is_not_driverless(
     belongings = BrowserFiles({INIT})
     with running_as("chromium") as handler:
         forked = replace(handler, parent=INIT)
-        belongings.look([forked], (), handler.started)
+        belongings.update([forked], (), handler.started)
         assert belongings.orphaned_browsers == {}
-        belongings.look([forked], (), handler.started + 3)
+        belongings.update([forked], (), handler.started + 3)
     assert belongings.orphaned_browsers == {}
 
 
@@ -174,16 +174,16 @@ def test_one_that_was_never_seen_under_its_chromedriver_is_driverless_when_it_ha
     belongings = BrowserFiles({INIT})
     with running_as("chromium", DRIVEN) as browser:
         alone = replace(browser, parent=INIT)
-        belongings.look([alone], (), browser.started + 1)
+        belongings.update([alone], (), browser.started + 1)
         assert belongings.orphaned_browsers == {}
-        belongings.look([alone], (), browser.started + 3)
+        belongings.update([alone], (), browser.started + 3)
     assert belongings.orphaned_browsers == {browser.key: browser.started + 3}
 
 
 def test_a_browser_that_a_person_started_apart_is_not_driverless(temp: Path) -> None:
     belongings = BrowserFiles({INIT})
     with running_as("chromium", "--remote-debugging-port=9222") as browser:
-        belongings.look([replace(browser, parent=INIT)], (), now())
+        belongings.update([replace(browser, parent=INIT)], (), now())
     assert belongings.orphaned_browsers == {}
 
 
@@ -198,16 +198,16 @@ def test_a_process_is_read_no_more_once_it_has_settled(profile: Path, monkeypatc
     belongings = BrowserFiles({INIT})
     with running_as("chromium") as browser:
         for seconds in (0.5, 1.5, 2.5, 3.5, 4.5):
-            belongings.look([browser], (), browser.started + seconds)
+            belongings.update([browser], (), browser.started + seconds)
     assert len(reads) == 3
 
 
 def test_a_folder_that_could_not_be_removed_is_told_again_after_a_while(profile: Path) -> None:
     belongings = BrowserFiles({INIT})
     with running_as("chromium", f"--user-data-dir={profile}") as browser:
-        belongings.look([browser], {browser.pid}, 100.0)
-    belongings.look([], (), 101.0)
+        belongings.update([browser], {browser.pid}, 100.0)
+    belongings.update([], (), 101.0)
     belongings.postpone_removal([profile], 102.0)
-    assert belongings.look([], (), 102.0 + RETRY_REMOVAL_SECONDS - 1) == ()
-    (remains,) = belongings.look([], (), 102.0 + RETRY_REMOVAL_SECONDS)
+    assert belongings.update([], (), 102.0 + RETRY_REMOVAL_SECONDS - 1) == ()
+    (remains,) = belongings.update([], (), 102.0 + RETRY_REMOVAL_SECONDS)
     assert remains.folder == profile

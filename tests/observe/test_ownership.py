@@ -111,7 +111,9 @@ def test_a_browser_that_no_pool_started_is_a_stranger() -> None:
     mine = process(22)
     other = process(60, session=60, name="firefox")
     ended = process(52, session=50, state="Z")
-    assert assign_owners([child(), mine, *strangers, other, ended], MAINS, {}, {}).foreign_browsers == tuple(strangers)
+    assert assign_owners([child(), mine, *strangers, other, ended], MAINS, {}, {}).foreign_browsers == tuple(
+        strangers
+    )
 
 
 def test_a_browser_of_a_workers_main_process_is_no_stranger() -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from recyclery.common.pool_state import PoolState
-from recyclery.observe.active_worker import choose_active_workers
 from recyclery.observe.snapshot import PoolView
+from recyclery.observe.workers import choose_active_workers
 
 
 def view(slot: str, state: PoolState, started: float, *, pid: int | None = 10) -> PoolView:

@@ -87,7 +87,7 @@ def test_a_retired_child_that_has_left_is_told_with_what_came_back() -> None:
 
 def test_a_child_that_died_by_itself_is_told() -> None:
     ledger = Ledger(SETTINGS)
-    assert leave(ledger) == ["slow/20 died with 300 MiB, not by us"]
+    assert leave(ledger) == ["slow/20 exited unexpectedly (300 MiB)"]
 
 
 @pytest.mark.parametrize("state", [PoolState.STOPPING, PoolState.DRAINING])

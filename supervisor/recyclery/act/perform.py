@@ -1,4 +1,4 @@
-"""Carries out one action in a bounded time and returns what came of it, in one line a person can read."""
+"""Carries out one action in bounded time and returns its outcome, with one line for the log."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from recyclery.decide.actions import (
     WorkerRequest,
 )
 from recyclery.observe.snapshot import Process
-from recyclery.observe.supervisord import SupervisordUnavailable, ask_engine
+from recyclery.observe.supervisord import SupervisordUnavailable, ask_engine, supervisord_socket
 from recyclery.observe.workers import WorkerUnavailable, ask_worker
-from recyclery.pid1.supervisord_conf import supervisor_socket
 from recyclery_worker import link
 
 
 async def perform(
     action: Action, runtime_dir: Path, slots: Mapping[str, str], read_floor: Callable[[], int | None]
 ) -> Outcome:
-    """Carry out one action; `slots` are those of the workers that serve the pools."""
+    """Carry out one action; `slots` maps each pool to its active worker's slot."""
     match action:
         case Kill():
             return await kill(action, read_floor)
@@ -49,15 +48,14 @@ async def perform(
 
             return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case Collect():
-            told = signal_reap(action.owner)
-            # What came of it shows in the next snapshot.
-            return Outcome(done=told, line=f"{action.summary}; {'told' if told else 'gone'}")
+            sent = signal_reap(action.owner)
+            return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
         case Warn():
             return Outcome(done=True, line=action.summary)
 
 
 async def kill(action: Kill, read_floor: Callable[[], int | None]) -> Outcome:
-    """Kill the processes, and look whether they are gone and what that freed."""
+    """Kill the processes; report which are left, and the unreclaimable memory before and after."""
     before = read_floor()
     left = await kill_processes(action.processes)
     after = read_floor()
@@ -69,22 +67,22 @@ async def kill(action: Kill, read_floor: Callable[[], int | None]) -> Outcome:
 
 
 async def request_worker(action: WorkerRequest, runtime_dir: Path, slots: Mapping[str, str]) -> Outcome:
-    """Ask a worker over its link."""
+    """Send a request to a worker over its link."""
     slot, request = action.request(slots)
     try:
         reply = await ask_worker(runtime_dir, slot, request)
-    except WorkerUnavailable as silence:
-        return Outcome(done=False, line=f"{action.summary}; not done: {silence}")
+    except WorkerUnavailable as error:
+        return Outcome(done=False, line=f"{action.summary}; not done: {error}")
     if isinstance(reply, link.Refused):
         return Outcome(done=False, refused=True, line=f"{action.summary}; refused: {reply.reason}")
     return Outcome(done=True, line=f"{action.summary}; {action.result}")
 
 
 async def request_supervisord(action: SupervisordRequest, runtime_dir: Path) -> Outcome:
-    """Ask PID 1 over its XML-RPC, in a thread."""
+    """Call PID 1's XML-RPC, in a thread."""
     method, *arguments = action.call()
     try:
-        await asyncio.to_thread(ask_engine, supervisor_socket(runtime_dir), method, *arguments)
+        await asyncio.to_thread(ask_engine, supervisord_socket(runtime_dir), method, *arguments)
     except SupervisordUnavailable as error:
         return Outcome(done=False, line=f"{action.summary}; not done: {error}")
     return Outcome(done=True, line=f"{action.summary}; {action.result}")

@@ -1,4 +1,4 @@
-"""The operators' socket: one line of JSON in, one line of JSON out, for the user who runs the supervisor."""
+"""The control socket: one line of JSON in, one line of JSON out, for the user who runs the supervisor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """What an operator asks for, and of what: `table` as `recyclery set` names it, `values` as texts.
-
-    `strangers`: whether browsers that no pool started are meant too.
-    """
+    """A command, its `table` (as in `recyclery set`; mostly a pool) and `values`; `strangers`: see `reap`."""
 
     command: str
     table: str = ""
@@ -26,13 +23,13 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SetResult(msgspec.Struct):
-    """What was done, in words."""
+    """What was changed, in words."""
 
     done: str
 
 
 class ReapResult(msgspec.Struct):
-    """What was killed, in words, and what is left: browsers in use, and those that no pool started."""
+    """What was killed, in words, and how many browsers are in use or foreign (started by no pool)."""
 
     killed: list[str]
     in_use: int
@@ -40,13 +37,13 @@ class ReapResult(msgspec.Struct):
 
 
 class ErrorResult(msgspec.Struct):
-    """Why it could not be done."""
+    """Why a command was refused."""
 
     error: str
 
 
 def control_socket(runtime_dir: Path) -> Path:
-    """Where the governor answers operators."""
+    """Return the path of the control socket."""
     return runtime_dir / "control.sock"
 
 
@@ -74,7 +71,7 @@ async def serve_control(path: Path, handlers: Mapping[str, CommandHandler]) -> a
 
 
 async def handle_line(line: bytes, handlers: Mapping[str, CommandHandler]) -> Any:
-    """Return the answer to one line; one that cannot be read is answered with why."""
+    """Return the answer to one request."""
     try:
         request = msgspec.json.decode(line, type=Command)
     except msgspec.DecodeError as error:

@@ -1,24 +1,24 @@
-"""The rungs in one place, from the cheapest to the dearest, with what goes beside them.
+"""The policy: which actions to take on a snapshot. A ladder of rungs, from the cheapest to the most expensive.
 
-| rung | function | acts when |
+| rung | functions | evidence |
 |---|---|---|
-| 0 reap | `find_reaps`, `reap_zombies` | something runs that no live task owns, or a task hangs at |
-| | `remove_leftover_files`, `end_sessions` | a browser that is gone left folders, or runs elsewhere |
-| 1 tune | `tune_max_tasks` | the learned number of tasks per child is another than the one in force |
-| 2 retire | `recycle_children` | a child's tree and the next task's tail would pass its budget |
-| 3 hold | `pause_pools` | near the limit, the next task of a pool would pass the hard level |
-| 4 replace | `recycle_children` | as 2, where the worker cannot let single children go |
-| | `replace_grown_main` | memory is short because a worker's main process grew |
-| | `replace_requested` | a person asked for it, or the worker's settings have changed |
-| | `finish_rollouts` | a successor takes tasks: the old worker leaves; or does not come to: it is given up |
-| | `restart_unhealthy` | a worker's main process hangs, or it takes nothing while tasks wait |
-| 5 preempt | `preempt_largest` | the floor is above the hard level |
-| | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
-| | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
-| | `report_deaths` | a child died with a task in hand: what was seen of it goes into the task's history |
-| | `end_overdue` | a worker forgot to end a task that is past its hard time limit |
-| | `dismiss_traced` | a child has traced allocations for a person |
-| | `find_warnings` | no recycle would help |
+| 0 reap | `reap.find_reaps`, `reap_zombies` | a process that no live task owns, a runaway browser, a zombie |
+| | `reap.remove_leftover_files`, `end_sessions` | a dead browser's files, a dead child's Grid sessions |
+| 1 tune | `max_tasks.tune_max_tasks` | the learned max-tasks-per-child differs from the present one |
+| 2 retire | `recycle.recycle_children` | a child's memory and the next task's headroom pass its budget |
+| 3 pause | `pressure.pause_pools` | memory is high, and a pool's next task would pass the hard level |
+| 4 replace | `recycle.recycle_children` | as 2, in a worker that cannot retire single children |
+| | `recycle.replace_grown_main` | memory is high because a main process grew |
+| | `worker_health.restart_unhealthy` | a main process hangs, or takes no message while some wait |
+| | `handoff.replace_requested`, `finish_rollouts` | an operator, changed settings; the successor consumes |
+| 5 preempt | `pressure.preempt_largest` | memory is above the hard level |
+| beside them | `concurrency.scale_pools` | messages wait and memory allows one child more, or one less |
+| | `delivery.reclaim_dead`, `report_deaths` | a worker is dead with its children; a child died during a task |
+| | `worker_health.end_overdue` | a worker did not enforce a hard time limit |
+| | `recycle.dismiss_traced` | a child has traced allocations |
+| | `warnings.find_warnings` | no recycle would help |
+
+Each module states the thresholds, durations, settings and costs of its rung.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from recyclery.observe.snapshot import Snapshot
 
 
 def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Action]:
-    """Return what to do now; at most one heavy action (retire, replace, preempt) at a time."""
+    """Return the actions of this tick; at most one heavy action (preempt, replace, retire) among them."""
     reaps = find_reaps(snapshot, state, settings)
-    # What is about to be reaped costs no child its place.
+    # The memory of processes that are about to be killed counts against nobody.
     left = after_reaping(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
         preempt_largest(left, state, settings)
@@ -55,7 +55,7 @@ def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[A
     )
     return [
         *reaps,
-        # Before all that has to be asked of workers, which may take their time.
+        # Before requests to workers, which may take their time.
         *([heavy] if heavy is not None else []),
         *finish_rollouts(left, state, settings),
         *remove_leftover_files(snapshot),
@@ -68,12 +68,12 @@ def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[A
         *pause_pools(left, state, settings),
         *tune_max_tasks(left, state, settings),
         *scale_pools(left, state, settings),
-        *(notice for notice in find_warnings(left, state, settings) if notice.topic not in state.warned),
+        *(warning for warning in find_warnings(left, state, settings) if warning.topic not in state.warned),
     ]
 
 
 def after_reaping(snapshot: Snapshot, pids: AbstractSet[int]) -> Snapshot:
-    """Return the snapshot as it will be when these processes are gone."""
+    """Return the snapshot without these processes and their memory."""
     children = tuple(
         replace(child, processes=tuple(process for process in child.processes if process.pid not in pids))
         for child in snapshot.children

@@ -1,4 +1,4 @@
-"""Carries out what was decided, and records what came of it in the state, the history and the log."""
+"""Executes actions and records their outcomes in the state, the history and the log."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from recyclery.state.board import Board
 
 log = logging.getLogger("recyclery")
 
-# What is still to be ended on a Grid when the governor stops gets so long.
+# The time that a stopping governor gives Grid sessions that are being ended.
 GRID_FINISH_SECONDS = 2.0
 
 
 @dataclass(eq=False)
 class Executor:
-    """Carries out one action after the other; only sessions on a Grid are ended beside the ticks."""
+    """Executes actions one after the other; only Grid sessions are ended in the background."""
 
     board: Board
     observer: Observer
@@ -45,24 +45,24 @@ class Executor:
         self._endings: set[asyncio.Task[Outcome]] = set()
 
     async def start(self, action: Action, snapshot: Snapshot) -> None:
-        """Carry out an action of a tick; the end of a session may take its time, and is not waited for."""
+        """Execute an action of a tick; the end of a Grid session may take seconds and is not waited for."""
         if not isinstance(action, EndGridSession):
             await self.execute(action, snapshot)
             return
-        # The next snapshot must not have it again.
+        # Else the next snapshot has it again.
         self.inbox.forget_session(action.owner, action.session)
         ending = asyncio.create_task(self.execute(action, snapshot))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
     async def execute(self, action: Action, snapshot: Snapshot) -> Outcome:
-        """Carry out one action and record it, whatever comes of it."""
+        """Execute one action and record its outcome."""
         slots = {view.name: view.slot for view in snapshot.pools}
         try:
             outcome = await self.perform(
                 action, self.board.settings.runtime_dir, slots, self.observer.read_floor
             )
-        except Exception as error:  # whatever is wrong with one action, the others are still to be carried out
+        except Exception as error:  # an error in one action must not prevent the others
             log.exception("%s", action.summary)
             outcome = Outcome(done=False, line=f"{action.summary}; failed: {error!r}")
         is_news = not outcome.done or not action.is_routine
@@ -76,17 +76,17 @@ class Executor:
         return outcome
 
     async def finish(self) -> None:
-        """Wait a moment for what is done beside the ticks."""
+        """Wait for Grid sessions that are being ended, for at most GRID_FINISH_SECONDS."""
         if self._endings:
             await asyncio.wait(self._endings, timeout=GRID_FINISH_SECONDS)
 
     def _prepare_next(
         self, action: Action, outcome: Outcome, slots: dict[str, str], snapshot: Snapshot
     ) -> None:
-        """Have the next snapshot show what this has changed."""
+        """Let the next snapshot show what the action has changed."""
         match action:
             case WorkerRequest() if outcome.done and action.expected_stat:
-                # Taken for what the worker does until it reports it.
+                # Taken as the worker's report until that includes it.
                 self.inbox.workers.expect(action.request(slots)[0], **action.expected_stat)
             case SupervisordRequest() if outcome.done:
                 self.inbox.hurry()
@@ -103,7 +103,7 @@ class Executor:
 
 @contextmanager
 def logged_errors(what: str) -> Iterator[None]:
-    """Log what fails, and go on: nothing that only watches may stop a tick."""
+    """Log an exception and go on: the history and the like must not stop a tick."""
     try:
         yield
     except Exception:
