@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from recyclery.act import selenium_grid as grid
-from recyclery.decide.actions import EndSession, Outcome
+from recyclery.decide.actions import EndGridSession, Outcome
 from recyclery.observe.snapshot import Owner
 
-ACTION = EndSession(Owner("slow", 20, 2000), "a1/b2")
+ACTION = EndGridSession(Owner("slow", 20, 2000), "a1/b2")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def remote_end(*codes: int) -> Iterator[tuple[str, list[tuple[str, str, str | No
 
 
 def end(url: str) -> Outcome:
-    return asyncio.run(grid.end_session(ACTION, url))
+    return asyncio.run(grid.end_grid_session(ACTION, url))
 
 
 def test_a_session_is_deleted_and_told_in_one_line() -> None:
@@ -99,7 +99,7 @@ def test_a_remote_end_that_is_away_is_told() -> None:
 
 def test_a_remote_end_that_hangs_is_given_up_while_the_loop_goes_on() -> None:
     async def both(url: str) -> tuple[Outcome, int]:
-        ending = asyncio.create_task(grid.end_session(ACTION, url))
+        ending = asyncio.create_task(grid.end_grid_session(ACTION, url))
         turns = 0
         while not ending.done():
             await asyncio.sleep(0.01)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.act.cleanup import find_remains
-from recyclery.act.kill import kill_process, kill_processes, nudge_child
+from recyclery.act.cleanup import find_session_files
+from recyclery.act.kill import kill_process, kill_processes, signal_reap
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import Owner, Process
 from support.waiting import is_alive, wait_for
@@ -33,7 +33,7 @@ def test_a_pid_that_was_given_to_another_process_is_not_touched() -> None:
     try:
         former = replace(process, start_ticks=process.start_ticks - 1)
         assert not kill_process(former)
-        assert not nudge_child(Owner("slow", process.pid, process.start_ticks - 1))
+        assert not signal_reap(Owner("slow", process.pid, process.start_ticks - 1))
         assert popen.poll() is None
     finally:
         popen.kill()
@@ -83,7 +83,7 @@ def test_a_profile_that_a_person_chose_is_never_removed(argument: str) -> None:
     folder = argument.format(tmp=tempfile.gettempdir())
     popen, process = sleep_with(f"--user-data-dir={folder}")
     try:
-        assert find_remains([process.pid]) == set()
+        assert find_session_files([process.pid]) == set()
     finally:
         popen.kill()
         popen.wait()

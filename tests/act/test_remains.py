@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.act.cleanup import clean, find_remains, remove_all
+from recyclery.act.cleanup import find_session_files, remove_all, remove_leftovers
 from recyclery.act.kill import kill_processes
-from recyclery.observe.snapshot import Process, Remains
+from recyclery.observe.snapshot import LeftoverFiles, Process
 from support.false_browsers import make_folder, running_as
 
 # The path must not stand in the command: that would name it too.
@@ -79,9 +79,9 @@ def test_a_file_of_a_persons_own_that_a_killed_browser_has_open_stays(temp: Path
 def test_a_file_that_has_no_name_any_more_is_no_remains(temp: Path) -> None:
     path = temp / ".org.chromium.Chromium.a"
     with opening("chromium", path, OPENS) as browser:
-        assert find_remains([browser.pid]) == {path}
+        assert find_session_files([browser.pid]) == {path}
         path.unlink()
-        assert find_remains([browser.pid]) == set()
+        assert find_session_files([browser.pid]) == set()
 
 
 def test_a_folder_that_a_living_process_names_stays(temp: Path) -> None:
@@ -109,10 +109,10 @@ def test_a_folder_in_which_somebody_listens_stays() -> None:
 def test_a_guess_is_removed_only_while_it_is_empty(temp: Path) -> None:
     empty, full = temp / "scoped_dir1", make_folder(temp / "scoped_dir2")
     empty.mkdir()
-    guesses = [Remains(folder, 1.0, guessed=True) for folder in (empty, full)]
-    assert clean(guesses) == [empty]
+    guesses = [LeftoverFiles(folder, 1.0, guessed=True) for folder in (empty, full)]
+    assert remove_leftovers(guesses) == [empty]
     assert full.exists()
 
 
 def test_what_is_gone_already_is_not_told_as_removed(temp: Path) -> None:
-    assert clean([Remains(temp / "scoped_dir1", 1.0)]) == []
+    assert remove_leftovers([LeftoverFiles(temp / "scoped_dir1", 1.0)]) == []

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from recyclery.act.cleanup import EVERY_SECONDS, Sweeper
+from recyclery.act.cleanup import FILE_SWEEP_SECONDS, Sweeper
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def begin_all(sweeper: Sweeper, *times: float) -> None:
 
 
 def test_a_sweep_is_made_in_a_thread_and_again_when_it_is_due(sweeps: list[str]) -> None:
-    asyncio.run(begin_all(Sweeper(), 100.0, 101.0, 100.0 + EVERY_SECONDS))
+    asyncio.run(begin_all(Sweeper(), 100.0, 101.0, 100.0 + FILE_SWEEP_SECONDS))
     assert len(sweeps) == 2
     assert threading.main_thread().name not in sweeps
 

@@ -37,7 +37,7 @@ def test_what_stands_is_counted_by_its_kind_and_logged(
     caplog.set_level("INFO")
     settings = settings_in(tmp_path)
     watching = monitor(settings)
-    watching.look(settings, SEEN, counts(), {"slow": 12})
+    watching.evaluate(settings, SEEN, counts(), {"slow": 12})
     firing = watching.count_firing()
     assert (firing["queue_depth"], sum(firing.values())) == (1, 1)
     assert "alert: queue_depth slow: slow: 12 tasks wait" in caplog.text
@@ -49,11 +49,11 @@ def test_a_governor_that_is_started_again_tells_only_what_is_new(
 ) -> None:
     caplog.set_level("INFO")
     settings = settings_in(tmp_path)
-    monitor(settings).look(settings, SEEN, counts(), {"slow": 12})
+    monitor(settings).evaluate(settings, SEEN, counts(), {"slow": 12})
     again = monitor(settings)
-    again.look(settings, SEEN, counts(), {"slow": 13})
+    again.evaluate(settings, SEEN, counts(), {"slow": 13})
     assert caplog.text.count("alert: queue_depth") == 1
-    again.look(settings, SEEN, counts(), {"slow": 0})
+    again.evaluate(settings, SEEN, counts(), {"slow": 0})
     assert "well again: queue_depth slow: slow: 0 tasks wait" in caplog.text
     assert monitor(settings).count_firing()["queue_depth"] == 0
 
@@ -63,7 +63,7 @@ def test_failures_are_those_of_the_window(tmp_path: Path) -> None:
     watching = monitor(settings)
     stands = []
     for at, failed in ((0.0, 0), (30.0, 0), (40.0, 3), (90.0, 3), (101.0, 3)):
-        watching.look(settings, SEEN, counts(at, failed), {})
+        watching.evaluate(settings, SEEN, counts(at, failed), {})
         stands.append(watching.count_firing()["task_failures"])
     assert stands == [0, 0, 1, 1, 0]
 
@@ -71,7 +71,7 @@ def test_failures_are_those_of_the_window(tmp_path: Path) -> None:
 def test_failures_before_the_first_look_count_and_kills_before_it_do_not(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     watching = monitor(settings)
-    watching.look(settings, SEEN, replace(counts(failed=3), oom_kills=7), {})
+    watching.evaluate(settings, SEEN, replace(counts(failed=3), oom_kills=7), {})
     firing = watching.count_firing()
     assert (firing["task_failures"], firing["oom_kills"]) == (1, 0)
 
@@ -79,7 +79,7 @@ def test_failures_before_the_first_look_count_and_kills_before_it_do_not(tmp_pat
 def test_a_worker_that_has_not_answered_yet_is_not_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     settings = settings_in(tmp_path)
-    monitor(settings).look(settings, snapshot(pools=(slow_view(),), floor_mib=100), counts(), {})
+    monitor(settings).evaluate(settings, snapshot(pools=(slow_view(),), floor_mib=100), counts(), {})
     assert "alert: pool_down slow: slow is starting" in caplog.text
 
 

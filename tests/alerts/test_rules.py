@@ -8,13 +8,13 @@ from msgspec import structs
 from recyclery.alerts.rules import (
     KINDS,
     Alert,
-    PoolVitals,
-    Standing,
+    AlertState,
+    Measurements,
+    PoolMeasurements,
     Topic,
-    Vitals,
+    count_slower,
     find_conditions,
-    follow_alerts,
-    slower_than,
+    update_alerts,
 )
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Alerts
@@ -22,16 +22,16 @@ from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
 AT_ONCE = Alerts(lasting_seconds=0.0)
 NOTHING = TaskTally(since=0.0, succeeded=0, failed=0, retried=0, queues={})
-WELL = PoolVitals("fast", PoolState.RUNNING, queue_depth=0, recent=NOTHING, recent_restarts=0)
-CALM = Vitals(0.0, floor_bytes=50, limit_bytes=100, recent_oom_kills=0, parked=0, pools=(WELL,))
+WELL = PoolMeasurements("fast", PoolState.RUNNING, queue_depth=0, recent=NOTHING, recent_restarts=0)
+CALM = Measurements(0.0, floor_bytes=50, limit_bytes=100, recent_oom_kills=0, parked=0, pools=(WELL,))
 
 
-def told(*moments: Vitals, alerts: Alerts = AT_ONCE) -> list[Alert]:
+def told(*moments: Measurements, alerts: Alerts = AT_ONCE) -> list[Alert]:
     """Return all that is told over these moments."""
-    standing: dict[Topic, Standing] = {}
+    standing: dict[Topic, AlertState] = {}
     lines = []
     for moment in moments:
-        standing, news = follow_alerts(standing, find_conditions(moment, alerts), moment.at)
+        standing, news = update_alerts(standing, find_conditions(moment, alerts), moment.at)
         lines += news
     return lines
 
@@ -40,7 +40,7 @@ def topics(alerts: list[Alert]) -> list[tuple[str, str, bool]]:
     return [(*alert.topic, alert.firing) for alert in alerts]
 
 
-def fast(**changes: object) -> Vitals:
+def fast(**changes: object) -> Measurements:
     """All is well but for the pool."""
     return replace(CALM, pools=(replace(WELL, **changes),))  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def ran(*seconds: float, succeeded: int = 0, failed: int = 0, queue: str = "high
         (("parked", ""), replace(CALM, parked=1)),
     ],
 )
-def test_what_is_amiss_is_told_once_and_once_that_it_is_well(topic: tuple[str, str], bad: Vitals) -> None:
+def test_what_is_amiss_is_told_once_and_once_that_it_is_well(topic: tuple[str, str], bad: Measurements) -> None:
     assert topics(told(CALM, bad, bad, CALM, CALM)) == [(*topic, True), (*topic, False)]
     assert topic[0] in KINDS
 
@@ -87,7 +87,7 @@ def test_what_is_amiss_is_told_once_and_once_that_it_is_well(topic: tuple[str, s
         replace(CALM, floor_bytes=91),
     ],
 )
-def test_below_its_bound_and_unknown_nothing_is_told(fine: Vitals) -> None:
+def test_below_its_bound_and_unknown_nothing_is_told(fine: Measurements) -> None:
     assert told(fine, fine) == []
 
 
@@ -118,12 +118,12 @@ def test_zero_turns_a_thing_off_and_what_stood_of_it_is_told_as_no_longer_watche
         fast(queue_depth=1000, recent=ran(failed=100), recent_restarts=100), floor_bytes=100, limit_bytes=100
     )
     off = structs.replace(AT_ONCE, **{key: 0})
-    standing, before = follow_alerts({}, find_conditions(worst, AT_ONCE), 0.0)
-    _, news = follow_alerts(standing, find_conditions(worst, off), 1.0)
+    standing, before = update_alerts({}, find_conditions(worst, AT_ONCE), 0.0)
+    _, news = update_alerts(standing, find_conditions(worst, off), 1.0)
     assert len(before) == 4
     assert [(alert.firing, alert.text) for alert in news] == [(False, "no longer watched")]
 
 
 def test_how_many_took_longer_is_exact_at_the_tallys_own_bounds_and_in_between_shared_out() -> None:
     tally = QueueTally(counts=[4, 0, 0, 0, 0, 10, *[0] * 7, 3], seconds=0.0)
-    assert [slower_than(tally, seconds) for seconds in (0.1, 5.0, 7.5, 10.0, 9000.0)] == [13, 13, 8, 3, 3]
+    assert [count_slower(tally, seconds) for seconds in (0.1, 5.0, 7.5, 10.0, 9000.0)] == [13, 13, 8, 3, 3]

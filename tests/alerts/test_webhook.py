@@ -7,7 +7,7 @@ import pytest
 
 from recyclery.alerts import webhook
 from recyclery.alerts.rules import Alert, Topic
-from recyclery.alerts.webhook import Messenger, build_message
+from recyclery.alerts.webhook import WebhookSender, build_message
 from recyclery.config.secrets import Webhook
 from support.ports import free_port
 from support.receiver import receiving
@@ -27,7 +27,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", ["json", "slack", "pagerduty"])
 def test_an_alert_and_its_recovery_arrive_one_after_the_other(form: str) -> None:
     with receiving() as receiver:
-        messenger = Messenger(Webhook(receiver.url, "k" * 32), form, "box")
+        messenger = WebhookSender(Webhook(receiver.url, "k" * 32), form, "box")
         messenger.send(FIRES)
         messenger.send(WELL)
         wait_for(lambda: len(receiver.bodies) == 2, "two messages")
@@ -49,7 +49,7 @@ def test_an_alert_and_its_recovery_arrive_one_after_the_other(form: str) -> None
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_message_that_was_not_taken_is_sent_again(status: int) -> None:
     with receiving(status, status) as receiver:
-        messenger = Messenger(Webhook(receiver.url), "json", "box")
+        messenger = WebhookSender(Webhook(receiver.url), "json", "box")
         messenger.send(FIRES)
         wait_for(lambda: len(receiver.bodies) == 3, "a third try")
     assert messenger.dropped == 0
@@ -61,7 +61,7 @@ def test_a_message_that_is_refused_is_dropped_and_said_without_the_address(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     with receiving(status) as receiver:
-        messenger = Messenger(Webhook(receiver.url, "the-key"), "json", "box")
+        messenger = WebhookSender(Webhook(receiver.url, "the-key"), "json", "box")
         messenger.send(FIRES)
         messenger.send(WELL)
         wait_for(lambda: len(receiver.bodies) == 2, "the next one")
@@ -73,7 +73,7 @@ def test_a_message_that_is_refused_is_dropped_and_said_without_the_address(
 def test_an_address_where_nobody_is_drops_the_message_at_last_and_names_no_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    messenger = Messenger(Webhook(f"http://127.0.0.1:{free_port()}/a-secret"), "json", "box")
+    messenger = WebhookSender(Webhook(f"http://127.0.0.1:{free_port()}/a-secret"), "json", "box")
     messenger.send(FIRES)
     wait_for(lambda: messenger.dropped == 1, "dropped")
     assert "cannot be reached: ConnectionRefusedError" in caplog.text
@@ -83,8 +83,8 @@ def test_an_address_where_nobody_is_drops_the_message_at_last_and_names_no_secre
 def test_a_webhook_that_hangs_keeps_nobody_waiting_and_what_has_no_room_is_counted() -> None:
     with receiving() as receiver:
         receiver.gate.clear()
-        messenger = Messenger(Webhook(receiver.url), "json", "box")
-        for _ in range(webhook.ROOM + 20):
+        messenger = WebhookSender(Webhook(receiver.url), "json", "box")
+        for _ in range(webhook.QUEUE_SIZE + 20):
             messenger.send(FIRES)
         assert receiver.bodies == []
         assert 19 <= messenger.dropped <= 20
@@ -92,7 +92,7 @@ def test_a_webhook_that_hangs_keeps_nobody_waiting_and_what_has_no_room_is_count
 
 def test_at_the_end_what_waits_is_sent() -> None:
     with receiving() as receiver:
-        messenger = Messenger(Webhook(receiver.url), "json", "box")
+        messenger = WebhookSender(Webhook(receiver.url), "json", "box")
         for _ in range(5):
             messenger.send(FIRES)
         messenger.finish(20)
@@ -100,7 +100,7 @@ def test_at_the_end_what_waits_is_sent() -> None:
 
 
 def test_the_end_is_not_held_up_by_a_webhook_that_takes_nothing() -> None:
-    messenger = Messenger(Webhook(f"http://127.0.0.1:{free_port()}/"), "json", "box")
+    messenger = WebhookSender(Webhook(f"http://127.0.0.1:{free_port()}/"), "json", "box")
     for _ in range(5):
         messenger.send(FIRES)
     messenger.finish(20)

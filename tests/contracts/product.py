@@ -282,7 +282,7 @@ def fire_alerts(folder: Path) -> Path:
     settings = structs.replace(SETTINGS, pools=slow, runtime_dir=folder, alerts=alerts)
     counts = Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=1)
     seen = snapshot(pools=(slow_view(vitals=ANSWERED),))
-    Monitor(settings, WEBHOOK).look(settings, seen, counts, {"slow": 12})
+    Monitor(settings, WEBHOOK).evaluate(settings, seen, counts, {"slow": 12})
     return folder / "alerts.json"
 
 
@@ -460,7 +460,7 @@ def judge_state(state: str) -> str:
         alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
         settings = structs.replace(SETTINGS, pools=slow, runtime_dir=Path(folder), alerts=alerts)
         watching = Monitor(settings, WEBHOOK)
-        watching.look(settings, seen, Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
+        watching.evaluate(settings, seen, Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
     is_down = watching.count_firing()["pool_down"]
     troubles = find_troubles(status(pools={"slow": pool("slow", state=PoolState(state))}), 0)
     top = "bad" if any(trouble.bad for trouble in troubles) else "a worry" if troubles else "well"

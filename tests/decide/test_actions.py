@@ -6,28 +6,28 @@ from typing import Any
 import pytest
 
 from recyclery.decide.actions import (
-    Abandon,
+    AbortRollout,
     Action,
+    ChangeConcurrency,
+    ChangeMaxTasks,
     Clean,
     Collect,
     Dismiss,
-    EndSession,
-    Evict,
+    EndGridSession,
+    EnforceTimeLimit,
     Hold,
+    KillForeign,
     KillWorker,
-    Leave,
-    Notice,
     Outcome,
     Preempt,
     Reap,
-    Reclaim,
-    Replace,
+    ReclaimMessages,
+    ReplaceWorker,
+    ReportDeath,
     Retire,
-    Scale,
+    StopOld,
     SupervisordRequest,
-    TellFell,
-    TimeOut,
-    Tune,
+    Warn,
     WorkerRequest,
 )
 from recyclery.decide.policy_state import Successor
@@ -39,33 +39,36 @@ NOT_DONE = Outcome(done=False, line="not done")
 FELL = link.Fell(pid=20, task_id="a", tree_bytes=300 << 20, how="")
 LINES: list[tuple[Any, str]] = [
     (Reap("orphans", CHILD, (), "why"), "reap orphans of slow/20"),
-    (Evict((), "why"), "reap strangers"),
+    (KillForeign((), "why"), "reap strangers"),
     (Preempt(CHILD, (), "why"), "preempt slow/20"),
     (KillWorker("slow", (), "why"), "give up on slow"),
     (Clean(()), "clean up"),
-    (EndSession(CHILD, "s1"), "end Grid session s1 of slow/20, which is dead"),
+    (EndGridSession(CHILD, "s1"), "end Grid session s1 of slow/20, which is dead"),
     (Collect(CHILD, "why"), "collect in slow/20: why"),
-    (Notice("tight", "it is tight"), "it is tight"),
-    (TellFell("fast", FELL), "note that 20 died with 300 MiB amid task a; fast takes it down"),
-    (Reclaim("slow", "g", "fast", "why"), "reclaim what slow held: why; fast gives it back"),
+    (Warn("tight", "it is tight"), "it is tight"),
+    (ReportDeath("fast", FELL), "note that 20 died with 300 MiB amid task a; fast takes it down"),
+    (ReclaimMessages("slow", "g", "fast", "why"), "reclaim what slow held: why; fast gives it back"),
     (Retire(CHILD, "why"), "retire slow/20: why; it leaves as soon as it has no task"),
     (Dismiss(CHILD, "slow", "why"), "dismiss slow/20: why; it leaves as soon as it has no task"),
-    (TimeOut(CHILD, "why"), "time out slow/20: why; it is ended"),
-    (Tune("slow", 5, "why"), "tune slow to 5 tasks per child: why; in force"),
-    (Scale("slow", 2, "why"), "scale slow to 2 at a time: why; in force"),
+    (EnforceTimeLimit(CHILD, "why"), "time out slow/20: why; it is ended"),
+    (ChangeMaxTasks("slow", 5, "why"), "tune slow to 5 tasks per child: why; in force"),
+    (ChangeConcurrency("slow", 2, "why"), "scale slow to 2 at a time: why; in force"),
     (Hold("slow", True, False, "why"), "hold slow: why; it takes no more tasks"),
     (Hold("slow", False, False, "why"), "let go slow: why; it takes tasks again"),
-    (Replace("slow", "why", "slow"), "replace slow: why; it stops after its running tasks, and starts anew"),
     (
-        Replace("slow", "why", "slow", "slow-b"),
+        ReplaceWorker("slow", "why", "slow"),
+        "replace slow: why; it stops after its running tasks, and starts anew",
+    ),
+    (
+        ReplaceWorker("slow", "why", "slow", "slow-b"),
         "replace slow: why; slow-b starts, and slow takes tasks until that does",
     ),
     (
-        Leave("slow", "slow", "slow-b", "why"),
+        StopOld("slow", "slow", "slow-b", "why"),
         "hand slow over from slow to slow-b: why; slow finishes the tasks that it has, and leaves",
     ),
     (
-        Abandon("slow", "slow-b", "why"),
+        AbortRollout("slow", "slow-b", "why"),
         "give up slow-b, which was to take over slow: why; the worker that there is goes on",
     ),
 ]
@@ -74,9 +77,9 @@ LINES: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("action", "line"), LINES)
 def test_the_log_says_what_is_done_why_and_what_follows(action: Action, line: str) -> None:
     words = (
-        [action.what, action.result]
+        [action.summary, action.result]
         if isinstance(action, WorkerRequest | SupervisordRequest)
-        else [action.what]
+        else [action.summary]
     )
     assert "; ".join(words) == line
 
@@ -93,14 +96,14 @@ SLOTS = {"slow": "slow-b"}
     ("action", "slot", "request_"),
     [
         (Retire(CHILD, ""), "slow-b", link.Retire(pid=20)),
-        (TimeOut(CHILD, ""), "slow-b", link.TimeOut(pid=20)),
+        (EnforceTimeLimit(CHILD, ""), "slow-b", link.TimeOut(pid=20)),
         (Dismiss(CHILD, "slow", ""), "slow", link.Retire(pid=20)),
-        (Tune("slow", 5, ""), "slow-b", link.SetMaxTasks(max_tasks=5)),
-        (Scale("slow", 2, ""), "slow-b", link.SetConcurrency(concurrency=2)),
+        (ChangeMaxTasks("slow", 5, ""), "slow-b", link.SetMaxTasks(max_tasks=5)),
+        (ChangeConcurrency("slow", 2, ""), "slow-b", link.SetConcurrency(concurrency=2)),
         (Hold("slow", True, False, ""), "slow-b", link.Hold(seconds=15)),
         (Hold("slow", False, False, ""), "slow-b", link.Hold(seconds=0)),
-        (Reclaim("slow", "g", "fast", ""), "fast", link.Reclaim(generation="g")),
-        (TellFell("fast", FELL), "fast", FELL),
+        (ReclaimMessages("slow", "g", "fast", ""), "fast", link.Reclaim(generation="g")),
+        (ReportDeath("fast", FELL), "fast", FELL),
     ],
 )
 def test_a_worker_is_asked_in_the_slot_in_which_it_runs(
@@ -112,10 +115,10 @@ def test_a_worker_is_asked_in_the_slot_in_which_it_runs(
 @pytest.mark.parametrize(
     ("action", "call"),
     [
-        (Replace("slow", "", "slow"), ("recyclery.renew", "slow")),
-        (Replace("slow", "", "slow", "slow-b"), ("supervisor.startProcess", "slow-b", False)),
-        (Leave("slow", "slow", "slow-b", ""), ("recyclery.leave", "slow")),
-        (Abandon("slow", "slow-b", ""), ("supervisor.stopProcess", "slow-b", False)),
+        (ReplaceWorker("slow", "", "slow"), ("recyclery.renew", "slow")),
+        (ReplaceWorker("slow", "", "slow", "slow-b"), ("supervisor.startProcess", "slow-b", False)),
+        (StopOld("slow", "slow", "slow-b", ""), ("recyclery.leave", "slow")),
+        (AbortRollout("slow", "slow-b", ""), ("supervisor.stopProcess", "slow-b", False)),
     ],
 )
 def test_pid_1_is_asked_for_each_step_of_a_replacement(
@@ -125,14 +128,14 @@ def test_pid_1_is_asked_for_each_step_of_a_replacement(
 
 
 def test_a_replacement_is_under_way_until_the_old_worker_was_asked_to_leave() -> None:
-    state = Replace("slow", "", "slow", "slow-b").after(policy_state(asked={"slow": ""}), DONE, AT)
+    state = ReplaceWorker("slow", "", "slow", "slow-b").after(policy_state(asked={"slow": ""}), DONE, AT)
     assert (state.asked, state.successors) == ({}, {"slow": Successor("slow-b", AT)})
-    leave = Leave("slow", "slow", "slow-b", "")
+    leave = StopOld("slow", "slow", "slow-b", "")
     assert leave.after(state, NOT_DONE, AT).is_being_replaced("slow")
     assert not leave.after(state, DONE, AT).is_being_replaced("slow")
 
 
 def test_a_replacement_that_was_not_done_has_failed_with_its_line() -> None:
-    state = Replace("slow", "", "slow", "slow-b").after(policy_state(asked={"slow": ""}), NOT_DONE, AT)
-    assert (state.failures, state.abandoned) == ({"slow": "not done"}, {"slow": AT})
+    state = ReplaceWorker("slow", "", "slow", "slow-b").after(policy_state(asked={"slow": ""}), NOT_DONE, AT)
+    assert (state.failures, state.failed_rollouts) == ({"slow": "not done"}, {"slow": AT})
     assert not state.is_being_replaced("slow")

@@ -6,14 +6,14 @@ from msgspec import structs
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import BUILT_IN, Settings
-from recyclery.decide.actions import Abandon, Action, Leave, Replace
-from recyclery.decide.budget import children_of, height_bytes, is_leaving
+from recyclery.decide.actions import AbortRollout, Action, ReplaceWorker, StopOld
+from recyclery.decide.budget import active_children, is_leaving, projected_peak_bytes
 from recyclery.decide.handoff import (
-    FAILED_AGAIN_SECONDS,
+    ROLLOUT_RETRY_SECONDS,
     SUCCESSOR_SECONDS,
     find_shortage,
-    hand_over,
-    place,
+    finish_rollouts,
+    plan_rollout,
 )
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
@@ -37,26 +37,30 @@ def seen(*others: PoolView, floor_mib: int = 200, serving: PoolView | None = Non
 
 
 def decided(look: Snapshot, past: PolicyState = ASKED, settings: Settings = SETTINGS) -> list[Action]:
-    return [action for action in decide(look, past, settings) if isinstance(action, Replace | Leave | Abandon)]
+    return [
+        action
+        for action in decide(look, past, settings)
+        if isinstance(action, ReplaceWorker | StopOld | AbortRollout)
+    ]
 
 
 def test_with_room_for_two_the_successor_starts_in_the_other_slot() -> None:
-    assert decided(seen()) == [Replace("slow", "asked to", slot="slow", successor="slow-b")]
+    assert decided(seen()) == [ReplaceWorker("slow", "asked to", slot="slow", successor="slow-b")]
     back = old(slot="slow-b")
-    assert decided(seen(serving=back)) == [Replace("slow", "asked to", slot="slow-b", successor="slow")]
+    assert decided(seen(serving=back)) == [ReplaceWorker("slow", "asked to", slot="slow-b", successor="slow")]
 
 
 def test_without_it_the_worker_stops_first_and_the_reason_has_the_figures() -> None:
     # 40 MiB for a main process, and a child of 50 with a task of 300; the retire level is at 800.
     (action,) = decided(seen(floor_mib=411))
-    assert action == Replace(
+    assert action == ReplaceWorker(
         "slow",
         "asked to; a second worker may take 390 MiB, which beside the 411 MiB of all else passes 800 MiB, "
         "80 % of the limit",
         slot="slow",
     )
     (action,) = decided(seen(floor_mib=410))
-    assert isinstance(action, Replace)
+    assert isinstance(action, ReplaceWorker)
     assert action.successor == "slow-b"
 
 
@@ -84,26 +88,26 @@ def test_a_worker_whose_tasks_run_in_its_main_process_is_not_counted_twice() -> 
 def test_the_old_worker_leaves_when_its_successor_takes_tasks_and_not_before() -> None:
     assert decided(seen(successor())) == []
     # PID 1 calls it starting for some seconds more.
-    leaving = Leave("slow", "slow", "slow-b", "slow-b takes tasks")
+    leaving = StopOld("slow", "slow", "slow-b", "slow-b takes tasks")
     assert decided(seen(successor(consuming=True))) == [leaving]
     assert decided(seen(successor(consuming=True, state=PoolState.RUNNING)), LEARNED) == [leaving]
 
 
 def test_a_governor_that_knows_of_nothing_finishes_what_another_began() -> None:
     assert decided(seen(successor(consuming=True)), policy_state()) == [
-        Leave("slow", "slow", "slow-b", "slow-b takes tasks")
+        StopOld("slow", "slow", "slow-b", "slow-b takes tasks")
     ]
 
 
 def test_a_successor_that_does_not_come_to_take_tasks_is_given_up() -> None:
     late = successor(started=AT - SUCCESSOR_SECONDS)
-    assert decided(seen(late)) == [Abandon("slow", "slow-b", "it takes no tasks 120 s after its start")]
+    assert decided(seen(late)) == [AbortRollout("slow", "slow-b", "it takes no tasks 120 s after its start")]
     assert decided(seen(successor(started=AT - SUCCESSOR_SECONDS + 1))) == []
 
 
 def test_a_successor_for_which_there_is_no_memory_after_all_is_given_up() -> None:
-    (action,) = hand_over(seen(successor(), floor_mib=950), LEARNED, SETTINGS)
-    assert action == Abandon("slow", "slow-b", "950 MiB cannot be reclaimed, above 950 MiB")
+    (action,) = finish_rollouts(seen(successor(), floor_mib=950), LEARNED, SETTINGS)
+    assert action == AbortRollout("slow", "slow-b", "950 MiB cannot be reclaimed, above 950 MiB")
 
 
 def test_while_a_former_worker_drains_there_is_no_slot_for_another() -> None:
@@ -114,7 +118,7 @@ def test_while_a_former_worker_drains_there_is_no_slot_for_another() -> None:
 def test_a_worker_that_was_started_with_other_settings_is_replaced_once_it_runs() -> None:
     outdated = old(outdated=True)
     (action,) = decided(seen(serving=outdated), LEARNED)
-    assert action == Replace(
+    assert action == ReplaceWorker(
         "slow", "its settings have changed since its start", slot="slow", successor="slow-b"
     )
     assert decided(seen(serving=replace(outdated, state=PoolState.STARTING)), LEARNED) == []
@@ -122,10 +126,10 @@ def test_a_worker_that_was_started_with_other_settings_is_replaced_once_it_runs(
 
 def test_after_a_successor_that_was_of_no_use_only_a_person_has_the_next_one_tried_soon() -> None:
     outdated = seen(serving=old(outdated=True))
-    failed = {"slow": AT - FAILED_AGAIN_SECONDS + 1}
-    assert decided(outdated, replace(LEARNED, abandoned=failed)) == []
-    assert decided(outdated, replace(LEARNED, abandoned={"slow": AT - FAILED_AGAIN_SECONDS})) != []
-    assert decided(outdated, replace(ASKED, abandoned=failed)) != []
+    failed = {"slow": AT - ROLLOUT_RETRY_SECONDS + 1}
+    assert decided(outdated, replace(LEARNED, failed_rollouts=failed)) == []
+    assert decided(outdated, replace(LEARNED, failed_rollouts={"slow": AT - ROLLOUT_RETRY_SECONDS})) != []
+    assert decided(outdated, replace(ASKED, failed_rollouts=failed)) != []
 
 
 def test_a_worker_that_does_not_answer_is_replaced_when_asked_and_one_that_is_down_is_not() -> None:
@@ -142,9 +146,9 @@ def test_children_of_a_worker_that_drains_count_with_their_tasks_and_take_no_pla
     serving = successor(state=PoolState.RUNNING, consuming=True)
     look = snapshot(busy, idle, fresh, floor_mib=400, pools=(serving,), others=(old(state=PoolState.DRAINING),))
     assert (is_leaving(idle, look), is_leaving(busy, look), is_leaving(fresh, look)) == (True, False, False)
-    assert children_of(look, "slow") == [fresh]
+    assert active_children(look, "slow") == [fresh]
     # The running task may yet take 290, and the new worker's child 300.
-    assert height_bytes(look, LEARNED, SETTINGS) == (400 + 290 + 300) * MIB
+    assert projected_peak_bytes(look, LEARNED, SETTINGS) == (400 + 290 + 300) * MIB
 
 
 def test_a_pool_that_has_no_free_slot_does_not_keep_another_from_its_turn() -> None:
@@ -152,13 +156,13 @@ def test_a_pool_that_has_no_free_slot_does_not_keep_another_from_its_turn() -> N
     former = PoolView(name="fast", slot="fast-b", state=PoolState.DRAINING, pid=8)
     look = snapshot(floor_mib=200, pools=(fast, old()), others=(former,))
     past = replace(LEARNED, asked={"fast": "asked to", "slow": "asked to"})
-    assert [action.pool for action in decided(look, past) if isinstance(action, Replace)] == ["slow"]
+    assert [action.pool for action in decided(look, past) if isinstance(action, ReplaceWorker)] == ["slow"]
 
 
 def test_a_replacement_waits_while_the_former_worker_drains_and_where_the_last_successor_was_no_use() -> None:
-    wanted = Replace("slow", "its main process grew")
+    wanted = ReplaceWorker("slow", "its main process grew")
     former = successor(state=PoolState.DRAINING)
-    assert place(wanted, seen(former), LEARNED, SETTINGS) is None
-    failed = replace(LEARNED, abandoned={"slow": AT - FAILED_AGAIN_SECONDS + 1})
-    assert place(wanted, seen(), failed, SETTINGS) is None
-    assert place(wanted, seen(), LEARNED, SETTINGS) is not None
+    assert plan_rollout(wanted, seen(former), LEARNED, SETTINGS) is None
+    failed = replace(LEARNED, failed_rollouts={"slow": AT - ROLLOUT_RETRY_SECONDS + 1})
+    assert plan_rollout(wanted, seen(), failed, SETTINGS) is None
+    assert plan_rollout(wanted, seen(), LEARNED, SETTINGS) is not None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import Hold
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.pressure import hold_pools
+from recyclery.decide.pressure import pause_pools
 from recyclery.observe.snapshot import Snapshot
 from support.snapshots import LEARNED, MIB, SETTINGS, child, slow_view, snapshot
 
@@ -19,7 +19,7 @@ def near(floor_mib: int, *, holding: bool | None = False, busy: bool = False) ->
 
 
 def holds(seen: Snapshot) -> list[Hold]:
-    return list(hold_pools(seen, LEARNED, SETTINGS))
+    return list(pause_pools(seen, LEARNED, SETTINGS))
 
 
 def test_near_the_limit_a_pool_whose_next_task_does_not_fit_is_held() -> None:
@@ -45,15 +45,15 @@ def test_a_hold_goes_on_until_the_level_is_left_by_far() -> None:
 
 def test_a_pool_whose_next_task_fits_is_let_go_though_memory_is_short() -> None:
     small = replace(LEARNED, models={})
-    (hold,) = hold_pools(near(910, holding=True), small, SETTINGS)
+    (hold,) = pause_pools(near(910, holding=True), small, SETTINGS)
     assert not hold.on
 
 
 def test_a_task_that_just_fits_does_not_end_a_hold() -> None:
     small = replace(LEARNED, models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(30 * MIB,) * 200)})
-    tail = small.tail_bytes("slow") >> 20
-    (held,) = hold_pools(near(950 - tail - 20, holding=True), small, SETTINGS)
-    (free,) = hold_pools(near(950 - tail - 35, holding=True), small, SETTINGS)
+    tail = small.headroom_bytes("slow") >> 20
+    (held,) = pause_pools(near(950 - tail - 20, holding=True), small, SETTINGS)
+    (free,) = pause_pools(near(950 - tail - 35, holding=True), small, SETTINGS)
     assert (held.on, free.on) == (True, False)
 
 
@@ -68,6 +68,6 @@ def test_a_worker_that_cannot_be_told_is_not() -> None:
 @given(st.integers(0, 1024), st.integers(0, 900))
 def test_a_hold_is_not_let_go_by_the_look_that_would_have_begun_it(floor_mib: int, tail_mib: int) -> None:
     past = replace(LEARNED, models={"slow": PoolModel(50 * MIB, (tail_mib * MIB,) * 200)})
-    begun = list(hold_pools(near(floor_mib), past, SETTINGS))
-    (kept,) = hold_pools(near(floor_mib, holding=True), past, SETTINGS)
+    begun = list(pause_pools(near(floor_mib), past, SETTINGS))
+    (kept,) = pause_pools(near(floor_mib, holding=True), past, SETTINGS)
     assert kept.on or not begun

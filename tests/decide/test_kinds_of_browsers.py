@@ -8,9 +8,9 @@ from msgspec import structs
 
 from recyclery.config.settings import Browsers
 from recyclery.decide.actions import Reap
-from recyclery.decide.browsers import Census, count_kinds, why_runaway
+from recyclery.decide.browsers import NO_CPU_SECONDS, Census, count_kinds, runaway_reason, update_stalls
+from recyclery.decide.policy_state import StalledTask
 from recyclery.decide.reap import find_reaps
-from recyclery.decide.stalls import NO_CPU_SECONDS, Silence, follow_silences
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Orphans, Process, Snapshot
 from support.snapshots import AT, CHILD, LIMIT, MIB, SETTINGS, child, policy_state, process, snapshot
 
@@ -27,9 +27,9 @@ def used(browser: Process, seconds: float) -> Process:
     return replace(browser, cpu_ticks=ticks(seconds))
 
 
-def silent_since(since: float, *members: Process, task_seen: float | None = None) -> Silence:
+def silent_since(since: float, *members: Process, task_seen: float | None = None) -> StalledTask:
     """A silence at task b that began when these processes were as they are here."""
-    return Silence(
+    return StalledTask(
         task_id="b",
         task_seen=since if task_seen is None else task_seen,
         since=since,
@@ -43,7 +43,7 @@ def late(seconds: float, *children: Child) -> Snapshot:
     return replace(snapshot(*children), at=AT + seconds)
 
 
-def reaped(seen: Snapshot, silence: Silence, limits: Browsers = LIMITS) -> list[Reap]:
+def reaped(seen: Snapshot, silence: StalledTask, limits: Browsers = LIMITS) -> list[Reap]:
     settings = structs.replace(SETTINGS, browsers=limits)
     return find_reaps(seen, policy_state(silences={CHILD: silence}), settings)
 
@@ -55,7 +55,7 @@ def test_each_browser_is_counted_as_one_kind() -> None:
     busy = child(running, *kept, left, kept=(50,), **BUSY)
     seen = replace(
         snapshot(busy, orphans=(Orphans(CHILD, (process(70, session=90),)),)),
-        strangers=(process(80, session=80), process(81, session=80, parent=80)),
+        foreign_browsers=(process(80, session=80), process(81, session=80, parent=80)),
     )
     expected = Census(live=3, in_use=2, kept=1, leftovers=1, runaway=0, orphans=1, strangers=1)
     assert count_kinds(seen, {}, LIMITS) == expected
@@ -150,7 +150,7 @@ def test_silent_seconds_of_0_turn_it_off() -> None:
 
 def test_a_child_without_a_silence_has_no_runaway() -> None:
     browser = (process(40, started=95.0, mib=900),)
-    assert why_runaway(browser, child(*browser), None, late(9000), LIMITS) is None
+    assert runaway_reason(browser, child(*browser), None, late(9000), LIMITS) is None
 
 
 def test_what_has_ended_of_a_runaway_is_not_killed() -> None:
@@ -172,24 +172,24 @@ def python_used(seconds: float, task_id: str | None = "b") -> Child:
 
 
 def test_a_silence_goes_on_while_python_uses_no_cpu_to_speak_of() -> None:
-    first = follow_silences({}, late(0, python_used(5)))
+    first = update_stalls({}, late(0, python_used(5)))
     assert first[CHILD].since == AT
-    assert follow_silences(first, late(50, python_used(5 + NO_CPU_SECONDS))) == first
+    assert update_stalls(first, late(50, python_used(5 + NO_CPU_SECONDS))) == first
 
 
 def test_a_silence_ends_when_python_works_and_a_new_one_begins_with_what_its_browsers_have_used() -> None:
-    first = follow_silences({}, late(0, python_used(5)))
-    silence = follow_silences(first, late(50, python_used(5.2)))[CHILD]
+    first = update_stalls({}, late(0, python_used(5)))
+    silence = update_stalls(first, late(50, python_used(5.2)))[CHILD]
     assert (silence.task_seen, silence.since, silence.python_ticks) == (AT, AT + 50, ticks(5.2))
     assert list(silence.browser_ticks.values()) == [ticks(7)]
 
 
 def test_the_next_task_is_not_silent_for_the_last_one() -> None:
-    first = follow_silences({}, late(0, python_used(5)))
-    silence = follow_silences(first, late(50, python_used(5, "c")))[CHILD]
+    first = update_stalls({}, late(0, python_used(5)))
+    silence = update_stalls(first, late(50, python_used(5, "c")))[CHILD]
     assert (silence.task_seen, silence.since) == (AT + 50, AT + 50)
 
 
 def test_a_child_without_a_task_is_not_silent() -> None:
-    first = follow_silences({}, late(0, python_used(5)))
-    assert follow_silences(first, late(50, python_used(5, None))) == {}
+    first = update_stalls({}, late(0, python_used(5)))
+    assert update_stalls(first, late(50, python_used(5, None))) == {}

@@ -4,11 +4,11 @@ from recyclery.decide.memory_model import (
     KEPT_RUNS,
     PoolModel,
     TaskRun,
-    Track,
-    follow_child,
+    TaskTracker,
     learn,
     learn_idle,
     tail_bytes,
+    update_tracker,
 )
 from recyclery.decide.memory_model import follow as follow_children
 from recyclery.observe.snapshot import Child, Owner, Process
@@ -34,10 +34,10 @@ def seen(mib: int, *, done: int = 0, task: str | None = None, idle_mib: int = 0)
 
 
 def follow(*looks: Child) -> list[TaskRun]:
-    track: Track | None = None
+    track: TaskTracker | None = None
     runs = []
     for look in looks:
-        track, ended = follow_child(track, look)
+        track, ended = update_tracker(track, look)
         if ended is not None:
             runs.append(ended)
     return runs
@@ -132,7 +132,7 @@ def test_children_are_followed_each_by_itself_and_forgotten_when_gone() -> None:
         snapshot(seen(60, done=1)),
         snapshot(),
     ]
-    tracks: dict[Owner, Track] = {}
+    tracks: dict[Owner, TaskTracker] = {}
     runs = []
     for look in looks:
         tracks, ended = follow_children(tracks, look)

@@ -3,20 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
-from recyclery.decide.actions import Clean, EndSession, Evict
+from recyclery.decide.actions import Clean, EndGridSession, KillForeign
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.poll_interval import ALERT_SECONDS, next_look_seconds
-from recyclery.decide.reap import LINGER_SECONDS, STRANDED_SECONDS, evict_strangers, find_reaps
-from recyclery.decide.warnings import find_notices
-from recyclery.observe.snapshot import OpenSessions, Process, Remains, Snapshot
+from recyclery.decide.poll_interval import ALERT_SECONDS, poll_interval_seconds
+from recyclery.decide.reap import DRIVER_EXIT_SECONDS, PROFILE_REMOVAL_SECONDS, find_reaps, kill_foreign
+from recyclery.decide.warnings import find_warnings
+from recyclery.observe.snapshot import LeftoverFiles, OpenSessions, Process, Snapshot
 from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, policy_state, process, slow_view, snapshot
 
 DRIVER = process(40, started=95.0, name="chromedriver", parent=20)
 BROWSER = process(41, started=95.1, parent=40)
 HANDLER = process(42, started=95.2, session=42, name="chrome_crashpad")
 PROFILE = Path("/tmp/org.chromium.Chromium.scoped_dir.a")
-AGO = AT - LINGER_SECONDS - 0.01
+AGO = AT - DRIVER_EXIT_SECONDS - 0.01
 
 
 def seen(*members: Process, **rest: object) -> Snapshot:
@@ -33,8 +33,8 @@ def reaped(found: Snapshot) -> list[tuple[str, set[int]]]:
 
 def test_a_browser_whose_chromedriver_has_been_gone_for_a_moment_is_killed_with_its_handlers() -> None:
     alone = replace(BROWSER, parent=1)
-    assert reaped(seen(alone, HANDLER, driverless={alone.key: AGO})) == [("strays", {41, 42})]
-    assert reaped(seen(alone, HANDLER, driverless={alone.key: AGO + 0.1})) == []
+    assert reaped(seen(alone, HANDLER, orphaned_browsers={alone.key: AGO})) == [("strays", {41, 42})]
+    assert reaped(seen(alone, HANDLER, orphaned_browsers={alone.key: AGO + 0.1})) == []
 
 
 def test_crashpad_handlers_that_outlast_a_clean_quit_are_left_to_end_by_themselves() -> None:
@@ -46,74 +46,77 @@ def test_a_browser_that_no_chromedriver_started_is_left_to_its_task() -> None:
 
 
 def test_a_chromedriver_whose_browser_left_its_profile_behind_is_killed() -> None:
-    left = Remains(PROFILE, AT - STRANDED_SECONDS, frozenset({DRIVER.key}))
-    assert reaped(seen(DRIVER, remains=(left,))) == [("strays", {40})]
-    removing = Remains(PROFILE, AT - STRANDED_SECONDS + 0.1, frozenset({DRIVER.key}))
-    assert reaped(seen(DRIVER, remains=(removing,))) == []
-    assert reaped(seen(DRIVER, remains=(replace(left, since=AGO + 0.1),))) == []
+    left = LeftoverFiles(PROFILE, AT - PROFILE_REMOVAL_SECONDS, frozenset({DRIVER.key}))
+    assert reaped(seen(DRIVER, leftover_files=(left,))) == [("strays", {40})]
+    removing = LeftoverFiles(PROFILE, AT - PROFILE_REMOVAL_SECONDS + 0.1, frozenset({DRIVER.key}))
+    assert reaped(seen(DRIVER, leftover_files=(removing,))) == []
+    assert reaped(seen(DRIVER, leftover_files=(replace(left, since=AGO + 0.1),))) == []
 
 
 def test_a_chromedriver_between_two_browsers_is_left_to_its_task() -> None:
-    socket_folder = Remains(Path("/tmp/org.chromium.Chromium.b"), AGO)
-    assert reaped(seen(DRIVER, remains=(socket_folder,))) == []
+    socket_folder = LeftoverFiles(Path("/tmp/org.chromium.Chromium.b"), AGO)
+    assert reaped(seen(DRIVER, leftover_files=(socket_folder,))) == []
 
 
 def test_a_chromedriver_that_has_another_browser_is_left_to_its_task() -> None:
-    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
-    assert reaped(seen(DRIVER, BROWSER, remains=(left,))) == []
+    left = LeftoverFiles(PROFILE, AGO, frozenset({DRIVER.key}))
+    assert reaped(seen(DRIVER, BROWSER, leftover_files=(left,))) == []
 
 
 def test_defunct_halves_are_left_to_their_parent() -> None:
-    left = Remains(PROFILE, AGO, frozenset({DRIVER.key}))
-    assert reaped(seen(replace(DRIVER, state="Z"), remains=(left,))) == []
+    left = LeftoverFiles(PROFILE, AGO, frozenset({DRIVER.key}))
+    assert reaped(seen(replace(DRIVER, state="Z"), leftover_files=(left,))) == []
 
 
 def cleaned(found: Snapshot) -> list[Path]:
     actions = decide(found, LEARNED, SETTINGS)
-    return [left.folder for action in actions if isinstance(action, Clean) for left in action.remains]
+    return [left.folder for action in actions if isinstance(action, Clean) for left in action.leftover_files]
 
 
 def test_folders_of_browsers_that_are_gone_are_removed() -> None:
-    assert cleaned(seen(remains=(Remains(PROFILE, AT),))) == [PROFILE]
+    assert cleaned(seen(leftover_files=(LeftoverFiles(PROFILE, AT),))) == [PROFILE]
 
 
 def test_a_profile_is_given_the_time_that_a_clean_quit_takes() -> None:
-    left = Remains(PROFILE, AT - STRANDED_SECONDS, frozenset({DRIVER.key}))
-    assert cleaned(seen(remains=(left,))) == [PROFILE]
-    assert cleaned(seen(remains=(replace(left, since=AGO + 0.1),))) == []
+    left = LeftoverFiles(PROFILE, AT - PROFILE_REMOVAL_SECONDS, frozenset({DRIVER.key}))
+    assert cleaned(seen(leftover_files=(left,))) == [PROFILE]
+    assert cleaned(seen(leftover_files=(replace(left, since=AGO + 0.1),))) == []
 
 
 def test_each_session_that_a_dead_child_has_open_elsewhere_is_ended() -> None:
     found = seen(open_sessions=(OpenSessions(CHILD, ("a1", "b2")),))
-    actions = [action for action in decide(found, LEARNED, SETTINGS) if isinstance(action, EndSession)]
-    assert actions == [EndSession(CHILD, "a1"), EndSession(CHILD, "b2")]
+    actions = [action for action in decide(found, LEARNED, SETTINGS) if isinstance(action, EndGridSession)]
+    assert actions == [EndGridSession(CHILD, "a1"), EndGridSession(CHILD, "b2")]
 
 
 def test_while_something_is_about_to_go_the_next_look_comes_soon() -> None:
-    for found in (seen(remains=(Remains(PROFILE, AT),)), seen(driverless={BROWSER.key: AT})):
-        assert next_look_seconds(found, None, SETTINGS) == ALERT_SECONDS
+    for found in (
+        seen(leftover_files=(LeftoverFiles(PROFILE, AT),)),
+        seen(orphaned_browsers={BROWSER.key: AT}),
+    ):
+        assert poll_interval_seconds(found, None, SETTINGS) == ALERT_SECONDS
 
 
 STRANGERS = (process(80, session=80), process(81, session=80, parent=80))
 
 
 def said(past: PolicyState, *strangers: Process) -> list[str]:
-    found = replace(snapshot(child(), pools=(slow_view(),)), strangers=strangers)
-    return [notice.text for notice in find_notices(found, past, SETTINGS)]
+    found = replace(snapshot(child(), pools=(slow_view(),)), foreign_browsers=strangers)
+    return [notice.text for notice in find_warnings(found, past, SETTINGS)]
 
 
 def test_a_strangers_browser_is_told_once_as_one_with_the_way_to_be_rid_of_it() -> None:
     assert said(LEARNED, *STRANGERS) == [
         "1 browser that no pool started: chromium 80; left alone, `recyclery reap --strangers` kills"
     ]
-    known = replace(LEARNED, known_strangers=frozenset({STRANGERS[0].key}))
+    known = replace(LEARNED, known_foreign=frozenset({STRANGERS[0].key}))
     assert said(known, *STRANGERS) == []
 
 
 def test_strangers_are_killed_only_when_that_is_asked_for() -> None:
-    found = replace(snapshot(child()), strangers=STRANGERS)
+    found = replace(snapshot(child()), foreign_browsers=STRANGERS)
     assert find_reaps(found, policy_state(), SETTINGS) == []
-    (action,) = evict_strangers(found)
-    assert isinstance(action, Evict)
+    (action,) = kill_foreign(found)
+    assert isinstance(action, KillForeign)
     assert action.processes == STRANGERS
-    assert list(evict_strangers(snapshot(child()))) == []
+    assert list(kill_foreign(snapshot(child()))) == []

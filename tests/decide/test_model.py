@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recyclery.common.statistics import chi_square_quantile, t_quantile
 from recyclery.decide.max_tasks import (
     BACKSTOP_RISK,
-    LEAST_GAIN_BYTES,
+    MIN_RECLAIMABLE_BYTES,
     adjust_max_tasks,
     choose_max_tasks,
     late_steps,
@@ -115,7 +115,7 @@ def test_nobody_goes_while_nothing_is_known() -> None:
 
 def test_a_child_hardly_above_a_fresh_one_stays_however_small_the_budget() -> None:
     model = PoolModel(60 * MIB, (350 * MIB,) * 50)
-    assert must_retire(model, 60 * MIB + LEAST_GAIN_BYTES - 1, 100 * MIB, 350 * MIB) is None
+    assert must_retire(model, 60 * MIB + MIN_RECLAIMABLE_BYTES - 1, 100 * MIB, 350 * MIB) is None
 
 
 def test_what_fresh_children_hold_now_counts_more_than_the_smallest_tree_ever_seen() -> None:

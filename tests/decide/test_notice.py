@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from recyclery.config.settings import Settings
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.warnings import find_notices
+from recyclery.decide.warnings import find_warnings
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import LEARNED, MIB, SETTINGS, child, process, settings_with, slow_view, snapshot
 
 
 def said(seen: Snapshot, settings: Settings = SETTINGS) -> list[str]:
-    return [notice.text for notice in find_notices(seen, LEARNED, settings)]
+    return [notice.text for notice in find_warnings(seen, LEARNED, settings)]
 
 
 def test_nothing_is_said_when_all_is_well() -> None:
@@ -37,13 +37,11 @@ def test_a_browser_that_runs_now_is_not_counted_twice() -> None:
 
 def test_from_few_runs_nothing_is_said() -> None:
     few = replace(LEARNED, models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(900 * MIB,) * 9)})
-    assert list(find_notices(snapshot(child(), pools=(slow_view(),)), few, SETTINGS)) == []
+    assert list(find_warnings(snapshot(child(), pools=(slow_view(),)), few, SETTINGS)) == []
 
 
 def test_memory_that_belongs_to_no_pool_is_named_with_what_lies_in_dev_shm() -> None:
     seen = snapshot(child(), floor_mib=850, pools=(slow_view(main_bytes=60 * MIB),), shm_files_bytes=500 * MIB)
     text = said(seen)[-1]
-    assert (
-        "730 MiB of the 850 MiB that cannot be reclaimed belong to no pool, 500 MiB of them files in /dev/shm"
-        in text
-    )
+    assert "730 MiB of the 850 MiB that cannot be reclaimed belong to no process that is watched, " in text
+    assert ", 500 MiB of them files in /dev/shm" in text

@@ -10,11 +10,11 @@ from msgspec import structs
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import SLOW, Pool, Settings
 from recyclery.decide import policy
-from recyclery.decide.actions import Action, Collect, Notice, Preempt, Reap, Replace, Retire
-from recyclery.decide.budget import height_bytes
+from recyclery.decide.actions import Action, Collect, Preempt, Reap, ReplaceWorker, Retire, Warn
+from recyclery.decide.budget import projected_peak_bytes
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.warnings import find_notices
+from recyclery.decide.warnings import find_warnings
 from recyclery.observe.snapshot import (
     Child,
     Orphans,
@@ -38,7 +38,7 @@ from support.snapshots import (
 
 def decide(seen: Snapshot, past: PolicyState, settings: Settings) -> list[Action]:
     """What is done; what is only said has tests of its own."""
-    return [action for action in policy.decide(seen, past, settings) if not isinstance(action, Notice)]
+    return [action for action in policy.decide(seen, past, settings) if not isinstance(action, Warn)]
 
 
 def test_nothing_is_done_when_all_is_well() -> None:
@@ -180,13 +180,13 @@ def test_a_worker_that_lets_none_of_its_children_go_is_replaced() -> None:
     (first,) = decide(seen, replace(LEARNED, refused={"slow": 2}), SETTINGS)
     (last,) = decide(seen, replace(LEARNED, refused={"slow": 3}), SETTINGS)
     assert isinstance(first, Retire)
-    assert isinstance(last, Replace)
+    assert isinstance(last, ReplaceWorker)
 
 
 def test_a_main_process_that_grew_is_replaced_when_memory_is_short_and_left_when_it_is_not() -> None:
     grown = slow_view(main_bytes=400 * MIB, main_start_bytes=60 * MIB)
     (action,) = decide(snapshot(child(), floor_mib=810, pools=(grown,)), policy_state(), SETTINGS)
-    assert isinstance(action, Replace)
+    assert isinstance(action, ReplaceWorker)
     assert "its main process grew from 60 MiB to 400 MiB" in action.reason
     assert decide(snapshot(child(), floor_mib=790, pools=(grown,)), policy_state(), SETTINGS) == []
     still = slow_view(main_bytes=150 * MIB, main_start_bytes=60 * MIB)
@@ -201,7 +201,7 @@ def replacing(*children: Child, state: PoolState = PoolState.RUNNING) -> Snapsho
 
 def test_where_children_cannot_be_let_go_the_worker_is_replaced() -> None:
     (action,) = decide(replacing(child(mib=400)), LEARNED, SETTINGS)
-    assert isinstance(action, Replace)
+    assert isinstance(action, ReplaceWorker)
     assert (action.pool, "child 20: 400 MiB after 3 tasks" in action.reason) == ("slow", True)
 
 
@@ -216,7 +216,7 @@ def test_a_main_process_that_runs_the_tasks_itself_is_judged_though_it_tells_no_
     settings = Settings(app="app", pools=(slow_with(implementation="threads"),), runtime_dir=Path("/run"))
     threaded = child(mib=750, tasks_done=0, first_task_started=None, last_task_ended=None)
     (action,) = decide(replacing(threaded), LEARNED, settings)
-    assert isinstance(action, Replace)
+    assert isinstance(action, ReplaceWorker)
 
 
 def test_above_the_hard_level_the_largest_child_is_preempted_with_all_it_started() -> None:
@@ -264,7 +264,7 @@ def test_there_is_never_more_than_one_heavy_action_nor_one_on_a_pid_that_is_not_
     )
     memory = policy_state(models={name: PoolModel(50 * MIB, (tail * MIB,)) for name in ("fast", "slow")})
     actions = decide(snapshot(*seen, floor_mib=floor), memory, SETTINGS)
-    heavy = [action for action in actions if isinstance(action, Retire | Replace | Preempt)]
+    heavy = [action for action in actions if isinstance(action, Retire | ReplaceWorker | Preempt)]
     assert len(heavy) <= 1
     owners = {action.owner for action in actions if isinstance(action, Reap | Collect | Retire | Preempt)}
     assert owners <= {one.owner for one in seen}
@@ -279,11 +279,11 @@ def test_a_child_that_leaves_anyway_is_not_retired_and_takes_no_room_from_its_su
     fresh = child(mib=50, owner=Owner("slow", 21, 2100), tasks_done=0)
     for view in (slow_view(max_tasks_per_child=9), slow_view(leaving=frozenset({20}))):
         assert decide(snapshot(done, fresh, floor_mib=480, pools=(view,)), LEARNED, SETTINGS) == []
-        assert list(find_notices(snapshot(done, fresh, floor_mib=480, pools=(view,)), LEARNED, SETTINGS)) == []
+        assert list(find_warnings(snapshot(done, fresh, floor_mib=480, pools=(view,)), LEARNED, SETTINGS)) == []
 
 
 def test_a_child_that_stands_by_does_not_count_as_one_more_task() -> None:
     busy = child(process(30, started=95.0, mib=250), task_id="t")
     standby = child(mib=50, owner=Owner("slow", 21, 2100), tasks_done=0)
-    assert height_bytes(snapshot(busy, floor_mib=500), LEARNED, SETTINGS) == 540 * MIB
-    assert height_bytes(snapshot(busy, standby, floor_mib=550), LEARNED, SETTINGS) == 590 * MIB
+    assert projected_peak_bytes(snapshot(busy, floor_mib=500), LEARNED, SETTINGS) == 540 * MIB
+    assert projected_peak_bytes(snapshot(busy, standby, floor_mib=550), LEARNED, SETTINGS) == 590 * MIB

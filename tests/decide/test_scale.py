@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from recyclery.decide.budget import still_to_come
-from recyclery.decide.concurrency import note_work, scale_pools
+from recyclery.decide.budget import remaining_growth_bytes
+from recyclery.decide.concurrency import scale_pools, update_workload
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import AT, LEARNED, MIB, child, policy_state, settings_with, slow_view, snapshot
@@ -75,11 +75,14 @@ def test_there_is_one_less_when_a_child_has_had_no_work_for_long() -> None:
 
 def test_a_pool_all_at_work_with_nothing_waiting_is_neither_busy_nor_idle() -> None:
     seen_with_empty_queue = seen(1, depth=0)
-    assert note_work(policy_state(busy_since={"slow": 7.0}), seen_with_empty_queue, RANGE) == ({}, {})
+    assert update_workload(policy_state(busy_since={"slow": 7.0}), seen_with_empty_queue, RANGE) == ({}, {})
 
 
 def test_a_pool_with_an_idle_child_and_tasks_waiting_is_neither_busy_nor_idle() -> None:
-    assert note_work(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4), RANGE) == ({}, {})
+    assert update_workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4), RANGE) == (
+        {},
+        {},
+    )
 
 
 def test_after_a_change_idleness_is_waited_for_anew() -> None:
@@ -112,14 +115,14 @@ def test_a_constant_look_changes_the_number_in_one_direction_only() -> None:
 
 
 def test_work_is_noted_from_the_moment_it_waits_and_idleness_from_the_moment_it_begins() -> None:
-    busy, idle = note_work(policy_state(), seen(2), RANGE)
+    busy, idle = update_workload(policy_state(), seen(2), RANGE)
     assert (busy, idle) == ({"slow": AT}, {})
-    busy, idle = note_work(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False), RANGE)
+    busy, idle = update_workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False), RANGE)
     assert (busy, idle) == ({}, {"slow": 7.0})
 
 
 def test_what_a_busy_child_may_yet_take_counts_and_what_it_has_does_not_count_twice() -> None:
     past = LEARNED
-    tail = past.tail_bytes("slow")
-    assert still_to_come(child(mib=250, task_id="t"), past) == tail + 50 * MIB - 250 * MIB
-    assert still_to_come(child(mib=50), past) == tail
+    tail = past.headroom_bytes("slow")
+    assert remaining_growth_bytes(child(mib=250, task_id="t"), past) == tail + 50 * MIB - 250 * MIB
+    assert remaining_growth_bytes(child(mib=50), past) == tail

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from recyclery.common.pool_state import PoolState
-from recyclery.decide.actions import KillWorker, Replace
-from recyclery.decide.policy_state import Ailment, Mend
+from recyclery.decide.actions import KillWorker, ReplaceWorker
+from recyclery.decide.policy_state import RestartBackoff, Unhealthy
 from recyclery.decide.worker_health import (
     HANG_SECONDS,
     STARVE_SECONDS,
     end_overdue,
-    follow_ailments,
-    mend_worker,
+    restart_unhealthy,
+    update_worker_health,
 )
 from recyclery.observe.snapshot import PoolView, Snapshot, Vitals
 from support.snapshots import (
@@ -29,9 +29,11 @@ from support.snapshots import (
 )
 
 MAIN = process(10, name="python", started=10.0)
-LIVELY = Vitals(pid=10, answered=AT, pulsed=AT, broker_answers=True, consumes=frozenset({"low"}), waiting=0)
+LIVELY = Vitals(
+    pid=10, answered=AT, last_heartbeat=AT, broker_answers=True, consumes=frozenset({"low"}), waiting=0
+)
 STARVING = replace(LIVELY, has_room=True, waiting=3)
-SILENT = replace(LIVELY, answered=AT - 45, pulsed=AT - 45, broker_answers=None, waiting=None)
+SILENT = replace(LIVELY, answered=AT - 45, last_heartbeat=AT - 45, broker_answers=None, waiting=None)
 AWAY = replace(LIVELY, broker_answers=False, waiting=None)
 
 NOT_ANSWERING: dict[str, object] = {"state": PoolState.NOT_ANSWERING}
@@ -42,17 +44,17 @@ def seen(vitals: Vitals | None, *others: PoolView, **view: object) -> Snapshot:
     return snapshot(one, pools=(slow_view(**({"main": MAIN, "vitals": vitals} | view)), *others))
 
 
-def ailing(look: Snapshot, seconds: float = 60.0, step: float = 1.0) -> Mapping[str, Ailment]:
+def ailing(look: Snapshot, seconds: float = 60.0, step: float = 1.0) -> Mapping[str, Unhealthy]:
     """What is wrong after `look` was had again and again, `step` seconds apart, for so long."""
-    ailments: dict[str, Ailment] = {}
+    ailments: dict[str, Unhealthy] = {}
     for number in range(int(seconds / step) + 1):
-        ailments = follow_ailments(ailments, replace(look, at=AT + number * step), SETTINGS)
+        ailments = update_worker_health(ailments, replace(look, at=AT + number * step), SETTINGS)
     return ailments
 
 
-def mended(look: Snapshot, seconds: float = 60.0, **past: object) -> KillWorker | Replace | None:
+def mended(look: Snapshot, seconds: float = 60.0, **past: object) -> KillWorker | ReplaceWorker | None:
     ailments = ailing(look, seconds)
-    return mend_worker(look, policy_state(ailments=ailments, **past), SETTINGS)
+    return restart_unhealthy(look, policy_state(unhealthy=ailments, **past), SETTINGS)
 
 
 def test_a_main_process_that_hangs_is_killed_with_its_tree_and_itself_first() -> None:
@@ -67,7 +69,7 @@ def test_a_main_process_that_hangs_is_killed_with_its_tree_and_itself_first() ->
 
 def test_one_that_takes_nothing_while_tasks_wait_is_replaced() -> None:
     found = mended(seen(STARVING))
-    assert isinstance(found, Replace)
+    assert isinstance(found, ReplaceWorker)
     assert found.reason == "it could take a task and took none for 60 s, while 3 wait in low"
 
 
@@ -111,19 +113,19 @@ def test_nothing_is_ended_while_any_worker_finds_its_broker_away() -> None:
 
 def test_a_worker_gets_all_its_time_again_when_its_broker_is_back() -> None:
     before = ailing(seen(SILENT, state=PoolState.NOT_ANSWERING))
-    away = follow_ailments(before, seen(AWAY, state=PoolState.NOT_ANSWERING), SETTINGS)
+    away = update_worker_health(before, seen(AWAY, state=PoolState.NOT_ANSWERING), SETTINGS)
     assert away == {}
 
 
 def test_one_that_took_a_message_starves_from_anew() -> None:
     before = ailing(seen(STARVING))
-    after = follow_ailments(before, replace(seen(replace(STARVING, received=1)), at=AT + 61), SETTINGS)
+    after = update_worker_health(before, replace(seen(replace(STARVING, received=1)), at=AT + 61), SETTINGS)
     assert after["slow"].seconds == 0
 
 
 def test_another_start_of_the_worker_is_not_blamed_for_the_one_before() -> None:
     before = ailing(seen(STARVING))
-    after = follow_ailments(before, replace(seen(replace(STARVING, pid=11)), at=AT + 61), SETTINGS)
+    after = update_worker_health(before, replace(seen(replace(STARVING, pid=11)), at=AT + 61), SETTINGS)
     assert after["slow"].seconds == 0
 
 
@@ -134,19 +136,19 @@ def test_time_in_which_nobody_looked_does_not_count() -> None:
 
 def test_a_pool_whose_tasks_run_in_its_main_process_is_not_killed_for_being_busy() -> None:
     threads = settings_with(implementation="threads")
-    ailments = follow_ailments({}, seen(SILENT, state=PoolState.NOT_ANSWERING), threads)
+    ailments = update_worker_health({}, seen(SILENT, state=PoolState.NOT_ANSWERING), threads)
     assert ailments == {}
 
 
 def test_what_did_not_help_is_tried_again_ever_later() -> None:
-    once = policy_state().with_mend("slow", AT - 50)
-    assert mended(seen(STARVING), mended=once.mended) is None
-    first = replace(once.mended["slow"], at=AT - 61)
-    assert mended(seen(STARVING), mended={"slow": first}) is not None
-    twice = policy_state(mended={"slow": first}).with_mend("slow", AT - 61)
-    assert mended(seen(STARVING), mended=twice.mended) is None
-    assert Mend(0, 20).pause_seconds == 3600
-    assert twice.with_mend("slow", AT + 10_000).mended["slow"].times == 1
+    once = policy_state().with_restart("slow", AT - 50)
+    assert mended(seen(STARVING), restart_backoffs=once.restart_backoffs) is None
+    first = replace(once.restart_backoffs["slow"], at=AT - 61)
+    assert mended(seen(STARVING), restart_backoffs={"slow": first}) is not None
+    twice = policy_state(restart_backoffs={"slow": first}).with_restart("slow", AT - 61)
+    assert mended(seen(STARVING), restart_backoffs=twice.restart_backoffs) is None
+    assert RestartBackoff(0, 20).pause_seconds == 3600
+    assert twice.with_restart("slow", AT + 10_000).restart_backoffs["slow"].times == 1
 
 
 def test_a_worker_that_was_just_replaced_for_another_reason_is_not_replaced_again() -> None:
@@ -169,8 +171,8 @@ def test_one_just_past_its_hard_limit_is_left_to_its_pool() -> None:
     ("main_state", "vitals", "words"),
     [
         ("T", SILENT, "and is stopped (SIGSTOP)"),
-        ("S", replace(SILENT, pulsed=AT, broker_answers=True), "stands still, and its broker answers"),
-        ("S", replace(SILENT, pulsed=AT), "another thread of it lives: its event loop stands still;"),
+        ("S", replace(SILENT, last_heartbeat=AT, broker_answers=True), "stands still, and its broker answers"),
+        ("S", replace(SILENT, last_heartbeat=AT), "another thread of it lives: its event loop stands still;"),
     ],
 )
 def test_it_is_said_how_far_a_main_process_hangs(main_state: str, vitals: Vitals, words: str) -> None:

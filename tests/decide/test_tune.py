@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recyclery.decide.max_tasks import tune_limits
+from recyclery.decide.max_tasks import tune_max_tasks
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.decide.policy_state import PolicyState
 from support.snapshots import MIB, SETTINGS, child, policy_state, settings_with, slow_view, snapshot
@@ -21,7 +21,7 @@ def leaking(mib_per_task: int, lives: int = 6, tasks: int = 10) -> PolicyState:
 
 def tuned(past: PolicyState, current: int = 10, floor_mib: int = 400, most: int = 10) -> list[int]:
     seen = snapshot(child(), floor_mib=floor_mib, pools=(slow_view(max_tasks_per_child=current),))
-    return [tune.max_tasks for tune in tune_limits(seen, past, settings_with(max_tasks_per_child=most))]
+    return [tune.max_tasks for tune in tune_max_tasks(seen, past, settings_with(max_tasks_per_child=most))]
 
 
 def test_a_leak_lowers_the_limit_at_once_to_what_fits() -> None:
@@ -61,4 +61,4 @@ def test_a_budget_that_moves_a_little_changes_nothing() -> None:
 
 def test_a_worker_that_cannot_be_told_is_not() -> None:
     view = slow_view(retires=False, max_tasks_per_child=20)
-    assert list(tune_limits(snapshot(child(), pools=(view,)), policy_state(), SETTINGS)) == []
+    assert list(tune_max_tasks(snapshot(child(), pools=(view,)), policy_state(), SETTINGS)) == []

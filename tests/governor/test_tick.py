@@ -49,7 +49,7 @@ class World:
         observer: Any = SimpleNamespace(
             observe=self._observe,
             read_floor=lambda: None,
-            belongings=SimpleNamespace(note_tried=lambda folders, at: None),
+            browser_files=SimpleNamespace(postpone_removal=lambda folders, at: None),
         )
         inbox: Any = SimpleNamespace(
             ask_programs=self._nothing,
@@ -91,16 +91,16 @@ class World:
 
     def _note(self, action: Action, outcome: Outcome, seen: Snapshot) -> None:
         self.note()
-        self.recorded.append((action.what, outcome.done))
+        self.recorded.append((action.summary, outcome.done))
 
     async def _perform(
         self, action: Action, runtime_dir: Path, slots: Mapping[str, str], read_floor: object
     ) -> Outcome:
-        self.steps.append(action.what)
+        self.steps.append(action.summary)
         outcome = self.perform(action)
         if asyncio.iscoroutine(outcome):
             outcome = await outcome
-        return outcome or Outcome(done=True, line=f"{action.what}; done")
+        return outcome or Outcome(done=True, line=f"{action.summary}; done")
 
 
 def test_a_tick_observes_then_decides_then_acts_one_action_after_the_other(
@@ -114,7 +114,7 @@ def test_a_tick_observes_then_decides_then_acts_one_action_after_the_other(
 
     async def perform(action: Action) -> None:
         await asyncio.sleep(0)
-        world.steps.append(f"{action.what} ends")
+        world.steps.append(f"{action.summary} ends")
 
     monkeypatch.setattr(loop, "decide", decide_aloud)
     world.perform = perform
@@ -140,7 +140,7 @@ def test_what_a_tick_saw_and_did_is_known_after_it() -> None:
 def test_an_action_that_is_not_done_is_told_and_the_later_ones_are_carried_out() -> None:
     world = World()
     world.perform = lambda action: (
-        Outcome(done=False, line=f"{action.what}; not done") if action.what == REAP_FIRST else None
+        Outcome(done=False, line=f"{action.summary}; not done") if action.summary == REAP_FIRST else None
     )
     asyncio.run(world.governor.tick())
     assert world.recorded == [(REAP_FIRST, False), (REAP_SECOND, True)]
@@ -153,7 +153,7 @@ def test_an_action_that_raises_is_logged_and_recorded_and_the_later_ones_are_car
     world = World()
 
     def perform(action: Action) -> None:
-        if action.what == REAP_FIRST:
+        if action.summary == REAP_FIRST:
             raise KeyError("slow")
 
     world.perform = perform
@@ -229,7 +229,7 @@ def test_a_command_waits_until_the_tick_is_over_and_a_tick_until_the_command_is(
 
     async def perform(action: Action) -> None:
         await going_on.wait()
-        world.steps.append(f"{action.what} ends")
+        world.steps.append(f"{action.summary} ends")
 
     def choose(seen: Snapshot) -> Iterable[Action]:
         world.steps.append("command")
@@ -282,6 +282,6 @@ def test_a_change_of_the_settings_is_there_for_the_next_decision() -> None:
     world = World(snapshot())
     slow = structs.replace(SETTINGS.pools[1], max_tasks_per_child=3)
     settings = structs.replace(SETTINGS, pools=(SETTINGS.pools[0], slow))
-    world.governor.follow(settings)
+    world.governor.apply_settings(settings)
     assert (world.board.settings, world.board.ledger.state.changed) == (settings, {"slow"})
     assert world.woken.is_set()

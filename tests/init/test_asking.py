@@ -16,5 +16,5 @@ def test_a_pid_1_that_does_not_answer_is_away_after_a_while(
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(path))
         silent.listen()
-        with pytest.raises(engine.EngineAway, match="timed out"):
+        with pytest.raises(engine.SupervisordUnavailable, match="timed out"):
             engine.ask_engine(path, "supervisor.getAllProcessInfo")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.observe.cgroup import (
-    MemoryCgroup,
+    LimitedCgroup,
     find_memory_cgroup,
     locate,
     read_container,
@@ -67,13 +67,13 @@ def test_the_lowest_limit_on_the_way_to_the_root_counts(tmp_path: Path) -> None:
     v2_level(root / "pod", "5000")
     v2_level(root / "pod" / "container", "max")
     self = proc(tmp_path, "0::/pod/container\n", V2_MOUNT.format(root="/", point=root))
-    assert find_memory_cgroup(self) == MemoryCgroup(version=2, folder=root / "pod", limit_bytes=5000)
+    assert find_memory_cgroup(self) == LimitedCgroup(version=2, folder=root / "pod", limit_bytes=5000)
 
 
 def test_a_path_that_is_not_there_means_the_mounts_root(tmp_path: Path) -> None:
     root = v2_level(tmp_path / "cg", "7000")
     self = proc(tmp_path, "0::/hidden/../elsewhere\n", V2_MOUNT.format(root="/", point=root))
-    assert find_memory_cgroup(self) == MemoryCgroup(version=2, folder=root, limit_bytes=7000)
+    assert find_memory_cgroup(self) == LimitedCgroup(version=2, folder=root, limit_bytes=7000)
 
 
 def test_v1s_largest_number_means_no_limit(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_v1s_largest_number_means_no_limit(tmp_path: Path) -> None:
     (root / "memory.usage_in_bytes").write_text("1\n")
     (root / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     self = proc(tmp_path, "4:memory:/\n", V1_MOUNT.format(root="/", point=root))
-    assert find_memory_cgroup(self) == MemoryCgroup(version=1, folder=root, limit_bytes=None)
+    assert find_memory_cgroup(self) == LimitedCgroup(version=1, folder=root, limit_bytes=None)
 
 
 def test_the_v2_floor_is_what_no_reclaim_can_free(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_the_v2_floor_is_what_no_reclaim_can_free(tmp_path: Path) -> None:
         "kernel_stack 5\npagetables 3\nsock 1\n"
     )
     (folder / "memory.events").write_text("low 0\noom 2\noom_kill 3\n")
-    container = read_container(MemoryCgroup(2, folder, 1000), None)
+    container = read_container(LimitedCgroup(2, folder, 1000), None)
     assert (container.usage_bytes, container.working_set_bytes, container.floor_bytes) == (900, 650, 336)
     assert container.oom_kills == 3
 
@@ -103,14 +103,14 @@ def test_the_v1_floor_counts_the_whole_subtree_and_kernel_memory(tmp_path: Path)
     (tmp_path / "memory.kmem.usage_in_bytes").write_text("30\n")
     (tmp_path / "memory.stat").write_text("rss 1\ntotal_rss 300\ntotal_shmem 20\ntotal_inactive_file 250\n")
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
-    container = read_container(MemoryCgroup(1, tmp_path, 1000), None)
+    container = read_container(LimitedCgroup(1, tmp_path, 1000), None)
     assert (container.working_set_bytes, container.floor_bytes, container.oom_kills) == (650, 350, 4)
 
 
 def test_a_stated_limit_counts_where_it_is_the_lower_one(tmp_path: Path) -> None:
     folder = v2_level(tmp_path, "1000")
-    assert read_container(MemoryCgroup(2, folder, 1000), 800).limit_bytes == 800
-    assert read_container(MemoryCgroup(2, folder, 1000), 1200).limit_bytes == 1000
+    assert read_container(LimitedCgroup(2, folder, 1000), 800).limit_bytes == 800
+    assert read_container(LimitedCgroup(2, folder, 1000), 1200).limit_bytes == 1000
 
 
 def test_a_stated_budget_is_used_by_our_own_processes() -> None:
@@ -122,4 +122,4 @@ def test_this_machines_own_cgroup_is_read_without_an_error() -> None:
     cgroup = find_memory_cgroup()
     if cgroup is None:
         pytest.skip("no memory controller here")
-    assert read_container(MemoryCgroup(cgroup.version, cgroup.folder, 1 << 40), None).usage_bytes > 0
+    assert read_container(LimitedCgroup(cgroup.version, cgroup.folder, 1 << 40), None).usage_bytes > 0

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 
-from recyclery.observe.exits import Deaths, worth_watching
+from recyclery.observe.exits import ExitWatcher, find_watched
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import ProcessKey
 from support.snapshots import CHILD, child, process, snapshot
@@ -32,7 +32,7 @@ def test_a_watched_process_that_is_killed_wakes_us_once() -> None:
             woken.set()
 
         with subprocess.Popen(["sleep", "60"]) as sleeper:
-            deaths = Deaths(tell)
+            deaths = ExitWatcher(tell)
             deaths.watch([key_of(sleeper)])
             sleeper.kill()
             async with asyncio.timeout(10):
@@ -46,7 +46,7 @@ def test_a_watched_process_that_is_killed_wakes_us_once() -> None:
 
 def test_what_is_watched_no_more_costs_no_descriptor() -> None:
     async def watch_and_leave() -> tuple[int, int]:
-        deaths = Deaths(lambda: None)
+        deaths = ExitWatcher(lambda: None)
         with subprocess.Popen(["sleep", "60"]) as sleeper:
             deaths.watch([key_of(sleeper)])
             deaths.watch([key_of(sleeper)])
@@ -61,7 +61,7 @@ def test_what_is_watched_no_more_costs_no_descriptor() -> None:
 
 def test_a_process_that_is_gone_already_is_left_to_the_next_look() -> None:
     async def watch_gone() -> None:
-        Deaths(lambda: None).watch([ProcessKey(2**22 + 1, 1)])
+        ExitWatcher(lambda: None).watch([ProcessKey(2**22 + 1, 1)])
 
     asyncio.run(watch_gone())
 
@@ -74,5 +74,5 @@ def test_children_drivers_and_their_browsers_are_watched_not_all_that_a_browser_
         process(50, parent=1),
         process(51, parent=20, state="Z"),
     )
-    keys = {key.pid for key in worth_watching(snapshot(child(*members)))}
+    keys = {key.pid for key in find_watched(snapshot(child(*members)))}
     assert keys == {CHILD.pid, 40, 41, 50}

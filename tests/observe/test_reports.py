@@ -1,6 +1,6 @@
 """What children and workers say, and what is made of it when a datagram is lost."""
 
-from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker
+from recyclery.observe.child_reports import ChildState, apply_report, apply_worker_stat, forget_children
 from recyclery.observe.snapshot import Owner
 from recyclery_worker.link import ChildReport, ChildStat, WorkerStat
 
@@ -24,22 +24,22 @@ def worker(*, sent: float, done: int, task: str | None = None) -> WorkerStat:
 
 def test_a_report_of_an_end_is_told_from_one_of_a_start() -> None:
     states: dict[Owner, ChildState] = {}
-    assert not hear_report(states, report(sent=1, task="a"))
-    assert hear_report(states, report(sent=2, done=1, ended=2))
+    assert not apply_report(states, report(sent=1, task="a"))
+    assert apply_report(states, report(sent=2, done=1, ended=2))
     assert states[CHILD].task_id is None
 
 
 def test_a_late_report_does_not_overwrite_a_newer_one() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=5, done=1, ended=5))
-    assert not hear_report(states, report(sent=4, task="a"))
+    apply_report(states, report(sent=5, done=1, ended=5))
+    assert not apply_report(states, report(sent=4, task="a"))
     assert states[CHILD].tasks_done == 1
 
 
 def test_a_lost_end_is_mended_by_the_workers_count() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=1, task="a"))
-    hear_worker(states, {20: CHILD}, worker(sent=9, done=1))
+    apply_report(states, report(sent=1, task="a"))
+    apply_worker_stat(states, {20: CHILD}, worker(sent=9, done=1))
     assert states[CHILD].task_id is None
     ended = states[CHILD].last_task_ended
     assert ended is not None
@@ -48,8 +48,8 @@ def test_a_lost_end_is_mended_by_the_workers_count() -> None:
 
 def test_a_start_that_was_not_told_is_learned_from_the_worker() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=1, done=1, ended=1))
-    hear_worker(states, {20: CHILD}, worker(sent=9, done=1, task="b"))
+    apply_report(states, report(sent=1, done=1, ended=1))
+    apply_worker_stat(states, {20: CHILD}, worker(sent=9, done=1, task="b"))
     assert (states[CHILD].task_id, states[CHILD].last_task_ended) == ("b", 1)
 
 
@@ -57,38 +57,38 @@ def test_a_task_that_began_before_this_governor_is_learned_from_the_worker_but_n
     None
 ):
     states: dict[Owner, ChildState] = {}
-    hear_worker(states, {20: CHILD}, worker(sent=5, done=3, task="a"))
+    apply_worker_stat(states, {20: CHILD}, worker(sent=5, done=3, task="a"))
     assert states[CHILD] == ChildState(tasks_done=3, task_id="a", task_name="a", heard=5)
 
 
 def test_a_task_began_when_it_was_first_told_of() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=1, task="a"))
-    hear_report(states, report(sent=2, task="a"))
+    apply_report(states, report(sent=1, task="a"))
+    apply_report(states, report(sent=2, task="a"))
     assert states[CHILD].task_started == 1
-    hear_report(states, report(sent=3, done=1, task="b"))
+    apply_report(states, report(sent=3, done=1, task="b"))
     assert states[CHILD].task_started == 3
-    hear_report(states, report(sent=4, done=2, ended=4))
+    apply_report(states, report(sent=4, done=2, ended=4))
     assert states[CHILD].task_started is None
 
 
 def test_a_task_that_the_worker_still_sees_running_is_left_alone() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=1, done=1, task="b", ended=0.5))
-    hear_worker(states, {20: CHILD}, worker(sent=9, done=2, task="b"))
+    apply_report(states, report(sent=1, done=1, task="b", ended=0.5))
+    apply_worker_stat(states, {20: CHILD}, worker(sent=9, done=2, task="b"))
     assert states[CHILD].task_id == "b"
 
 
 def test_a_task_begun_just_now_is_not_mended_away() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=8.9, task="a"))
-    hear_worker(states, {20: CHILD}, worker(sent=9, done=1))
+    apply_report(states, report(sent=8.9, task="a"))
+    apply_worker_stat(states, {20: CHILD}, worker(sent=9, done=1))
     assert states[CHILD].task_id == "a"
 
 
 def test_a_dead_child_is_forgotten_after_a_while_and_a_living_one_never() -> None:
     states: dict[Owner, ChildState] = {}
-    hear_report(states, report(sent=1, task="a"))
+    apply_report(states, report(sent=1, task="a"))
     forget_children(states, {CHILD}, 1000)
     assert CHILD in states
     forget_children(states, set(), 30)

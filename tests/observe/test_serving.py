@@ -3,8 +3,8 @@
 import pytest
 
 from recyclery.common.pool_state import PoolState
-from recyclery.observe.active_worker import split_serving
 from recyclery.observe.snapshot import PoolView
+from recyclery.observe.workers import choose_active_workers
 
 
 def view(slot: str, state: PoolState, started: float, *, pid: int | None = 10) -> PoolView:
@@ -32,10 +32,12 @@ def down(slot: str, state: PoolState, started: float) -> PoolView:
 def test_the_older_one_serves_until_it_is_told_to_leave(
     first: PoolView, second: PoolView, serving: str, others: list[str]
 ) -> None:
-    found, beside = split_serving([first, second])
+    found, beside = choose_active_workers([first, second])
     assert ([each.slot for each in found], [each.slot for each in beside]) == ([serving], others)
 
 
 def test_pools_do_not_mix() -> None:
-    found, beside = split_serving([view("fast", PoolState.RUNNING, 1), view("slow-b", PoolState.RUNNING, 2)])
+    found, beside = choose_active_workers(
+        [view("fast", PoolState.RUNNING, 1), view("slow-b", PoolState.RUNNING, 2)]
+    )
     assert ([each.slot for each in found], beside) == (["fast", "slow-b"], ())

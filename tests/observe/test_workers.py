@@ -19,21 +19,21 @@ def workers(*stats: WorkerStat) -> Workers:
     """Workers of which these were heard, one after the other."""
     heard = Workers(Path("/nowhere"), lambda: True)
     for stat in stats:
-        heard.take_in({"slow": stat})
+        heard.update({"slow": stat})
     return heard
 
 
 def test_an_answer_from_before_a_worker_was_told_something_does_not_bring_the_old_state_back() -> None:
     heard = workers(HELD)
-    heard.note_change("slow", holding=False)
-    heard.note_change("slow", max_tasks_per_child=5)
-    heard.take_in({"slow": HELD})
+    heard.expect("slow", holding=False)
+    heard.expect("slow", max_tasks_per_child=5)
+    heard.update({"slow": HELD})
     view = heard.describe(slow_view(holding=None))
     assert (view.holding, view.max_tasks_per_child) == (False, 5)
 
 
 def test_an_answer_from_after_that_is_believed() -> None:
     heard = workers(HELD)
-    heard.note_change("slow", holding=False)
-    heard.take_in({"slow": replace(HELD, sent=now() + 1)})
+    heard.expect("slow", holding=False)
+    heard.update({"slow": replace(HELD, sent=now() + 1)})
     assert heard.describe(slow_view(holding=None)).holding

@@ -8,17 +8,17 @@ from msgspec import structs
 from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import (
     Action,
-    EndSession,
-    Evict,
+    ChangeConcurrency,
+    ChangeMaxTasks,
+    EndGridSession,
     Hold,
-    Notice,
+    KillForeign,
     Outcome,
     Preempt,
     Reap,
-    Replace,
+    ReplaceWorker,
     Retire,
-    Scale,
-    Tune,
+    Warn,
 )
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy import decide
@@ -55,19 +55,19 @@ def look(*, alive: bool, at: float) -> Snapshot:
 
 def test_strangers_browsers_that_were_killed_count_as_reaped_and_sessions_only_when_ended() -> None:
     ledger = Ledger(SETTINGS)
-    ledger.record(Evict(processes=(process(80, session=80),), reason="asked"), DONE, AT)
-    ledger.record(EndSession(CHILD, "a1"), DONE, AT)
-    ledger.record(EndSession(CHILD, "b2"), REFUSED, AT)
+    ledger.record(KillForeign(processes=(process(80, session=80),), reason="asked"), DONE, AT)
+    ledger.record(EndGridSession(CHILD, "a1"), DONE, AT)
+    ledger.record(EndGridSession(CHILD, "b2"), REFUSED, AT)
     assert (ledger.state.counters.reaped, ledger.state.counters.grid_ended) == (1, 1)
 
 
 def test_strangers_of_the_last_look_are_known_to_the_next() -> None:
     ledger = Ledger(SETTINGS)
     stranger = process(80, session=80)
-    seen = replace(snapshot(child()), strangers=(stranger,))
-    assert ledger.state.known_strangers == frozenset()
+    seen = replace(snapshot(child()), foreign_browsers=(stranger,))
+    assert ledger.state.known_foreign == frozenset()
     ledger.end(seen, ledger.state)
-    assert ledger.state.known_strangers == {stranger.key}
+    assert ledger.state.known_foreign == {stranger.key}
 
 
 def leave(ledger: Ledger, *departures: Departure) -> list[str]:
@@ -87,7 +87,7 @@ def test_a_retired_child_that_has_left_is_told_with_what_came_back() -> None:
 
 def test_a_child_that_died_by_itself_is_told() -> None:
     ledger = Ledger(SETTINGS)
-    assert leave(ledger) == ["slow/20 died with 300 MiB, not by us"]
+    assert leave(ledger) == ["slow/20 exited unexpectedly (300 MiB)"]
 
 
 @pytest.mark.parametrize("state", [PoolState.STOPPING, PoolState.DRAINING])
@@ -111,18 +111,18 @@ def test_a_child_that_reached_its_limit_is_counted_and_not_worth_a_line() -> Non
 def test_a_new_limit_begins_the_count_of_clean_lifetimes_anew() -> None:
     ledger = Ledger(SETTINGS)
     leave(ledger, Departure(pid=20, reason="max_tasks"))
-    ledger.record(Tune(pool="slow", max_tasks=5, reason=""), DONE, AT)
+    ledger.record(ChangeMaxTasks(pool="slow", max_tasks=5, reason=""), DONE, AT)
     assert ledger.state.clean_lifetimes == {"slow": 0}
 
 
 def test_a_change_of_the_settings_is_heeded_by_one_decision_while_the_worker_runs() -> None:
     ledger = Ledger(SETTINGS)
-    ledger.note_changed({"slow"})
+    ledger.record_changed({"slow"})
     silent = replace(look(alive=True, at=AT), pools=(slow_view(state=PoolState.NOT_ANSWERING),))
     ledger.end(silent, ledger.state)
     assert ledger.state.changed == {"slow"}
     decided = ledger.state
-    ledger.note_changed({"fast"})  # Told of while the decision was being carried out.
+    ledger.record_changed({"fast"})  # Told of while the decision was being carried out.
     ledger.end(look(alive=True, at=AT), decided)
     assert ledger.state.changed == {"fast"}
 
@@ -145,9 +145,9 @@ def test_a_worker_that_does_not_answer_has_not_refused_and_is_asked_again_later(
 
 def test_what_was_done_when_is_known_to_the_next_decision() -> None:
     ledger = Ledger(SETTINGS)
-    ledger.record(Replace(pool="slow", reason=""), DONE, AT)
+    ledger.record(ReplaceWorker(pool="slow", reason=""), DONE, AT)
     ledger.record(Preempt(owner=CHILD, processes=(), reason=""), DONE, AT + 1)
-    ledger.record(Scale(pool="fast", concurrency=2, reason=""), DONE, AT + 2)
+    ledger.record(ChangeConcurrency(pool="fast", concurrency=2, reason=""), DONE, AT + 2)
     state = ledger.state
     assert (state.replaced, state.preempted, state.scaled) == ({"slow": AT}, AT + 1, {"fast": AT + 2})
     assert ledger.state.counters.recycles["slow"] == {"replace": 1}
@@ -167,9 +167,9 @@ def test_a_notice_is_news_once_in_ten_minutes() -> None:
     ledger = Ledger(SETTINGS)
 
     def notices(at: float) -> list[Action]:
-        seen = replace(snapshot(child()), strangers=(process(80, session=80),), at=at)
+        seen = replace(snapshot(child()), foreign_browsers=(process(80, session=80),), at=at)
         ledger.begin(seen, {}, {}, SETTINGS)
-        return [action for action in decide(seen, ledger.state, SETTINGS) if isinstance(action, Notice)]
+        return [action for action in decide(seen, ledger.state, SETTINGS) if isinstance(action, Warn)]
 
     (notice,) = notices(AT)
     ledger.record(notice, DONE, AT)
@@ -189,7 +189,7 @@ def test_the_risk_in_the_settings_is_what_the_next_task_is_judged_by() -> None:
         settings = structs.replace(SETTINGS, memory=structs.replace(SETTINGS.memory, risk_percent=percent))
         ledger = Ledger(SETTINGS)
         ledger.begin(snapshot(), {}, models, settings)
-        tails.append(ledger.state.tail_bytes("slow"))
+        tails.append(ledger.state.headroom_bytes("slow"))
     bold, careful = tails
     assert bold < careful
 

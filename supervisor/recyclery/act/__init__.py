@@ -1,1 +1,1 @@
-"""What is done: one module per action, each bounded in time and telling what came of it."""
+"""Carries actions out, each in bounded time, and returns its outcome."""

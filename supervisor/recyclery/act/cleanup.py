@@ -1,4 +1,7 @@
-"""Removes what browsers leave on disk: what they name, have open or have mapped, and nobody else uses."""
+"""Removes the throw-away files of dead browsers: what they named, had open or mapped, and nobody else uses.
+
+A sweep every SWEEP_SECONDS also removes those of browsers that nobody observed, by their dead sockets.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,28 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from recyclery.observe.browser_files import SOCKET_LINK, named_folders, throwaway, words
+from recyclery.observe.browser_files import SOCKET_LINK, find_named_folders, find_throwaway, split_command
 from recyclery.observe.processes import read_file
-from recyclery.observe.snapshot import Remains
+from recyclery.observe.snapshot import LeftoverFiles
 
-# What the kernel says after the name of a file that has none any more.
-GONE = " (deleted)"
+# The kernel appends this to the name of a deleted file.
+DELETED_MARK = " (deleted)"
 
 
-def find_remains(pids: Iterable[int]) -> set[Path]:
+def find_session_files(pids: Iterable[int]) -> set[Path]:
     """Return the throw-away folders and files that these living processes name, have open or have mapped."""
     found = set()
     for pid in pids:
-        found |= set(named_folders(words(read_file(f"/proc/{pid}/cmdline"))))
+        found |= set(find_named_folders(split_command(read_file(f"/proc/{pid}/cmdline"))))
         for name in (*open_files(pid), *mapped_files(pid)):
-            path = None if name.endswith(GONE) else throwaway(Path(name))
+            path = None if name.endswith(DELETED_MARK) else find_throwaway(Path(name))
             if path is not None:
                 found.add(path)
     return found
 
 
 def open_files(pid: int) -> Iterator[str]:
-    """Yield the names of what a process has open; of none that is not ours to look at."""
+    """Yield the names of a process's open files; none without permission."""
     folder = f"/proc/{pid}/fd"
     try:
         entries = os.listdir(folder)  # noqa: PTH208  # a Path for each costs ten times as much
@@ -47,7 +50,7 @@ def open_files(pid: int) -> Iterator[str]:
 
 
 def mapped_files(pid: int) -> Iterator[str]:
-    """Yield the names of the files that a process has mapped."""
+    """Yield the names of a process's mapped files."""
     for line in read_file(f"/proc/{pid}/maps").splitlines():
         fields = line.split(None, 5)
         if len(fields) == 6:
@@ -55,15 +58,15 @@ def mapped_files(pid: int) -> Iterator[str]:
 
 
 def remove_all(paths: Collection[Path]) -> list[Path]:
-    """Remove these, but for what a living process uses; return what was removed."""
+    """Remove these paths except those that a living process uses; return the removed ones."""
     there = [path for path in paths if os.path.lexists(path)]
     used = find_used(there) if there else set()
-    return [path for path in there if path not in used and remove(path)]
+    return [path for path in there if path not in used and remove_path(path)]
 
 
-def clean(remains: Iterable[Remains]) -> list[Path]:
-    """Remove what browsers long gone have left; of what is only guessed to be theirs, the empty folders."""
-    by_folder = {left.folder: left for left in remains}
+def remove_leftovers(leftover_files: Iterable[LeftoverFiles]) -> list[Path]:
+    """Remove dead browsers' files; of those that are only guessed to be theirs, the empty folders."""
+    by_folder = {left.folder: left for left in leftover_files}
     guessed = {folder for folder, left in by_folder.items() if left.guessed}
     removed = remove_all(by_folder.keys() - guessed)
     for folder in guessed:
@@ -74,11 +77,11 @@ def clean(remains: Iterable[Remains]) -> list[Path]:
 
 
 def find_used(paths: Collection[Path]) -> set[Path]:
-    """Return those that a process names, has open, has mapped or listens in, be it a person's."""
+    """Return the paths that any process names, has open, has mapped or listens in."""
     texts = {path: os.fsencode(path) for path in paths}
     listening = read_file("/proc/net/unix")
     used = {path for path, text in texts.items() if text in listening}
-    # A folder is not mapped, and what is in it is open as well.
+    # A folder is not mapped, and its mapped files are also open.
     files = [path for path in paths if not path.is_dir()]
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if not entry.isdigit():
@@ -94,8 +97,8 @@ def find_used(paths: Collection[Path]) -> set[Path]:
     return used
 
 
-def remove(path: Path) -> bool:
-    """Remove a file or a folder with all in it; tell whether it is gone."""
+def remove_path(path: Path) -> bool:
+    """Remove a file or a folder with its content; return whether it is gone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -104,7 +107,7 @@ def remove(path: Path) -> bool:
     return not os.path.lexists(path)
 
 
-# What chromedriver makes for one session, and Chrome for one socket.
+# Chrome's folders for one socket, and chromedriver's for one session.
 SOCKET_FOLDERS = (
     "org.chromium.Chromium.",
     ".org.chromium.Chromium.",
@@ -113,29 +116,29 @@ SOCKET_FOLDERS = (
 )
 PROFILES = ("org.chromium.Chromium.scoped_dir.", "com.google.Chrome.scoped_dir.", "scoped_dir")
 SOCKET_ENTRIES = {SOCKET_LINK, "SingletonCookie"}
-# Made, bound and listened to within milliseconds; chromedriver removes its profile as soon after a quit.
-YOUNG_SECONDS = 10.0
+# A socket is made, bound and listened to within milliseconds; chromedriver removes a profile soon after a quit.
+YOUNG_FILE_SECONDS = 10.0
 
 
-def sweep_abandoned() -> list[Path]:
+def remove_stale_files() -> list[Path]:
     """Remove the throw-away profiles and socket folders whose socket nobody listens to; return them."""
     listed = read_file("/proc/net/unix")
     folders = list(Path(tempfile.gettempdir()).iterdir())
-    profiles = [path for path in folders if path.name.startswith(PROFILES) and is_left_profile(path, listed)]
+    profiles = [path for path in folders if path.name.startswith(PROFILES) and is_stale_profile(path, listed)]
     sockets = [
-        path for path in folders if path.name.startswith(SOCKET_FOLDERS) and is_left_socket(path, listed)
+        path for path in folders if path.name.startswith(SOCKET_FOLDERS) and is_stale_socket(path, listed)
     ]
     return [*remove_all(profiles), *(path for path in sockets if remove_socket(path))]
 
 
-def is_left_profile(profile: Path, listed: bytes) -> bool:
-    """Tell whether a folder is a profile of ours whose Chrome is dead and did not quit."""
+def is_stale_profile(profile: Path, listed: bytes) -> bool:
+    """Return whether a folder is our user's profile of a Chrome that is dead and did not quit."""
     link = profile / SOCKET_LINK
     return is_settled(profile, link) and link.is_symlink() and is_dead(link.readlink(), listed)
 
 
-def is_left_socket(folder: Path, listed: bytes) -> bool:
-    """Tell whether a folder of ours holds a dead socket of Chrome's, and nothing else."""
+def is_stale_socket(folder: Path, listed: bytes) -> bool:
+    """Return whether our user's folder contains a dead socket of Chrome's, and nothing else."""
     path = folder / SOCKET_LINK
     return (
         is_settled(folder, path)
@@ -146,19 +149,19 @@ def is_left_socket(folder: Path, listed: bytes) -> bool:
 
 
 def is_settled(folder: Path, entry: Path) -> bool:
-    """Tell whether a folder is our user's, and what it holds under this name is there and not young."""
+    """Return whether a folder is our user's, and this entry of it exists and is not young."""
     try:
         about = folder.lstat()
         made = entry.lstat().st_mtime
     except OSError:
         return False
     ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
-    return ours and time.time() - made > YOUNG_SECONDS
+    return ours and time.time() - made > YOUNG_FILE_SECONDS
 
 
 def is_dead(path: Path, listed: bytes) -> bool:
-    """Tell whether nobody listens to a socket, or it is gone."""
-    # The list is that of our own network namespace: a socket of another one has to be tried.
+    """Return whether nobody listens to a socket, or it is gone."""
+    # The list is that of our network namespace: a socket of another one has to be connected to.
     if os.fsencode(path) in listed:
         return False
     with socket.socket(socket.AF_UNIX) as probe:
@@ -173,7 +176,7 @@ def is_dead(path: Path, listed: bytes) -> bool:
 
 
 def remove_socket(folder: Path) -> bool:
-    """Remove such a folder; tell whether it is gone."""
+    """Remove a stale socket's folder; return whether it is gone."""
     for name in SOCKET_ENTRIES:
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
@@ -183,36 +186,32 @@ def remove_socket(folder: Path) -> bool:
 
 log = logging.getLogger("recyclery")
 
-EVERY_SECONDS = 10.0
+FILE_SWEEP_SECONDS = 10.0
 
 
 class Sweeper:
-    """Sweeps in a thread, beside the ticks, every now and then and when a child has died."""
+    """Sweeps in a thread, so that a tick does not wait: every SWEEP_SECONDS and when a child has exited."""
 
     def __init__(self) -> None:
         self._due = 0.0
         self._sweeping: asyncio.Task[None] | None = None
 
     def hurry(self) -> None:
-        """Have it done at the next tick."""
+        """Make the next sweep due now."""
         self._due = 0.0
 
     def begin(self, at: float) -> None:
-        """Begin a sweep where one is due and none is under way."""
+        """Start a sweep if one is due and none is running."""
         if at >= self._due and (self._sweeping is None or self._sweeping.done()):
-            self._due = at + EVERY_SECONDS
-            self._sweeping = asyncio.create_task(sweep())
+            self._due = at + FILE_SWEEP_SECONDS
+            self._sweeping = asyncio.create_task(sweep_files())
 
 
-async def sweep() -> None:
-    """Sweep once."""
-    removed = await asyncio.to_thread(sweep_all)
-    if removed:
-        log.debug("swept %s", ", ".join(map(str, removed)))
-
-
-def sweep_all() -> list[object]:
-    """Remove the profiles whose owner no longer holds their lock, and what Chromes left unseen; return them."""
+async def sweep_files() -> None:
+    """Remove profiles whose owner no longer holds their lock, and stale files."""
+    # Imported lazily: only sweeps need it.
     from recyclery_worker.browser.profiles import sweep_profiles  # noqa: PLC0415
 
-    return [*sweep_profiles(), *sweep_abandoned()]
+    removed = await asyncio.to_thread(lambda: [*sweep_profiles(), *remove_stale_files()])
+    if removed:
+        log.debug("swept %s", ", ".join(map(str, removed)))

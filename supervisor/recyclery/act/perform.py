@@ -1,4 +1,4 @@
-"""Carries out one action in a bounded time and returns what came of it, in one line a person can read."""
+"""Carries out one action in bounded time and returns its outcome, with one line for the log."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from recyclery.act.cleanup import clean
-from recyclery.act.kill import kill_processes, nudge_child
+from recyclery.act.cleanup import remove_leftovers
+from recyclery.act.kill import kill_processes, signal_reap
 from recyclery.decide.actions import (
     Action,
     Clean,
     Collect,
-    EndSession,
+    EndGridSession,
     Kill,
-    Notice,
     Outcome,
     SupervisordRequest,
+    Warn,
     WorkerRequest,
 )
 from recyclery.observe.snapshot import Process
-from recyclery.observe.supervisord import EngineAway, ask_engine
-from recyclery.observe.workers import NoAnswer, ask_worker
-from recyclery.pid1.supervisord_conf import supervisor_socket
+from recyclery.observe.supervisord import SupervisordUnavailable, ask_engine, supervisord_socket
+from recyclery.observe.workers import WorkerUnavailable, ask_worker
 from recyclery_worker import link
 
 
 async def perform(
     action: Action, runtime_dir: Path, slots: Mapping[str, str], read_floor: Callable[[], int | None]
 ) -> Outcome:
-    """Carry out one action; `slots` are those of the workers that serve the pools."""
+    """Carry out one action; `slots` maps each pool to its active worker's slot."""
     match action:
         case Kill():
             return await kill(action, read_floor)
@@ -40,54 +39,53 @@ async def perform(
         case SupervisordRequest():
             return await request_supervisord(action, runtime_dir)
         case Clean():
-            removed = await asyncio.to_thread(clean, action.remains)
+            removed = await asyncio.to_thread(remove_leftovers, action.leftover_files)
             names = ", ".join(map(str, removed)) or "nothing"
-            return Outcome(done=True, line=f"{action.what}: removed {names} of browsers that are gone")
-        case EndSession():
+            return Outcome(done=True, line=f"{action.summary}: removed {names} of browsers that are gone")
+        case EndGridSession():
             # Imported lazily: urllib costs memory, and few have a Grid.
-            from recyclery.act.selenium_grid import end_session  # noqa: PLC0415
+            from recyclery.act.selenium_grid import end_grid_session  # noqa: PLC0415
 
-            return await end_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
+            return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case Collect():
-            told = nudge_child(action.owner)
-            # What came of it shows in the next snapshot.
-            return Outcome(done=told, line=f"{action.what}; {'told' if told else 'gone'}")
-        case Notice():
-            return Outcome(done=True, line=action.what)
+            sent = signal_reap(action.owner)
+            return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
+        case Warn():
+            return Outcome(done=True, line=action.summary)
 
 
 async def kill(action: Kill, read_floor: Callable[[], int | None]) -> Outcome:
-    """Kill the processes, and look whether they are gone and what that freed."""
+    """Kill the processes; report which are left, and the unreclaimable memory before and after."""
     before = read_floor()
     left = await kill_processes(action.processes)
     after = read_floor()
     came = "all gone" if not left else f"{len(left)} still there: {count_names(left)}"
     if before is not None and after is not None:
         came += f", {before >> 20} MiB became {after >> 20}"
-    line = f"{action.what}: killed {count_names(action.processes)}; {action.reason}; {came}"
+    line = f"{action.summary}: killed {count_names(action.processes)}; {action.reason}; {came}"
     return Outcome(done=not left, line=line)
 
 
 async def request_worker(action: WorkerRequest, runtime_dir: Path, slots: Mapping[str, str]) -> Outcome:
-    """Ask a worker over its link."""
+    """Send a request to a worker over its link."""
     slot, request = action.request(slots)
     try:
         reply = await ask_worker(runtime_dir, slot, request)
-    except NoAnswer as silence:
-        return Outcome(done=False, line=f"{action.what}; not done: {silence}")
+    except WorkerUnavailable as error:
+        return Outcome(done=False, line=f"{action.summary}; not done: {error}")
     if isinstance(reply, link.Refused):
-        return Outcome(done=False, refused=True, line=f"{action.what}; refused: {reply.reason}")
-    return Outcome(done=True, line=f"{action.what}; {action.result}")
+        return Outcome(done=False, refused=True, line=f"{action.summary}; refused: {reply.reason}")
+    return Outcome(done=True, line=f"{action.summary}; {action.result}")
 
 
 async def request_supervisord(action: SupervisordRequest, runtime_dir: Path) -> Outcome:
-    """Ask PID 1 over its XML-RPC, in a thread."""
+    """Call PID 1's XML-RPC, in a thread."""
     method, *arguments = action.call()
     try:
-        await asyncio.to_thread(ask_engine, supervisor_socket(runtime_dir), method, *arguments)
-    except EngineAway as error:
-        return Outcome(done=False, line=f"{action.what}; not done: {error}")
-    return Outcome(done=True, line=f"{action.what}; {action.result}")
+        await asyncio.to_thread(ask_engine, supervisord_socket(runtime_dir), method, *arguments)
+    except SupervisordUnavailable as error:
+        return Outcome(done=False, line=f"{action.summary}; not done: {error}")
+    return Outcome(done=True, line=f"{action.summary}; {action.result}")
 
 
 def count_names(processes: Iterable[Process]) -> str:

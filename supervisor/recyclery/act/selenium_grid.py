@@ -1,4 +1,4 @@
-"""Ends sessions on a Selenium Grid (W3C WebDriver, "Delete Session") for a child that no more can."""
+"""Ends sessions on a Selenium Grid (W3C WebDriver, "Delete Session") for dead children."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from contextlib import suppress
 from http.client import HTTPException
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from recyclery.decide.actions import EndSession, Outcome
+from recyclery.decide.actions import EndGridSession, Outcome
 
-ANSWER_SECONDS = 5.0
-TRIES = 3
-PAUSE_SECONDS = 1.0
+GRID_ANSWER_SECONDS = 5.0
+GRID_TRIES = 3
+GRID_RETRY_SECONDS = 1.0
 NO_SUCH_SESSION = 404
 
 
 class Grid:
-    """The remote end at a URL; a user and password in it are sent, and never shown."""
+    """The remote end at a URL; a user and password in it are sent, but never logged."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -35,25 +35,22 @@ class Grid:
 
     def end(self, session: str) -> str | None:
         """End one session; return None when it is gone, else why not. Blocks: call it in a thread."""
-        why = None
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(PAUSE_SECONDS)
-            why = self._delete(session)
-            if why is None:
-                break
-        return why
+        for _ in range(GRID_TRIES - 1):
+            if self._delete(session) is None:
+                return None
+            time.sleep(GRID_RETRY_SECONDS)
+        return self._delete(session)
 
     def _delete(self, session: str) -> str | None:
         try:
             request = urllib.request.Request(  # noqa: S310  # http or https, see open_grid
                 f"{self._base}/session/{quote(session, safe='')}", method="DELETE", headers=self._headers
             )
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):  # noqa: S310
+            with urllib.request.urlopen(request, timeout=GRID_ANSWER_SECONDS):  # noqa: S310
                 return None
         except urllib.error.HTTPError as error:
             error.close()
-            # It has ended by itself, or timed out: what was wanted.
+            # It has ended by itself, or timed out.
             return None if error.code == NO_SUCH_SESSION else f"HTTP {error.code}"
         except urllib.error.URLError as error:
             return str(error.reason)
@@ -62,7 +59,7 @@ class Grid:
 
 
 def open_grid(url: str) -> Grid | None:
-    """Return the remote end at a URL; None where it is none that can be spoken to over HTTP."""
+    """Return the remote end at a URL; None where it is no HTTP URL."""
     try:
         return Grid(url) if url.startswith(("http://", "https://")) else None
     except ValueError:
@@ -76,23 +73,25 @@ async def end_beside(grid: Grid, session: str) -> str | None:
 
     def work() -> None:
         why = grid.end(session)
-        # The loop is closed where the governor has ended meanwhile.
+        # The loop is closed if the governor has exited meanwhile.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(done.set_result, why)
 
-    # Not one of the loop's threads: the ticks need those, and a governor that stops would wait for them.
+    # Not one of the loop's threads: the ticks need those, and the loop waits for them at its end.
     threading.Thread(target=work, name="grid", daemon=True).start()
     return await done
 
 
-async def end_session(action: EndSession, url: str) -> Outcome:
-    """End what a dead child has open on the Grid at that URL, and say so in one line."""
+async def end_grid_session(action: EndGridSession, url: str) -> Outcome:
+    """End a dead child's session on the Grid at this URL."""
     grid = open_grid(url)
     if grid is None:
         return Outcome(
-            done=False, line=f"{action.what}; not done: the supervisor has no usable SELENIUM_REMOTE_URL"
+            done=False, line=f"{action.summary}; not done: the supervisor has no usable SELENIUM_REMOTE_URL"
         )
     why = await end_beside(grid, action.session)
     if why is not None:
-        return Outcome(done=False, line=f"{action.what}; not done in {TRIES} tries at {grid.address}: {why}")
-    return Outcome(done=True, line=f"{action.what}; ended at {grid.address}")
+        return Outcome(
+            done=False, line=f"{action.summary}; not done in {GRID_TRIES} tries at {grid.address}: {why}"
+        )
+    return Outcome(done=True, line=f"{action.summary}; ended at {grid.address}")

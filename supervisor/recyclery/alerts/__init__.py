@@ -1,1 +1,1 @@
-"""Alerts: the rules by which they fire and resolve, and the webhook that they are sent to."""
+"""Alerts: rules that fire and resolve, and the webhook that they are sent to."""

@@ -1,7 +1,6 @@
-"""Looks at how things are every few seconds, beside the tick, and has people told of what changed.
+"""Evaluates the alert rules every few seconds and sends alerts that fire or resolve to the webhook.
 
-What stands is kept in the runtime folder: a governor that is started again neither tells it anew nor forgets to
-tell that it is well.
+Firing alerts are stored in the runtime folder, so a restarted governor neither repeats nor forgets them.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import msgspec
 
 from recyclery.alerts.rules import (
     KINDS,
-    PoolVitals,
-    Standing,
+    AlertState,
+    Measurements,
+    PoolMeasurements,
     Topic,
-    Vitals,
     find_conditions,
-    follow_alerts,
+    update_alerts,
 )
-from recyclery.alerts.webhook import Messenger
+from recyclery.alerts.webhook import WebhookSender
 from recyclery.common.pool_state import PoolState
 from recyclery.config.secrets import read_webhook
 from recyclery.config.settings import Settings
@@ -35,16 +34,16 @@ from recyclery.state.board import Board
 from recyclery.state.task_stats import NO_TASKS, minus
 from recyclery_worker.link import TaskTally
 
-EVERY_SECONDS = 5.0
-# PID 1 gives the governor three seconds to leave, two of which may be needed for sessions on a Grid.
-LAST_WORDS_SECONDS = 0.8
+ALERT_CHECK_SECONDS = 5.0
+# PID 1 gives the governor three seconds to exit, two of which may be needed for Grid sessions.
+ALERTS_FINISH_SECONDS = 0.8
 
 log = logging.getLogger("recyclery")
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What has been counted until one moment."""
+    """Totals up to one moment."""
 
     at: float
     tasks: Mapping[str, TaskTally]
@@ -54,83 +53,85 @@ class Counts:
 
 
 class Monitor:
-    """What stands now, and what was counted within the window. Without an address nothing is looked at."""
+    """The alert states, and the totals within the window. Without a webhook nothing is evaluated."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
         webhook = read_webhook(environment, settings.alerts.format)
-        self._messenger = (
-            None if webhook is None else Messenger(webhook, settings.alerts.format, os.uname().nodename)
+        self._sender = (
+            None if webhook is None else WebhookSender(webhook, settings.alerts.format, os.uname().nodename)
         )
         self._path = settings.runtime_dir / "alerts.json"
-        self._standing = load_standing(self._path)
+        self._states = load_firing(self._path)
         self._window: deque[Counts] = deque()
 
     @property
     def dropped(self) -> int:
-        """Messages that nobody took."""
-        return 0 if self._messenger is None else self._messenger.dropped
+        """Messages that could not be delivered."""
+        return 0 if self._sender is None else self._sender.dropped
 
     def count_firing(self) -> dict[str, int]:
-        """Return how many alerts of each kind stand; nothing where none is sent."""
-        if self._messenger is None:
+        """Return how many alerts of each kind fire; nothing without a webhook."""
+        if self._sender is None:
             return {}
-        firing = [topic.kind for topic, stands in self._standing.items() if stands.firing]
+        firing = [topic.kind for topic, state in self._states.items() if state.firing]
         return {kind: firing.count(kind) for kind in KINDS}
 
     async def watch(self, board: Board) -> None:
-        """Look again and again, until cancelled."""
-        while self._messenger is not None:
-            await asyncio.sleep(EVERY_SECONDS)
+        """Evaluate the rules every ALERT_CHECK_SECONDS until cancelled."""
+        while self._sender is not None:
+            await asyncio.sleep(ALERT_CHECK_SECONDS)
             if board.snapshot is not None:
                 settings, snapshot = board.settings, board.snapshot
                 depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, board.broker)
-                self.look(settings, snapshot, count(board, snapshot), depths)
+                self.evaluate(settings, snapshot, count_until(board, snapshot), depths)
 
-    def look(
+    def evaluate(
         self, settings: Settings, snapshot: Snapshot, counts: Counts, depths: Mapping[str, int | None]
     ) -> None:
-        """Look once; what is to be told is on its way then."""
+        """Evaluate the rules once and send what has changed."""
         if not self._window:
-            # All but the kernel's count began with this board.
+            # All totals but the kernel's began with this governor.
             self._window.append(replace(counts, tasks={}, restarts={}))
         self._window.append(counts)
         while counts.at - self._window[0].at > settings.alerts.window_seconds:
             self._window.popleft()
-        vitals = describe(settings, snapshot, depths, oldest=self._window[0], newest=counts)
-        before = self._standing
-        self._standing, alerts = follow_alerts(before, find_conditions(vitals, settings.alerts), vitals.at)
+        measurements = build_measurements(settings, snapshot, depths, oldest=self._window[0], newest=counts)
+        before = self._states
+        self._states, alerts = update_alerts(
+            before, find_conditions(measurements, settings.alerts), measurements.at
+        )
         for alert in alerts:
             state = "alert" if alert.firing else "well again"
             log.info("%s: %s: %s", state, " ".join(filter(None, alert.topic)), alert.text)
-            if self._messenger is not None:
-                self._messenger.send(alert)
+            if self._sender is not None:
+                self._sender.send(alert)
         if alerts:
             self._store()
 
     async def finish(self) -> None:
-        """Let what is on its way arrive, for a moment."""
-        if self._messenger is not None:
-            await asyncio.to_thread(self._messenger.finish, LAST_WORDS_SECONDS)
+        """Deliver the remaining messages for at most ALERTS_FINISH_SECONDS."""
+        if self._sender is not None:
+            await asyncio.to_thread(self._sender.finish, ALERTS_FINISH_SECONDS)
 
     def _store(self) -> None:
-        firing = [topic for topic, stands in self._standing.items() if stands.firing]
+        firing = [topic for topic, state in self._states.items() if state.firing]
         try:
             self._path.write_bytes(msgspec.json.encode(firing))
         except OSError as error:
             log.warning("%s: %s; a restart would tell of these alerts anew", self._path, error.strerror)
 
 
-def load_standing(path: Path) -> dict[Topic, Standing]:
-    """Return what a governor before this one left standing; nothing where that cannot be read."""
+def load_firing(path: Path) -> dict[Topic, AlertState]:
+    """Return the alerts that fired in the governor before this one; none where they cannot be read."""
     try:
         topics = msgspec.json.decode(path.read_bytes(), type=list[Topic])
     except (OSError, msgspec.DecodeError):
         return {}
-    return {topic: Standing(firing=True, turning=None) for topic in topics}
+    return {topic: AlertState(firing=True, changing_since=None) for topic in topics}
 
 
-def count(board: Board, snapshot: Snapshot) -> Counts:
-    """Return what was counted until this snapshot."""
+def count_until(board: Board, snapshot: Snapshot) -> Counts:
+    """Return the totals up to this snapshot."""
     return Counts(
         at=snapshot.at,
         tasks=dict(board.task_stats.tasks),
@@ -140,24 +141,24 @@ def count(board: Board, snapshot: Snapshot) -> Counts:
     )
 
 
-def describe(
+def build_measurements(
     settings: Settings,
     snapshot: Snapshot,
     depths: Mapping[str, int | None],
     *,
     oldest: Counts,
     newest: Counts,
-) -> Vitals:
-    """Return how all is, with what was counted between the two."""
+) -> Measurements:
+    """Return the input of the rules, with what was counted between the two totals."""
     states = {view.name: view.reported_state for view in snapshot.pools}
-    return Vitals(
+    return Measurements(
         at=newest.at,
         floor_bytes=snapshot.container.floor_bytes,
         limit_bytes=snapshot.container.limit_bytes,
         recent_oom_kills=newest.oom_kills - oldest.oom_kills,
         parked=newest.parked,
         pools=tuple(
-            PoolVitals(
+            PoolMeasurements(
                 name=pool.name,
                 state=states.get(pool.name, PoolState.STOPPED),
                 queue_depth=depths.get(pool.name),

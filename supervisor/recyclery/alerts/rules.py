@@ -1,6 +1,6 @@
-"""What a person is to be woken for: when something is amiss for long enough, and when it is well again.
+"""Alert rules: each fires when its condition has lasted long enough, and resolves likewise.
 
-Between amiss and well there is a gap, and either has to last: what swings around a bound is told once.
+The bound for resolving is below that for firing, so a value that swings around a bound fires once.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from recyclery.config.settings import Alerts
 from recyclery.decide.budget import mib
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
-# What was above its bound is well again below this share of it.
-WELL_SHARE = 0.9
-# One task or two that failed, or took long, are no rate.
-LEAST_TASKS = 3
-# Of the tasks of a queue so many may take longer than they should.
+# A value resolves below this share of its bound.
+RESOLVE_SHARE = 0.9
+# Fewer failed or slow tasks make no rate.
+MIN_TASKS_FOR_RATE = 3
+# The share of a queue's tasks that may be slow.
 SLOW_PERCENT = 5
 KINDS = ("pool_down", "queue_depth", "task_failures", "slow_tasks", "memory", "oom_kills", "restarts", "parked")
 URGENT = frozenset({"pool_down", "memory", "oom_kills"})
 
 
 class Topic(NamedTuple):
-    """What an alert is about: the same one is told once. `subject`: a pool, a queue, or ""."""
+    """What an alert is about; `subject` is a pool, a queue or empty."""
 
     kind: str
     subject: str
 
 
 @dataclass(frozen=True, slots=True)
-class PoolVitals:
-    """How one pool is; what is recent is of the window."""
+class PoolMeasurements:
+    """One pool's input of the rules; `recent` figures are those of the window."""
 
     name: str
     state: PoolState
@@ -44,39 +44,39 @@ class PoolVitals:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
-    """How all is at one moment of the boot's clock."""
+class Measurements:
+    """The input of the rules at one moment of CLOCK_BOOTTIME."""
 
     at: float
     floor_bytes: int
     limit_bytes: int
     recent_oom_kills: int
     parked: int
-    pools: tuple[PoolVitals, ...]
+    pools: tuple[PoolMeasurements, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that was looked at. Neither amiss nor well: between the bounds, or not known now."""
+    """A rule's result; neither `fires` nor `resolves` between the bounds, or where the value is unknown."""
 
     topic: Topic
-    amiss: bool
-    well: bool
+    fires: bool
+    resolves: bool
     text: str
     lasting_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is known of a topic that is not simply well. `turning`: since when it is not as `firing` says."""
+class AlertState:
+    """Whether an alert fires, and since when its condition says otherwise."""
 
     firing: bool
-    turning: float | None
+    changing_since: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What is to be told: it fires, or it is well again."""
+    """A message to send: the alert fires or resolves."""
 
     topic: Topic
     firing: bool
@@ -84,129 +84,125 @@ class Alert:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether tasks fail or wait now, and not only soon."""
+        """Whether tasks already fail or wait."""
         return self.topic.kind in URGENT
 
 
-def follow_alerts(
-    standing: Mapping[Topic, Standing], conditions: tuple[Condition, ...], at: float
-) -> tuple[dict[Topic, Standing], list[Alert]]:
-    """Return how things stand after these conditions, and what is to be told of it."""
-    stands: dict[Topic, Standing] = {}
+def update_alerts(
+    states: Mapping[Topic, AlertState], conditions: tuple[Condition, ...], at: float
+) -> tuple[dict[Topic, AlertState], list[Alert]]:
+    """Return the states after these conditions, and the alerts to send."""
+    updated: dict[Topic, AlertState] = {}
     alerts: list[Alert] = []
     for condition in conditions:
-        before = standing.get(condition.topic, Standing(firing=False, turning=None))
-        after = turn(before, condition, at)
+        before = states.get(condition.topic, AlertState(firing=False, changing_since=None))
+        after = update_alert(before, condition, at)
         if after.firing != before.firing:
             alerts.append(Alert(condition.topic, after.firing, condition.text))
-        if after.firing or after.turning is not None:
-            stands[condition.topic] = after
-    looked_at = {condition.topic for condition in conditions}
+        if after.firing or after.changing_since is not None:
+            updated[condition.topic] = after
+    evaluated = {condition.topic for condition in conditions}
     alerts += [
         Alert(topic, firing=False, text="no longer watched")
-        for topic, left in standing.items()
-        if left.firing and topic not in looked_at
+        for topic, state in states.items()
+        if state.firing and topic not in evaluated
     ]
-    return stands, alerts
+    return updated, alerts
 
 
-def turn(before: Standing, condition: Condition, at: float) -> Standing:
-    """Return how a topic stands after one condition."""
-    turns = condition.well if before.firing else condition.amiss
-    if not turns:
-        return replace(before, turning=None)
-    since = at if before.turning is None else before.turning
+def update_alert(before: AlertState, condition: Condition, at: float) -> AlertState:
+    """Return an alert's state after its condition."""
+    if not (condition.resolves if before.firing else condition.fires):
+        return replace(before, changing_since=None)
+    since = at if before.changing_since is None else before.changing_since
     if at - since >= condition.lasting_seconds:
-        return Standing(firing=not before.firing, turning=None)
-    return replace(before, turning=since)
+        return AlertState(firing=not before.firing, changing_since=None)
+    return replace(before, changing_since=since)
 
 
-def find_conditions(vitals: Vitals, alerts: Alerts) -> tuple[Condition, ...]:
-    """Return everything that is watched, as it is now; what is set to 0 is not watched."""
-    found = [*judge_container(vitals, alerts)]
-    for pool in vitals.pools:
-        found += judge_pool(pool, alerts)
-        found += judge_queues(pool, alerts)
+def find_conditions(measurements: Measurements, alerts: Alerts) -> tuple[Condition, ...]:
+    """Return the results of all rules; a bound of 0 switches a rule off."""
+    found = [*container_conditions(measurements, alerts)]
+    for pool in measurements.pools:
+        found += pool_conditions(pool, alerts)
+        found += queue_conditions(pool, alerts)
     return tuple(found)
 
 
-def judge_container(vitals: Vitals, alerts: Alerts) -> Iterator[Condition]:
-    """Memory, and what became of it; parked tasks."""
-    kills, parked, lasting = vitals.recent_oom_kills, vitals.parked, alerts.lasting_seconds
+def container_conditions(measurements: Measurements, alerts: Alerts) -> Iterator[Condition]:
+    """Yield the results for memory, OOM kills and parked tasks."""
+    kills, parked = measurements.recent_oom_kills, measurements.parked
+    floor, limit = measurements.floor_bytes, measurements.limit_bytes
     if alerts.memory_percent:
-        percent = 100 * vitals.floor_bytes / max(1, vitals.limit_bytes)
-        text = f"{mib(vitals.floor_bytes)} of {mib(vitals.limit_bytes)} cannot be reclaimed, {percent:.0f} %"
-        yield above("memory", "", percent, alerts.memory_percent, text=text, lasting_seconds=lasting)
+        percent = 100 * floor / max(1, limit)
+        text = f"{mib(floor)} of {mib(limit)} cannot be reclaimed, {percent:.0f} %"
+        yield above(Topic("memory", ""), percent, alerts.memory_percent, text, alerts)
     yield at_once("oom_kills", "", kills, 1, f"the kernel killed {kills} processes for want of memory lately")
     yield at_once("parked", "", parked, 1, f"{parked} tasks are parked: `recyclery parked list` shows them")
 
 
-def judge_pool(pool: PoolVitals, alerts: Alerts) -> Iterator[Condition]:
-    """One pool: whether it works, what waits for it, what becomes of its tasks."""
-    name, recent, lasting = pool.name, pool.recent, alerts.lasting_seconds
-    down = not pool.state.is_up
-    yield Condition(Topic("pool_down", name), down, not down, f"{name} is {pool.state}", lasting)
+def pool_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Condition]:
+    """Yield the results for one pool's state, queue depth, failures and restarts."""
+    name, up = pool.name, pool.state.is_up
+    text = f"{name} is {pool.state}"
+    yield Condition(Topic("pool_down", name), not up, up, text, alerts.lasting_seconds)
     if alerts.queue_depth:
         depth = pool.queue_depth
         text = f"{name}: {depth} tasks wait"
-        yield above("queue_depth", name, depth, alerts.queue_depth, text=text, lasting_seconds=lasting)
+        yield above(Topic("queue_depth", name), depth, alerts.queue_depth, text, alerts)
     if alerts.success_percent:
-        yield judge_failures(name, recent, alerts)
+        yield failure_condition(name, pool.recent, alerts)
     if alerts.restarts:
         count = pool.recent_restarts
         text = f"{name} died or hung {count} times in {alerts.window_seconds:g} s and was started anew"
         yield at_once("restarts", name, count, alerts.restarts, text)
 
 
-def judge_failures(name: str, recent: TaskTally, alerts: Alerts) -> Condition:
-    """Whether too few of a pool's tasks succeed; a retry is neither."""
+def failure_condition(name: str, recent: TaskTally, alerts: Alerts) -> Condition:
+    """Return the result for a pool's success rate; a retry is neither success nor failure."""
     ended = recent.succeeded + recent.failed
     percent = 100 * recent.succeeded / ended if ended else 100.0
     enough = (alerts.success_percent + 100) / 2
     return Condition(
         Topic("task_failures", name),
-        amiss=recent.failed >= LEAST_TASKS and percent < alerts.success_percent,
-        well=percent >= min(enough, alerts.success_percent + 1),
+        fires=recent.failed >= MIN_TASKS_FOR_RATE and percent < alerts.success_percent,
+        resolves=percent >= min(enough, alerts.success_percent + 1),
         text=f"{name}: {recent.failed} of {ended} tasks failed in {alerts.window_seconds:g} s",
         lasting_seconds=0.0,
     )
 
 
-def judge_queues(pool: PoolVitals, alerts: Alerts) -> Iterator[Condition]:
-    """Whether tasks of a queue take longer than they should."""
+def queue_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Condition]:
+    """Yield the results for each queue's slow tasks."""
     for queue, bound in alerts.task_seconds.items():
         tally = pool.recent.queues.get(queue)
         if not bound or tally is None:
             continue
-        count, slow = sum(tally.counts), slower_than(tally, bound)
+        count, slow = sum(tally.counts), count_slower(tally, bound)
         percent = 100 * slow / count if count else 0.0
         yield Condition(
             Topic("slow_tasks", queue),
-            amiss=slow >= LEAST_TASKS and percent > SLOW_PERCENT,
-            well=percent <= WELL_SHARE * SLOW_PERCENT,
+            fires=slow >= MIN_TASKS_FOR_RATE and percent > SLOW_PERCENT,
+            resolves=percent <= RESOLVE_SHARE * SLOW_PERCENT,
             text=f"{queue}: {round(slow)} of {count} tasks took longer than {bound:g} s",
             lasting_seconds=0.0,
         )
 
 
-def above(
-    kind: str, subject: str, value: float | None, bound: float, *, text: str, lasting_seconds: float
-) -> Condition:
-    """Return the condition of a value that is amiss from its bound on; None: not known."""
-    amiss = value is not None and value >= bound
-    well = value is not None and value < WELL_SHARE * bound
-    return Condition(Topic(kind, subject), amiss, well, text, lasting_seconds)
+def above(topic: Topic, value: float | None, bound: float, text: str, alerts: Alerts) -> Condition:
+    """Return the result of a rule that fires at a bound; a `value` of None is unknown."""
+    fires = value is not None and value >= bound
+    resolves = value is not None and value < RESOLVE_SHARE * bound
+    return Condition(topic, fires, resolves, text, alerts.lasting_seconds)
 
 
 def at_once(kind: str, subject: str, count: int, bound: int, text: str) -> Condition:
-    """Return the condition of a count that is told at once, and is well when nothing of it is left."""
-    return Condition(
-        Topic(kind, subject), amiss=count >= bound, well=count == 0, text=text, lasting_seconds=0.0
-    )
+    """Return the result of a rule that fires without delay and resolves at a count of 0."""
+    return Condition(Topic(kind, subject), count >= bound, count == 0, text, lasting_seconds=0.0)
 
 
-def slower_than(tally: QueueTally, seconds: float) -> float:
-    """Return how many tasks took longer, spread evenly within each place of the tally."""
+def count_slower(tally: QueueTally, seconds: float) -> float:
+    """Return how many tasks took longer, taking those of a histogram bucket to be spread evenly in it."""
     slow = 0.0
     for (low, high), count in zip(pairwise((0.0, *SECONDS_BOUNDS)), tally.counts, strict=False):
         slow += count * min(1.0, max(0.0, (high - seconds) / (high - low)))

@@ -1,6 +1,6 @@
-"""Sends alerts to a webhook from a thread of its own, one after the other, again where it was not taken.
+"""Sends alerts to a webhook from a thread of its own, in order and with retries.
 
-Nobody waits for it: what finds no room in the queue is dropped, counted and said.
+Nobody waits for it: a message that finds the queue full is dropped, counted and logged.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from recyclery.alerts.rules import Alert
 from recyclery.config.secrets import Webhook
 
 POST_SECONDS = 10.0
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 60.0
-TRIES = 10
-ROOM = 100
-# Not the message's fault: too slow, too many, or the other side's own trouble.
+FIRST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 60.0
+WEBHOOK_TRIES = 10
+QUEUE_SIZE = 100
+# HTTP answers after which another try may succeed.
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 SUMMARY_CHARACTERS = 1024
 
 log = logging.getLogger("recyclery")
 
 
-class NotTaken(Exception):
-    """The message was not taken; whether another try may help is in `hopeless`."""
+class NotDelivered(Exception):
+    """A message was not delivered; `hopeless` if another try cannot succeed."""
 
     def __init__(self, why: str, *, hopeless: bool) -> None:
         super().__init__(why)
         self.hopeless = hopeless
 
 
-class Messenger:
-    """The queue and its thread, which is begun with the first message."""
+class WebhookSender:
+    """The queue and its thread, which starts with the first message."""
 
     def __init__(self, webhook: Webhook, form: str, host: str) -> None:
         self.dropped = 0
         self._webhook = webhook
         self._form = form
         self._host = host
-        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(ROOM)
+        self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(QUEUE_SIZE)
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
 
     def send(self, alert: Alert) -> None:
-        """Put an alert on its way, at once and without waiting."""
+        """Enqueue an alert, without waiting."""
         message = build_message(alert, self._form, self._host, self._webhook.key, datetime.now(UTC))
         try:
             self._waiting.put_nowait(message)
@@ -60,7 +60,7 @@ class Messenger:
             self._thread.start()
 
     def finish(self, seconds: float) -> None:
-        """Give what waits one more try, for so long at most."""
+        """Give each message in the queue one more try, for at most this long."""
         self._hurry.set()
         if self._thread is not None:
             try:
@@ -70,16 +70,16 @@ class Messenger:
             self._thread.join(seconds)
 
     def _deliver_all(self) -> None:
-        # An empty message is the end.
+        # An empty message ends the thread.
         while message := self._waiting.get():
             self._deliver(message)
 
     def _deliver(self, message: dict[str, Any]) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        for tries_left in reversed(range(TRIES)):
+        pause = FIRST_RETRY_SECONDS
+        for tries_left in reversed(range(WEBHOOK_TRIES)):
             try:
                 post(self._webhook.url, message)
-            except NotTaken as error:
+            except NotDelivered as error:
                 if error.hopeless or not tries_left or self._hurry.is_set():
                     self._drop(str(error))
                     return
@@ -87,7 +87,7 @@ class Messenger:
             else:
                 return
             self._hurry.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, MAX_RETRY_SECONDS)
 
     def _drop(self, why: str) -> None:
         self.dropped += 1
@@ -102,23 +102,23 @@ def post(url: str, message: dict[str, Any]) -> None:
     from urllib.request import Request, urlopen  # noqa: PLC0415
 
     headers = {"Content-Type": "application/json", "User-Agent": "recyclery"}
-    # Only http and https come so far: config/secrets.py.
+    # Only http and https: config/secrets.py.
     request = Request(url, json.dumps(message).encode(), headers)  # noqa: S310
     try:
         with urlopen(request, timeout=POST_SECONDS):  # noqa: S310
             return
     except HTTPError as error:
         error.close()
-        raise NotTaken(f"the webhook answered {error.code}", hopeless=error.code not in TRY_AGAIN) from None
+        raise NotDelivered(f"the webhook answered {error.code}", hopeless=error.code not in TRY_AGAIN) from None
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise NotTaken(f"the webhook cannot be reached: {type(reason).__name__}", hopeless=False) from None
+        raise NotDelivered(f"the webhook cannot be reached: {type(reason).__name__}", hopeless=False) from None
     except (HTTPException, ValueError) as error:
-        raise NotTaken(f"the webhook cannot be spoken to: {type(error).__name__}", hopeless=False) from None
+        raise NotDelivered(f"the webhook cannot be spoken to: {type(error).__name__}", hopeless=False) from None
 
 
 def build_message(alert: Alert, form: str, host: str, key: str, at: datetime) -> dict[str, Any]:
-    """Return an alert in the form that the other side reads."""
+    """Return an alert as the receiver's format has it."""
     kind, subject = alert.topic
     about = f"{kind} {subject}".strip()
     state = "firing" if alert.firing else "resolved"

@@ -1,1 +1,1 @@
-"""What others may ask of the governor on its unix socket, and the documents it answers with."""
+"""The protocol between `recyclery` commands and the governor: requests, answers and the status document."""

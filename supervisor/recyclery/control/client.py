@@ -1,4 +1,4 @@
-"""The operator's side of the control socket."""
+"""The client of the control socket."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from recyclery.control.server import ASK_SECONDS, control_socket
 
 
 class NoSupervisor(Exception):
-    """Nobody answers on the control socket; the message says where it was looked for."""
+    """Nobody answers on the control socket; the message has its path."""
 
 
 class Declined(Exception):
-    """The supervisor does not do it; the message says why."""
+    """The supervisor refused the command; the message says why."""
 
 
 def ask_governor(runtime_dir: Path, command: str, **arguments: Any) -> dict[str, Any]:

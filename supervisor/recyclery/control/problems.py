@@ -1,4 +1,4 @@
-"""What is wrong, the worst first: who looks at night must not have to search."""
+"""What is wrong by the status document, the worst first: for `top` and the web page."""
 
 from __future__ import annotations
 
@@ -12,56 +12,48 @@ from recyclery.control.status_schema import ContainerStatus, PoolStatus, Status
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is wrong; `bad` where nothing mends it by itself in a moment."""
+    """One thing that is wrong; `bad` where it does not pass by itself within moments."""
 
     text: str
     bad: bool
 
 
 def find_troubles(status: Status, oom_kills_before: int) -> list[Trouble]:
-    """Return all that is wrong; of OOM kills only those since there were so many."""
+    """Return all that is wrong; OOM kills only above the given number."""
     found = [
-        *check_memory(status.container, oom_kills_before),
-        *(trouble for name, pool in status.pools.items() for trouble in check_pool(name, pool)),
-        *check_parked(status.tasks.parked),
+        *find_memory_problems(status.container, oom_kills_before),
+        *(problem for name, pool in status.pools.items() for problem in find_pool_problems(name, pool)),
     ]
-    return sorted(found, key=lambda trouble: not trouble.bad)
+    if parked := status.tasks.parked:
+        tasks = "1 task is" if parked == 1 else f"{parked} tasks are"
+        found.append(Trouble(f"{tasks} parked after repeated deaths: recyclery parked list", bad=False))
+    return sorted(found, key=lambda problem: not problem.bad)
 
 
-def check_memory(container: ContainerStatus, oom_kills_before: int) -> Iterator[Trouble]:
-    """Compare the floor with its levels."""
+def find_memory_problems(container: ContainerStatus, oom_kills_before: int) -> Iterator[Trouble]:
+    """Compare unreclaimable memory with the highest level that it has reached."""
     kills = container.oom_kills - oom_kills_before
     if kills > 0:
         yield Trouble(
             f"the kernel killed {kills} process{'es' if kills > 1 else ''} for want of memory", bad=True
         )
-    held = f"{format_bytes(container.floor_bytes)} cannot be reclaimed"
-    if container.floor_bytes >= container.hard_bytes:
-        yield Trouble(f"memory is above the hard level: {held}", bad=True)
-    elif container.floor_bytes >= container.high_bytes:
-        yield Trouble(f"memory is above the high level: {held}", bad=True)
-    elif container.floor_bytes >= container.retire_bytes:
-        yield Trouble(f"memory is above the retire level: {held}", bad=False)
+    levels = (
+        ("hard", container.hard_bytes, True),
+        ("high", container.high_bytes, True),
+        ("retire", container.retire_bytes, False),
+    )
+    for level, level_bytes, bad in levels:
+        if container.floor_bytes >= level_bytes:
+            held = f"{format_bytes(container.floor_bytes)} cannot be reclaimed"
+            yield Trouble(f"memory is above the {level} level: {held}", bad)
+            return
 
 
-def check_pool(name: str, pool: PoolStatus) -> Iterator[Trouble]:
-    """Say why a pool takes no tasks."""
-    waiting = tell_waiting(pool.queue_depth)
+def find_pool_problems(name: str, pool: PoolStatus) -> Iterator[Trouble]:
+    """Yield why a pool consumes no tasks."""
+    depth = pool.queue_depth
+    waiting = "" if not depth else ", 1 task waits" if depth == 1 else f", {depth} tasks wait"
     if pool.state is not PoolState.RUNNING:
         yield Trouble(f"{name} is {pool.state}{waiting}", bad=not pool.state.is_changing)
     elif pool.holding:
         yield Trouble(f"{name} is on hold and takes no tasks{waiting}", bad=False)
-
-
-def check_parked(parked: int) -> Iterator[Trouble]:
-    """Tell of tasks that wait for a person."""
-    if parked:
-        what = "1 task is" if parked == 1 else f"{parked} tasks are"
-        yield Trouble(f"{what} parked after repeated deaths: recyclery parked list", bad=False)
-
-
-def tell_waiting(depth: int | None) -> str:
-    """Return the end of a sentence on a pool that takes no tasks."""
-    if not depth:
-        return ""
-    return ", 1 task waits" if depth == 1 else f", {depth} tasks wait"

@@ -1,4 +1,4 @@
-"""The operators' socket: one line of JSON in, one line of JSON out, for the user who runs the supervisor."""
+"""The control socket: one line of JSON in, one line of JSON out, for the user who runs the supervisor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """What an operator asks for, and of what: `table` as `recyclery set` names it, `values` as texts.
-
-    `strangers`: whether browsers that no pool started are meant too.
-    """
+    """A command, its `table` (as in `recyclery set`; mostly a pool) and `values`; `strangers`: see `reap`."""
 
     command: str
     table: str = ""
@@ -25,42 +22,42 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
     strangers: bool = False
 
 
-class Done(msgspec.Struct):
-    """What was done, in words."""
+class SetResult(msgspec.Struct):
+    """What was changed, in words."""
 
     done: str
 
 
-class Reaped(msgspec.Struct):
-    """What was killed, in words, and what is left: browsers in use, and those that no pool started."""
+class ReapResult(msgspec.Struct):
+    """What was killed, in words, and how many browsers are in use or foreign (started by no pool)."""
 
     killed: list[str]
     in_use: int
     strangers: int
 
 
-class Problem(msgspec.Struct):
-    """Why it could not be done."""
+class ErrorResult(msgspec.Struct):
+    """Why a command was refused."""
 
     error: str
 
 
 def control_socket(runtime_dir: Path) -> Path:
-    """Where the governor answers operators."""
+    """Return the path of the control socket."""
     return runtime_dir / "control.sock"
 
 
-Handler = Callable[[Command], Awaitable[Any]]
+CommandHandler = Callable[[Command], Awaitable[Any]]
 
 
-async def serve_control(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
+async def serve_control(path: Path, handlers: Mapping[str, CommandHandler]) -> asyncio.Server:
     """Serve commands on the socket, 0600; raises OSError when it cannot be bound."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 line = await reader.readline()
-                writer.write(msgspec.json.encode(await carry_out(line, handlers)) + b"\n")
+                writer.write(msgspec.json.encode(await handle_line(line, handlers)) + b"\n")
                 await writer.drain()
         except (TimeoutError, ValueError, ConnectionError):
             pass
@@ -73,13 +70,13 @@ async def serve_control(path: Path, handlers: Mapping[str, Handler]) -> asyncio.
     return server
 
 
-async def carry_out(line: bytes, handlers: Mapping[str, Handler]) -> Any:
-    """Return the answer to one line; one that cannot be read is answered with why."""
+async def handle_line(line: bytes, handlers: Mapping[str, CommandHandler]) -> Any:
+    """Return the answer to one request."""
     try:
         request = msgspec.json.decode(line, type=Command)
     except msgspec.DecodeError as error:
-        return Problem(error=f"not a command: {error}")
+        return ErrorResult(error=f"not a command: {error}")
     handler = handlers.get(request.command)
     if handler is None:
-        return Problem(error=f"{request.command!r} is not a command: there are {', '.join(handlers)}")
+        return ErrorResult(error=f"{request.command!r} is not a command: there are {', '.join(handlers)}")
     return await handler(request)

@@ -8,9 +8,10 @@ from recyclery.common.pool_state import PoolState
 
 
 class ContainerStatus(msgspec.Struct):
-    """Memory of the container in bytes; `source` says where it was read.
+    """Memory of the container in bytes, and where it was read.
 
-    Above `retire_bytes`, `high_bytes` and `hard_bytes` the floor must not come: the levels of the settings.
+    `floor_bytes` is unreclaimable memory, `unattributed_bytes` its part outside the pools' children. The levels
+    from `retire_bytes` to `hard_bytes` are those of the settings.
     """
 
     limit_bytes: int
@@ -26,10 +27,10 @@ class ContainerStatus(msgspec.Struct):
 
 
 class ChildStatus(msgspec.Struct):
-    """One pool child; `pss_bytes` is of its whole tree, and the sum of the three after `task`.
+    """One pool child with its process tree; `pss_bytes` is the sum of the three figures after `task`.
 
-    PSS is dear to read: all four are 0 in a glance. `tree_bytes` is what is decided on, RssAnon + RssShmem, and
-    `tree_browser_bytes` the browsers' part of it. `task_seconds` is how long the task has run, where known.
+    PSS is expensive to read: all four are 0 in a glance. Decisions use `tree_bytes`, RssAnon + RssShmem;
+    `tree_browser_bytes` is the browsers' part of it. `task_seconds` is how long the task has run, where known.
     """
 
     pid: int
@@ -46,7 +47,7 @@ class ChildStatus(msgspec.Struct):
 
 
 class WorkerStatus(msgspec.Struct):
-    """A worker beside the one that serves the pool; `tasks` are the names of those that it runs."""
+    """A worker besides the pool's active one, with the names of its running tasks."""
 
     slot: str
     node: str | None
@@ -55,11 +56,10 @@ class WorkerStatus(msgspec.Struct):
 
 
 class PoolStatus(msgspec.Struct):
-    """One pool; `queue_depth` is null where it is not known.
+    """One pool; `queue_depth` is null where it is unknown.
 
-    `node`, `pid` and `slot` are those of the worker that takes its tasks. Its `children` are also those of
-    `successor`, which starts to take over, and of former workers, which are `draining`. One that is `holding`
-    was told to take no tasks for now.
+    `node`, `pid` and `slot` are the active worker's. `children` are also those of its `successor`, which starts
+    to take over, and of `draining` former workers. While `holding`, consuming is paused.
     """
 
     state: PoolState
@@ -78,11 +78,10 @@ class PoolStatus(msgspec.Struct):
 
 
 class BrowserStatus(msgspec.Struct):
-    """Browsers now by kind, processes defunct now, browsers killed and Grid sessions ended so far.
+    """Browsers now by kind (`decide/browsers.py`), and the totals of killed browsers and ended Grid sessions.
 
-    Of the `live` ones of living children `in_use` are a running task's or the child's own (`kept` for its next
-    tasks among them), `leftovers` a finished task's, and at `runaway` ones a task hangs. `orphans` are dead
-    children's. `strangers` no pool started.
+    `live` ones are living children's: `in_use` (`kept` ones among them), `leftovers` and `runaway`. `orphans`
+    are dead children's; `strangers` were started by no pool. `defunct` counts processes.
     """
 
     live: int
@@ -98,21 +97,21 @@ class BrowserStatus(msgspec.Struct):
 
 
 class TaskStatus(msgspec.Struct):
-    """Tasks given back to their queues after a death so far, and tasks that are parked now."""
+    """Tasks returned to their queues after a death so far, and tasks that are parked now."""
 
     reclaimed: int
     parked: int
 
 
 class GovernorStatus(msgspec.Struct):
-    """What the governor itself costs; `pss_bytes` is 0 in a glance."""
+    """The governor's own cost; `pss_bytes` is 0 in a glance."""
 
     pss_bytes: int
     cpu_seconds: float
 
 
 class Event(msgspec.Struct):
-    """What was done, or has happened, with its reason, as the log has it; whether it did what it was for."""
+    """A line of the log; `done` is False for an action that failed."""
 
     age_seconds: float
     text: str
@@ -120,7 +119,7 @@ class Event(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """Everything the governor knows now; `recent` begins with the latest."""
+    """The whole document; `recent` begins with the latest event."""
 
     container: ContainerStatus
     pools: dict[str, PoolStatus]

@@ -1,4 +1,12 @@
-"""What kind each browser of the pools is: every one that runs is in use, a leftover, a runaway or an orphan."""
+"""What kind of browser each of the pools' browsers is: in use, leaked (a leftover), a runaway or an orphan.
+
+leaked: it was started between its child's first task and the end of the last one, and is not kept for the next.
+runaway: its task has used at most NO_CPU_SECONDS for `silent_seconds` (0 switches this off), and the browser
+    meanwhile used BUSY_SHARE of a core, or holds more than `max_percent` of the limit, or has been with the
+    task for more than `max_age_seconds`. Settings: table `browsers`.
+orphan: its pool child is dead.
+in use: every other one, those that are kept for the next tasks among them.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +15,24 @@ from dataclasses import dataclass
 
 from recyclery.config.settings import Browsers
 from recyclery.decide.budget import mib
-from recyclery.decide.stalls import Silence
-from recyclery.observe.ownership import count_browsers, true_browsers
+from recyclery.decide.policy_state import StalledTask
+from recyclery.observe.ownership import count_browsers, running_browsers
 from recyclery.observe.snapshot import TICK_SECONDS, Child, Owner, Process, Snapshot
 
 # Most of a core.
 BUSY_SHARE = 0.8
+# Python's own CPU time up to which a task counts as stalled: polling a browser twice a second takes it in 10 s.
+NO_CPU_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many browsers there are of each kind."""
+    """How many browsers there are of each kind, by the names in the status document."""
 
     live: int = 0
     """All that living children have: `in_use`, `leftovers` and `runaway` together."""
     in_use: int = 0
-    """Of a running task, or the child's own; those `kept` for the next tasks are among them."""
+    """A running task's or the child's own; those `kept` for the next tasks are among them."""
     kept: int = 0
     leftovers: int = 0
     runaway: int = 0
@@ -30,75 +40,95 @@ class Census:
     strangers: int = 0
 
 
-def count_kinds(snapshot: Snapshot, silences: Mapping[Owner, Silence], settings: Browsers) -> Census:
+def count_kinds(snapshot: Snapshot, stalls: Mapping[Owner, StalledTask], settings: Browsers) -> Census:
     """Count all browsers of a snapshot."""
-    in_use = kept = leftovers = runaway = 0
+    in_use = kept = leaked = runaway = 0
     for child in snapshot.children:
-        for browser in true_browsers(child.processes, child.owner.pid):
-            if is_leftover(browser, child):
-                leftovers += 1
-            elif why_runaway(browser, child, silences.get(child.owner), snapshot, settings) is not None:
+        for browser in running_browsers(child.processes, child.owner.pid):
+            if is_leaked(browser, child):
+                leaked += 1
+            elif runaway_reason(browser, child, stalls.get(child.owner), snapshot, settings) is not None:
                 runaway += 1
             else:
                 in_use += 1
                 kept += is_kept(browser, child)
     return Census(
-        live=in_use + leftovers + runaway,
+        live=in_use + leaked + runaway,
         in_use=in_use,
         kept=kept,
-        leftovers=leftovers,
+        leftovers=leaked,
         runaway=runaway,
         orphans=sum(count_browsers(left.processes, left.owner.pid) for left in snapshot.orphans),
-        strangers=count_browsers(snapshot.strangers, 0),
+        strangers=count_browsers(snapshot.foreign_browsers, 0),
     )
 
 
 def is_kept(browser: Iterable[Process], child: Child) -> bool:
-    """Tell whether the child keeps this browser for its next tasks, by its own word."""
+    """Return whether the child reports that it keeps this browser for its next tasks."""
     return any(process.pid in child.kept for process in browser)
 
 
-def is_leftover(browser: tuple[Process, ...], child: Child) -> bool:
-    """Tell whether a finished task started this browser and nobody keeps it.
+def is_leaked(browser: tuple[Process, ...], child: Child) -> bool:
+    """Return whether a finished task started this browser and the child does not keep it.
 
-    A child runs one task at a time, so a browser begun between the start of its first task and the end of its
-    last finished one belongs to a task that is over. One older than all tasks is the child's own.
+    A child runs one task at a time, so a browser started between the start of its first task and the end of its
+    last finished one belongs to a finished task. One older than all tasks is the child's own.
     """
     first, ended = child.first_task_started, child.last_task_ended
     if first is None or ended is None or is_kept(browser, child):
         return False
-    # Starts are told in whole clock ticks: one tick's doubt goes to the browser on either side.
+    # Process starts are whole clock ticks: within one tick of either end the browser is taken to be in use.
     return first <= browser[0].started + TICK_SECONDS <= ended
 
 
-def why_runaway(
+def runaway_reason(
     browser: Iterable[Process],
     child: Child,
-    silence: Silence | None,
+    stall: StalledTask | None,
     snapshot: Snapshot,
     settings: Browsers,
 ) -> str | None:
-    """Say with figures why a silent task's browser is to be killed; None where it is not.
+    """Return why a stalled task's browser is to be killed, with figures; None where it is not.
 
-    A task may well wait for long: only with something else that is wrong its silence tells that it hangs.
+    A task may wait for long without fault: it takes a second sign to tell that it hangs.
     """
-    if silence is None or settings.silent_seconds == 0:
+    if stall is None or settings.silent_seconds == 0:
         return None
-    silent = snapshot.at - silence.since
-    if silent < settings.silent_seconds:
+    stalled_seconds = snapshot.at - stall.since
+    if stalled_seconds < settings.silent_seconds:
         return None
     members = list(browser)
-    ticks = sum(process.cpu_ticks - silence.browser_ticks.get(process.key, 0) for process in members)
-    share = ticks * TICK_SECONDS / silent
+    ticks = sum(process.cpu_ticks - stall.browser_ticks.get(process.key, 0) for process in members)
+    share = ticks * TICK_SECONDS / stalled_seconds
     size = sum(process.anon_bytes for process in members)
-    most = snapshot.container.limit_bytes * settings.max_percent // 100
-    # A kept browser is older than the task that has it: only this task's time with it counts.
-    age = snapshot.at - max(silence.task_seen, min(process.started for process in members))
-    task = f"{child.task_name or 'its task'} has done nothing for {silent:.0f} s"
+    # A kept browser is older than its task: only this task's time with it counts.
+    age = snapshot.at - max(stall.task_seen, min(process.started for process in members))
+    task = f"{child.task_name or 'its task'} has done nothing for {stalled_seconds:.0f} s"
     if share >= BUSY_SHARE:
         return f"{task}, in which the browser used {share:.0%} of a core"
-    if size > most:
+    if size > snapshot.container.limit_bytes * settings.max_percent // 100:
         return f"{task}, and the browser holds {mib(size)}, over {settings.max_percent} % of the limit"
     if age > settings.max_age_seconds:
         return f"{task}, and has had the browser for {age:.0f} s, over {settings.max_age_seconds:g} s"
     return None
+
+
+def update_stalls(stalls: Mapping[Owner, StalledTask], snapshot: Snapshot) -> dict[Owner, StalledTask]:
+    """Return since when each running task has been stalled; one that used CPU time is stalled since now."""
+    updated = {}
+    for child in snapshot.children:
+        if child.task_id is None:
+            continue
+        before = stalls.get(child.owner)
+        ticks = sum(process.cpu_ticks for process in child.processes if process.pid == child.owner.pid)
+        same_task = before is not None and before.task_id == child.task_id
+        if before is None or not same_task or (ticks - before.python_ticks) * TICK_SECONDS > NO_CPU_SECONDS:
+            before = StalledTask(
+                task_id=child.task_id,
+                task_seen=before.task_seen if before is not None and same_task else snapshot.at,
+                since=snapshot.at,
+                python_ticks=ticks,
+                browser_ticks={each.key: each.cpu_ticks for each in child.processes if each.is_browser},
+            )
+        updated[child.owner] = before
+    return updated

@@ -1,7 +1,7 @@
-"""What will be held, and what a child may hold of it: the sums that several rungs go by.
+"""The sums that several rungs share: the projected peak of the container, and what a child may hold of it.
 
-They start from the floor, which is the kernel's own figure, and add what is still to come: sums over processes
-count shared pages more than once, differences of them do not.
+They start from the container's unreclaimable memory (`floor_bytes`, the kernel's own figure) and add what tasks
+may still allocate: sums over processes count shared pages more than once, differences of them do not.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from msgspec.structs import replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 
-MIB = 1 << 20
-
 
 def level_bytes(snapshot: Snapshot, percent: float) -> int:
-    """Return a share of the limit in bytes."""
+    """Return a share of the memory limit in bytes."""
     return int(snapshot.container.limit_bytes * percent / 100)
 
 
-def height_bytes(
+def projected_peak_bytes(
     snapshot: Snapshot, state: PolicyState, settings: Settings, without: Child | None = None
 ) -> int:
-    """Return the floor when as many children as may run have their task at its peak; or that of all but one.
+    """Return the unreclaimable memory when as many children as may run are at their task's peak.
 
-    Of a worker with a child more than may run, one stands by until another has left: it does not count yet.
+    Without one child where `without` is given. A worker may have a standby child above its concurrency until
+    another one has exited; it is not counted yet.
     """
     total = snapshot.container.floor_bytes - (without.tree_bytes if without is not None else 0)
     for pool in settings.pools:
@@ -36,18 +34,18 @@ def height_bytes(
             if child.owner.pool == pool.name:
                 by_slot.setdefault(child.slot, []).append(child)
         for slot, children in by_slot.items():
-            places = at_a_time(snapshot, pool)
+            runnable = concurrency_of(snapshot, pool)
             if without is not None and without.owner.pool == pool.name and without.slot == slot:
-                places -= 1
+                runnable -= 1
             staying = [child for child in children if child is not without and not is_leaving(child, snapshot)]
-            busy = [still_to_come(child, state) for child in staying if child.task_id is not None]
-            idle = [still_to_come(child, state) for child in staying if child.task_id is None]
-            total += sum(busy) + sum(idle[: max(0, places - len(busy))])
+            busy = [remaining_growth_bytes(child, state) for child in staying if child.task_id is not None]
+            idle = [remaining_growth_bytes(child, state) for child in staying if child.task_id is None]
+            total += sum(busy) + sum(idle[: max(0, runnable - len(busy))])
     return total
 
 
 def is_leaving(child: Child, snapshot: Snapshot) -> bool:
-    """Tell whether an idle child will get no task any more."""
+    """Return whether an idle child will get no further task."""
     view = find_worker(snapshot, child)
     if view is None or child.task_id is not None:
         return False
@@ -58,38 +56,38 @@ def is_leaving(child: Child, snapshot: Snapshot) -> bool:
     return at_limit or child.owner.pid in view.leaving
 
 
-def still_to_come(child: Child, state: PolicyState) -> int:
-    """Return what a child may yet take for the task it has or will have."""
-    tail = state.tail_bytes(child.owner.pool)
+def remaining_growth_bytes(child: Child, state: PolicyState) -> int:
+    """Return what a child may still allocate for its present or next task."""
+    headroom = state.headroom_bytes(child.owner.pool)
     if child.task_id is None:
-        return tail
-    model = state.models.get(child.owner.pool, PoolModel())
-    return max(0, int(model.fresh_child_bytes or 0) + tail - child.tree_bytes)
+        return headroom
+    return max(0, state.fresh_child_bytes(child.owner.pool) + headroom - child.tree_bytes)
 
 
 def child_budget(child: Child, snapshot: Snapshot, state: PolicyState, settings: Settings) -> int:
-    """Return what one child may hold: the retire level, less all else at its height."""
-    rest = height_bytes(snapshot, state, settings, without=child)
+    """Return what one child may hold: the retire level, less the projected peak of everything else."""
+    rest = projected_peak_bytes(snapshot, state, settings, without=child)
     return level_bytes(snapshot, settings.memory.retire_percent) - rest
 
 
 def pool_budget(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: Settings) -> int:
-    """Return what each child of a pool may hold: the retire level, less all else at its height, shared out."""
+    """Return what each child of a pool may hold: an equal part of what everything else leaves at its peak."""
     others = replace(settings, pools=tuple(other for other in settings.pools if other.name != pool.name))
-    own = sum(child.tree_bytes for child in children_of(snapshot, pool.name))
-    rest = height_bytes(snapshot, state, others) - own
-    return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // at_a_time(snapshot, pool)
+    own = sum(child.tree_bytes for child in active_children(snapshot, pool.name))
+    rest = projected_peak_bytes(snapshot, state, others) - own
+    return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // concurrency_of(
+        snapshot, pool
+    )
 
 
-def gain_bytes(child: Child, state: PolicyState) -> int:
-    """Return what a fresh child in this one's place would save, a running task's own memory not counted."""
-    model = state.models.get(child.owner.pool, PoolModel())
+def reclaimable_bytes(child: Child, state: PolicyState) -> int:
+    """Return what the recycle of a child would free, its running task's own memory not counted."""
     kept = child.tree_bytes if child.task_id is None else min(child.idle_bytes, child.tree_bytes)
-    return kept - int(model.fresh_child_bytes or 0)
+    return kept - state.fresh_child_bytes(child.owner.pool)
 
 
-def at_a_time(snapshot: Snapshot, pool: Pool) -> int:
-    """How many children share the pool's memory; one where tasks run in the main process."""
+def concurrency_of(snapshot: Snapshot, pool: Pool) -> int:
+    """Return how many children share the pool's memory; one where tasks run in the main process."""
     if not pool.forks:
         return 1
     view = find_view(snapshot, pool.name)
@@ -97,27 +95,27 @@ def at_a_time(snapshot: Snapshot, pool: Pool) -> int:
 
 
 def find_view(snapshot: Snapshot, pool: str) -> PoolView | None:
-    """Return the worker that serves the pool; None before PID 1 has told of it."""
+    """Return a pool's active worker; None before PID 1 has reported it."""
     return next((view for view in snapshot.pools if view.name == pool), None)
 
 
 def find_worker(snapshot: Snapshot, child: Child) -> PoolView | None:
-    """Return a child's worker; None where that is not known, or dead."""
+    """Return a child's worker; None where it is unknown or dead."""
     place = child.owner.pool, child.slot
     return next((view for view in snapshot.workers if (view.name, view.slot) == place), None)
 
 
-def children_of(snapshot: Snapshot, pool: str) -> list[Child]:
-    """Return the pool's living children, but those of a worker beside the one that serves it."""
+def active_children(snapshot: Snapshot, pool: str) -> list[Child]:
+    """Return the living children of a pool's active worker; those of an unknown slot among them."""
     beside = {view.slot for view in snapshot.others if view.name == pool}
     return [child for child in snapshot.children if child.owner.pool == pool and child.slot not in beside]
 
 
 def mib(size_bytes: float) -> str:
-    """Say a size for people."""
-    return f"{size_bytes / MIB:.0f} MiB"
+    """Return an amount of memory in MiB, as log lines have it."""
+    return f"{size_bytes / (1 << 20):.0f} MiB"
 
 
-def count(number: int, thing: str) -> str:
-    """Say a number of things for people."""
+def format_count(number: int, thing: str) -> str:
+    """Return "1 task", "2 tasks"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

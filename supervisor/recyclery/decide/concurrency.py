@@ -1,4 +1,13 @@
-"""Live concurrency: one task more at a time when there is work, memory and CPU for it, one less when not."""
+"""Concurrency between `least` and `most`: one child more while messages wait, one less when idle or too large.
+
+One more: all children have been busy and messages waiting for BACKLOG_SECONDS, at most CPU_FULL of the CPU is
+    used, and the projected peak with one more stays below `retire_percent`. Every RAISE_AGAIN_SECONDS at most.
+One less: a child has been idle for IDLE_SECONDS, or the projected peak passes `hard_percent`. Nothing happens
+    between the two levels, so that the number does not oscillate.
+
+Settings: the pool's `concurrency` range, `retire_percent`, `hard_percent`. A change costs a fork or a child's
+    exit.
+"""
 
 from __future__ import annotations
 
@@ -6,93 +15,77 @@ from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Scale
-from recyclery.decide.budget import children_of, find_view, height_bytes, level_bytes, mib
+from recyclery.decide.actions import ChangeConcurrency
+from recyclery.decide.budget import active_children, find_view, level_bytes, mib, projected_peak_bytes
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot
 
-# Work must have waited this long before there is one more, and a child been idle this long before one less.
-BUSY_SECONDS = 3.0
+BACKLOG_SECONDS = 3.0
 IDLE_SECONDS = 30.0
 RAISE_AGAIN_SECONDS = 10.0
 CPU_FULL = 0.9
 
 
-def scale_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Scale]:
-    """The pools with a range of concurrency whose number is to change, each by one."""
+def scale_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeConcurrency]:
+    """Yield the changes, each by one; into the range where a change of the settings left it outside."""
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
         if view is None or not view.retires or view.state is not PoolState.RUNNING or view.concurrency is None:
             continue
-        if not pool.least <= view.concurrency <= pool.most:
-            bound = min(max(view.concurrency, pool.least), pool.most)
-            yield Scale(pool=pool.name, concurrency=bound, reason=f"its range is {pool.least} to {pool.most}")
-        elif pool.least < pool.most:
-            change = lower(pool, view, snapshot, state, settings) or higher(
-                pool, view, snapshot, state, settings
-            )
-            if change is not None:
-                yield change
+        now, change = view.concurrency, None
+        if not pool.least <= now <= pool.most:
+            change = min(max(now, pool.least), pool.most), f"its range is {pool.least} to {pool.most}"
+        elif now > pool.least and (reason := why_one_less(pool, snapshot, state, settings)):
+            change = now - 1, reason
+        elif now < pool.most and (reason := why_one_more(pool, view, snapshot, state, settings)):
+            change = now + 1, reason
+        if change is not None:
+            yield ChangeConcurrency(pool.name, *change)
 
 
-def higher(
+def why_one_more(
     pool: Pool, view: PoolView, snapshot: Snapshot, state: PolicyState, settings: Settings
-) -> Scale | None:
-    """One more: tasks have waited, and all that runs at its height leaves room for one more at its own."""
-    assert view.concurrency is not None  # noqa: S101  # the caller has looked
+) -> str | None:
+    """Return the reason to run one child more; None where there is none."""
     waited = state.busy_since.get(pool.name)
-    if view.concurrency >= pool.most or waited is None or snapshot.at - waited < BUSY_SECONDS:
+    if waited is None or snapshot.at - waited < BACKLOG_SECONDS or view.holding:
         return None
-    if is_recent(state.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS) or view.holding:
+    if is_recent(state.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS):
         return None
-    model = state.models.get(pool.name, PoolModel())
-    if not model.tails or snapshot.cpu_share > CPU_FULL:
+    if not state.models.get(pool.name, PoolModel()).tails or snapshot.cpu_share > CPU_FULL:
         return None
-    one = int(model.fresh_child_bytes or 0) + state.tail_bytes(pool.name)
-    needed = height_bytes(snapshot, state, settings) + one
+    one = state.fresh_child_bytes(pool.name) + state.headroom_bytes(pool.name)
+    needed = projected_peak_bytes(snapshot, state, settings) + one
     level = level_bytes(snapshot, settings.memory.retire_percent)
     if needed > level:
         return None
-    return Scale(
-        pool=pool.name,
-        concurrency=view.concurrency + 1,
-        reason=(
-            f"{view.queue_depth} tasks wait; with one more at {mib(one)} everything at its height "
-            f"is {mib(needed)}, within {mib(level)}"
-        ),
+    return (
+        f"{view.queue_depth} tasks wait; with one more at {mib(one)} everything at its height "
+        f"is {mib(needed)}, within {mib(level)}"
     )
 
 
-def lower(
-    pool: Pool, view: PoolView, snapshot: Snapshot, state: PolicyState, settings: Settings
-) -> Scale | None:
-    """One less: there is no work for the last one, or not the memory for all at their height."""
-    assert view.concurrency is not None  # noqa: S101  # the caller has looked
-    if view.concurrency <= pool.least:
-        return None
-    needed = height_bytes(snapshot, state, settings)
+def why_one_less(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: Settings) -> str | None:
+    """Return the reason to run one child less; None where there is none."""
+    at, changed = snapshot.at, state.scaled.get(pool.name)
+    needed = projected_peak_bytes(snapshot, state, settings)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
-    # Between the retire and the hard level nothing changes, lest it go up and down for ever.
-    if needed > hard and not is_recent(state.scaled.get(pool.name), snapshot.at, RAISE_AGAIN_SECONDS):
-        reason = f"everything at its height is {mib(needed)}, past {mib(hard)}"
-        return Scale(pool=pool.name, concurrency=view.concurrency - 1, reason=reason)
+    if needed > hard and not is_recent(changed, at, RAISE_AGAIN_SECONDS):
+        return f"everything at its height is {mib(needed)}, past {mib(hard)}"
     idle = state.idle_since.get(pool.name)
-    if idle is not None and snapshot.at - idle >= IDLE_SECONDS:
-        if is_recent(state.scaled.get(pool.name), snapshot.at, IDLE_SECONDS):
-            return None
-        reason = f"a child has been idle for {snapshot.at - idle:.0f} s"
-        return Scale(pool=pool.name, concurrency=view.concurrency - 1, reason=reason)
+    if idle is not None and at - idle >= IDLE_SECONDS and not is_recent(changed, at, IDLE_SECONDS):
+        return f"a child has been idle for {at - idle:.0f} s"
     return None
 
 
-def note_work(
+def update_workload(
     state: PolicyState, snapshot: Snapshot, settings: Settings
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return since when pools have been busy with tasks waiting, and since when they have had idle children."""
+    """Return `busy_since` and `idle_since` of the policy state after this snapshot."""
     busy, idle = {}, {}
     for pool in settings.pools:
-        view, children = find_view(snapshot, pool.name), children_of(snapshot, pool.name)
+        view, children = find_view(snapshot, pool.name), active_children(snapshot, pool.name)
         if view is None or not children:
             continue
         working = sum(child.task_id is not None for child in children)

@@ -1,109 +1,101 @@
-"""Who holds messages: each worker under its generation, and what is to be given back when all of it is dead."""
+"""Deaths and deliveries: messages of dead workers return to their queues, deaths go into the task's history.
+
+ReclaimMessages: a worker's main process and all of its children are dead. At once; its lease would expire too,
+    but later. Needs any live worker. The tasks run again.
+ReportDeath: a child died during a task. The worker counts it for `max_task_deaths`. Costs nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
-from recyclery.decide.actions import Reclaim, TellFell
-from recyclery.decide.policy_state import Fallen, Holder, PolicyState
+from recyclery.decide.actions import ReclaimMessages, ReportDeath
+from recyclery.decide.policy_state import ChildDeath, LeaseOwner, PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import Fell
-
-# One that has said its generation is up, whether or not PID 1 has waited long enough to call it running.
-
-
-def follow_holders(
-    holders: Mapping[str, Holder], snapshot: Snapshot, words: Iterable[Holder]
-) -> dict[str, Holder]:
-    """Return the holders by generation: those that spoke (`words`), and those before that may still hold some.
-
-    One that spoke and died at once was never seen: its own word of its children has to do.
-    """
-    spoken = {word.generation: word for word in words if word.generation}
-    followed = {
-        generation: holder
-        for generation, holder in holders.items()
-        if generation in spoken or not holder.given_back
-    }
-    for generation, word in spoken.items():
-        followed.setdefault(generation, word)
-    for generation, holder in followed.items():
-        main = find_main(snapshot, holder)
-        if main is not None:
-            seen = {
-                child.owner.pid
-                for child in snapshot.children
-                if (child.owner.pool, child.slot) == (main.name, main.slot)
-            }
-            heard = spoken[generation].children if generation in spoken else frozenset()
-            followed[generation] = replace(holder, children=heard | seen)
-    return followed
-
-
-def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[Reclaim]:
-    """The generations whose main process and children are all dead, each with a worker to do it.
-
-    A lease would run out too: this is sooner, and certain that nothing of them runs any more.
-    """
-    living = {child.owner.pid for child in snapshot.children}
-    through = next(
-        (
-            view.slot
-            for view in snapshot.workers
-            if view.state.takes_requests and any(is_main(view, holder) for holder in state.holders.values())
-        ),
-        None,
-    )
-    if through is None:
-        return
-    for holder in state.holders.values():
-        if holder.given_back or find_main(snapshot, holder) is not None:
-            continue
-        if holder.children & living:
-            continue
-        yield Reclaim(
-            pool=holder.pool,
-            generation=holder.generation,
-            through=through,
-            reason=f"its main process {holder.pid} and all of its children are dead",
-        )
-
-
-def find_main(snapshot: Snapshot, holder: Holder) -> PoolView | None:
-    """Return the worker that this holder is, in whichever slot; None where it is dead."""
-    return next((view for view in snapshot.workers if is_main(view, holder)), None)
-
-
-def is_main(view: PoolView, holder: Holder) -> bool:
-    """Tell whether a pool's main process is still this holder's."""
-    return view.name == holder.pool and view.pid == holder.pid
-
 
 PREEMPTED = "preempted by the supervisor, before memory ran out"
 OUT_OF_MEMORY = "killed by the kernel for want of memory"
 
 
-def find_fallen(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> tuple[Fallen, ...]:
-    """Compare two looks; one whose task had just ended is among them, and means nothing to its worker."""
+def update_lease_owners(
+    owners: Mapping[str, LeaseOwner], snapshot: Snapshot, reports: Iterable[LeaseOwner]
+) -> dict[str, LeaseOwner]:
+    """Return the lease owners by generation: present reports merged with workers that may still hold messages.
+
+    The children of a living worker are those it reports and those observed; a dead one keeps its last known.
+    """
+    reported = {report.generation: report for report in reports if report.generation}
+    updated = {
+        generation: owner
+        for generation, owner in owners.items()
+        if generation in reported or not owner.given_back
+    }
+    for generation, report in reported.items():
+        updated.setdefault(generation, report)
+    for generation, owner in updated.items():
+        main = find_main(snapshot, owner)
+        if main is not None:
+            place = main.name, main.slot
+            seen = {each.owner.pid for each in snapshot.children if (each.owner.pool, each.slot) == place}
+            known = reported[generation].children if generation in reported else frozenset()
+            updated[generation] = replace(owner, children=known | seen)
+    return updated
+
+
+def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[ReclaimMessages]:
+    """Yield the lease owners that are wholly dead, each with a live worker to return its messages."""
+    owners = state.lease_owners.values()
+    living = {child.owner.pid for child in snapshot.children}
+    # Only a worker that has reported its generation is up.
+    up = {(owner.pool, owner.pid) for owner in owners}
+    through = next(
+        (view.slot for view in snapshot.workers if view.state.takes_requests and (view.name, view.pid) in up),
+        None,
+    )
+    if through is None:
+        return
+    for owner in owners:
+        if not owner.given_back and find_main(snapshot, owner) is None and not owner.children & living:
+            yield ReclaimMessages(
+                pool=owner.pool,
+                generation=owner.generation,
+                through=through,
+                reason=f"its main process {owner.pid} and all of its children are dead",
+            )
+
+
+def find_main(snapshot: Snapshot, owner: LeaseOwner) -> PoolView | None:
+    """Return the worker that owns the lease, in whichever slot; None where it is dead."""
+    key = owner.pool, owner.pid
+    return next((view for view in snapshot.workers if (view.name, view.pid) == key), None)
+
+
+def find_child_deaths(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> tuple[ChildDeath, ...]:
+    """Return the children that had a task in the snapshot before and are gone.
+
+    A child whose task had just ended is among them; its worker ignores the report.
+    """
     living = {child.owner for child in snapshot.children}
-    for_memory = snapshot.container.oom_kills > before.container.oom_kills
-    found = []
-    for child in before.children:
-        if child.owner in living or child.task_id is None:
-            continue
-        how = OUT_OF_MEMORY if for_memory else ""
-        if child.owner in preempted:
-            how = PREEMPTED
-        fell = Fell(pid=child.owner.pid, task_id=child.task_id, tree_bytes=child.tree_bytes, how=how)
-        found.append(Fallen(child.owner.pool, fell))
-    return tuple(found)
+    oom = OUT_OF_MEMORY if snapshot.container.oom_kills > before.container.oom_kills else ""
+    return tuple(
+        ChildDeath(
+            child.owner.pool,
+            Fell(
+                pid=child.owner.pid,
+                task_id=child.task_id,
+                tree_bytes=child.tree_bytes,
+                how=PREEMPTED if child.owner in preempted else oom,
+            ),
+        )
+        for child in before.children
+        if child.owner not in living and child.task_id is not None
+    )
 
 
-def tell_fallen(snapshot: Snapshot, fallen: tuple[Fallen, ...]) -> Iterator[TellFell]:
-    """Tell the worker that serves the child's pool, else any other."""
-    listening = {view.name: view.slot for view in snapshot.pools if view.state.takes_requests}
-    for each in fallen:
-        if listening:
-            through = listening.get(each.pool) or next(iter(listening.values()))
-            yield TellFell(through=through, fell=each.fell)
+def report_deaths(snapshot: Snapshot, deaths: tuple[ChildDeath, ...]) -> Iterator[ReportDeath]:
+    """Yield a report to the active worker of each child's pool, else to any other."""
+    slots = {view.name: view.slot for view in snapshot.pools if view.state.takes_requests}
+    for each in deaths if slots else ():
+        yield ReportDeath(through=slots.get(each.pool) or next(iter(slots.values())), death=each.death)

@@ -1,4 +1,12 @@
-"""How long a child may live: the rule after every task, and the number of tasks it is given beforehand."""
+"""Rung 1: how many tasks a child may run (max-tasks-per-child), learned from the growth its tasks leave.
+
+ChangeMaxTasks: down at once to the number whose projected memory fits the child's budget; up by RAISE (a tenth)
+    after CLEAN_LIFETIMES children in a row reached the present number with no action of the governor. Changes
+    up are ignored within DEADBAND, and so are smaller changes down: the budget varies with the other pools.
+    Costs nothing; children exit after other numbers of tasks.
+
+Never above the setting `max_tasks_per_child`. `must_retire` is the rule of rung 2, asked after every task.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +17,22 @@ from statistics import fmean
 from recyclery.common.pool_state import PoolState
 from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, t_quantile
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Tune
+from recyclery.decide.actions import ChangeMaxTasks
 from recyclery.decide.budget import find_view, mib, pool_budget
 from recyclery.decide.memory_model import RISK, PoolModel, Step, tail_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Snapshot
 
-# A recycle that frees less than this is not worth a fork.
-LEAST_GAIN_BYTES = 16 << 20
-# Growth below this, per task, is no leak: idle trees wander that much.
+# A recycle that frees less is not worth a fork.
+MIN_RECLAIMABLE_BYTES = 16 << 20
+# Growth per task below this is no leak: the memory of idle children varies by as much.
 LEAST_LEAK_BYTES = (1 << 20) // 5
-# Fewer steps say nothing about growth.
-LEAST_STEPS = 5
-# Where `must_retire` is asked after every task, N need only bound what happens while nobody asks.
+# Fewer steps do not allow an estimate of growth.
+MIN_GROWTH_STEPS = 5
+# The accepted chance that a child passes its budget by its last task. It is high because `must_retire` is asked
+# after every task: the number only has to hold while the governor is away.
 BACKSTOP_RISK = 0.9
-# The share of estimates that may err to the wrong side: of growth, of its spread.
+# One-sided significance level of the estimates of growth and of its spread.
 DOUBT = 0.05
 
 CLEAN_LIFETIMES = 2
@@ -36,12 +45,12 @@ def must_retire(
     tree_bytes: int,
     budget_bytes: int,
     next_bytes: int,
-    least_gain_bytes: int = LEAST_GAIN_BYTES,
+    least_gain_bytes: int = MIN_RECLAIMABLE_BYTES,
 ) -> int | None:
     """Return by how many bytes the next task may take an idle child past its budget; None where it may stay.
 
-    `next_bytes` is what that task may need on top of the child's tree (`tail_bytes`). A child hardly above a
-    fresh one stays: its successor would be no better off.
+    `next_bytes` is that task's headroom (`tail_bytes`). A child hardly larger than a fresh one stays: its
+    replacement would be as large.
     """
     fresh_bytes = model.fresh_child_bytes
     if fresh_bytes is None or tree_bytes - fresh_bytes < least_gain_bytes:
@@ -51,12 +60,12 @@ def must_retire(
 
 
 def choose_max_tasks(model: PoolModel, budget_bytes: int, most: int, risk: float = RISK) -> int:
-    """Return the tasks a child can run within its budget, 1 to `most`, without anybody looking between them.
+    """Return the number of tasks after which a child is still within its budget, 1 to `most`.
 
-    `most` where nothing is known or growth is not surely above what idle trees change by anyway. `risk` is the
-    chance that a life of so many tasks passes all the same. After n tasks the tree is taken to stay below
-    `start + growth * n + z * spread * sqrt(n)`: a line through the second half of the lives seen, its growth
-    and spread at the upper end of what the steps allow; solved for n, a quadratic equation in its root.
+    `most` where growth is not significantly above LEAST_LEAK_BYTES, or too little is known. `risk` is the
+    chance that a child passes its budget all the same. After n tasks its memory is taken to stay below
+    `start + growth * n + z * spread * sqrt(n)`: a line through the second half of the observed lives, with
+    growth and spread at their upper confidence bounds. Solved for n, a quadratic equation in sqrt(n).
     """
     late = late_steps(model.steps)
     low, mean, growth = mean_growth(late)
@@ -65,19 +74,19 @@ def choose_max_tasks(model: PoolModel, budget_bytes: int, most: int, risk: float
     freedom = len(late) - 1
     spread = deviation([step.growth_bytes for step in late], mean)
     spread *= math.sqrt(freedom / chi_square_quantile(DOUBT, freedom))
-    # Where the line meets the first task: above a fresh child after a warm-up, below it where growth grows.
+    # The line's value before the first task: above a fresh child after a warm-up, below it if growth rises.
     start = fmean(step.after_bytes - mean * (step.tasks_before + 1) for step in late)
-    # Where not even a fresh child has room to grow, it runs until a recycle frees something worth a fork.
-    headroom = max(LEAST_GAIN_BYTES, budget_bytes - tail_bytes(model, risk) - start)
+    # A child without room to grow still runs until its recycle is worth a fork.
+    headroom = max(MIN_RECLAIMABLE_BYTES, budget_bytes - tail_bytes(model, risk) - start)
     away = NORMAL.inv_cdf(1 - risk) * spread
     root = (math.sqrt(away**2 + 4 * growth * headroom) - away) / (2 * growth)
     return max(1, min(most, int(root**2)))
 
 
 def late_steps(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps of the second half of a long life, one that nine tenths of the steps do not pass.
+    """Return the steps of the second half of a long life (the 90 % quantile of their positions).
 
-    The first half may be warm-up; where growth itself grows, the second half is the better guide to what comes.
+    The first half may be warm-up, and accelerating growth shows in the second half.
     """
     places = sorted(step.tasks_before for step in steps)
     half = (places[len(places) * 9 // 10] + 1) // 2 if places else 0
@@ -85,8 +94,8 @@ def late_steps(steps: Sequence[Step]) -> list[Step]:
 
 
 def mean_growth(steps: Sequence[Step]) -> tuple[float, float, float]:
-    """Return low, middle and high of the bytes that a task leaves, by Student's t; boundless if few."""
-    if len(steps) < LEAST_STEPS:
+    """Return the mean growth per task with its confidence bounds (low, mean, high); infinite bounds if few."""
+    if len(steps) < MIN_GROWTH_STEPS:
         return -math.inf, 0.0, math.inf
     growths = [step.growth_bytes for step in steps]
     mean = fmean(growths)
@@ -95,10 +104,9 @@ def mean_growth(steps: Sequence[Step]) -> tuple[float, float, float]:
 
 
 def adjust_max_tasks(current: int, clean_lifetimes: int, wanted: int) -> int:
-    """Return the next number of tasks per child: down to `wanted` at once, up by a tenth and only when proven.
+    """Return the next number of tasks per child: down to `wanted` at once, up by RAISE and only when proven.
 
-    `clean_lifetimes` is how many children in a row ran `current` tasks within their budget, counted afresh
-    after each change. Nothing is raised for less than the deadband.
+    `clean_lifetimes` counts children in a row that ran `current` tasks within their budget.
     """
     if wanted < current:
         return wanted
@@ -107,11 +115,8 @@ def adjust_max_tasks(current: int, clean_lifetimes: int, wanted: int) -> int:
     return min(wanted, current + max(1, int(current * RAISE)))
 
 
-def tune_limits(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Tune]:
-    """The pools whose limit is to change: to the number learned, never above the one in the settings.
-
-    The governor looks after every task, so the limit need only hold while nobody looks (`BACKSTOP_RISK`).
-    """
+def tune_max_tasks(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeMaxTasks]:
+    """Yield the changes of max-tasks-per-child."""
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
         if (
@@ -121,32 +126,31 @@ def tune_limits(snapshot: Snapshot, state: PolicyState, settings: Settings) -> I
             or view.max_tasks_per_child is None
         ):
             continue
-        tune = tune_limit(pool, view.max_tasks_per_child, snapshot, state, settings)
+        tune = tune_pool(pool, view.max_tasks_per_child, snapshot, state, settings)
         if tune is not None:
             yield tune
 
 
-def tune_limit(
+def tune_pool(
     pool: Pool, current: int, snapshot: Snapshot, state: PolicyState, settings: Settings
-) -> Tune | None:
-    """Return the change of one pool's limit, if there is to be one."""
+) -> ChangeMaxTasks | None:
+    """Return the change of one pool's max-tasks-per-child; None where it stays."""
     most = pool.max_tasks_per_child
     model = state.models.get(pool.name)
     if current > most or (current < most and model is None):
-        return Tune(pool=pool.name, max_tasks=most, reason=f"the settings say {most}")
+        return ChangeMaxTasks(pool=pool.name, max_tasks=most, reason=f"the settings say {most}")
     if model is None:
         return None
     budget = pool_budget(pool, snapshot, state, settings)
     wanted = choose_max_tasks(model, budget, most, BACKSTOP_RISK)
     if wanted > current * (1 - DEADBAND) and wanted <= current:
-        # The budget goes up and down with what the other pools do: that alone is no reason.
         return None
     if pool.name in state.changed:
-        # A new number in the settings is taken at once, as far as what was learned allows.
+        # A new number in the settings applies at once, as far as the model allows.
         chosen = wanted
     else:
         chosen = adjust_max_tasks(current, state.clean_lifetimes.get(pool.name, 0), wanted)
     if chosen == current:
         return None
     reason = f"{wanted} such tasks fit the {mib(budget)} that a child may hold, the largest one on top"
-    return Tune(pool=pool.name, max_tasks=chosen, reason=reason)
+    return ChangeMaxTasks(pool=pool.name, max_tasks=chosen, reason=reason)

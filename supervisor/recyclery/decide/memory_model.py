@@ -1,7 +1,8 @@
-"""What a pool's tasks cost in memory, learned from the tasks it has run.
+"""A pool's memory model, learned from its task runs: a fresh child, growth per task, headroom of the next task.
 
-Values and pure functions: no clock, no I/O. msgspec stores a `PoolModel` as it is; full, with few task names,
-that is 8 kB of JSON.
+Values and pure functions: no clock, no I/O. A full `PoolModel` with few task names is 8 kB of JSON. The *tail*
+    of a run is its peak above the memory of its idle child before; the *headroom* of the next task is the tail
+    that it passes with a small chance only.
 """
 
 from __future__ import annotations
@@ -15,36 +16,35 @@ from typing import NamedTuple
 from recyclery.common.statistics import mean_excess
 from recyclery.observe.snapshot import Child, Owner, Snapshot
 
-# The chance, over a child's whole life, that it passes its budget, unless the settings say otherwise.
+# The accepted chance that a child passes its budget in its whole life, unless the settings say otherwise.
 RISK = 0.01
 
 KEPT_RUNS = 200
 KEPT_FRESH = 20
 KEPT_NAMES = 50
-# The newest runs that must all be on one side of the older ones' median before these are forgotten.
-# A fall waits longer: a lull between two heavy batches is no reason to forget the heavy one.
+# The older runs are dropped when this many newest runs are all above, or all below, their median.
+# A fall needs more of them: a lull between two heavy batches is no reason to forget the heavy one.
 RISEN_RUNS = 16
 FALLEN_RUNS = 64
-# Differences below this are no shift: a warm-up slows down within an octave too.
+# Differences below this are no shift.
 SHIFT_BYTES = 1 << 20
-# So many older runs make a median worth comparing with.
+# The fewest older runs whose median is compared with.
 COMPARED_RUNS = 5
 
-# Below this many runs there is no tail to fit, only a largest.
+# With fewer runs no distribution is fitted: the largest tail counts.
 FITTED_RUNS = 5
 TAIL_SHARE = 0.1
-# A fit may go this much beyond the largest seen. Further out it is fooled by tasks of two kinds, whose gap
-# it takes for a tail.
+# The most that a fit may exceed the largest tail by: two kinds of tasks look like one long tail.
 BEYOND_LARGEST = 1.1
-# Tasks near the budget in one life, at most: where nothing grows, a child stays there until its maximum.
+# The most tasks per life that are run near the budget; without growth a child stays there all its life.
 MOST_EXPOSED = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """One task's memory: its child's tree before it, the most seen while it ran, and after it. Bytes.
+    """One task's memory: its child's process tree before it, the peak while it ran, and after it, in bytes.
 
-    `after_bytes` is None where others had ended too before the next look: what it left itself is not known.
+    `after_bytes` is None where other tasks had ended too before the next snapshot.
     """
 
     pool: str
@@ -56,7 +56,7 @@ class TaskRun:
 
 
 class Step(NamedTuple):
-    """A child's idle tree around its task number `tasks_before`, counted from 0."""
+    """A child's idle memory before and after its task number `tasks_before`, counted from 0."""
 
     tasks_before: int
     before_bytes: int
@@ -64,13 +64,13 @@ class Step(NamedTuple):
 
     @property
     def growth_bytes(self) -> int:
-        """What the task left; below 0 where the child shrank."""
+        """The memory that the task left; negative where the child shrank."""
         return self.after_bytes - self.before_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCost:
-    """One task name's share: runs known, mean and variance of what one leaves, and the largest tail."""
+    """A task name's runs, the mean and variance of its growth, and its largest tail."""
 
     runs: int = 0
     growth_bytes: float = 0.0
@@ -80,11 +80,9 @@ class TaskCost:
 
 @dataclass(frozen=True, slots=True)
 class PoolModel:
-    """A pool's children as learned so far; in each tuple the newest is last.
+    """What was learned of a pool's children; in each tuple, and in `tasks` (by name), the newest is last.
 
-    `baseline_bytes` is the smallest idle tree seen, `tails` the peaks above where their tasks began, `steps`
-    the idle trees around the tasks, `fresh_bytes` the idle trees before a child's first task, `tasks` the costs
-    by task name, the one that ran last at the end.
+    `baseline_bytes` is the smallest idle child, `fresh_bytes` the idle children before their first task.
     """
 
     baseline_bytes: int | None = None
@@ -95,12 +93,12 @@ class PoolModel:
 
     @property
     def fresh_child_bytes(self) -> float | None:
-        """A fresh child's idle tree: the middle of those seen, else the smallest idle tree of any child."""
+        """A fresh child's memory: the median of those observed, else the smallest idle child."""
         return median(self.fresh_bytes) if self.fresh_bytes else self.baseline_bytes
 
 
 def learn(model: PoolModel, run: TaskRun) -> PoolModel:
-    """Return the model with one more run in it, without the older ones if the newest are of another kind."""
+    """Return the model with one more run, without the older runs if the newest differ from them."""
     after = run.after_bytes
     tail = max(0, max(run.peak_bytes, after or 0) - run.before_bytes)
     tails = (*model.tails, tail)[-KEPT_RUNS:]
@@ -118,14 +116,14 @@ def learn(model: PoolModel, run: TaskRun) -> PoolModel:
 
 
 def learn_idle(model: PoolModel, idle_bytes: int) -> PoolModel:
-    """Return the model after one look at an idle child's tree."""
+    """Return the model after one observation of an idle child."""
     if model.baseline_bytes is not None and model.baseline_bytes <= idle_bytes:
         return model
     return replace(model, baseline_bytes=idle_bytes)
 
 
 def learn_task(tasks: dict[str, TaskCost], run: TaskRun, tail: int) -> dict[str, TaskCost]:
-    """Return the costs by name after this run; the name that ran longest ago makes room for a new one."""
+    """Return the costs by name after this run, without the name that ran longest ago if there are too many."""
     cost = tasks.get(run.task_name, TaskCost())
     cost = replace(cost, largest_tail_bytes=max(cost.largest_tail_bytes, tail))
     if run.after_bytes is not None:
@@ -135,8 +133,8 @@ def learn_task(tasks: dict[str, TaskCost], run: TaskRun, tail: int) -> dict[str,
 
 
 def learn_growth(cost: TaskCost, growth_bytes: int) -> TaskCost:
-    """Return a name's cost after one more run that left so much."""
-    # A mean of the newest runs: each weighs at least 1 / KEPT_RUNS, so old ones fade.
+    """Return a name's cost after one more run with this growth."""
+    # An exponential mean: each new run weighs at least 1 / KEPT_RUNS, so old ones fade.
     weight = 1 / min(cost.runs + 1, KEPT_RUNS)
     away = growth_bytes - cost.growth_bytes
     return replace(
@@ -148,7 +146,7 @@ def learn_growth(cost: TaskCost, growth_bytes: int) -> TaskCost:
 
 
 def runs_since_shift(tails: Sequence[int], steps: Sequence[Step]) -> int:
-    """Return how many of the newest runs are of the present kind: since peaks or growth shifted, or all."""
+    """Return how many of the newest runs have come since tails or growth shifted; KEPT_RUNS without a shift."""
     for newest, sign in ((RISEN_RUNS, 1), (FALLEN_RUNS, -1)):
         if tails_shifted(tails, newest, sign) or growth_shifted(steps, newest, sign):
             return newest
@@ -156,7 +154,7 @@ def runs_since_shift(tails: Sequence[int], steps: Sequence[Step]) -> int:
 
 
 def tails_shifted(tails: Sequence[int], newest: int, sign: int) -> bool:
-    """Tell whether the newest tails are all above (`sign` 1) or all below (-1) the median of the older ones."""
+    """Return whether the newest tails are all above (`sign` 1) or all below (-1) the older ones' median."""
     older = tails[:-newest]
     if len(older) < COMPARED_RUNS:
         return False
@@ -165,40 +163,39 @@ def tails_shifted(tails: Sequence[int], newest: int, sign: int) -> bool:
 
 
 def growth_shifted(steps: Sequence[Step], newest: int, sign: int) -> bool:
-    """Tell the same of growth, each step against older ones at a like place in their child's life.
+    """Return the same for growth, each step compared with older ones of the same octave of a child's life.
 
-    Like places are those of one octave (1, 2 to 3, 4 to 7 and so on): a warm-up comes in every life and is no
-    shift.
+    Octaves are the tasks 1, 2 to 3, 4 to 7 and so on: the warm-up of every life is no shift.
     """
     middles: dict[int, float] = {}
     for step in steps[-newest:]:
         octave = (step.tasks_before + 1).bit_length()
         if octave not in middles:
-            like = [
+            same_octave = [
                 older.growth_bytes
                 for older in steps[:-newest]
                 if (older.tasks_before + 1).bit_length() == octave
             ]
-            if len(like) < COMPARED_RUNS:
+            if len(same_octave) < COMPARED_RUNS:
                 return False
-            middles[octave] = median(like)
+            middles[octave] = median(same_octave)
         if (step.growth_bytes - middles[octave]) * sign <= SHIFT_BYTES:
             return False
     return bool(steps)
 
 
 def tail_bytes(model: PoolModel, risk: float = RISK) -> int:
-    """Return what the next task may need on top of its child's tree; 0 while nothing is known.
+    """Return the next task's headroom: what it may need on top of its child's memory; 0 while nothing is known.
 
     Peaks over threshold: above the 90 % quantile the excess is taken for exponential. `risk` is that of a whole
-    life. A tree that grows towards its budget is at risk in about mean excess / growth tasks: summed over a
-    life, the chances to pass are P(tail > Q) times that. Never below the largest seen, nor far above it.
+    life, in which a growing child is near its budget in about mean excess / growth tasks: the sum of their
+    chances is P(tail > headroom) times that number. At least the largest tail, at most a little more.
     """
     if not model.tails:
         return 0
     known = len(model.tails)
     largest = max(model.tails)
-    # The next of n + 1 is the largest of all with a chance of 1 / (n + 1): few runs promise little.
+    # The next run is the largest of all with a chance of 1 / (known + 1): few runs allow a larger excess.
     most = largest * max(BEYOND_LARGEST, 1 + 1 / known)
     if known < FITTED_RUNS:
         return int(most)
@@ -211,8 +208,8 @@ def tail_bytes(model: PoolModel, risk: float = RISK) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """One child: its tree when last seen idle, the most seen since, and the task it was last seen at."""
+class TaskTracker:
+    """A child between snapshots: its memory when last idle, the peak since, and its last task."""
 
     tasks_done: int
     idle_bytes: int | None
@@ -220,26 +217,28 @@ class Track:
     task_name: str | None
 
 
-def follow(tracks: Mapping[Owner, Track], snapshot: Snapshot) -> tuple[dict[Owner, Track], list[TaskRun]]:
-    """Return the tracks after this snapshot, without those of children gone, and the runs that ended in it."""
-    followed, runs = {}, []
+def follow(
+    tracks: Mapping[Owner, TaskTracker], snapshot: Snapshot
+) -> tuple[dict[Owner, TaskTracker], list[TaskRun]]:
+    """Return the trackers of the living children after this snapshot, and the runs that ended by it."""
+    updated, runs = {}, []
     for child in snapshot.children:
-        track, run = follow_child(tracks.get(child.owner), child)
-        followed[child.owner] = track
-        # One that traces allocations holds its records of them too.
+        track, run = update_tracker(tracks.get(child.owner), child)
+        updated[child.owner] = track
+        # A child that traces allocations also holds the records of them.
         if run is not None and not child.tracing:
             runs.append(run)
-    return followed, runs
+    return updated, runs
 
 
-def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | None]:
-    """Return one child's track after this look at it, and its run if one ended since the last.
+def update_tracker(track: TaskTracker | None, child: Child) -> tuple[TaskTracker, TaskRun | None]:
+    """Return a child's tracker after this snapshot, and its run if one has ended since the last.
 
-    Where more than one did, it is the run of the one that was seen under way.
+    Where several ended, it is the run of the one that was observed running.
     """
     tree = child.tree_bytes
     idle = child.task_id is None
-    fresh = Track(
+    fresh = TaskTracker(
         tasks_done=child.tasks_done,
         idle_bytes=tree if idle else None,
         peak_bytes=tree,
@@ -249,14 +248,14 @@ def follow_child(track: Track | None, child: Child) -> tuple[Track, TaskRun | No
         return fresh, None
     if child.tasks_done == track.tasks_done:
         if idle:
-            # An idle child does not grow, but for a fresh one: a task has begun that was not told of yet.
+            # Idle children do not grow, except fresh ones: more memory means a task whose report is late.
             seen = tree if track.idle_bytes is None or child.tasks_done == 0 else min(tree, track.idle_bytes)
             return replace(fresh, idle_bytes=seen, task_name=None), None
         return replace(
             track, peak_bytes=max(track.peak_bytes, tree), task_name=child.task_name or track.task_name
         ), None
     if not idle:
-        # The next task is under way: only the child itself saw what the last one left.
+        # The next task is running: only the child's own report has what the last one left.
         fresh = replace(fresh, idle_bytes=child.idle_bytes or None)
     after = fresh.idle_bytes if child.tasks_done == track.tasks_done + 1 else None
     if track.idle_bytes is None or (after is None and track.task_name is None):

@@ -1,24 +1,24 @@
-"""The rungs in one place, from the cheapest to the dearest, with what goes beside them.
+"""The policy: which actions to take on a snapshot. A ladder of rungs, from the cheapest to the most expensive.
 
-| rung | function | acts when |
+| rung | functions | evidence |
 |---|---|---|
-| 0 reap | `find_reaps`, `collect_defunct` | something runs that no live task owns, or a task hangs at |
-| | `clean_remains`, `end_sessions` | a browser that is gone left folders, or runs elsewhere |
-| 1 tune | `tune_limits` | the learned number of tasks per child is another than the one in force |
-| 2 retire | `renew_children` | a child's tree and the next task's tail would pass its budget |
-| 3 hold | `hold_pools` | near the limit, the next task of a pool would pass the hard level |
-| 4 replace | `renew_children` | as 2, where the worker cannot let single children go |
-| | `replace_grown_main` | memory is short because a worker's main process grew |
-| | `replace_asked` | a person asked for it, or the worker's settings have changed |
-| | `hand_over` | a successor takes tasks: the old worker leaves; or does not come to: it is given up |
-| | `mend_worker` | a worker's main process hangs, or it takes nothing while tasks wait |
-| 5 preempt | `preempt_largest` | the floor is above the hard level |
-| | `scale_pools` | a pool with a range of concurrency has work and memory for one more, or not |
-| | `reclaim_dead` | a worker is dead with all its children: what it held goes back to its queues |
-| | `tell_fallen` | a child died with a task in hand: what was seen of it goes into the task's history |
-| | `end_overdue` | a worker forgot to end a task that is past its hard time limit |
-| | `dismiss_traced` | a child has traced allocations for a person |
-| | `find_notices` | no recycle would help |
+| 0 reap | `reap.find_reaps`, `reap_zombies` | a process that no live task owns, a runaway browser, a zombie |
+| | `reap.remove_leftover_files`, `end_sessions` | a dead browser's files, a dead child's Grid sessions |
+| 1 tune | `max_tasks.tune_max_tasks` | the learned max-tasks-per-child differs from the present one |
+| 2 retire | `recycle.recycle_children` | a child's memory and the next task's headroom pass its budget |
+| 3 pause | `pressure.pause_pools` | memory is high, and a pool's next task would pass the hard level |
+| 4 replace | `recycle.recycle_children` | as 2, in a worker that cannot retire single children |
+| | `recycle.replace_grown_main` | memory is high because a main process grew |
+| | `worker_health.restart_unhealthy` | a main process hangs, or takes no message while some wait |
+| | `handoff.replace_requested`, `finish_rollouts` | an operator, changed settings; the successor consumes |
+| 5 preempt | `pressure.preempt_largest` | memory is above the hard level |
+| beside them | `concurrency.scale_pools` | messages wait and memory allows one child more, or one less |
+| | `delivery.reclaim_dead`, `report_deaths` | a worker is dead with its children; a child died during a task |
+| | `worker_health.end_overdue` | a worker did not enforce a hard time limit |
+| | `recycle.dismiss_traced` | a child has traced allocations |
+| | `warnings.find_warnings` | no recycle would help |
+
+Each module states the thresholds, durations, settings and costs of its rung.
 """
 
 from __future__ import annotations
@@ -29,51 +29,51 @@ from dataclasses import replace
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
 from recyclery.decide.concurrency import scale_pools
-from recyclery.decide.delivery import reclaim_dead, tell_fallen
-from recyclery.decide.handoff import hand_over, place, replace_asked
-from recyclery.decide.max_tasks import tune_limits
+from recyclery.decide.delivery import reclaim_dead, report_deaths
+from recyclery.decide.handoff import finish_rollouts, plan_rollout, replace_requested
+from recyclery.decide.max_tasks import tune_max_tasks
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.pressure import hold_pools, preempt_largest
-from recyclery.decide.reap import clean_remains, collect_defunct, end_sessions, find_reaps
-from recyclery.decide.recycle import dismiss_traced, renew_children, replace_grown_main
-from recyclery.decide.warnings import find_notices
-from recyclery.decide.worker_health import end_overdue, mend_worker
+from recyclery.decide.pressure import pause_pools, preempt_largest
+from recyclery.decide.reap import end_sessions, find_reaps, reap_zombies, remove_leftover_files
+from recyclery.decide.recycle import dismiss_traced, recycle_children, replace_grown_main
+from recyclery.decide.warnings import find_warnings
+from recyclery.decide.worker_health import end_overdue, restart_unhealthy
 from recyclery.observe.snapshot import Snapshot
 
 
 def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Action]:
-    """Return what to do now; at most one heavy action (retire, replace, preempt) at a time."""
+    """Return the actions of this tick; at most one heavy action (preempt, replace, retire) among them."""
     reaps = find_reaps(snapshot, state, settings)
-    # What is about to be reaped costs no child its place.
-    left = without(snapshot, {process.pid for reap in reaps for process in reap.processes})
+    # The memory of processes that are about to be killed counts against nobody.
+    left = after_reaping(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
         preempt_largest(left, state, settings)
-        or place(mend_worker(left, state, settings), left, state, settings)
-        or place(renew_children(left, state, settings), left, state, settings)
-        or place(replace_grown_main(left, state, settings), left, state, settings)
-        or place(replace_asked(left, state, settings), left, state, settings)
+        or plan_rollout(restart_unhealthy(left, state, settings), left, state, settings)
+        or plan_rollout(recycle_children(left, state, settings), left, state, settings)
+        or plan_rollout(replace_grown_main(left, state, settings), left, state, settings)
+        or plan_rollout(replace_requested(left, state, settings), left, state, settings)
     )
     return [
         *reaps,
-        # Before all that has to be asked of workers, which may take their time.
+        # Before requests to workers, which may take their time.
         *([heavy] if heavy is not None else []),
-        *hand_over(left, state, settings),
-        *clean_remains(snapshot),
+        *finish_rollouts(left, state, settings),
+        *remove_leftover_files(snapshot),
         *end_sessions(snapshot),
-        *collect_defunct(snapshot),
+        *reap_zombies(snapshot),
         *reclaim_dead(snapshot, state),
-        *tell_fallen(snapshot, state.fallen),
+        *report_deaths(snapshot, state.child_deaths),
         *end_overdue(snapshot, state),
         *dismiss_traced(snapshot, state),
-        *hold_pools(left, state, settings),
-        *tune_limits(left, state, settings),
+        *pause_pools(left, state, settings),
+        *tune_max_tasks(left, state, settings),
         *scale_pools(left, state, settings),
-        *(notice for notice in find_notices(left, state, settings) if notice.topic not in state.warned),
+        *(warning for warning in find_warnings(left, state, settings) if warning.topic not in state.warned),
     ]
 
 
-def without(snapshot: Snapshot, pids: AbstractSet[int]) -> Snapshot:
-    """Return the snapshot as it will be when these processes are gone."""
+def after_reaping(snapshot: Snapshot, pids: AbstractSet[int]) -> Snapshot:
+    """Return the snapshot without these processes and their memory."""
     children = tuple(
         replace(child, processes=tuple(process for process in child.processes if process.pid not in pids))
         for child in snapshot.children

@@ -1,4 +1,4 @@
-"""What earlier ticks leave to this one: what was learned, what was done and when, and what has been counted."""
+"""What a decision knows besides the snapshot: models, what was done when, and what has been counted."""
 
 from __future__ import annotations
 
@@ -8,51 +8,62 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 from recyclery.decide.memory_model import PoolModel, tail_bytes
-from recyclery.decide.stalls import Silence
 from recyclery.observe.ownership import count_browsers
 from recyclery.observe.snapshot import Owner, Process, ProcessKey
 from recyclery_worker.link import Fell
 
-# If ending a worker did not help, the next time waits twice as long, up to so long.
-MEND_AGAIN_SECONDS = 60.0
-MEND_AGAIN_AT_MOST_SECONDS = 3600.0
-# A warning is logged again when it has lasted so long.
+# A restart that did not help is repeated after this long, then after twice as long, up to the maximum.
+RESTART_BACKOFF_SECONDS = 60.0
+MAX_RESTART_BACKOFF_SECONDS = 3600.0
+# A warning is logged again when its condition has lasted this long.
 WARN_AGAIN_SECONDS = 600.0
 KILLED_REMEMBERED = 500
 
-Kind = Literal["hangs", "starves"]
-Key = TypeVar("Key")
+Fault = Literal["hangs", "starves"]
+Name = TypeVar("Name")
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Ailment:
-    """What is wrong with a worker, for how many seconds it was seen to be, and the messages it had taken."""
+class StalledTask:
+    """A running task, since when it has used no CPU time of its own, and the clock ticks used until then."""
 
-    kind: Kind
+    task_id: str
+    task_seen: float
+    """When the task was first observed."""
+    since: float
+    python_ticks: int
+    browser_ticks: Mapping[ProcessKey, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unhealthy:
+    """A worker's fault: its main process, the messages received by then, how long the fault was observed."""
+
+    fault: Fault
     pid: int
     received: int
     seconds: float
     at: float
-    """When it was last looked at."""
+    """When it was last observed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
-    """When a worker was last ended for what is wrong with it, and how often in a row."""
+class RestartBackoff:
+    """When an unhealthy worker was last restarted, and how many times in a row."""
 
     at: float
     times: int
 
     @property
     def pause_seconds(self) -> float:
-        """How long not to do it again."""
-        return min(MEND_AGAIN_AT_MOST_SECONDS, MEND_AGAIN_SECONDS * 2.0 ** (self.times - 1))
+        """The time to wait before the next restart."""
+        return min(MAX_RESTART_BACKOFF_SECONDS, RESTART_BACKOFF_SECONDS * 2.0 ** (self.times - 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """One start of a worker: its main process, and the pids of the children it had when last heard or seen."""
+class LeaseOwner:
+    """One start of a worker, which owns message leases: its main process and its last known children."""
 
     generation: str
     pool: str
@@ -62,16 +73,16 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallen:
-    """A pool's child that was at a task when last seen, and is gone."""
+class ChildDeath:
+    """A pool's child that died during a task."""
 
     pool: str
-    fell: Fell
+    death: Fell
 
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """A worker that was started to take over from another, and when; whether it was seen since."""
+    """A worker that was started to take over from another, when, and whether it has been observed."""
 
     slot: str
     at: float
@@ -80,32 +91,32 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the governor has counted since its start. No decision goes by it."""
+    """Totals since the governor's start. No decision depends on them."""
 
     reaped: int = 0
     """Browsers that were killed."""
     grid_ended: int = 0
-    """Sessions that were ended on a Grid."""
+    """Sessions that were ended on a Selenium Grid."""
     recycles: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By pool and reason."""
     parked: int = 0
-    """Tasks that wait in the parked list, as the workers report it."""
+    """Tasks in the parked list, as the workers report it."""
     reclaimed_by: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """How many messages each worker has given back for dead ones, as it reports."""
+    """How many messages each worker has returned for dead ones, as it reports."""
     _killed: tuple[ProcessKey, ...] = ()
 
     @property
     def reclaimed(self) -> int:
-        """Messages given back for dead workers."""
+        """Messages returned to their queues for dead workers."""
         return sum(self.reclaimed_by.values())
 
     def with_recycle(self, pool: str, reason: str) -> Counters:
-        """Count one child, or one worker, of a pool that has gone."""
+        """Count one recycled child or worker of a pool."""
         counted = self.recycles.get(pool, {})
         return replace(self, recycles={**self.recycles, pool: {**counted, reason: counted.get(reason, 0) + 1}})
 
     def with_reaped(self, processes: Iterable[Process], owner_pid: int) -> Counters:
-        """Count the browsers among killed processes; one that took a second kill is still one."""
+        """Count the browsers among killed processes; one that took two kills counts once."""
         fresh = [process for process in processes if process.key not in self._killed]
         killed = (*self._killed, *(process.key for process in fresh))[-KILLED_REMEMBERED:]
         return replace(self, reaped=self.reaped + count_browsers(fresh, owner_pid), _killed=killed)
@@ -113,105 +124,104 @@ class Counters:
 
 @dataclass(frozen=True)
 class PolicyState:
-    """Never changed in place: whatever changes it makes a new one.
+    """Immutable: every change makes a new one. Times are those of snapshots (seconds of CLOCK_BOOTTIME).
 
-    Times are those of the snapshots (seconds of CLOCK_BOOTTIME).
+    Mappings by `str` are by pool, those by `Owner` by child, unless their comment says otherwise.
     """
 
     risk: float
-    """The chance, over a child's whole life, that it passes its budget."""
+    """The accepted chance that a child passes its budget in its whole life."""
     models: Mapping[str, PoolModel] = field(default_factory=dict)
     retired: Mapping[Owner, float] = field(default_factory=dict)
-    """When each child was asked to leave."""
+    """When each child was told to exit because of its memory."""
     preempted: float | None = None
-    """When a child was last killed before the kernel could choose a victim."""
-    victims: Set[Owner] = frozenset()
-    """Children that were killed so and have not been counted as gone yet."""
+    """When a child was last preempted."""
+    preempted_children: Set[Owner] = frozenset()
+    """Those that have not been counted as departed yet."""
     replaced: Mapping[str, float] = field(default_factory=dict)
-    """When each pool was last given a new worker."""
+    """When each worker was last replaced."""
     asked: Mapping[str, str] = field(default_factory=dict)
-    """Pools whose worker a person wants replaced, and what the log is to say of it."""
+    """Workers that an operator wants replaced, with the reason for the log."""
     successors: Mapping[str, Successor] = field(default_factory=dict)
-    """Of each pool whose worker is being replaced by one started beside it."""
-    abandoned: Mapping[str, float] = field(default_factory=dict)
-    """When each pool's last replacement came to nothing."""
+    failed_rollouts: Mapping[str, float] = field(default_factory=dict)
+    """When each pool's last replacement failed."""
     failures: Mapping[str, str] = field(default_factory=dict)
-    """Why it came to nothing, in words."""
+    """Why it failed."""
     refused: Mapping[str, int] = field(default_factory=dict)
-    """How many retirements in a row a pool's worker refused."""
+    """How many retirements in a row each worker refused."""
     scaled: Mapping[str, float] = field(default_factory=dict)
-    """When each pool's concurrency was last changed."""
+    """When each concurrency was last changed."""
     clean_lifetimes: Mapping[str, int] = field(default_factory=dict)
-    """How many children of each pool in a row reached the limit now in force without any rung's help."""
+    """How many children in a row reached the present max-tasks-per-child with no action of the governor."""
     changed: Set[str] = frozenset()
     """Pools whose max-tasks-per-child was changed in the settings since the last decision."""
     busy_since: Mapping[str, float] = field(default_factory=dict)
-    """Since when each pool has had every child at work and tasks waiting; absent where it has not."""
+    """Since when all children have been busy while messages wait; absent where they are not."""
     idle_since: Mapping[str, float] = field(default_factory=dict)
-    """Since when each pool has had a child without work; absent where it has not."""
-    holders: Mapping[str, Holder] = field(default_factory=dict)
-    """Who holds messages, by generation."""
-    fallen: tuple[Fallen, ...] = ()
-    """Children that died with a task in hand since the last look."""
-    silences: Mapping[Owner, Silence] = field(default_factory=dict)
-    """For each child at a task, since when it has done nothing."""
-    ailments: Mapping[str, Ailment] = field(default_factory=dict)
-    """What is wrong with workers as such, by pool."""
-    mended: Mapping[str, Mend] = field(default_factory=dict)
-    """When workers were last ended for that."""
+    """Since when a child has been idle while no message waits; absent where none is."""
+    lease_owners: Mapping[str, LeaseOwner] = field(default_factory=dict)
+    """By generation."""
+    child_deaths: tuple[ChildDeath, ...] = ()
+    """Children that died during a task since the last snapshot."""
+    silences: Mapping[Owner, StalledTask] = field(default_factory=dict)
+    """For each child with a task, since when that has been stalled."""
+    unhealthy: Mapping[str, Unhealthy] = field(default_factory=dict)
+    restart_backoffs: Mapping[str, RestartBackoff] = field(default_factory=dict)
     timed_out: Mapping[Owner, float] = field(default_factory=dict)
-    """When the end of each child's task was asked for that was past its hard time limit."""
+    """When a worker was asked to enforce each child's time limit."""
     dismissed: Mapping[Owner, float] = field(default_factory=dict)
-    """When each child that had traced allocations was asked to leave."""
+    """When each child that had traced allocations was told to exit."""
     warned: Mapping[str, float] = field(default_factory=dict)
-    """When each warning was last given, by its topic."""
-    known_strangers: Set[ProcessKey] = frozenset()
-    """Browser processes of strangers that were seen before."""
+    """When each warning was last logged, by its topic."""
+    known_foreign: Set[ProcessKey] = frozenset()
+    """Foreign browsers' processes that were observed before."""
     counters: Counters = field(default_factory=Counters)
 
     @cached_property
-    def tails(self) -> Mapping[str, int]:
-        """What each pool's next task may need on top of its child's tree, at that risk.
-
-        Asked for many times in a decision, and the most expensive figure of a model.
-        """
+    def headrooms(self) -> Mapping[str, int]:
+        """`headroom_bytes` of every pool: needed many times in a decision, and expensive to compute."""
         return {pool: tail_bytes(model, self.risk) for pool, model in self.models.items()}
 
-    def tail_bytes(self, pool: str) -> int:
+    def headroom_bytes(self, pool: str) -> int:
         """Return what a pool's next task may need on top of its child's tree; 0 while nothing is known."""
-        return self.tails.get(pool, 0)
+        return self.headrooms.get(pool, 0)
+
+    def fresh_child_bytes(self, pool: str) -> int:
+        """Return the memory of a pool's fresh child; 0 while nothing is known."""
+        model = self.models.get(pool)
+        return int(model.fresh_child_bytes or 0) if model is not None else 0
 
     def is_being_replaced(self, pool: str) -> bool:
-        """Tell whether a pool is to have a new worker, or one is about to take over."""
+        """Return whether a pool's worker is about to be replaced, or its successor to take over."""
         return pool in self.asked or pool in self.successors
 
     def with_failed_replacement(self, pool: str, line: str, at: float) -> PolicyState:
-        """Keep why a pool's worker was not replaced."""
+        """Record why a pool's worker was not replaced."""
         return replace(
             self,
-            successors=drop(self.successors, pool),
+            successors=without_key(self.successors, pool),
             failures={**self.failures, pool: line},
-            abandoned={**self.abandoned, pool: at},
+            failed_rollouts={**self.failed_rollouts, pool: at},
         )
 
     def with_replaced(self, pool: str) -> PolicyState:
-        """Count a worker that was replaced as a whole."""
+        """Count a replaced worker."""
         counters = self.counters.with_recycle(pool, "replace")
-        return replace(self, counters=counters, refused=drop(self.refused, pool))
+        return replace(self, counters=counters, refused=without_key(self.refused, pool))
 
-    def with_mend(self, pool: str, at: float) -> PolicyState:
-        """Keep that a pool's worker was ended: once more in a row, or the first time after long."""
-        before = self.mended.get(pool)
-        in_a_row = before is not None and at - before.at < 2 * MEND_AGAIN_AT_MOST_SECONDS
+    def with_restart(self, pool: str, at: float) -> PolicyState:
+        """Record the restart of an unhealthy worker: one more in a row, or the first after a long time."""
+        before = self.restart_backoffs.get(pool)
+        in_a_row = before is not None and at - before.at < 2 * MAX_RESTART_BACKOFF_SECONDS
         times = before.times + 1 if before is not None and in_a_row else 1
-        return replace(self, mended={**self.mended, pool: Mend(at, times)})
+        return replace(self, restart_backoffs={**self.restart_backoffs, pool: RestartBackoff(at, times)})
 
 
-def drop(mapping: Mapping[Key, Value], key: Key) -> dict[Key, Value]:
+def without_key(mapping: Mapping[Name, Value], key: Name) -> dict[Name, Value]:
     """Return the mapping without a key, which it need not have."""
     return {other: value for other, value in mapping.items() if other != key}
 
 
 def is_recent(then: float | None, at: float, seconds: float) -> bool:
-    """Tell whether something was done less than `seconds` ago."""
+    """Return whether `then` is less than `seconds` before `at`."""
     return then is not None and at - then < seconds

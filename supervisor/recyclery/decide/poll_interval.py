@@ -1,4 +1,12 @@
-"""How soon to look again: the nearer the limit and the faster the rise, the sooner."""
+"""The time to the next tick: the closer memory is to its limit and the faster it rises, the shorter.
+
+| condition | seconds |
+|---|---|
+| below ALERT_PERCENT of the limit | CALM_SECONDS, or BROWSER_START_SECONDS while a browser starts |
+| above it | ALERT_SECONDS |
+| above it, and late, or at `hard_percent` within two ticks | URGENT_SECONDS |
+| files of dead browsers or a browser without its driver are left | at most ALERT_SECONDS |
+"""
 
 from __future__ import annotations
 
@@ -7,37 +15,30 @@ from recyclery.decide.budget import level_bytes
 from recyclery.observe.snapshot import Snapshot
 
 CALM_SECONDS = 1.0
-# Near the limit a second is long: a browser takes 200 MB in one.
+# A browser allocates 200 MB in a second.
 ALERT_SECONDS = 0.2
 ALERT_PERCENT = 70
-# A browser that is killed this soon after its start leaves nothing of which it is not known whose it was.
-SETTLING_SECONDS = 0.2
-# As fast as a look can be had without its being most of what is done.
+# The files of a browser that is killed this soon after its start are known by then.
+BROWSER_START_SECONDS = 0.2
+# The shortest interval at which polling does not dominate CPU time.
 URGENT_SECONDS = 0.05
-# A look that comes so late warned of nothing: the container is throttled, or thrashes.
-LATE_SECONDS = 2.0
+# A tick that comes this late means that the container is throttled, or thrashes.
+LATE_TICK_SECONDS = 2.0
 
 
-def next_look_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
-    """Return how long to wait after this snapshot, given the one before it."""
-    if snapshot is not None and (snapshot.remains or snapshot.driverless):
-        # Either is done with in a moment, or has to be done.
-        return min(ALERT_SECONDS, next_by_memory_seconds(snapshot, before, settings))
-    return next_by_memory_seconds(snapshot, before, settings)
-
-
-def next_by_memory_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
-    """Return how long the container's memory allows to wait."""
+def poll_interval_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
+    """Return the time from this snapshot to the next, given the one before."""
     if snapshot is None:
         return CALM_SECONDS
-    if snapshot.container.floor_bytes < level_bytes(snapshot, ALERT_PERCENT):
-        return SETTLING_SECONDS if snapshot.unsettled else CALM_SECONDS
-    if snapshot.late_seconds > LATE_SECONDS:
+    floor = snapshot.container.floor_bytes
+    if floor < level_bytes(snapshot, ALERT_PERCENT):
+        if snapshot.browsers_starting:
+            return BROWSER_START_SECONDS
+        return ALERT_SECONDS if snapshot.leftover_files or snapshot.orphaned_browsers else CALM_SECONDS
+    if snapshot.late_seconds > LATE_TICK_SECONDS:
         return URGENT_SECONDS
     rise = 0.0
     if before is not None and snapshot.at > before.at:
-        grown = snapshot.container.floor_bytes - before.container.floor_bytes
-        rise = grown / (snapshot.at - before.at)
+        rise = (floor - before.container.floor_bytes) / (snapshot.at - before.at)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
-    soon = snapshot.container.floor_bytes + rise * 2 * ALERT_SECONDS >= hard
-    return URGENT_SECONDS if soon else ALERT_SECONDS
+    return URGENT_SECONDS if floor + rise * 2 * ALERT_SECONDS >= hard else ALERT_SECONDS

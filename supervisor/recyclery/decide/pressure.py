@@ -1,5 +1,12 @@
-"""Rungs 3 and 5: near the limit, heavy pools take no more tasks; at it, the child that holds most over its part
-is killed before the kernel chooses."""
+"""Rungs 3 and 5, near the limit: pause consuming; preempt a child before the kernel OOM killer chooses one.
+
+Hold (pause): memory is at `high_percent`, and the pool's next task would take it past `hard_percent`. Until
+    that task fits with MARGIN_PERCENT to spare, or memory is CLEAR_PERCENT below `high_percent`. Tasks wait in
+    their queue.
+Preempt: memory is at `hard_percent`. At most once in PREEMPT_AGAIN_SECONDS. The child's task runs again.
+
+Memory is what the container cannot reclaim (`floor_bytes`). Settings: `high_percent`, `hard_percent`.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +15,20 @@ from collections.abc import Iterator
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import Hold, Preempt
-from recyclery.decide.budget import at_a_time, children_of, find_view, level_bytes, mib
-from recyclery.decide.max_tasks import LEAST_GAIN_BYTES
-from recyclery.decide.memory_model import PoolModel
+from recyclery.decide.budget import active_children, concurrency_of, find_view, level_bytes, mib
+from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
 
 PREEMPT_AGAIN_SECONDS = 2.0
-# A level that was passed counts as left only this far below it.
 CLEAR_PERCENT = 10
-# A held pool's next task must fit with so much of the limit to spare, lest it be held and let go by turns.
 MARGIN_PERCENT = 3
 
 
-def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Hold]:
-    """The pools that are to stop taking tasks, to go on not taking them, or to take them again.
+def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Hold]:
+    """Yield the pools to pause, to keep paused and to resume.
 
-    One that could start another task is held above the high level when that task's memory would not fit below
-    the hard one; it is let go when the task fits, or the level has been left. A worker lets go by itself when
-    nobody renews the hold, so one decided on is decided on again each tick.
+    A worker resumes by itself when its pause is not renewed, so a pause is decided on again in every tick.
     """
     floor = snapshot.container.floor_bytes
     high = level_bytes(snapshot, settings.memory.high_percent)
@@ -37,57 +39,51 @@ def hold_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> It
         view = find_view(snapshot, pool.name)
         if view is None or view.holding is None or view.state is not PoolState.RUNNING:
             continue
-        next_bytes = state.tail_bytes(pool.name)
-        reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(next_bytes)}"
+        headroom = state.headroom_bytes(pool.name)
+        reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(headroom)}"
         if view.holding:
-            on = floor >= clear and floor + next_bytes > hard - margin
+            pause = floor >= clear and floor + headroom > hard - margin
         else:
-            on = floor >= high and floor + next_bytes > hard and has_room_for_a_task(snapshot, pool)
-        if on:
+            pause = floor >= high and floor + headroom > hard and has_free_child(snapshot, pool)
+        if pause:
             past_it = f"together past {mib(hard)}, {settings.memory.hard_percent:g} % of the limit"
             yield Hold(pool=pool.name, on=True, renewed=view.holding, reason=f"{reason}: {past_it}")
         elif view.holding:
             yield Hold(pool=pool.name, on=False, renewed=False, reason=f"{reason}, for which there is room")
 
 
-def has_room_for_a_task(snapshot: Snapshot, pool: Pool) -> bool:
-    """Tell whether the pool could start one more task now."""
-    busy = sum(child.task_id is not None for child in children_of(snapshot, pool.name))
-    return busy < at_a_time(snapshot, pool)
+def has_free_child(snapshot: Snapshot, pool: Pool) -> bool:
+    """Return whether the pool could start one more task now."""
+    busy = sum(child.task_id is not None for child in active_children(snapshot, pool.name))
+    return busy < concurrency_of(snapshot, pool)
 
 
 def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Preempt | None:
-    """The child to kill now, with all it started, so that the kernel need not choose.
+    """Return the kill of the child whose memory exceeds a fresh child's by the most.
 
-    The one that holds most more than a fresh one: the fast pool does not pay for the slow pool's sins.
+    So a pool of small children does not pay for a pool of large ones. None where no child has an excess:
+    something else fills the memory.
     """
-    container = snapshot.container
-    hard = level_bytes(snapshot, settings.memory.hard_percent)
-    if container.floor_bytes < hard:
+    container, hard_percent = snapshot.container, settings.memory.hard_percent
+    if container.floor_bytes < level_bytes(snapshot, hard_percent):
         return None
     if is_recent(state.preempted, snapshot.at, PREEMPT_AGAIN_SECONDS):
         return None
     pools = {pool.name for pool in settings.pools}
-    candidates = [
-        child
-        for child in snapshot.children
-        if child.owner.pool in pools and over_fresh(child, state) >= LEAST_GAIN_BYTES
-    ]
-    if not candidates:
-        # Whatever fills the memory, it is not what our children hold.
+    children = [child for child in snapshot.children if child.owner.pool in pools]
+    worst = max(children, key=lambda child: excess_bytes(child, state), default=None)
+    if worst is None or excess_bytes(worst, state) < MIN_RECLAIMABLE_BYTES:
         return None
-    worst = max(candidates, key=lambda child: over_fresh(child, state))
     return Preempt(
         owner=worst.owner,
         processes=tuple(process for process in worst.processes if not process.is_defunct),
         reason=(
-            f"{mib(container.floor_bytes)} cannot be reclaimed, above {settings.memory.hard_percent:g} % of "
-            f"{mib(container.limit_bytes)}; this child holds the most, "
-            f"{mib(worst.tree_bytes)}"
+            f"{mib(container.floor_bytes)} cannot be reclaimed, above {hard_percent:g} % of "
+            f"{mib(container.limit_bytes)}; this child holds the most, {mib(worst.tree_bytes)}"
         ),
     )
 
 
-def over_fresh(child: Child, state: PolicyState) -> int:
-    """Return by how much a child holds more than a fresh one, its task's memory counted."""
-    return child.tree_bytes - int(state.models.get(child.owner.pool, PoolModel()).fresh_child_bytes or 0)
+def excess_bytes(child: Child, state: PolicyState) -> int:
+    """Return by how much a child's memory, its task's included, exceeds a fresh child's."""
+    return child.tree_bytes - state.fresh_child_bytes(child.owner.pool)

@@ -1,148 +1,141 @@
-"""Rung 0: what no live task owns is killed at once, and what has ended is collected."""
+"""Rung 0: kill processes that no live task owns, remove files of dead browsers, reap zombies. It costs no task.
+
+orphans: the session of a dead pool child, and its browsers; at once.
+leftovers: browsers leaked by a finished task (`browsers.is_leaked`); at once. Setting:
+    `reap_leftover_browsers`.
+strays: half-dead browsers. One without its chromedriver is killed after DRIVER_EXIT_SECONDS, a chromedriver
+    whose browser left its profile behind after PROFILE_REMOVAL_SECONDS.
+runaway: browsers at which a task hangs (`browsers.runaway_reason`). Settings: table `browsers`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 
 from recyclery.config.settings import Settings
-from recyclery.decide.actions import Clean, Collect, EndSession, Evict, Reap
-from recyclery.decide.browsers import is_leftover, why_runaway
+from recyclery.decide.actions import Clean, Collect, EndGridSession, KillForeign, Reap
+from recyclery.decide.browsers import is_leaked, runaway_reason
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import browser_groups
 from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
 
-# A clean quit takes its time: the browser is gone first, then its folders, then chromedriver.
-LINGER_SECONDS = 0.6
-# At a quit chromedriver removes the profile after its browser, which takes seconds on a busy machine.
-STRANDED_SECONDS = 5.0
+# A clean quit takes its time: the browser exits first, then its folders go, then chromedriver.
+DRIVER_EXIT_SECONDS = 0.6
+# chromedriver removes the profile after its browser's exit, which takes seconds on a busy machine.
+PROFILE_REMOVAL_SECONDS = 5.0
 
 
 def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Reap]:
-    """All that is to be killed, each process once."""
+    """Return all kills, each process in one of them."""
     reaps: list[Reap] = []
-    doomed: set[ProcessKey] = set()
+    killed: set[ProcessKey] = set()
     for reap in (
         *reap_orphans(snapshot),
-        *reap_leftovers(snapshot, settings),
-        *reap_strays(snapshot),
+        *reap_leaked(snapshot, settings),
+        *reap_half_dead(snapshot),
         *reap_runaways(snapshot, state, settings),
     ):
-        if not any(process.key in doomed for process in reap.processes):
+        keys = {process.key for process in reap.processes}
+        if keys and not keys & killed:
             reaps.append(reap)
-            doomed |= {process.key for process in reap.processes}
+            killed |= keys
     return reaps
 
 
 def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:
-    """What a dead child left: all of its session, and browsers that left the session."""
+    """Yield what dead children left: all of their sessions, and browsers that left the session."""
     for orphans in snapshot.orphans:
-        doomed = tuple(
-            process
-            for process in orphans.processes
-            if not process.is_defunct and (process.session == orphans.owner.pid or process.is_browser)
+        pid = orphans.owner.pid
+        processes = running(
+            process for process in orphans.processes if process.session == pid or process.is_browser
         )
-        if doomed:
-            yield Reap(
-                cause="orphans",
-                owner=orphans.owner,
-                processes=doomed,
-                reason=f"their pool child {orphans.owner.pid} is dead",
-            )
+        yield Reap("orphans", orphans.owner, processes, f"their pool child {pid} is dead")
 
 
-def reap_leftovers(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
-    """Browsers that a finished task started and a living child still has, without meaning to."""
-    willing = {pool.name for pool in settings.pools if pool.reap_leftover_browsers}
+def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
+    """Yield the browsers that a finished task leaked, by child."""
+    reaping = {pool.name for pool in settings.pools if pool.reap_leftover_browsers}
     for child in snapshot.children:
         ended = child.last_task_ended
-        if child.owner.pool not in willing or ended is None:
+        if child.owner.pool not in reaping or ended is None:
             continue
-        doomed: list[Process] = []
-        for browser in browser_groups(child.processes, child.owner.pid):
-            if is_leftover(browser, child):
-                doomed += running(browser)
-        if doomed:
-            yield Reap(
-                cause="leftovers",
-                owner=child.owner,
-                processes=tuple(doomed),
-                reason=f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago",
-            )
+        leaked = [
+            process
+            for browser in browser_groups(child.processes, child.owner.pid)
+            if is_leaked(browser, child)
+            for process in running(browser)
+        ]
+        reason = f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago"
+        yield Reap("leftovers", child.owner, tuple(leaked), reason)
 
 
-def reap_strays(snapshot: Snapshot) -> Iterator[Reap]:
-    """Halves of a browser whose other half was killed: no task can use them any more."""
-    stranded = find_stranded(snapshot)
+def reap_half_dead(snapshot: Snapshot) -> Iterator[Reap]:
+    """Yield halves of a browser whose other half was killed: no task can use them any more."""
+    stranded_drivers = {
+        driver
+        for left in snapshot.leftover_files
+        if snapshot.at - left.since >= PROFILE_REMOVAL_SECONDS
+        for driver in left.drivers
+    }
+    without_driver = {
+        key for key, since in snapshot.orphaned_browsers.items() if snapshot.at - since >= DRIVER_EXIT_SECONDS
+    }
     for child in snapshot.children:
         for browser in browser_groups(child.processes, child.owner.pid):
-            doomed = running(browser)
-            if any(is_driverless(process, snapshot) for process in doomed):
-                yield Reap("strays", child.owner, doomed, "their chromedriver is gone")
-            elif any(process.key in stranded for process in doomed) and all(
-                process.key in stranded or process.is_crashpad for process in doomed
+            processes = running(browser)
+            keys = {process.key for process in processes}
+            if keys & without_driver:
+                yield Reap("strays", child.owner, processes, "their chromedriver is gone")
+            # Crashpad handlers alone are no sign: after a clean quit they are the last to exit.
+            elif keys & stranded_drivers and all(
+                process.key in stranded_drivers or process.is_crashpad for process in processes
             ):
-                # Crashpad handlers alone are no sign: after a clean quit they are the last to leave.
-                yield Reap("strays", child.owner, doomed, "its browser is gone, and was not asked to quit")
-
-
-def find_stranded(snapshot: Snapshot) -> AbstractSet[ProcessKey]:
-    """Return the chromedrivers whose browser has left its profile behind: at a clean quit they remove it."""
-    return {
-        driver
-        for remains in snapshot.remains
-        if snapshot.at - remains.since >= STRANDED_SECONDS
-        for driver in remains.drivers
-    }
-
-
-def is_driverless(process: Process, snapshot: Snapshot) -> bool:
-    """Tell whether a browser's chromedriver has been gone for longer than the two take to leave together."""
-    since = snapshot.driverless.get(process.key)
-    return since is not None and snapshot.at - since >= LINGER_SECONDS
+                reason = "its browser is gone, and was not asked to quit"
+                yield Reap("strays", child.owner, processes, reason)
 
 
 def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Reap]:
-    """Browsers at which a task hangs: without them it gets an error and ends."""
+    """Yield browsers at which a task hangs: without them the task gets an error and ends."""
     for child in snapshot.children:
         for browser in browser_groups(child.processes, child.owner.pid):
-            reason = why_runaway(browser, child, state.silences.get(child.owner), snapshot, settings.browsers)
-            doomed = running(browser)
-            if reason is not None and doomed:
-                yield Reap(cause="runaway", owner=child.owner, processes=doomed, reason=reason)
+            stall = state.silences.get(child.owner)
+            reason = runaway_reason(browser, child, stall, snapshot, settings.browsers)
+            if reason is not None:
+                yield Reap("runaway", child.owner, running(browser), reason)
 
 
-def running(browser: tuple[Process, ...]) -> tuple[Process, ...]:
-    """Return what has not ended of a browser."""
-    return tuple(process for process in browser if not process.is_defunct)
+def running(processes: Iterable[Process]) -> tuple[Process, ...]:
+    """Return the processes that have not exited."""
+    return tuple(process for process in processes if not process.is_defunct)
 
 
-def evict_strangers(snapshot: Snapshot) -> Iterator[Evict]:
-    """Browsers that no pool started; only for a person who asks for it."""
-    if snapshot.strangers:
-        yield Evict(processes=snapshot.strangers, reason="asked to, though no pool started them")
+def kill_foreign(snapshot: Snapshot) -> Iterator[KillForeign]:
+    """Yield the kill of browsers that no pool started; only `recyclery reap --strangers` asks for it."""
+    if snapshot.foreign_browsers:
+        reason = "asked to, though no pool started them"
+        yield KillForeign(processes=snapshot.foreign_browsers, reason=reason)
 
 
-def clean_remains(snapshot: Snapshot) -> Iterator[Clean]:
-    """Folders of browsers that are gone and left them behind; profiles get the time that a clean quit takes."""
+def remove_leftover_files(snapshot: Snapshot) -> Iterator[Clean]:
+    """Yield the removal of dead browsers' files; profiles get the time in which chromedriver removes them."""
     left = tuple(
-        remains
-        for remains in snapshot.remains
-        if not remains.drivers or snapshot.at - remains.since >= STRANDED_SECONDS
+        each
+        for each in snapshot.leftover_files
+        if not each.drivers or snapshot.at - each.since >= PROFILE_REMOVAL_SECONDS
     )
     if left:
-        yield Clean(remains=left)
+        yield Clean(leftover_files=left)
 
 
-def end_sessions(snapshot: Snapshot) -> Iterator[EndSession]:
-    """Browsers elsewhere that a dead child has open."""
+def end_sessions(snapshot: Snapshot) -> Iterator[EndGridSession]:
+    """Yield the end of each session that a dead child has open on the Selenium Grid."""
     for left in snapshot.open_sessions:
         for session in left.ids:
-            yield EndSession(owner=left.owner, session=session)
+            yield EndGridSession(owner=left.owner, session=session)
 
 
-def collect_defunct(snapshot: Snapshot) -> Iterator[Collect]:
-    """Children with ended browsers that only they, the parent, can collect."""
+def reap_zombies(snapshot: Snapshot) -> Iterator[Collect]:
+    """Yield a signal to each child with zombie browser processes, which only it, the parent, can reap."""
     for child in snapshot.children:
         defunct = sum(
             process.is_defunct and process.is_browser and process.parent == child.owner.pid

@@ -1,92 +1,102 @@
-"""What no recycle can help is not done but said: it names where the memory is and what a person can do."""
+"""Warnings for conditions that no recycle can fix: where the memory is, and what an operator can do.
+
+tight: fresh children with the largest tasks seen in KNOWN_RUNS runs would pass `hard_percent`.
+strangers: browsers that no pool started, once for each.
+unattributed: memory is above `retire_percent`, and UNWATCHED_PERCENT of the limit belong to no watched process.
+
+Each is logged once while it lasts, then again every `policy_state.WARN_AGAIN_SECONDS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from recyclery.config.settings import Settings
-from recyclery.decide.actions import Notice
-from recyclery.decide.budget import at_a_time, children_of, count, is_leaving, level_bytes, mib
+from recyclery.decide.actions import Warn
+from recyclery.decide.budget import (
+    active_children,
+    concurrency_of,
+    format_count,
+    is_leaving,
+    level_bytes,
+    mib,
+)
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
-from recyclery.observe.ownership import true_browsers
+from recyclery.observe.ownership import running_browsers
 from recyclery.observe.snapshot import Snapshot
 
-# Memory that belongs to no pool is worth a word from this share of the limit on.
-UNATTRIBUTED_PERCENT = 15
-# What a pool needs is not told from fewer runs.
+UNWATCHED_PERCENT = 15
 KNOWN_RUNS = 10
 
 
-def find_notices(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Notice]:
-    """Everything that is to be said now; the same thing is the same `kind`."""
-    yield from find_tightness(snapshot, state, settings)
-    yield from find_strangers(snapshot, state)
+def find_warnings(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Warn]:
+    """Yield all warnings whose condition holds now."""
+    yield from warn_of_tightness(snapshot, state, settings)
+    yield from warn_of_foreign_browsers(snapshot, state)
     if snapshot.container.floor_bytes >= level_bytes(snapshot, settings.memory.retire_percent):
-        yield from find_unattributed(snapshot)
+        yield from warn_of_unwatched_memory(snapshot)
 
 
-def find_strangers(snapshot: Snapshot, state: PolicyState) -> Iterator[Notice]:
-    """Browsers that no pool started and that were not there before."""
-    news = [
+def warn_of_foreign_browsers(snapshot: Snapshot, state: PolicyState) -> Iterator[Warn]:
+    """Warn of browsers that no pool started and that were not there in the last snapshot."""
+    new = [
         browser[0]
-        for browser in true_browsers(snapshot.strangers, 0)
-        if not any(process.key in state.known_strangers for process in browser)
+        for browser in running_browsers(snapshot.foreign_browsers, 0)
+        if not any(process.key in state.known_foreign for process in browser)
     ]
-    if news:
-        named = ", ".join(f"{process.name} {process.pid}" for process in news)
-        yield Notice(
-            topic="strangers",
-            text=(
-                f"{count(len(news), 'browser')} that no pool started: {named}; left alone, "
-                "`recyclery reap --strangers` kills"
-            ),
+    if new:
+        names = ", ".join(f"{process.name} {process.pid}" for process in new)
+        text = (
+            f"{format_count(len(new), 'browser')} that no pool started: {names}; left alone, "
+            "`recyclery reap --strangers` kills"
         )
+        yield Warn("strangers", text)
 
 
-def find_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Notice]:
-    """Pools that do not fit with fresh children and the tasks that were seen: no recycling helps them."""
+def warn_of_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Warn]:
+    """Warn where fresh children with the largest tasks seen do not fit."""
     costs = {}
     needed = snapshot.container.floor_bytes
     for pool in settings.pools:
         model = state.models.get(pool.name, PoolModel())
         if len(model.tails) < KNOWN_RUNS:
             continue
-        fresh, largest = int(model.fresh_child_bytes or 0), max(model.tails)
-        staying = [child for child in children_of(snapshot, pool.name) if not is_leaving(child, snapshot)]
-        needed += sum(fresh + largest - child.tree_bytes for child in staying[: at_a_time(snapshot, pool)])
-        costs[pool] = f"{pool.name} {at_a_time(snapshot, pool)} x {mib(fresh + largest)}"
-    hard = level_bytes(snapshot, settings.memory.hard_percent)
+        concurrency = concurrency_of(snapshot, pool)
+        peak = state.fresh_child_bytes(pool.name) + max(model.tails)
+        staying = [child for child in active_children(snapshot, pool.name) if not is_leaving(child, snapshot)]
+        needed += sum(peak - child.tree_bytes for child in staying[:concurrency])
+        costs[pool.name] = concurrency, f"{pool.name} {concurrency} x {mib(peak)}"
+    hard_percent = settings.memory.hard_percent
+    hard = level_bytes(snapshot, hard_percent)
     if needed <= hard or not costs:
         return
-    several = [pool.name for pool in costs if at_a_time(snapshot, pool) > 1]
+    several = [name for name, (concurrency, _) in costs.items() if concurrency > 1]
     advice = f", or lower the concurrency of {' or '.join(several)}" if several else ""
-    limit = needed * 100 // settings.memory.hard_percent
-    yield Notice(
-        topic="tight",
-        text=(
-            f"fresh children with the largest tasks seen ({', '.join(costs.values())}) would take "
-            f"{mib(needed)} in all, past {mib(hard)}, {settings.memory.hard_percent} % of the limit: "
-            f"no recycle helps. Raise the memory limit to {mib(limit)}{advice}"
-        ),
+    listed = ", ".join(cost for _, cost in costs.values())
+    yield Warn(
+        "tight",
+        f"fresh children with the largest tasks seen ({listed}) would take {mib(needed)} in all, "
+        f"past {mib(hard)}, {hard_percent} % of the limit: no recycle helps. "
+        f"Raise the memory limit to {mib(needed * 100 // hard_percent)}{advice}",
     )
 
 
-def find_unattributed(snapshot: Snapshot) -> Iterator[Notice]:
-    """Memory of the container that no child holds, by where it is."""
-    container = snapshot.container
-    children = sum(child.tree_bytes for child in snapshot.children)
+def warn_of_unwatched_memory(snapshot: Snapshot) -> Iterator[Warn]:
+    """Warn of unreclaimable memory that neither children nor main processes hold.
+
+    `unattributed_bytes` of the status and the metrics is another figure: it contains the main processes.
+    """
     # A main process that runs the tasks itself is among the children.
-    alone = {child.owner.pid for child in snapshot.children}
-    mains = sum(view.main_bytes for view in snapshot.workers if view.pid not in alone)
-    left = container.floor_bytes - children - mains
-    if left < level_bytes(snapshot, UNATTRIBUTED_PERCENT):
+    watched = {child.owner.pid: child.tree_bytes for child in snapshot.children}
+    mains = {view.pid: view.main_bytes for view in snapshot.workers if view.pid is not None}
+    unwatched = snapshot.container.floor_bytes - sum((mains | watched).values())
+    if unwatched < level_bytes(snapshot, UNWATCHED_PERCENT):
         return
-    shm = min(snapshot.shm_files_bytes, left)
-    yield Notice(
-        topic="unattributed",
-        text=(
-            f"{mib(left)} of the {mib(container.floor_bytes)} that cannot be reclaimed belong to no pool"
-            f"{f', {mib(shm)} of them files in /dev/shm' if shm else ''}: no recycle frees them"
-        ),
+    shm = min(snapshot.shm_files_bytes, unwatched)
+    files = f", {mib(shm)} of them files in /dev/shm" if shm else ""
+    yield Warn(
+        "unattributed",
+        f"{mib(unwatched)} of the {mib(snapshot.container.floor_bytes)} that cannot be reclaimed belong to no "
+        f"process that is watched{files}: no recycle frees them",
     )

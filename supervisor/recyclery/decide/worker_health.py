@@ -1,7 +1,13 @@
-"""Follows what is wrong with workers as such: a main process hangs, or takes nothing while tasks wait.
+"""Rung 4 for unhealthy workers: hung ones are killed, starving ones replaced, forgotten time limits enforced.
 
-None of it is told apart from a broker that is away by its looks, so nothing counts while any worker finds its
-broker away: each says so from a thread of its own (`recyclery_worker.control.heartbeat`).
+hangs: the event loop does not answer for HANG_SECONDS after it was called "not answering" (10 s), in a worker
+    whose tasks run in child processes. The worker is killed; its running tasks are redelivered.
+starves: for STARVE_SECONDS it takes no message though it consumes, has room and some wait. It is replaced.
+overdue: a task is OVERDUE_SECONDS past its hard time limit, and its worker did not end it. The task is ended.
+
+A broker outage looks the same, so no time counts while any worker's heartbeat reports its broker away
+(`recyclery_worker.control.heartbeat`). Each restart that did not help doubles the wait for the next
+(`RestartBackoff`).
 """
 
 from __future__ import annotations
@@ -10,108 +16,94 @@ from collections.abc import Iterator, Mapping
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import KillWorker, Replace, TimeOut
-from recyclery.decide.budget import children_of, count, find_view
+from recyclery.decide.actions import EnforceTimeLimit, KillWorker, ReplaceWorker
+from recyclery.decide.budget import active_children, find_view, format_count
 from recyclery.decide.policy_state import (
-    MEND_AGAIN_SECONDS,
-    Ailment,
-    Kind,
+    RESTART_BACKOFF_SECONDS,
+    Fault,
     PolicyState,
+    Unhealthy,
     is_recent,
 )
-from recyclery.decide.poll_interval import LATE_SECONDS
+from recyclery.decide.poll_interval import LATE_TICK_SECONDS
 from recyclery.observe.snapshot import Child, PoolView, Snapshot, Vitals
 
-# A look that comes late, after a freeze or for want of CPU, has not seen the time before it.
-LONGEST_STEP_SECONDS = 3.0
+HANG_SECONDS = 30.0
+STARVE_SECONDS = 40.0
+OVERDUE_SECONDS = 10.0
+TIME_OUT_AGAIN_SECONDS = 10.0
+# The most that one tick adds: a tick that comes late saw nothing of the time before it.
+MAX_STEP_SECONDS = 3.0
 
 
-def follow_ailments(
-    ailments: Mapping[str, Ailment], snapshot: Snapshot, settings: Settings
-) -> dict[str, Ailment]:
-    """Return what is wrong with workers after this snapshot, by pool."""
-    followed = {}
+def update_worker_health(
+    unhealthy: Mapping[str, Unhealthy], snapshot: Snapshot, settings: Settings
+) -> dict[str, Unhealthy]:
+    """Return the unhealthy workers by pool, each with how long its fault has been observed."""
+    if any(view.vitals is not None and view.vitals.broker_answers is False for view in snapshot.pools):
+        return {}
+    updated = {}
     for pool in settings.pools:
         view = find_view(snapshot, pool.name)
-        if view is None or view.vitals is None or finds_broker_away(snapshot):
+        fault = find_worker_fault(pool, view) if view is not None else None
+        if view is None or view.vitals is None or fault is None:
             continue
-        kind = diagnose(pool, view, view.vitals)
-        if kind is not None:
-            followed[pool.name] = follow_ailment(ailments.get(pool.name), kind, view.vitals, snapshot)
-    return followed
+        before, seconds = unhealthy.get(pool.name), 0.0
+        same = (fault, view.vitals.pid, view.vitals.received)
+        if before is not None and (before.fault, before.pid, before.received) == same:
+            late = snapshot.late_seconds > LATE_TICK_SECONDS
+            seconds = before.seconds + (0.0 if late else min(snapshot.at - before.at, MAX_STEP_SECONDS))
+        updated[pool.name] = Unhealthy(*same, seconds, snapshot.at)
+    return updated
 
 
-def follow_ailment(before: Ailment | None, kind: Kind, vitals: Vitals, snapshot: Snapshot) -> Ailment:
-    """Return one ailment: an older one if it is the same, else one that begins now."""
-    same = before is not None and (before.kind, before.pid, before.received) == (
-        kind,
-        vitals.pid,
-        vitals.received,
-    )
-    if before is None or not same:
-        return Ailment(kind, vitals.pid, vitals.received, 0.0, snapshot.at)
-    step = min(snapshot.at - before.at, LONGEST_STEP_SECONDS)
-    if snapshot.late_seconds > LATE_SECONDS:
-        step = 0.0
-    return Ailment(kind, vitals.pid, vitals.received, before.seconds + step, snapshot.at)
-
-
-def finds_broker_away(snapshot: Snapshot) -> bool:
-    """Tell whether any worker says that its broker does not answer."""
-    return any(view.vitals is not None and view.vitals.broker_answers is False for view in snapshot.pools)
-
-
-def diagnose(pool: Pool, view: PoolView, vitals: Vitals) -> Kind | None:
-    """Say what seems wrong with a worker at this look; one that drains or starts has a state of its own."""
-    if view.state is PoolState.NOT_ANSWERING and pool.forks and not vitals.stopping and not is_traced(view):
-        # Where tasks run in the main process, that may be busy with one.
+def find_worker_fault(pool: Pool, view: PoolView) -> Fault | None:
+    """Return a worker's fault in this snapshot; one that drains or starts has none."""
+    vitals = view.vitals
+    if vitals is None:
+        return None
+    is_debugged = view.main is not None and view.main.state == "t"
+    # Where tasks run in the main process, one of them may keep it from answering.
+    if view.state is PoolState.NOT_ANSWERING and pool.forks and not vitals.stopping and not is_debugged:
         return "hangs"
     if view.state is PoolState.RUNNING and not view.holding and vitals.has_room and vitals.waiting:
         return "starves"
     return None
 
 
-def is_traced(view: PoolView) -> bool:
-    """Tell whether somebody has a debugger at a main process."""
-    return view.main is not None and view.main.state == "t"
-
-
-# On top of the seconds after which a worker that does not answer is said not to (observe/workers.py).
-HANG_SECONDS = 30.0
-STARVE_SECONDS = 40.0
-OVERDUE_SECONDS = 10.0
-TIME_OUT_AGAIN_SECONDS = 10.0
-
-
-def mend_worker(snapshot: Snapshot, state: PolicyState, settings: Settings) -> KillWorker | Replace | None:
-    """The worker to end, and how: one that hangs is killed with its tree, for it hears nothing."""
+def restart_unhealthy(
+    snapshot: Snapshot, state: PolicyState, settings: Settings
+) -> KillWorker | ReplaceWorker | None:
+    """Return how to restart the first worker that has been unhealthy for long enough."""
     for pool in settings.pools:
-        view, ailment, mend = (
-            find_view(snapshot, pool.name),
-            state.ailments.get(pool.name),
-            state.mended.get(pool.name),
-        )
-        if view is None or view.vitals is None or ailment is None:
+        view, unhealthy = find_view(snapshot, pool.name), state.unhealthy.get(pool.name)
+        if view is None or view.vitals is None or unhealthy is None:
             continue
-        if mend is not None and is_recent(mend.at, snapshot.at, mend.pause_seconds):
+        backoff = state.restart_backoffs.get(pool.name)
+        if backoff is not None and is_recent(backoff.at, snapshot.at, backoff.pause_seconds):
             continue
-        if ailment.kind == "hangs" and ailment.seconds >= HANG_SECONDS:
-            kill = give_up_on(view, view.vitals, snapshot)
+        if unhealthy.fault == "hangs" and unhealthy.seconds >= HANG_SECONDS:
+            kill = kill_hung(view, view.vitals, snapshot)
             if kill is not None:
                 return kill
-        elif ailment.kind == "starves" and ailment.seconds >= STARVE_SECONDS:
-            if is_recent(state.replaced.get(pool.name), snapshot.at, MEND_AGAIN_SECONDS):
+        elif unhealthy.fault == "starves" and unhealthy.seconds >= STARVE_SECONDS:
+            if is_recent(state.replaced.get(pool.name), snapshot.at, RESTART_BACKOFF_SECONDS):
                 continue
-            return Replace(pool=pool.name, reason=describe_starving(view.vitals, ailment))
+            queues = ", ".join(sorted(view.vitals.consumes))
+            reason = (
+                f"it could take a task and took none for {unhealthy.seconds:.0f} s, "
+                f"while {view.vitals.waiting} wait in {queues}"
+            )
+            return ReplaceWorker(pool=pool.name, reason=reason)
     return None
 
 
-def give_up_on(view: PoolView, vitals: Vitals, snapshot: Snapshot) -> KillWorker | None:
-    """Return the end of a main process that hangs, and of all below it; None if it is gone already."""
+def kill_hung(view: PoolView, vitals: Vitals, snapshot: Snapshot) -> KillWorker | None:
+    """Return the kill of a hung main process with its children; None if it has exited."""
     if view.main is None or view.main.pid != vitals.pid or view.main.is_defunct:
         return None
-    children = [child for child in children_of(snapshot, view.name) if leader_parent(child) == view.main.pid]
-    # The main process first: it must not wake up to the deaths of the others.
+    children = [child for child in active_children(snapshot, view.name) if parent_of(child) == view.main.pid]
+    # The main process first: it must not react to the deaths of its children.
     processes = (view.main, *(each for child in children for each in child.processes if not each.is_defunct))
     running = sum(child.task_id is not None for child in children)
     return KillWorker(
@@ -119,45 +111,35 @@ def give_up_on(view: PoolView, vitals: Vitals, snapshot: Snapshot) -> KillWorker
         processes=processes,
         reason=(
             f"its main process {view.main.pid} has not answered for {snapshot.at - vitals.answered:.0f} s, "
-            f"{describe_hang(view, vitals, snapshot)}; {count(running, 'task')} of it will run again"
+            f"{describe_hang(view, vitals, snapshot)}; {format_count(running, 'task')} of it will run again"
         ),
     )
 
 
 def describe_hang(view: PoolView, vitals: Vitals, snapshot: Snapshot) -> str:
-    """Say how far it hangs."""
+    """Return whether all of a hung main process stands still or only its event loop, in words."""
     if view.main is not None and view.main.state == "T":
         return "and is stopped (SIGSTOP)"
-    if vitals.pulsed is None or snapshot.at - vitals.pulsed > HANG_SECONDS:
+    if vitals.last_heartbeat is None or snapshot.at - vitals.last_heartbeat > HANG_SECONDS:
         return "no thread of it gives a sign of life"
     broker = ", and its broker answers" if vitals.broker_answers else ""
     return f"though another thread of it lives: its event loop stands still{broker}"
 
 
-def describe_starving(vitals: Vitals, ailment: Ailment) -> str:
-    """Say what it does not take."""
-    return (
-        f"it could take a task and took none for {ailment.seconds:.0f} s, while {vitals.waiting} wait in "
-        f"{', '.join(sorted(vitals.consumes))}"
-    )
-
-
-def leader_parent(child: Child) -> int:
-    """Return the parent's pid of a child's own process; 0 where that was not seen."""
+def parent_of(child: Child) -> int:
+    """Return the pid of a child's parent; 0 where that is unknown."""
     return next((each.parent for each in child.processes if each.pid == child.owner.pid), 0)
 
 
-def end_overdue(snapshot: Snapshot, state: PolicyState) -> Iterator[TimeOut]:
-    """The children whose task has been past its hard time limit for long: their worker forgot to end it."""
+def end_overdue(snapshot: Snapshot, state: PolicyState) -> Iterator[EnforceTimeLimit]:
+    """Yield the tasks whose hard time limit was not enforced by their worker."""
     for child in snapshot.children:
         view = find_view(snapshot, child.owner.pool)
         if view is None or view.state is not PoolState.RUNNING or view.vitals is None or child.task_id is None:
             continue
         overdue = view.vitals.overdue.get(child.owner.pid, 0.0)
-        if overdue < OVERDUE_SECONDS or leader_parent(child) != view.pid:
+        if overdue < OVERDUE_SECONDS or parent_of(child) != view.pid:
             continue
         if not is_recent(state.timed_out.get(child.owner), snapshot.at, TIME_OUT_AGAIN_SECONDS):
-            yield TimeOut(
-                owner=child.owner,
-                reason=f"{child.task_name} is {overdue:.0f} s past its hard time limit, and nobody ended it",
-            )
+            reason = f"{child.task_name} is {overdue:.0f} s past its hard time limit, and nobody ended it"
+            yield EnforceTimeLimit(owner=child.owner, reason=reason)

@@ -1,12 +1,13 @@
-"""`python -m recyclery.governor`, started by PID 1: builds the governor and runs it with its background tasks.
+"""`python -m recyclery.governor`, started by PID 1: builds the governor and its services, and runs them.
 
-It may die and be started again at any time. It is supervisord's event listener: standard output belongs to that
-protocol, the log goes to standard error.
+It may be restarted at any time. It is supervisord's event listener: standard output belongs to that protocol,
+the log goes to standard error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -22,15 +23,16 @@ from recyclery.alerts.monitor import Monitor
 from recyclery.config.settings import Settings
 from recyclery.config.stored import read_settings
 from recyclery.control.server import control_socket, serve_control
+from recyclery.decide.budget import mib
 from recyclery.governor.commands import Commands
-from recyclery.governor.executor import Executor, contained
+from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.governor.loop import Governor
 from recyclery.health.heartbeat import Heart
 from recyclery.history.recorder import Recorder
 from recyclery.http.status import read_status
 from recyclery.observe.child_reports import bind_reports
-from recyclery.observe.exits import Deaths
+from recyclery.observe.exits import ExitWatcher
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.queue_depths import Broker
@@ -43,12 +45,12 @@ from recyclery_worker.link import governor_socket, now
 
 log = logging.getLogger("recyclery")
 
-# As Celery's lines begin.
+# Prefixes as in Celery's log.
 LOG_FORMATS = {
     "text": "[%(asctime)s] %(message)s",
     "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
 }
-RETRY_SECONDS = 10.0
+RESTART_SERVICE_SECONDS = 10.0
 
 
 def main() -> int:
@@ -61,7 +63,7 @@ def main() -> int:
 
 
 async def govern(settings: Settings, run: str) -> None:
-    """Build the governor and run it until it is told to stop."""
+    """Build the governor and run it until it is stopped."""
     woken = asyncio.Event()
     board = Board(
         settings,
@@ -73,7 +75,7 @@ async def govern(settings: Settings, run: str) -> None:
     observer = Observer(settings=settings, markers=Markers(run))
     recorder = Recorder(settings)
     inbox = Inbox(settings, board.broker, recorder.hear)
-    exits = Deaths(woken.set)
+    exits = ExitWatcher(woken.set)
     governor = Governor(
         board=board,
         observer=observer,
@@ -86,29 +88,31 @@ async def govern(settings: Settings, run: str) -> None:
         woken=woken,
     )
     try:
-        await serve(governor, Monitor(settings))
+        await run_services(governor, Monitor(settings))
     finally:
         recorder.close()
         exits.close()
 
 
-async def serve(governor: Governor, monitor: Monitor) -> None:
-    """Run the loop, and in the background signals, reports, commands, PID 1's events, HTTP and alerts."""
+async def run_services(governor: Governor, monitor: Monitor) -> None:
+    """Run the loop, and concurrently signal handlers, reports, commands, events, HTTP and alerts."""
     loop, board = asyncio.get_running_loop(), governor.board
-    background: list[asyncio.Task[None]] = []
+    services: list[asyncio.Task[None]] = []
     directory = board.settings.runtime_dir
     loop.add_signal_handler(signal.SIGTERM, governor.stop)
     loop.add_signal_handler(signal.SIGINT, governor.stop)
     reports = bind_reports(governor_socket(directory))
     loop.add_reader(reports, governor.receive, reports)
     loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
-    loop.add_signal_handler(signal.SIGUSR1, lambda: background.append(asyncio.create_task(log_status(board))))
-    commands = Commands(board, governor.observe_now, governor.act_now, governor.follow, governor.woken.set)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: services.append(asyncio.create_task(log_status(board))))
+    commands = Commands(
+        board, governor.observe_now, governor.act_now, governor.apply_settings, governor.woken.set
+    )
     server = await serve_control(control_socket(directory), commands.handlers())
     events = asyncio.create_task(follow_events(governor))
-    background += (
+    services += (
         events,
-        asyncio.create_task(keep_running("HTTP", partial(serve_http, governor, monitor))),
+        asyncio.create_task(keep_running("HTTP", partial(serve_http_pages, governor, monitor))),
         asyncio.create_task(keep_running("alerts", partial(monitor.watch, board))),
     )
     log.info("watching %s", ", ".join(pool.name for pool in board.settings.pools))
@@ -116,10 +120,10 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
         await governor.run()
         await monitor.finish()
         if events.done():
-            # Raises what it failed with.
+            # Raises the exception that ended it.
             events.result()
     finally:
-        for task in background:
+        for task in services:
             task.cancel()
         server.close()
         loop.remove_reader(reports)
@@ -129,16 +133,16 @@ async def serve(governor: Governor, monitor: Monitor) -> None:
 
 
 async def keep_running(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run a background task; log a failure and run it again after a while."""
+    """Run a service; after an exception, which is logged, run it again."""
     while True:
-        with contained(what):
+        with logged_errors(what):
             await work()
             return
-        await asyncio.sleep(RETRY_SECONDS)
+        await asyncio.sleep(RESTART_SERVICE_SECONDS)
 
 
-async def serve_http(governor: Governor, monitor: Monitor) -> None:
-    """Serve HTTP where an address is set."""
+async def serve_http_pages(governor: Governor, monitor: Monitor) -> None:
+    """Serve HTTP if an address is configured."""
     board = governor.board
     if board.settings.http is not None:
         # Imported lazily: HTTP is off by default and costs memory.
@@ -148,7 +152,7 @@ async def serve_http(governor: Governor, monitor: Monitor) -> None:
 
 
 async def follow_events(governor: Governor) -> None:
-    """Handle PID 1's events about programs. If they cannot be read, stop: PID 1 starts the governor again."""
+    """Handle PID 1's process events. Without them the governor exits, for PID 1 to restart it."""
     try:
         async for _ in read_events():
             governor.handle_event()
@@ -158,11 +162,12 @@ async def follow_events(governor: Governor) -> None:
 
 
 async def log_status(board: Board) -> None:
-    """Print the status to the log."""
-    from recyclery.cli.status import format_status  # noqa: PLC0415
-
-    for line in format_status(msgspec.to_builtins(await read_status(board))).splitlines():
-        log.info("%s", line)
+    """Log the status document: a line on memory, then each part and each pool as JSON."""
+    status = msgspec.to_builtins(await read_status(board))
+    container, pools = status["container"], status.pop("pools")
+    log.info("%s of %s cannot be reclaimed", mib(container["floor_bytes"]), mib(container["limit_bytes"]))
+    for name, part in {**status, **pools}.items():
+        log.info("%s: %s", name, json.dumps(part))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Carries out what was decided, and records what came of it in the state, the history and the log."""
+"""Executes actions and records their outcomes in the state, the history and the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recyclery.act.perform import perform
 from recyclery.decide.actions import (
     Action,
     Clean,
-    EndSession,
+    EndGridSession,
     Kill,
     Outcome,
     SupervisordRequest,
@@ -26,13 +26,13 @@ from recyclery.state.board import Board
 
 log = logging.getLogger("recyclery")
 
-# What is still to be ended on a Grid when the governor stops gets so long.
-LAST_WORDS_SECONDS = 2.0
+# The time that a stopping governor gives Grid sessions that are being ended.
+GRID_FINISH_SECONDS = 2.0
 
 
 @dataclass(eq=False)
 class Executor:
-    """Carries out one action after the other; only sessions on a Grid are ended in the background."""
+    """Executes actions one after the other; only Grid sessions are ended in the background."""
 
     board: Board
     observer: Observer
@@ -45,63 +45,65 @@ class Executor:
         self._endings: set[asyncio.Task[Outcome]] = set()
 
     async def start(self, action: Action, snapshot: Snapshot) -> None:
-        """Carry out an action of a tick; the end of a session may take its time, and is not waited for."""
-        if not isinstance(action, EndSession):
+        """Execute an action of a tick; the end of a Grid session may take seconds and is not waited for."""
+        if not isinstance(action, EndGridSession):
             await self.execute(action, snapshot)
             return
-        # The next snapshot must not have it again.
+        # Else the next snapshot has it again.
         self.inbox.forget_session(action.owner, action.session)
         ending = asyncio.create_task(self.execute(action, snapshot))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
     async def execute(self, action: Action, snapshot: Snapshot) -> Outcome:
-        """Carry out one action and record it, whatever comes of it."""
+        """Execute one action and record its outcome."""
         slots = {view.name: view.slot for view in snapshot.pools}
         try:
             outcome = await self.perform(
                 action, self.board.settings.runtime_dir, slots, self.observer.read_floor
             )
-        except Exception as error:  # one action that fails must not keep the others from being carried out
-            log.exception("%s", action.what)
-            outcome = Outcome(done=False, line=f"{action.what}; failed: {error!r}")
+        except Exception as error:  # an error in one action must not prevent the others
+            log.exception("%s", action.summary)
+            outcome = Outcome(done=False, line=f"{action.summary}; failed: {error!r}")
         is_news = not outcome.done or not action.is_routine
         log.log(logging.INFO if is_news else logging.DEBUG, "%s", outcome.line)
         if is_news:
             self.board.events.add(snapshot.at, outcome.line, done=outcome.done)
         self.board.ledger.record(action, outcome, snapshot.at)
-        with contained("the history"):
+        with logged_errors("the history"):
             self.recorder.note(action, outcome, snapshot)
         self._prepare_next(action, outcome, slots, snapshot)
         return outcome
 
     async def finish(self) -> None:
-        """Wait a moment for the sessions that are being ended."""
+        """Wait for Grid sessions that are being ended, for at most GRID_FINISH_SECONDS."""
         if self._endings:
-            await asyncio.wait(self._endings, timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait(self._endings, timeout=GRID_FINISH_SECONDS)
 
     def _prepare_next(
         self, action: Action, outcome: Outcome, slots: dict[str, str], snapshot: Snapshot
     ) -> None:
-        """Make sure that the next snapshot shows what this has changed."""
+        """Let the next snapshot show what the action has changed."""
         match action:
-            case WorkerRequest() if outcome.done and action.reported:
-                # Taken for what the worker does until it reports it.
-                self.inbox.workers.note_change(action.request(slots)[0], **action.reported)
+            case WorkerRequest() if outcome.done and action.expected_stat:
+                # Taken as the worker's report until that includes it.
+                self.inbox.workers.expect(action.request(slots)[0], **action.expected_stat)
             case SupervisordRequest() if outcome.done:
                 self.inbox.hurry()
                 self.wake()
             case Kill():
                 self.wake()
             case Clean():
-                self.observer.belongings.note_tried([left.folder for left in action.remains], snapshot.at)
+                self.observer.browser_files.postpone_removal(
+                    [left.folder for left in action.leftover_files], snapshot.at
+                )
             case _:
                 pass
 
 
 @contextmanager
-def contained(what: str) -> Iterator[None]:
-    """Log an exception and go on: what only records or reports may not stop a tick."""
+def logged_errors(what: str) -> Iterator[None]:
+    """Log an exception and go on: the history and the like must not stop a tick."""
     try:
         yield
     except Exception:

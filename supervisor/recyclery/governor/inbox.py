@@ -1,4 +1,4 @@
-"""What others say: PID 1 of its programs, workers and children of themselves, the broker of its queues."""
+"""The latest status reported by PID 1, the workers and their children."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from dataclasses import replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
-from recyclery.observe.child_reports import ChildState, forget_children, hear_report, hear_worker, read_reports
+from recyclery.observe.child_reports import (
+    ChildState,
+    apply_report,
+    apply_worker_stat,
+    forget_children,
+    read_reports,
+)
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
-from recyclery.observe.supervisord import EngineAway, list_workers
+from recyclery.observe.supervisord import SupervisordUnavailable, list_workers, supervisord_socket
 from recyclery.observe.workers import Workers
-from recyclery.pid1.supervisord_conf import supervisor_socket
 from recyclery_worker.link import ChildReport, Pulse, now
 
 log = logging.getLogger("recyclery")
@@ -25,80 +30,80 @@ PROGRAMS_EVERY_SECONDS = 10.0
 
 
 class Inbox:
-    """The last word of each, asked for beside the tick: whoever is busy with the broker must not hold it up."""
+    """Polled outside the tick, so that a blocked worker cannot delay it."""
 
     def __init__(
-        self, settings: Settings, broker: Broker, told: Callable[[ChildReport], None] = lambda report: None
+        self, settings: Settings, broker: Broker, on_report: Callable[[ChildReport], None] = lambda report: None
     ) -> None:
         self.settings = settings
         self.programs: dict[str, PoolView] = {}
         self.states: dict[Owner, ChildState] = {}
         self.workers = Workers(settings.runtime_dir, broker.answers)
-        self._told = told
+        self._on_report = on_report
         self._programs_due = 0.0
         self._stats_due = 0.0
-        self._asking: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
     def views(self) -> dict[str, PoolView]:
-        """Return the workers by slot, as all who know of them say."""
+        """Return the workers by slot: PID 1's view, with what the workers report."""
         queues = {pool.name: pool.queues for pool in self.settings.pools}
         return {
             slot: replace(
                 self.workers.describe(view),
-                queue_depth=self.workers.pulses.depth(view.pid or 0, queues[view.name]),
+                queue_depth=self.workers.heartbeats.depth(view.pid or 0, queues[view.name]),
             )
             for slot, view in self.programs.items()
         }
 
-    def hear(self, reports: socket.socket) -> set[str]:
-        """Take in all datagrams that wait; return the pools of which a task has ended."""
+    def receive(self, reports: socket.socket) -> set[str]:
+        """Read all waiting datagrams; return the pools in which a task has ended."""
         ended = set()
         for report in read_reports(reports):
             if isinstance(report, Pulse):
-                self.workers.pulses.hear(report)
+                self.workers.heartbeats.record(report)
                 continue
-            self._told(report)
-            if hear_report(self.states, report):
+            self._on_report(report)
+            if apply_report(self.states, report):
                 ended.add(report.pool)
         return ended
 
     def forget(self, living: set[Owner], at: float) -> None:
-        """Drop what is known of children that are gone."""
+        """Drop the reports of children that are gone."""
         forget_children(self.states, living, at)
 
     def forget_session(self, owner: Owner, session: str) -> None:
-        """Drop a session on a Grid that is being ended."""
+        """Drop a Grid session that is being ended."""
         state = self.states[owner]
         remote = tuple(other for other in state.remote if other != session)
         self.states[owner] = replace(state, remote=remote)
 
     def hurry(self) -> None:
-        """Have PID 1 asked at the next tick: something has changed there."""
+        """Poll PID 1 at the next tick: something has changed there."""
         self._programs_due = 0.0
 
-    async def ask_programs(self) -> None:
-        """Ask PID 1 for its programs, when that is due."""
+    async def poll_programs(self) -> None:
+        """Poll PID 1 for the workers' processes, if due."""
         if now() < self._programs_due:
             return
         self._programs_due = now() + PROGRAMS_EVERY_SECONDS
         try:
-            self.programs = await asyncio.to_thread(list_workers, supervisor_socket(self.settings.runtime_dir))
-        except EngineAway as error:
-            log.debug("PID 1 does not tell its programs: %s", error)
+            self.programs = await asyncio.to_thread(list_workers, supervisord_socket(self.settings.runtime_dir))
+        except SupervisordUnavailable as error:
+            log.debug("PID 1 does not list its programs: %s", error)
 
-    def begin_asking_workers(self, known: Iterable[Owner]) -> None:
-        """Ask the workers, when that is due and none is still asked; `known` are the children seen."""
-        if now() >= self._stats_due and (self._asking is None or self._asking.done()):
+    def begin_polling_workers(self, known: Iterable[Owner]) -> None:
+        """Start polling the workers, if due and no poll is running; `known` are the observed children."""
+        if now() >= self._stats_due and (self._polling is None or self._polling.done()):
             self._stats_due = now() + STATS_EVERY_SECONDS
-            self._asking = asyncio.create_task(self._ask_workers({owner.pid: owner for owner in known}))
+            self._polling = asyncio.create_task(self._poll_workers({owner.pid: owner for owner in known}))
 
-    async def _ask_workers(self, owners: dict[int, Owner]) -> None:
-        # One that drains answers no more, and that is well.
-        asked = {
+    async def _poll_workers(self, owners: dict[int, Owner]) -> None:
+        # A draining worker does not answer.
+        running = {
             slot: view.pid
             for slot, view in self.programs.items()
             if view.pid and view.state is not PoolState.DRAINING
         }
-        await self.workers.ask(asked)
+        await self.workers.poll(running)
         for stat in self.workers.stats.values():
-            hear_worker(self.states, owners, stat)
+            apply_worker_stat(self.states, owners, stat)

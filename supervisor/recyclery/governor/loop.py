@@ -1,4 +1,4 @@
-"""The governor's loop: observe, decide, act, and again, the sooner the nearer memory is to its limit."""
+"""The governor's loop: observe, decide, act; the closer memory is to its limit, the shorter the pause."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.poll_interval import LATE_SECONDS, next_look_seconds
-from recyclery.governor.executor import Executor, contained
+from recyclery.decide.poll_interval import LATE_TICK_SECONDS, poll_interval_seconds
+from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import Heart
 from recyclery.history.recorder import Recorder
-from recyclery.observe.exits import Deaths, worth_watching
+from recyclery.observe.exits import ExitWatcher, find_watched
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.state.board import Board
@@ -28,12 +28,12 @@ from recyclery_worker.link import now
 
 log = logging.getLogger("recyclery")
 
-LEAST_GAP_SECONDS = 0.1
+MIN_PAUSE_SECONDS = 0.1
 
 
 @dataclass(eq=False)
 class Governor:
-    """Its collaborators are passed in, so that one tick can be tested without processes."""
+    """Its collaborators are passed in, so that a tick can be tested without processes."""
 
     board: Board
     observer: Observer
@@ -41,14 +41,14 @@ class Governor:
     executor: Executor
     recorder: Recorder
     sweeper: Sweeper
-    exits: Deaths
+    exits: ExitWatcher
     heart: Heart
     woken: asyncio.Event
-    """Set when the next tick is to come as soon as may be."""
+    """Set when the next tick should start at once."""
     clock: Callable[[], float] = now
 
     def __post_init__(self) -> None:
-        # An operator's command must not come between a tick's snapshot and what is done about it.
+        # An operator's command must not run between a tick's snapshot and its actions.
         self._acting = asyncio.Lock()
         self._stopping = False
         self._before: Snapshot | None = None
@@ -58,7 +58,7 @@ class Governor:
         self._was_late = False
 
     async def run(self) -> None:
-        """Tick until told to stop; the last tick takes away what the pools left."""
+        """Tick until stopped; one last tick cleans up after the pools."""
         while not self._stopping:
             await self.tick()
             self._beat()
@@ -68,8 +68,8 @@ class Governor:
 
     async def tick(self) -> None:
         """Observe, decide, act."""
-        await self.inbox.ask_programs()
-        self.inbox.begin_asking_workers(self.board.model_store.tracks)
+        await self.inbox.poll_programs()
+        self.inbox.begin_polling_workers(self.board.model_store.trackers)
         async with self._acting:
             snapshot = self.observe()
             state = self._update(snapshot)
@@ -80,23 +80,23 @@ class Governor:
                 await asyncio.to_thread(self.board.model_store.store, snapshot.at)
 
     def observe(self) -> Snapshot:
-        """Return what the container, the pools and all processes are like now."""
+        """Return a snapshot of the container, the pools and all processes."""
         late = max(0.0, self.clock() - self._due) if self._due is not None else 0.0
         snapshot = self.observer.observe(self.inbox.views(), self.inbox.states, late)
         if self.board.snapshot is None:
             container = snapshot.container
             log.info("limit %d MiB from %s", container.limit_bytes >> 20, container.source)
-        if late > LATE_SECONDS and not self._was_late:
-            log.warning("this look comes %.1f s late: the container is throttled, or thrashes", late)
-        self._was_late = late > LATE_SECONDS
+        if late > LATE_TICK_SECONDS and not self._was_late:
+            log.warning("this tick is %.1f s late: the container is throttled, or thrashes", late)
+        self._was_late = late > LATE_TICK_SECONDS
         for child in snapshot.children:
             if any(process.is_browser for process in child.processes):
                 self._browsing_pools.add(child.owner.pool)
-        self.exits.watch(worth_watching(snapshot))
+        self.exits.watch(find_watched(snapshot))
         return snapshot
 
     def _update(self, snapshot: Snapshot) -> PolicyState:
-        """Update what is known from a snapshot; return the state to decide by."""
+        """Update all state by this snapshot; return that of the decision."""
         board, stats = self.board, self.inbox.workers.stats
         self._before, board.snapshot, board.worker_stats = board.snapshot, snapshot, stats
         children = {child.owner for child in snapshot.children}
@@ -111,27 +111,27 @@ class Governor:
             board.events.add(snapshot.at, line)
         state = board.ledger.state
         board.task_stats.update(snapshot, stats.values(), state.counters.recycles)
-        with contained("the history"):
+        with logged_errors("the history"):
             self.recorder.look(snapshot, state, board.settings)
         return state
 
     async def observe_now(self) -> Snapshot:
         """Observe for an operator, between two ticks."""
-        await self.inbox.ask_programs()
+        await self.inbox.poll_programs()
         async with self._acting:
             return self.observe()
 
     async def act_now(self, choose: Callable[[Snapshot], Iterable[Action]]) -> tuple[Snapshot, list[Outcome]]:
-        """Observe for an operator, between two ticks, and do what is chosen, all of it at once."""
+        """Observe for an operator, between two ticks, and execute the chosen actions concurrently."""
         async with self._acting:
             snapshot = self.observe()
-            doing = (self.executor.execute(action, snapshot) for action in choose(snapshot))
-            return snapshot, await asyncio.gather(*doing)
+            executions = (self.executor.execute(action, snapshot) for action in choose(snapshot))
+            return snapshot, await asyncio.gather(*executions)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Apply changed settings from the next tick on."""
         before = {pool.name: pool.max_tasks_per_child for pool in self.board.settings.pools}
-        self.board.ledger.note_changed(
+        self.board.ledger.record_changed(
             {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
         )
         self.board.settings = self.observer.settings = self.inbox.settings = settings
@@ -139,23 +139,23 @@ class Governor:
         self.woken.set()
 
     def reload(self, settings: Settings) -> None:
-        """Apply settings that were read again; replacements that failed under the old ones are tried again."""
+        """Apply settings that were read again, and retry replacements that failed under the old ones."""
         self.board.ledger.retry_replacements()
         self.inbox.hurry()
-        self.follow(settings)
+        self.apply_settings(settings)
 
     def receive(self, reports: socket.socket) -> None:
-        """Read what children report; a pool with browsers gets a tick as soon as a task of it ends."""
-        if self.inbox.hear(reports) & self._browsing_pools:
+        """Read the reports; the end of a task in a pool with browsers starts a tick at once."""
+        if self.inbox.receive(reports) & self._browsing_pools:
             self.woken.set()
 
     def handle_event(self) -> None:
-        """Have PID 1 asked at once: a program has changed its state."""
+        """Poll PID 1 at once: a process of it has changed."""
         self.inbox.hurry()
         self.woken.set()
 
     def stop(self) -> None:
-        """Have `run` end after one more tick."""
+        """End `run` after one more tick."""
         self._stopping = True
         self.woken.set()
 
@@ -165,11 +165,11 @@ class Governor:
         self.heart.beat({pool.name: states.get(pool.name, PoolState.NOT_KNOWN_YET) for pool in settings.pools})
 
     async def _pause(self) -> None:
-        """Wait for the next tick, or for something worth an early one."""
-        pause = next_look_seconds(self.board.snapshot, self._before, self.board.settings)
+        """Wait until the next tick is due or `woken` is set."""
+        pause = poll_interval_seconds(self.board.snapshot, self._before, self.board.settings)
         self._due = self.clock() + pause
-        await asyncio.sleep(min(pause, LEAST_GAP_SECONDS))
+        await asyncio.sleep(min(pause, MIN_PAUSE_SECONDS))
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, pause - LEAST_GAP_SECONDS)):
+            async with asyncio.timeout(max(0.0, pause - MIN_PAUSE_SECONDS)):
                 await self.woken.wait()
         self.woken.clear()

@@ -1,6 +1,6 @@
-"""`recyclery health`: whether the governor's loop turns and every pool's worker answers, for a HEALTHCHECK.
+"""`recyclery health`, for a HEALTHCHECK: the age of the governor's heartbeat, and every pool's state.
 
-Reads one small file and imports next to nothing: it runs every few seconds.
+It reads one small file and imports little, because it runs every few seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STALE_SECONDS = 10.0
 
 
 def find_fault(path: Path, now: float) -> str | None:
-    """Return what is wrong by the heartbeat file at `now` (monotonic seconds), None where nothing is."""
+    """Return what is wrong by the heartbeat file at `now` (monotonic seconds); None where all is well."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         silent = now - float(content["at"])
@@ -34,18 +34,14 @@ def find_fault(path: Path, now: float) -> str | None:
 
 
 def find_silence(seconds: float) -> str | None:
-    """Return what is wrong with a governor whose loop last turned so long ago."""
-    if seconds > STALE_SECONDS:
-        return f"the governor has not been heard of for {seconds:.0f} s"
-    return None
+    """Return what is wrong with a governor whose last heartbeat is this old."""
+    return f"the governor has not been heard of for {seconds:.0f} s" if seconds > STALE_SECONDS else None
 
 
 def find_ill(pools: Mapping[str, str]) -> str | None:
-    """Return which pools cannot be counted on, by their states."""
-    return (
-        "; ".join(f"{name} is {state}" for name, state in pools.items() if not PoolState(state).is_healthy)
-        or None
-    )
+    """Return which pools are unhealthy; None where none is."""
+    ill = [f"{name} is {state}" for name, state in pools.items() if not PoolState(state).is_healthy]
+    return "; ".join(ill) or None
 
 
 def main() -> int:

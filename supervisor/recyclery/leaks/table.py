@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 
-from recyclery.config.settings import MIB
+from recyclery.common.units import MIB
 from recyclery.leaks.document import LeakReport, PoolReport, TaskReport
 from recyclery.leaks.growth import is_leak
 

@@ -1,4 +1,4 @@
-"""What is: the cgroup, the processes, the workers, the queues, gathered into one frozen `Snapshot`.
+"""Reads the cgroup, the processes, the workers and the queues into one frozen `Snapshot`.
 
 Nothing here decides anything or changes a process.
 """

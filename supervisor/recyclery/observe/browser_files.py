@@ -1,4 +1,4 @@
-"""Which folders and files are made for one browser session, to be thrown away; never one a person chose."""
+"""The folders and files that are made for one browser session and thrown away; never one that a user chose."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recyclery.observe.processes import SETTLED_SECONDS, read_file
-from recyclery.observe.snapshot import Process, ProcessKey, Remains
+from recyclery.observe.processes import AFTER_EXEC_SECONDS, read_file
+from recyclery.observe.snapshot import LeftoverFiles, Process, ProcessKey
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # Chrome's place, not ours
-# What `browser()` makes: its owner holds a lock on it, and it is swept by that.
+SHM_FOLDER = Path("/dev/shm")  # noqa: S108  # Chrome's
+# Profiles that `browser()` makes: their owner holds a lock on them, by which they are swept.
 OWN_PREFIX = "recyclery-profile-"
-# Folders and files that chromedriver, Chromium and Chrome name so themselves.
+# Names that chromedriver, Chromium and Chrome choose.
 PREFIXES = (
     "org.chromium.",
     ".org.chromium.",
@@ -23,18 +23,18 @@ PREFIXES = (
     ".com.google.Chrome.",
     "scoped_dir",
 )
-# How a process of a browser names its profile, and its place for crash reports.
+# Arguments for a browser's profile and its crash reports.
 FOLDER_ARGUMENTS = ("--user-data-dir=", "--database=")
 PROFILE_ARGUMENT = FOLDER_ARGUMENTS[0]
-# The link in a profile to the socket of the browser that has it open; that lies in a folder of its own.
+# The link in a profile to the socket of its browser, which lies in another folder.
 SOCKET_LINK = "SingletonSocket"
 
 
-def throwaway(path: Path) -> Path | None:
-    """Return the throw-away folder or file that a path is or lies in; None where there is none."""
+def find_throwaway(path: Path) -> Path | None:
+    """Return the throw-away folder or file that contains a path; None where there is none."""
     if ".." in path.parts:
         return None
-    for base in (Path(tempfile.gettempdir()), SHARED_MEMORY):
+    for base in (Path(tempfile.gettempdir()), SHM_FOLDER):
         if path != base and path.is_relative_to(base):
             top = base / path.relative_to(base).parts[0]
             if top.name.startswith((OWN_PREFIX, *PREFIXES)):
@@ -42,18 +42,18 @@ def throwaway(path: Path) -> Path | None:
     return None
 
 
-def words(command: bytes) -> list[str]:
-    """Return the words of /proc/PID/cmdline; Chrome writes its own anew, with spaces between them."""
+def split_command(command: bytes) -> list[str]:
+    """Return the arguments in /proc/PID/cmdline; Chrome rewrites its own with spaces between them."""
     return [os.fsdecode(word) for word in command.replace(b"\0", b" ").split(b" ")]
 
 
-def named_folders(command: list[str]) -> Iterator[Path]:
-    """Yield the throw-away folders that a command names, and those that its profile links to."""
+def find_named_folders(command: list[str]) -> Iterator[Path]:
+    """Yield the throw-away folders in a command line, and those that its profile links to."""
     for word in command:
         for argument in FOLDER_ARGUMENTS:
             if word.startswith(argument):
                 path = Path(word.removeprefix(argument))
-                found = throwaway(path)
+                found = find_throwaway(path)
                 if found is not None:
                     yield found
                 if argument == PROFILE_ARGUMENT:
@@ -63,137 +63,139 @@ def named_folders(command: list[str]) -> Iterator[Path]:
 def linked_folder(profile: Path) -> Iterator[Path]:
     """Yield the throw-away folder of a profile's socket, whoever chose the profile."""
     try:
-        found = throwaway((profile / SOCKET_LINK).readlink())
+        found = find_throwaway((profile / SOCKET_LINK).readlink())
     except OSError:
         return
     if found is not None:
         yield found
 
 
-# What chromedriver gives every browser that it starts.
-DRIVEN = "--test-type=webdriver"
+# The argument that chromedriver passes to every browser.
+DRIVEN_FLAG = "--test-type=webdriver"
 HELPER = "--type="
-# chromedriver's folder for extensions, named nowhere: empty, and made as the browser is started.
+# chromedriver's folder for extensions: in no command line, empty, and made when the browser starts.
 EXTENSIONS = "scoped_dir"
 TOGETHER_SECONDS = 0.5
-# A folder that somebody else uses may be free then.
-TRY_AGAIN_SECONDS = 30.0
+# A folder that another process used is tried again after this.
+RETRY_REMOVAL_SECONDS = 30.0
 
 
 @dataclass
 class Folder:
-    """Who names a folder, and since when nobody does."""
+    """The processes that name a folder, and since when none does."""
 
-    holders: set[ProcessKey] = field(default_factory=set)
+    users: set[ProcessKey] = field(default_factory=set)
     drivers: set[ProcessKey] = field(default_factory=set)
     ours: bool = False
     guessed: bool = False
     free_since: float | None = None
     tried: float | None = None
-    """When it could last not be removed: somebody else used it."""
+    """When its removal last failed because another process used it."""
 
 
-class Belongings:
-    """Remembers the folders of all browsers seen, strangers' too: theirs are never told as remains."""
+class BrowserFiles:
+    """Remembers the folders of all observed browsers; those of foreign browsers are never left over."""
 
     def __init__(self, inits: Container[int]) -> None:
         self._inits = inits
         self._read: set[ProcessKey] = set()
         self._driven: set[ProcessKey] = set()
         self._had_driver: set[ProcessKey] = set()
-        self._driverless: dict[ProcessKey, float] = {}
-        self._unsettled: set[ProcessKey] = set()
+        self._orphaned: dict[ProcessKey, float] = {}
+        self._starting: set[ProcessKey] = set()
         self._folders: dict[Path, Folder] = {}
 
     @property
-    def driverless(self) -> Mapping[ProcessKey, float]:
-        """Browsers that a chromedriver started and that were handed on to init, and since when."""
-        return dict(self._driverless)
+    def orphaned_browsers(self) -> Mapping[ProcessKey, float]:
+        """Browsers whose chromedriver has exited (init adopted them), and since when."""
+        return dict(self._orphaned)
 
     @property
-    def unsettled(self) -> bool:
-        """Whether a browser has just started, and its profile does not link to its socket's folder yet."""
-        return bool(self._unsettled)
+    def browsers_starting(self) -> bool:
+        """Whether a browser has just started and its profile does not link to its socket yet."""
+        return bool(self._starting)
 
-    def look(self, processes: Iterable[Process], owned: Container[int], at: float) -> tuple[Remains, ...]:
-        """Take in the process table, `owned` the pids with an owner; return what is left on disk."""
+    def update(
+        self, processes: Iterable[Process], owned: Container[int], at: float
+    ) -> tuple[LeftoverFiles, ...]:
+        """Update by the process table (`owned` are the pids with an owner); return the leftover files."""
         browsers = {
             process.key: process for process in processes if process.is_browser and not process.is_defunct
         }
         by_pid = {key.pid: key for key in browsers}
-        self._unsettled.clear()
+        self._starting.clear()
         for key in browsers.keys() - self._read:
             process = browsers[key]
-            self._take_in(process, by_pid.get(process.parent), owned)
-            # Read between fork and exec it shows another's command, and its profile has no socket yet.
-            if at - process.started > SETTLED_SECONDS:
+            self._read_command(process, by_pid.get(process.parent), owned)
+            # Between fork and exec it has its parent's command line, and its profile has no socket yet.
+            if at - process.started > AFTER_EXEC_SECONDS:
                 self._read.add(key)
         self._read &= browsers.keys()
         self._driven &= browsers.keys()
         drivers = {key.pid for key, process in browsers.items() if process.is_driver}
         self._had_driver |= {key for key in self._driven if browsers[key].parent in drivers}
         self._had_driver &= browsers.keys()
-        self._driverless = {
-            key: self._driverless.get(key, at)
+        self._orphaned = {
+            key: self._orphaned.get(key, at)
             for key in self._driven
-            # A crashpad handler leaves its browser before its exec, and until then looks like it.
+            # A crashpad handler is adopted by init before its exec, and looks like its browser until then.
             if browsers[key].parent in self._inits and (key in self._had_driver or key in self._read)
         }
-        return tuple(self._remains(browsers.keys(), at))
+        return tuple(self._leftover_files(browsers.keys(), at))
 
-    def note_tried(self, folders: Iterable[Path], at: float) -> None:
-        """Tell of these folders only after a while again, where they are still there."""
+    def postpone_removal(self, folders: Iterable[Path], at: float) -> None:
+        """Return these folders again only after RETRY_REMOVAL_SECONDS."""
         for path in folders:
             if path in self._folders:
                 self._folders[path].tried = at
 
-    def _take_in(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
-        command = words(read_file(f"/proc/{process.pid}/cmdline"))
+    def _read_command(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
+        command = split_command(read_file(f"/proc/{process.pid}/cmdline"))
         profiles = {
-            throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
+            find_throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
             for word in command
             if word.startswith(PROFILE_ARGUMENT)
         }
-        named = {folder for folder in named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
+        named = {folder for folder in find_named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
         guessed: set[Path] = set()
         self._driven.discard(process.key)
-        if DRIVEN in command and not any(word.startswith(HELPER) for word in command):
+        if DRIVEN_FLAG in command and not any(word.startswith(HELPER) for word in command):
             self._driven.add(process.key)
             if process.pid in owned and named and named <= profiles:
-                self._unsettled.add(process.key)
+                self._starting.add(process.key)
             guessed = set(find_extensions(process)) - named
         drivers = {parent} if parent is not None and process.key in self._driven else set()
         for path in named | guessed:
             folder = self._folders.setdefault(path, Folder(guessed=path in guessed))
-            folder.holders.add(process.key)
+            folder.users.add(process.key)
             folder.ours |= process.pid in owned
             if path in guessed:
-                folder.holders |= drivers
+                folder.users |= drivers
             elif path in profiles:
                 folder.guessed = False
                 folder.drivers |= drivers
 
-    def _remains(self, living: Container[ProcessKey], at: float) -> Iterator[Remains]:
+    def _leftover_files(self, living: Container[ProcessKey], at: float) -> Iterator[LeftoverFiles]:
         for path, folder in list(self._folders.items()):
-            folder.holders = {key for key in folder.holders if key in living}
-            if folder.holders:
+            folder.users = {key for key in folder.users if key in living}
+            if folder.users:
                 folder.free_since = None
             elif not folder.ours or not os.path.lexists(path):
                 del self._folders[path]
             else:
                 folder.free_since = folder.free_since or at
-                if folder.tried is not None and at - folder.tried < TRY_AGAIN_SECONDS:
+                if folder.tried is not None and at - folder.tried < RETRY_REMOVAL_SECONDS:
                     continue
-                yield Remains(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
+                yield LeftoverFiles(path, folder.free_since, frozenset(folder.drivers), folder.guessed)
 
 
 def find_extensions(browser: Process) -> Iterator[Path]:
-    """Yield the empty folders that chromedriver can have made as it started this browser."""
-    # A folder's time is that of the day, a process's that since boot.
+    """Yield the empty folders that chromedriver may have made when it started this browser."""
+    # A folder has a wall clock time, a process a time since boot.
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     with os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
-            path = throwaway(Path(entry.path)) if EXTENSIONS in entry.name else None
+            path = find_throwaway(Path(entry.path)) if EXTENSIONS in entry.name else None
             if path is None:
                 continue
             try:
@@ -202,5 +204,5 @@ def find_extensions(browser: Process) -> Iterator[Path]:
                 if together and entry.is_dir(follow_symlinks=False) and not any(path.iterdir()):
                     yield path
             except OSError:
-                # Gone meanwhile, or not ours to read.
+                # Removed meanwhile, or not readable.
                 continue

@@ -1,7 +1,7 @@
-"""The container's memory as the kernel counts it: cgroup v2, v1 or hybrid, nested or namespaced, or none.
+"""The container's memory and CPU by its cgroup: v2, v1 or hybrid, nested or namespaced, or none.
 
-`floor` is what no reclaim can free: forecasts rest on it. `working_set` is usage without inactive file pages,
-what cAdvisor and the kubelet show. Files: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
+`floor` is unreclaimable memory: what no page reclaim can free. `working_set` is usage without inactive file
+pages, what cAdvisor and the kubelet show. Files: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import psutil
 
 from recyclery.observe.snapshot import Container
 
-# v1 says "no limit" with the largest multiple of the page size; anything near it means the same.
+# v1 has a huge number, a multiple of the page size, for "no limit".
 NO_LIMIT_BYTES = 1 << 60
 V2_FLOOR_KEYS = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock")
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryCgroup:
-    """The folder to read: where the lowest limit on our way to the root was found."""
+class LimitedCgroup:
+    """The cgroup with the lowest limit from ours to the root."""
 
     version: int
     folder: Path
     limit_bytes: int | None
 
 
-def find_memory_cgroup(proc: Path = Path("/proc/self")) -> MemoryCgroup | None:
-    """Return the cgroup that bounds this process's memory; None where there is no memory controller to read."""
+def find_memory_cgroup(proc: Path = Path("/proc/self")) -> LimitedCgroup | None:
+    """Return the cgroup that limits this process's memory; None without a readable memory controller."""
     try:
         located = locate((proc / "cgroup").read_text(), (proc / "mountinfo").read_text())
     except OSError:
@@ -40,7 +40,7 @@ def find_memory_cgroup(proc: Path = Path("/proc/self")) -> MemoryCgroup | None:
         return None
     version, mount_point, relative = located
     folder = mount_point / relative
-    # Under a cgroup namespace, or with the path hidden, the mount's root is our own cgroup.
+    # In a cgroup namespace the mount's root is our own cgroup.
     if not (folder / usage_file(version)).exists():
         folder = mount_point
     return tightest(version, mount_point, folder)
@@ -49,7 +49,7 @@ def find_memory_cgroup(proc: Path = Path("/proc/self")) -> MemoryCgroup | None:
 def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | None:
     """Return (version, mount point, our path below it) from /proc/self/cgroup and /proc/self/mountinfo.
 
-    A `memory` controller on a v1 line means v1, though a v2 hierarchy may be mounted beside it (hybrid).
+    A `memory` controller on a v1 line means v1, even if a v2 hierarchy is mounted too (hybrid).
     """
     paths = {}
     for line in cgroup.splitlines():
@@ -67,13 +67,13 @@ def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | Non
         if (version == 2 and kind == "cgroup2") or (
             version == 1 and kind == "cgroup" and "memory" in options.split(",")
         ):
-            # Of two mounts on one another the later is the one that is seen.
+            # A later mount hides an earlier one at the same place.
             found = version, Path(mount_point), path_below(root, path)
     return found
 
 
 def path_below(root: str, path: str) -> PurePosixPath:
-    """Return a cgroup's path below a mount that shows only what is below `root`."""
+    """Return a cgroup's path relative to a mount of the subtree `root`."""
     below = path if root == "/" else path.removeprefix(root)
     hidden = root not in {"/", path} and not path.startswith(f"{root}/")
     return PurePosixPath("" if hidden else below.lstrip("/"))
@@ -84,21 +84,21 @@ def unescape(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def tightest(version: int, mount_point: Path, folder: Path) -> MemoryCgroup | None:
-    """Walk from our cgroup to the mount's root and return the level with the lowest limit, else our own."""
-    best: MemoryCgroup | None = None
+def tightest(version: int, mount_point: Path, folder: Path) -> LimitedCgroup | None:
+    """Return the cgroup with the lowest limit from ours to the mount's root; ours where none is limited."""
+    best: LimitedCgroup | None = None
     for level in [folder, *folder.parents]:
         if (level / usage_file(version)).exists():
             limit = read_limit(level / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
             if best is None or (limit is not None and (best.limit_bytes is None or limit < best.limit_bytes)):
-                best = MemoryCgroup(version=version, folder=level, limit_bytes=limit)
+                best = LimitedCgroup(version=version, folder=level, limit_bytes=limit)
         if level == mount_point:
             break
     return best
 
 
 def usage_file(version: int) -> str:
-    """The file that every memory cgroup with a charge has."""
+    """Return the name of the file with a cgroup's memory usage."""
     return "memory.current" if version == 2 else "memory.usage_in_bytes"
 
 
@@ -112,8 +112,8 @@ def read_limit(path: Path) -> int | None:
     return None if limit >= NO_LIMIT_BYTES else limit
 
 
-def read_container(cgroup: MemoryCgroup, stated_limit_bytes: int | None) -> Container:
-    """Read a limited cgroup; a stated limit counts where it is the lower one. Raises OSError."""
+def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> Container:
+    """Read a cgroup's memory; a configured limit counts if it is lower. Raises OSError."""
     folder = cgroup.folder
     usage = int((folder / usage_file(cgroup.version)).read_text())
     stat = read_pairs(folder / "memory.stat")
@@ -122,7 +122,7 @@ def read_container(cgroup: MemoryCgroup, stated_limit_bytes: int | None) -> Cont
         inactive = stat.get("inactive_file", 0)
         oom_kills = read_pairs(folder / "memory.events").get("oom_kill", 0)
     else:
-        # v1 does not tell reclaimable slab apart: all kernel memory is taken for unreclaimable.
+        # v1 has no separate count of reclaimable slab: all kernel memory is taken as unreclaimable.
         kernel = read_number(folder / "memory.kmem.usage_in_bytes")
         floor = stat.get("total_rss", 0) + stat.get("total_shmem", 0) + kernel
         inactive = stat.get("total_inactive_file", 0)
@@ -149,29 +149,15 @@ def read_pressure(path: Path) -> float | None:
 
 
 def read_machine() -> Container:
-    """Read the whole machine's memory, for where nothing limits us."""
+    """Return the whole machine's memory, for a container without a limit."""
     memory = psutil.virtual_memory()
     used = memory.total - memory.available
-    return Container(
-        limit_bytes=memory.total,
-        usage_bytes=used,
-        working_set_bytes=used,
-        floor_bytes=used,
-        oom_kills=0,
-        source="the machine's memory",
-    )
+    return Container(memory.total, used, used, used, oom_kills=0, source="the machine's memory")
 
 
-def stated_budget(limit_bytes: int, ours_bytes: int) -> Container:
-    """Return a stated limit, used by our own processes, for where the kernel sets none."""
-    return Container(
-        limit_bytes=limit_bytes,
-        usage_bytes=ours_bytes,
-        working_set_bytes=ours_bytes,
-        floor_bytes=ours_bytes,
-        oom_kills=0,
-        source="a stated budget",
-    )
+def stated_budget(limit_bytes: int, used_bytes: int) -> Container:
+    """Return a configured limit and the memory of our own processes, for where the kernel sets no limit."""
+    return Container(limit_bytes, used_bytes, used_bytes, used_bytes, oom_kills=0, source="a stated budget")
 
 
 def read_pairs(path: Path) -> dict[str, int]:
@@ -192,7 +178,7 @@ def read_number(path: Path) -> int:
 
 
 class CpuMeter:
-    """Tells the share of the allowed CPU used between two readings, 0 to 1."""
+    """Measures the share of the available CPU used between two readings, 0 to 1."""
 
     def __init__(self, root: Path = Path("/sys/fs/cgroup")) -> None:
         self._root = root
@@ -200,7 +186,7 @@ class CpuMeter:
         self._before = self._read()
 
     def read(self) -> float:
-        """Return the share since the last reading; by the cgroup where it tells, else by the machine."""
+        """Return the share since the last reading, of the cgroup or else of the machine."""
         before, self._before = self._before, self._read()
         passed = self._before[0] - before[0]
         if passed <= 0:
@@ -212,14 +198,14 @@ class CpuMeter:
 
 
 def allowed_cores(root: Path) -> float:
-    """Return how many cores may be used: the quota's share, and never more than there are."""
+    """Return how many cores may be used: the quota, at most the number of cores."""
     cores = float(len(os.sched_getaffinity(0)))
     quota, period = read_quota(root)
     return min(cores, quota / period) if quota > 0 and period > 0 else cores
 
 
 def read_quota(root: Path) -> tuple[float, float]:
-    """Return (quota, period) in microseconds; zeros for none."""
+    """Return (quota, period) in microseconds; zeros without a quota."""
     try:
         quota, period = (root / "cpu.max").read_text().split()
         return (0.0, 0.0) if quota == "max" else (float(quota), float(period))

@@ -1,4 +1,4 @@
-"""What pool children say of themselves: the datagrams of task starts and ends, and the workers' own word."""
+"""The pool children's reports: datagrams at task starts and ends, completed by the workers' stats."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from recyclery_worker.link import MAX_PACKET_BYTES, VERSION, ChildReport, Report
 
 log = logging.getLogger("recyclery")
 
-# A result and its datagram travel apart: neither is late before this has passed.
-SETTLED_SECONDS = 0.5
+# A datagram may arrive this much later than its result, or earlier.
+REPORT_DELAY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """What is known of a child's tasks."""
+    """What a child reports of its tasks; `heard` is the time of the report."""
 
     tasks_done: int = 0
     task_id: str | None = None
@@ -37,7 +37,7 @@ class ChildState:
 
 
 def bind_reports(path: Path) -> socket.socket:
-    """Return the datagram socket that children and main processes report to, 0600; raises OSError."""
+    """Bind and return the datagram socket for reports, 0600; raises OSError."""
     reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     path.unlink(missing_ok=True)
     reports.bind(str(path))
@@ -46,7 +46,7 @@ def bind_reports(path: Path) -> socket.socket:
 
 
 def read_reports(reports: socket.socket) -> Iterator[Report]:
-    """Yield every report that waits; what cannot be read, or is of another version, is dropped and said."""
+    """Yield all waiting reports; invalid ones and those of another version are dropped and logged."""
     while True:
         try:
             report = decode_report(reports.recv(MAX_PACKET_BYTES))
@@ -61,17 +61,19 @@ def read_reports(reports: socket.socket) -> Iterator[Report]:
             log.warning("a report of version %d was dropped: ours is %d", report.version, VERSION)
 
 
-def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
-    """Take in a child's report; tell whether it says that a task has ended."""
+def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
+    """Apply a child's report; return whether a task has ended."""
     owner = Owner(report.pool, report.pid, report.start_ticks)
     before = states.get(owner, ChildState())
     if report.sent < before.heard:
         return False
+    same_task = report.task_id == before.task_id
+    task_started = None if report.task_id is None else before.task_started if same_task else report.sent
     states[owner] = ChildState(
         tasks_done=report.tasks_done,
         task_id=report.task_id,
         task_name=report.task_name,
-        task_started=find_task_start(before, report.task_id, report.sent),
+        task_started=task_started,
         first_task_started=report.first_task_started,
         last_task_ended=report.last_task_ended,
         heard=report.sent,
@@ -83,22 +85,15 @@ def hear_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
     return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
 
 
-def find_task_start(before: ChildState, task_id: str | None, told: float) -> float | None:
-    """Return when a child's task started: as it was first told of; None without a task."""
-    if task_id is None:
-        return None
-    return before.task_started if task_id == before.task_id else told
-
-
-def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
-    """Mend what no datagram told: the worker has the result of a task, or knows of one that was begun."""
+def apply_worker_stat(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
+    """Apply a worker's stat where a datagram is missing: a task has started, or its result has arrived."""
     for child in stat.children:
         owner = owners.get(child.pid)
         if owner is None:
             continue
         before = states.get(owner)
         if before is None:
-            # A governor that comes anew has heard nothing of a task that runs, nor when it began.
+            # A restarted governor has no report of a running task, nor when it started.
             if child.task_id is not None:
                 states[owner] = ChildState(
                     tasks_done=child.tasks_done,
@@ -107,7 +102,7 @@ def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat:
                     heard=stat.sent,
                 )
             continue
-        if stat.sent - before.heard < SETTLED_SECONDS:
+        if stat.sent - before.heard < REPORT_DELAY_SECONDS:
             continue
         if child.task_id is not None and before.task_id is None:
             states[owner] = replace(
@@ -124,12 +119,12 @@ def hear_worker(states: dict[Owner, ChildState], owners: dict[int, Owner], stat:
                 task_id=None,
                 task_name=None,
                 task_started=None,
-                last_task_ended=stat.sent - SETTLED_SECONDS,
+                last_task_ended=stat.sent - REPORT_DELAY_SECONDS,
                 heard=stat.sent,
             )
 
 
 def forget_children(states: dict[Owner, ChildState], living: set[Owner], now: float) -> None:
-    """Drop children that are gone; a child whose report came before its process was seen is kept a while."""
+    """Drop children that are gone; one that reported before its process was observed is kept for a minute."""
     for owner in [owner for owner, state in states.items() if owner not in living and now - state.heard > 60]:
         del states[owner]

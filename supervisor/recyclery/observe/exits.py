@@ -1,4 +1,4 @@
-"""Tells at once that a process has ended which somebody may have killed: a child, a chromedriver, a browser."""
+"""Wakes the loop when a child, a chromedriver or a browser exits, which somebody may have killed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable
 
 from recyclery.observe.snapshot import ProcessKey, Snapshot
 
-# Beyond this the next look is soon enough.
+# The exits of further processes are observed at the next tick.
 MOST_WATCHED = 500
 
 
-class Deaths:
-    """A pidfd (pidfd_open(2)) for each process watched; where the kernel has none, the next look must do."""
+class ExitWatcher:
+    """Holds a pidfd (pidfd_open(2)) for each watched process; without pidfds exits wait for the next tick."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_exit: Callable[[], None]) -> None:
+        self._on_exit = on_exit
         self._files: dict[ProcessKey, int] = {}
 
     def watch(self, wanted: Iterable[ProcessKey]) -> None:
-        """Watch just these from now on."""
+        """Watch these processes and no others."""
         keys = set(wanted)
         for key in self._files.keys() - keys:
             self._drop(key)
@@ -29,7 +29,7 @@ class Deaths:
                 self._begin(key)
 
     def close(self) -> None:
-        """Watch nothing more."""
+        """Stop watching."""
         self.watch(())
 
     def _begin(self, key: ProcessKey) -> None:
@@ -41,9 +41,9 @@ class Deaths:
         asyncio.get_running_loop().add_reader(file, self._ended, key)
 
     def _ended(self, key: ProcessKey) -> None:
-        # It stays readable: one word is enough, and the next look forgets the process.
+        # A pidfd stays readable after the exit.
         asyncio.get_running_loop().remove_reader(self._files[key])
-        self._tell()
+        self._on_exit()
 
     def _drop(self, key: ProcessKey) -> None:
         file = self._files.pop(key)
@@ -51,8 +51,8 @@ class Deaths:
         os.close(file)
 
 
-def worth_watching(snapshot: Snapshot) -> Iterable[ProcessKey]:
-    """Yield the processes whose end leaves something behind: children, and browsers that no browser started."""
+def find_watched(snapshot: Snapshot) -> Iterable[ProcessKey]:
+    """Yield the processes whose exit leaves something behind: children, drivers and topmost browsers."""
     for child in snapshot.children:
         drivers = {process.pid for process in child.processes if process.is_driver}
         browsers = {process.pid for process in child.processes if process.is_browser}

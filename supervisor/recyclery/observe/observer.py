@@ -1,18 +1,17 @@
-"""Gathers one `Snapshot`: the only place where the readings come together."""
+"""Builds one `Snapshot` from all readings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
-from recyclery.observe.active_worker import split_serving
-from recyclery.observe.browser_files import Belongings
+from recyclery.observe.browser_files import BrowserFiles
 from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.child_reports import ChildState
-from recyclery.observe.ownership import attribute
+from recyclery.observe.ownership import assign_owners
 from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
 from recyclery.observe.snapshot import (
     Child,
@@ -25,12 +24,16 @@ from recyclery.observe.snapshot import (
     ProcessKey,
     Snapshot,
 )
+from recyclery.observe.workers import choose_active_workers
 from recyclery_worker.link import now
+
+# A child's state without the time of its report.
+REPORTED_FIELDS = tuple(each.name for each in fields(ChildState) if each.name != "heard")
 
 
 @dataclass
 class Observer:
-    """Reads everything once a tick, and remembers only what makes the next reading cheaper."""
+    """Reads everything once a tick."""
 
     settings: Settings
     markers: Markers
@@ -43,22 +46,22 @@ class Observer:
         self._files = OpenFiles()
         self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
-        # What loses its parent is handed to PID 1, or to the supervisor where it is none.
-        self.belongings = Belongings(inits={1, self._supervisor})
+        # Orphaned processes are adopted by PID 1, or by the supervisor as a subreaper.
+        self.browser_files = BrowserFiles(inits={1, self._supervisor})
 
     def observe(
         self, programs: Mapping[str, PoolView], states: Mapping[Owner, ChildState], late_seconds: float = 0.0
     ) -> Snapshot:
-        """Return what is now, with `programs` the workers by slot; this look comes `late_seconds` too late."""
+        """Return a snapshot; `programs` are the workers by slot, `late_seconds` the delay of this tick."""
         at = now()
         mains = {view.pid: view.name for view in programs.values() if view.pid is not None}
         slots = {view.pid: view.slot for view in programs.values() if view.pid is not None}
         processes = list_processes(self._files.read)
-        # Whoever had an owner keeps it, though nothing but the past tells: its session's leader may be gone.
+        # A process keeps its owner, even after the leader of its session has exited.
         markers = {
             process.pid: self._owners[process.key] for process in processes if process.key in self._owners
         } | self.markers.read(processes, at)
-        # Where tasks run in a worker's main process, that is the child: what it starts is the tasks'.
+        # Where tasks run in a worker's main process, that counts as the child.
         alone = {view.pid for view in programs.values() if view.pid is not None and not view.forks}
         markers |= {
             process.pid: Owner(mains[process.pid], process.pid, process.start_ticks)
@@ -66,7 +69,7 @@ class Observer:
             if process.pid in alone
         }
         forking = {pid: name for pid, name in mains.items() if pid not in alone}
-        ownership = attribute(processes, forking, markers, self.sessions)
+        ownership = assign_owners(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
         owners = ownership.owners
         self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
@@ -85,20 +88,20 @@ class Observer:
             replace(self._with_main(view, supervision), main=main_processes.get(view.pid or 0))
             for view in programs.values()
         ]
-        serving, others = split_serving(views)
+        active, others = choose_active_workers(views)
         return Snapshot(
             at=at,
             container=self._read_container(supervision, children),
-            pools=serving,
+            pools=active,
             others=others,
-            vacant=tuple(view for view in views if view not in serving and view not in others),
+            empty_slots=tuple(view for view in views if view not in active and view not in others),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
             defunct=count_defunct(processes, owners, {*mains, self._supervisor}),
-            strangers=ownership.strangers,
-            remains=self.belongings.look(processes, owners, at),
-            driverless=self.belongings.driverless,
-            unsettled=self.belongings.unsettled,
+            foreign_browsers=ownership.foreign_browsers,
+            leftover_files=self.browser_files.update(processes, owners, at),
+            orphaned_browsers=self.browser_files.orphaned_browsers,
+            browsers_starting=self.browser_files.browsers_starting,
             open_sessions=find_open_sessions(processes, states),
             shm_files_bytes=read_shm_files(),
             cpu_share=self._cpu.read(),
@@ -106,7 +109,7 @@ class Observer:
         )
 
     def read_floor(self) -> int | None:
-        """Return what cannot be reclaimed right now; None where only a sum over processes would tell."""
+        """Return the unreclaimable memory now; None where no cgroup is limited."""
         if self._cgroup is None or self._cgroup.limit_bytes is None:
             return None
         return read_container(self._cgroup, self.settings.memory.limit_bytes).floor_bytes
@@ -115,7 +118,7 @@ class Observer:
         return tuple(with_memory(process, self._files.read) for process in processes)
 
     def _with_main(self, view: PoolView, supervision: Mapping[int, int]) -> PoolView:
-        """Add what the main process holds now, and what it held when first seen running."""
+        """Add the main process's memory now, and when it was first observed running."""
         if view.pid is None:
             return view
         held = supervision.get(view.pid, 0)
@@ -138,41 +141,26 @@ class Observer:
 
 
 def find_slot(owner: Owner, members: Iterable[Process], slots: Mapping[int, str]) -> str:
-    """Return the slot of a child's worker by the main processes' slots: its parent, or it is one itself."""
+    """Return the slot of a child's worker; `slots` are by the main processes' pids."""
     parent = next((process.parent for process in members if process.pid == owner.pid), 0)
     return slots.get(owner.pid) or slots.get(parent, "")
 
 
 def make_child(owner: Owner, processes: tuple[Process, ...], slot: str, state: ChildState | None) -> Child:
-    """Return a living child as its processes and its own word describe it."""
-    if state is None:
-        return Child(owner, processes, slot=slot)
-    return Child(
-        owner=owner,
-        processes=processes,
-        slot=slot,
-        tasks_done=state.tasks_done,
-        task_id=state.task_id,
-        task_name=state.task_name,
-        task_started=state.task_started,
-        first_task_started=state.first_task_started,
-        last_task_ended=state.last_task_ended,
-        idle_bytes=state.idle_bytes,
-        kept=state.kept,
-        remote=state.remote,
-        tracing=state.tracing,
-    )
+    """Return a living child with what it reports."""
+    reported = {} if state is None else {name: getattr(state, name) for name in REPORTED_FIELDS}
+    return Child(owner, processes, slot=slot, **reported)
 
 
 def count_defunct(processes: list[Process], owned: Mapping[int, Owner], ours: set[int]) -> int:
-    """Count processes that ended and that neither we nor our children have collected."""
+    """Count the zombies of children, main processes and the supervisor."""
     return sum(process.is_defunct and (process.pid in owned or process.parent in ours) for process in processes)
 
 
 def find_open_sessions(
     processes: Iterable[Process], states: Mapping[Owner, ChildState]
 ) -> tuple[OpenSessions, ...]:
-    """Return what dead children had open on the Grid; one that is only to be seen yet is not dead."""
+    """Return the Grid sessions of children that have no running process."""
     if not any(state.remote for state in states.values()):
         return ()
     running = {process.key for process in processes if not process.is_defunct}
@@ -184,9 +172,9 @@ def find_open_sessions(
 
 
 def read_shm_files() -> int:
-    """Return how many bytes the files in /dev/shm take; 0 where there is none."""
+    """Return the size of the files in /dev/shm; 0 where there is none."""
     try:
-        found = os.statvfs("/dev/shm")  # noqa: S108  # looked at, not written to
+        found = os.statvfs("/dev/shm")  # noqa: S108  # only read
     except OSError:
         return 0
     return (found.f_blocks - found.f_bfree) * found.f_frsize

@@ -1,8 +1,8 @@
-"""Whose process is it: every process is given to the pool child that started it, living or dead.
+"""Attributes each process to the pool child that started it, living or dead.
 
-A child leads its session, and what it starts keeps the session's id even when its parents are gone. What
-leaves the session (Chrome's crashpad handler) still carries the marker in its environment. A browser that has
-no owner and was not started below a worker's main process is a stranger.
+A child leads its session, and its descendants keep the session's id when their parents are gone. Those that
+leave the session (Chrome's crashpad handler) still have the marker in their environment. A browser without an
+owner that does not descend from a worker's main process is foreign.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 from recyclery.observe.snapshot import Owner, Process
 
-# A browser starts its crashpad handlers as one of the first things it does.
+# A browser starts its crashpad handlers at once.
 HANDLER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Processes by owner, the sessions by which they were told (for the next reading), and strangers."""
+    """Processes by owner, the owners by session (for the next snapshot), and foreign browsers."""
 
     living: Mapping[Owner, tuple[Process, ...]]
     dead: Mapping[Owner, tuple[Process, ...]]
     sessions: Mapping[int, Owner]
-    strangers: tuple[Process, ...] = ()
+    foreign_browsers: tuple[Process, ...] = ()
 
     @property
     def owners(self) -> dict[int, Owner]:
@@ -32,16 +32,16 @@ class Ownership:
         return {process.pid: owner for owner, members in groups for process in members}
 
 
-def attribute(
+def assign_owners(
     processes: Iterable[Process],
     mains: Mapping[int, str],
     markers: Mapping[int, Owner],
     known_sessions: Mapping[int, Owner],
 ) -> Ownership:
-    """Give each process to its owner.
+    """Attribute each process to its owner.
 
-    `mains` are the pools' main processes (pid to pool), `markers` owners by pid, `known_sessions` those of the
-    reading before. A session's id is not given to another process while a member lives, so it can be trusted.
+    `mains` are the main processes (pid to pool), `markers` the owners by pid, `known_sessions` those of the
+    snapshot before. A session's id is not reused while a member lives, so it can be trusted.
     """
     table = {process.pid: process for process in processes}
     sessions = {
@@ -58,13 +58,13 @@ def attribute(
             sessions.setdefault(owner.pid, owner)
 
     owned: dict[Owner, list[Process]] = {}
-    strangers = []
+    foreign = []
     for process in table.values():
         found = find_owner(process, table, sessions, markers)
         if found is not None:
             owned.setdefault(found, []).append(process)
         elif process.is_browser and not process.is_defunct and not descends(process, mains, table):
-            strangers.append(process)
+            foreign.append(process)
     living: dict[Owner, tuple[Process, ...]] = {}
     dead: dict[Owner, tuple[Process, ...]] = {}
     for owner, members in owned.items():
@@ -72,7 +72,9 @@ def attribute(
         alive = leader is not None and leader.start_ticks == owner.start_ticks and not leader.is_defunct
         (living if alive else dead)[owner] = tuple(members)
     # Where no worker is known, whatever has no owner may be theirs.
-    return Ownership(living=living, dead=dead, sessions=sessions, strangers=tuple(strangers) if mains else ())
+    return Ownership(
+        living=living, dead=dead, sessions=sessions, foreign_browsers=tuple(foreign) if mains else ()
+    )
 
 
 def find_owner(
@@ -90,12 +92,12 @@ def find_owner(
 
 
 def descends(process: Process, mains: Mapping[int, str], table: Mapping[int, Process]) -> bool:
-    """Tell whether a process was started, by whatever ways, by a worker's main process."""
+    """Return whether a process descends from a worker's main process."""
     return any(line.pid in mains for line in ancestry(process, table))
 
 
 def ancestry(process: Process, table: Mapping[int, Process]) -> Iterator[Process]:
-    """Yield a process and what it descends from, as far as that is seen."""
+    """Yield a process and its known ancestors."""
     seen: set[int] = set()
     found: Process | None = process
     while found is not None and found.pid not in seen:
@@ -107,7 +109,7 @@ def ancestry(process: Process, table: Mapping[int, Process]) -> Iterator[Process
 def browser_groups(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
     """Split an owner's browser processes into browsers: each the tree below one topmost browser process.
 
-    Crashpad handlers, which leave that tree, are counted to the browser that had just started when they did.
+    Crashpad handlers, which leave that tree, belong to the browser that had just started when they did.
     """
     browsers = {
         process.pid: process for process in processes if process.is_browser and process.pid != owner_pid
@@ -119,28 +121,28 @@ def browser_groups(processes: Iterable[Process], owner_pid: int) -> list[tuple[P
             top = browsers[top.parent]
         groups.setdefault(top.pid, []).append(process)
     for pid in [pid for pid, group in groups.items() if all(member.is_crashpad for member in group)]:
-        home = find_home(browsers[pid], groups.values())
-        if home is not None:
-            home += groups.pop(pid)
+        browser = find_handler_browser(browsers[pid], groups.values())
+        if browser is not None:
+            browser += groups.pop(pid)
     return [tuple(sorted(group, key=lambda process: process.start_ticks)) for group in groups.values()]
 
 
-def find_home(handler: Process, groups: Iterable[list[Process]]) -> list[Process] | None:
-    """Return the browser that a crashpad handler was started by, as far as the times tell."""
-    homes = {}
+def find_handler_browser(handler: Process, groups: Iterable[list[Process]]) -> list[Process] | None:
+    """Return the browser that started a crashpad handler, by their start times."""
+    browsers = {}
     for group in groups:
         begun = [process.started for process in group if not (process.is_crashpad or process.is_driver)]
         if begun and 0 <= handler.started - min(begun) < HANDLER_SECONDS:
-            homes[min(begun)] = group
-    return homes[max(homes)] if homes else None
+            browsers[min(begun)] = group
+    return browsers[max(browsers)] if browsers else None
 
 
 def count_browsers(processes: Iterable[Process], owner_pid: int) -> int:
-    """Count an owner's browsers; a crashpad handler is none by itself."""
-    return len(true_browsers(processes, owner_pid))
+    """Count an owner's browsers; a crashpad handler alone is none."""
+    return len(running_browsers(processes, owner_pid))
 
 
-def true_browsers(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
-    """Return an owner's browsers that have not ended, without crashpad handlers that are all that is left."""
+def running_browsers(processes: Iterable[Process], owner_pid: int) -> list[tuple[Process, ...]]:
+    """Return an owner's running browsers, without those of which only crashpad handlers are left."""
     groups = browser_groups((process for process in processes if not process.is_defunct), owner_pid)
     return [group for group in groups if any(not process.is_crashpad for process in group)]

@@ -1,4 +1,4 @@
-"""The process table, read from /proc (proc(5)), and the marker that our children's processes carry."""
+"""The process table, read from /proc (proc(5)), and the marker in the environment of children's processes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterable
 from recyclery.observe.snapshot import Owner, Process
 
 MARKER = b"RECYCLERY_CHILD="
-# A process read between fork and exec still shows its parent's environment: look again until this old.
-SETTLED_SECONDS = 2.0
-READ_BYTES = 64 * 1024
-# More than `stat` or `status` of any process has: one read returns them whole.
+# Between fork and exec a process has its parent's environment: it is read again until this old.
+AFTER_EXEC_SECONDS = 2.0
+PROC_READ_BYTES = 64 * 1024
+# Larger than any process's `stat` or `status`: one read returns them whole.
 SHORT_BYTES = 8 * 1024
 
 
 def read_file(path: str) -> bytes:
-    """Return a file under /proc; empty when the process is gone or not ours to read."""
-    # Bare system calls: a file object costs a third more, some hundred times a second.
+    """Return a file under /proc; empty when the process is gone or not readable."""
+    # System calls: a file object costs a third more, a hundred times a second.
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
         content = b""
-        while part := os.read(file, READ_BYTES):
+        while part := os.read(file, PROC_READ_BYTES):
             content += part
         return content
     except OSError:
@@ -35,10 +35,10 @@ def read_file(path: str) -> bytes:
 
 
 class OpenFiles:
-    """Short files under /proc kept open between two readings: half the price of opening them each time.
+    """Keeps short files under /proc open from tick to tick, which halves the cost of reading them.
 
-    A descriptor stands for the process it was opened for: when that is gone reading fails, whoever has its pid
-    now. Not more than half of the descriptors that this process may have are kept.
+    Reading fails when the process is gone, even if its pid was reused. At most half of the descriptors that
+    this process may have are kept.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class OpenFiles:
         self._used: dict[str, int] = {}
 
     def read(self, path: str) -> bytes:
-        """Return a file's content; empty when the process is gone or not ours to read."""
+        """Return a file's content; empty when the process is gone or not readable."""
         file = self._used.get(path) or self._kept.pop(path, None)
         if file is None:
             if len(self._used) + len(self._kept) >= self._most:
@@ -64,16 +64,16 @@ class OpenFiles:
             return read_file(path)
 
     def turn(self) -> None:
-        """Close what was not read since the last turn."""
+        """Close the files that were not read since the last call."""
         for file in self._kept.values():
             os.close(file)
         self._kept, self._used = self._used, {}
 
 
 def list_processes(read: Callable[[str], bytes] = read_file) -> list[Process]:
-    """Return every process that can be seen, without memory figures."""
+    """Return all visible processes, without memory figures."""
     processes = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208  # ten times a Path's price, once a second
+    for entry in os.listdir("/proc"):  # noqa: PTH208  # Path costs ten times as much
         if entry.isdigit():
             process = read_process(int(entry), read)
             if process is not None:
@@ -86,7 +86,7 @@ def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process 
     stat = read(f"/proc/{pid}/stat")
     if not stat:
         return None
-    # The name may hold anything, parentheses and spaces too: it ends at the last parenthesis.
+    # The name may contain parentheses and spaces: it ends at the last parenthesis.
     end = stat.rindex(b")")
     fields = stat[end + 2 :].split()
     return Process(
@@ -101,7 +101,7 @@ def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process 
 
 
 def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> Process:
-    """Return the process with its RssAnon + RssShmem: near the cgroup's charge at 1/70 of PSS's price."""
+    """Return the process with RssAnon + RssShmem: close to the cgroup's charge, at 1/70 of the cost of PSS."""
     status = read(f"/proc/{process.pid}/status")
     anon, shared = read_kib(status, b"\nRssAnon:"), read_kib(status, b"\nRssShmem:")
     # Field by field: `replace` costs three times as much.
@@ -119,26 +119,26 @@ def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> P
 
 
 def read_kib(status: bytes, key: bytes) -> int:
-    """Return the figure of one line of a process's `status`; 0 where it has none."""
+    """Return the KiB in one line of `status` or `smaps_rollup`; 0 where it has none."""
     start = status.find(key)
     return int(status[start + len(key) : status.index(b"\n", start + 1)].split()[0]) if start >= 0 else 0
 
 
 class Markers:
-    """Remembers which owner's marker each process carries; reads an environment once or twice in its life."""
+    """Caches the owner in each process's marker; reads an environment once or twice in its life."""
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._owners: dict[tuple[int, int], Owner | None] = {}
 
     def read(self, processes: Iterable[Process], now: float) -> dict[int, Owner]:
-        """Return owners by pid for those processes that carry the marker of this run."""
+        """Return the owners by pid of the processes with this run's marker."""
         owners: dict[tuple[int, int], Owner | None] = {}
         found = {}
         for process in processes:
             key = (process.pid, process.start_ticks)
             owner = self._owners.get(key)
-            if owner is None and (key not in self._owners or now - process.started < SETTLED_SECONDS):
+            if owner is None and (key not in self._owners or now - process.started < AFTER_EXEC_SECONDS):
                 owner = parse_marker(read_file(f"/proc/{process.pid}/environ"), self._run)
             owners[key] = owner
             if owner is not None:
@@ -162,6 +162,4 @@ def parse_marker(environment: bytes, run: str) -> Owner | None:
 
 def read_pss(pid: int) -> int:
     """Return a process's proportional set size in bytes (smaps_rollup), 0 where it cannot be read."""
-    rollup = read_file(f"/proc/{pid}/smaps_rollup")
-    start = rollup.find(b"\nPss:")
-    return int(rollup[start + 5 :].split(b"\n", 1)[0].split()[0]) * 1024 if start >= 0 else 0
+    return read_kib(read_file(f"/proc/{pid}/smaps_rollup"), b"\nPss:") * 1024

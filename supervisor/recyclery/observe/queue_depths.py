@@ -1,6 +1,6 @@
-"""How many tasks wait for each pool: as its worker reports, at no cost, else as Redis answers.
+"""The queue depth of each pool: as its worker reports it, else from Redis; unknown with another broker.
 
-On another broker the depths are unknown. Redis' client is imported when it is first asked: it costs 10 MB.
+The Redis client is imported when it is first used: it costs 10 MB.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recyclery")
 
-WAIT_SECONDS = 1.0
+BROKER_TIMEOUT_SECONDS = 1.0
 # kombu's Redis transport keeps each priority step of a queue in a list of its own (kombu/transport/redis.py).
 PRIORITY_SEPARATOR = "\x06\x16"
 PRIORITY_STEPS = ("", "3", "6", "9")
 
 
 class Broker:
-    """The pools' broker. Each call blocks until it answers: call it in a thread."""
+    """The pools' broker. Each call blocks: call it in a thread."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -33,7 +33,7 @@ class Broker:
         self._is_open = False
 
     def answers(self) -> bool:
-        """Return whether Redis answers; True for another broker, which is not asked."""
+        """Return whether Redis answers; True for another broker."""
         client = self._open()
         if client is None:
             return True
@@ -45,11 +45,11 @@ class Broker:
             return False
 
     def depths(self, pools: Iterable[Pool]) -> dict[str, int | None]:
-        """Return how many tasks wait for each pool; None where that is unknown."""
+        """Return the depths by pool; None where unknown."""
         return {pool.name: self.depth(pool.queues) for pool in pools}
 
     def depth(self, queues: Iterable[str]) -> int | None:
-        """Return how many messages wait in all of the queues; None where Redis is away or not the broker."""
+        """Return how many messages wait in the queues together; None where Redis is away or not the broker."""
         client = self._open()
         if client is None:
             return None
@@ -78,13 +78,15 @@ def open_client(broker_url: str) -> redis.Redis | None:
     import redis  # noqa: PLC0415
 
     url = broker_url.replace("redis+socket://", "unix://", 1)
-    # kombu's names for what redis-py calls otherwise.
+    # kombu's names for options of redis-py.
     url = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda match: f"ssl_cert_reqs={match[1].lower()}", url)
     url = re.sub(r"([?&])virtual_host=/?", r"\1db=", url)
     try:
-        return redis.Redis.from_url(url, socket_timeout=WAIT_SECONDS, socket_connect_timeout=WAIT_SECONDS)
+        return redis.Redis.from_url(
+            url, socket_timeout=BROKER_TIMEOUT_SECONDS, socket_connect_timeout=BROKER_TIMEOUT_SECONDS
+        )
     except (redis.RedisError, TypeError, ValueError) as error:
-        # Not its text: the URL may be in it, with the password.
+        # Not the error's text, which may contain the URL with its password.
         log.warning("queue depths cannot be read: the broker's URL gives a %s", type(error).__name__)
         return None
 
@@ -92,5 +94,5 @@ def open_client(broker_url: str) -> redis.Redis | None:
 def read_depths(pools: Iterable[Pool], snapshot: Snapshot, broker: Broker) -> dict[str, int | None]:
     """Return the depths by pool, None where unknown; may ask the broker, so not on the event loop."""
     reported = {view.name: view.queue_depth for view in snapshot.pools if view.queue_depth is not None}
-    silent = [pool for pool in pools if pool.name not in reported]
-    return reported | (broker.depths(silent) if silent else {})
+    unreported = [pool for pool in pools if pool.name not in reported]
+    return reported | (broker.depths(unreported) if unreported else {})

@@ -1,4 +1,4 @@
-"""The values that observing yields. Times are seconds of CLOCK_BOOTTIME, sizes are bytes."""
+"""One tick's observations, as frozen values. Times are seconds of CLOCK_BOOTTIME, sizes are bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BROWSER_NAMES = ("chrom", "headless_shell", "google-chrome")
 
 
 class Owner(NamedTuple):
-    """A pool child, living or dead, by what never names another process: pid and start together."""
+    """A pool child, living or dead. Pid and start time together are never reused."""
 
     pool: str
     pid: int
@@ -23,7 +23,7 @@ class Owner(NamedTuple):
 
 
 class ProcessKey(NamedTuple):
-    """A process by what never names another one."""
+    """A process. Pid and start time together are never reused."""
 
     pid: int
     start_ticks: int
@@ -31,21 +31,22 @@ class ProcessKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """Memory of the container (or the stated budget), and where it was read."""
+    """Memory of the container (or of a configured budget), and where it was read."""
 
     limit_bytes: int
     usage_bytes: int
     working_set_bytes: int
     floor_bytes: int
+    """Unreclaimable memory: what no page reclaim can free. All decisions are based on it."""
     oom_kills: int
     source: str
     pressure_percent: float | None = None
-    """Share of the last 10 s in which something waited for memory (PSI, some); None where it is not told."""
+    """Share of the last 10 s in which some process waited for memory (PSI); None where unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One line of the process table. `anon_bytes` is RssAnon + RssShmem, 0 where nobody asked for it."""
+    """One process. `anon_bytes` is RssAnon + RssShmem, 0 where it was not read."""
 
     pid: int
     start_ticks: int
@@ -55,44 +56,44 @@ class Process:
     name: str
     anon_bytes: int = 0
     cpu_ticks: int = 0
-    """CPU time it has used, in user and kernel mode together."""
+    """CPU time used, user and system together."""
     shmem_bytes: int = 0
-    """RssShmem, the part of `anon_bytes` that other processes may see."""
+    """RssShmem, the part of `anon_bytes` that other processes may share."""
 
     @property
     def key(self) -> ProcessKey:
-        """What names this process and never another."""
+        """Its unique key."""
         return ProcessKey(self.pid, self.start_ticks)
 
     @property
     def started(self) -> float:
-        """When it started; up to one clock tick early."""
+        """When it started, rounded down to a clock tick."""
         return self.start_ticks * TICK_SECONDS
 
     @property
     def is_defunct(self) -> bool:
-        """Ended, and not collected by its parent."""
+        """Whether it is a zombie: it has exited, and its parent has not waited for it."""
         return self.state == "Z"
 
     @property
     def is_browser(self) -> bool:
-        """Chrome, Chromium, chromedriver or one of their helpers, by the kernel's name for it."""
+        """Whether it is Chrome, Chromium, chromedriver or one of their helpers, by its name."""
         return self.name.startswith(BROWSER_NAMES)
 
     @property
     def is_crashpad(self) -> bool:
-        """Chrome's crash reporter, which leads a session of its own; the kernel cuts names at 15 bytes."""
+        """Whether it is Chrome's crash reporter, which has its own session; names are cut at 15 bytes."""
         return self.name.startswith("chrome_crashpad")
 
     @property
     def is_driver(self) -> bool:
-        """chromedriver, which starts a browser for a task and ends it."""
+        """Whether it is chromedriver, which starts and ends a task's browser."""
         return self.name.startswith("chromedriver")
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A living pool child with everything it started."""
+    """A living pool child with its descendants. Fields from `tasks_done` on are what it reports."""
 
     owner: Owner
     processes: tuple[Process, ...]
@@ -100,19 +101,19 @@ class Child:
     task_id: str | None = None
     task_name: str | None = None
     task_started: float | None = None
-    """When its task began, or was first heard of; None for one that began before this governor."""
+    """When its task was first reported; None for one that started before this governor."""
     first_task_started: float | None = None
     last_task_ended: float | None = None
     slot: str = ""
-    """Of the worker that it belongs to; empty where that is not known, or dead."""
+    """Its worker's; empty where that is unknown or dead."""
     idle_bytes: int = 0
-    """What the child itself held as its last task ended, by its own word; 0 where not known."""
+    """Its memory when its last task ended; 0 where unknown."""
     kept: tuple[int, ...] = ()
-    """Pids of the chromedrivers whose browsers it keeps for its next tasks, by its own word."""
+    """Pids of the chromedrivers whose browsers it keeps for its next tasks."""
     remote: tuple[str, ...] = ()
-    """Ids of the sessions that it has open on a Selenium Grid."""
+    """Ids of its sessions on a Selenium Grid."""
     tracing: str = ""
-    """`on` while it traces allocations, then `over`: what it holds is not the tasks' doing alone."""
+    """`on` while it traces allocations, then `over`: its memory includes the trace."""
 
     @property
     def tree_bytes(self) -> int:
@@ -122,27 +123,27 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """What a dead pool child has left behind."""
+    """The processes of a dead pool child."""
 
     owner: Owner
     processes: tuple[Process, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
-    """A throw-away folder on disk that living processes named once, and none does since `since`."""
+class LeftoverFiles:
+    """A throw-away folder that no living process has named since `since`."""
 
     folder: Path
     since: float
     drivers: frozenset[ProcessKey] = frozenset()
-    """The chromedrivers whose browsers had it for a profile: at a clean quit they remove it themselves."""
+    """The chromedrivers whose browsers had it as their profile: at a clean quit they remove it."""
     guessed: bool = False
-    """Whether nothing named it but the time at which it was made, empty: removed only if it still is."""
+    """Whether only its time of creation links it to a browser: it is removed only while it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSessions:
-    """Sessions that a dead pool child has left open on the Selenium Grid, by its last word."""
+    """Sessions on a Selenium Grid that a dead pool child had open by its last report."""
 
     owner: Owner
     ids: tuple[str, ...]
@@ -150,32 +151,32 @@ class OpenSessions:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a worker's main process last said of itself, and when."""
+    """A main process's latest stats and heartbeat, and their times."""
 
     pid: int
     answered: float
     """When its event loop last answered."""
-    pulsed: float | None = None
-    """When a thread of it last gave a sign of life; None where it gives none."""
+    last_heartbeat: float | None = None
+    """When its last heartbeat was sent; None where it sends none."""
     broker_answers: bool | None = None
-    """Whether its broker does, as that thread sees it; None where it is not asked."""
+    """Whether its broker answers the heartbeat thread; None where it is not asked."""
     stopping: bool = False
-    """Whether it was told to end, by whomever."""
+    """Whether it was told to stop."""
     consumes: frozenset[str] = frozenset()
-    """The queues it takes tasks from."""
+    """The queues that it consumes."""
     received: int = 0
-    """Messages that it has taken since its start."""
+    """Messages received since its start."""
     has_room: bool = False
-    """Whether it could take one more."""
+    """Whether it could receive one more."""
     waiting: int | None = None
-    """Messages in the queues it takes tasks from; None where that is not known."""
+    """Messages in the queues that it consumes; None where unknown."""
     overdue: Mapping[int, float] = field(default_factory=dict)
-    """For how many seconds tasks have been past their hard time limits, by their children's pids."""
+    """Seconds by which tasks are past their hard time limits, by their children's pids."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool's worker in one of its slots, as PID 1 and the worker itself describe it."""
+    """A pool's worker in one of its slots, as PID 1 and the worker report it."""
 
     name: str
     """The pool's."""
@@ -192,66 +193,66 @@ class PoolView:
     """How the last one in this slot ended, in words."""
     node: str | None = None
     consuming: bool = False
-    """Whether it takes tasks from all its queues, by its own word."""
+    """Whether it reports that it consumes all its queues."""
     retires: bool = True
-    """Whether it lets single children go; else the whole worker is replaced."""
+    """Whether it can retire single children; else the whole worker is replaced."""
     leaving: frozenset[int] = frozenset()
-    """Children that were told to leave, by pid; they get no task."""
+    """Pids of children that were told to exit; they get no task."""
     concurrency: int | None = None
     max_tasks_per_child: int | None = None
     holding: bool | None = None
-    """Whether it takes no tasks because it was told so; None where it cannot be told."""
+    """Whether its consuming is paused; None where it cannot be paused."""
     queue_depth: int | None = None
     main_bytes: int = 0
     main_start_bytes: int = 0
-    """What its main process holds, and held when it had started."""
+    """Its main process's memory now, and after its start."""
     main: Process | None = None
-    """Its main process as the kernel has it."""
+    """Its main process in the process table."""
     vitals: Vitals | None = None
-    """None for a main process that has said nothing yet."""
+    """None for a main process that has not answered yet."""
 
     @property
     def is_in_service(self) -> bool:
-        """Whether it runs, or starts, and was not told to leave."""
+        """Whether it runs or starts, and was not told to exit."""
         return self.pid is not None and not self.state.is_leaving
 
     @property
     def reported_state(self) -> PoolState:
-        """Its state for those who ask whether all is well: a worker that has yet to answer is starting."""
+        """Its state for health checks: a worker that has not answered yet counts as starting."""
         return PoolState.STARTING if self.state is PoolState.RUNNING and self.vitals is None else self.state
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One tick's view of everything."""
+    """All of one tick's observations."""
 
     at: float
     container: Container
     pools: tuple[PoolView, ...]
-    """For each pool the worker that serves it."""
+    """Each pool's active worker."""
     children: tuple[Child, ...]
     orphans: tuple[Orphans, ...]
     defunct: int
     others: tuple[PoolView, ...] = ()
-    """Workers beside those: a successor that starts, or a former worker that drains."""
-    vacant: tuple[PoolView, ...] = ()
-    """Slots in which nothing runs, beside those."""
-    strangers: tuple[Process, ...] = ()
+    """Other workers: successors that start, and former workers that drain."""
+    empty_slots: tuple[PoolView, ...] = ()
+    """All other slots: nothing runs there."""
+    foreign_browsers: tuple[Process, ...] = ()
     """Browser processes that no pool started."""
-    remains: tuple[Remains, ...] = ()
-    driverless: Mapping[ProcessKey, float] = field(default_factory=dict)
-    """Browsers that a chromedriver started which is gone, and since when."""
-    unsettled: bool = False
-    """Whether a browser has just started whose folders are not all known yet."""
+    leftover_files: tuple[LeftoverFiles, ...] = ()
+    orphaned_browsers: Mapping[ProcessKey, float] = field(default_factory=dict)
+    """Browsers whose chromedriver has exited, and since when."""
+    browsers_starting: bool = False
+    """Whether a browser has just started, so that not all of its folders are known."""
     open_sessions: tuple[OpenSessions, ...] = ()
     shm_files_bytes: int = 0
-    """What lies in /dev/shm, whoever put it there."""
+    """The size of all files in /dev/shm."""
     cpu_share: float = 0.0
-    """How much of the CPU that the container may have was used since the last look, 0 to 1."""
+    """Share of the container's CPU used since the last snapshot, 0 to 1."""
     late_seconds: float = 0.0
-    """By how much this look came late: the machine is throttled, or thrashes."""
+    """The delay of this tick: the container is throttled, or thrashes."""
 
     @property
     def workers(self) -> tuple[PoolView, ...]:
-        """The workers in all slots where there is one."""
+        """All workers that run."""
         return (*self.pools, *self.others)

@@ -1,4 +1,4 @@
-"""PID 1's own word on the pools' main processes: supervisord's XML-RPC, and its event protocol on our stdin."""
+"""PID 1's status of the main processes: supervisord's XML-RPC, and its event protocol on our stdin."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
 from recyclery_worker.link import now
 
-ANSWER_SECONDS = 5.0
-# supervisord's answer to everything once it is stopping (supervisor/xmlrpc.py, Faults).
+SUPERVISORD_ANSWER_SECONDS = 5.0
+# Fault code of every call while supervisord is stopping (supervisor/xmlrpc.py, Faults).
 SHUTDOWN_STATE = 6
 
 
-class EngineAway(Exception):
-    """supervisord did not answer in time, or is stopping and answers nothing more."""
+def supervisord_socket(runtime_dir: Path) -> Path:
+    """Return the path of supervisord's XML-RPC socket."""
+    return runtime_dir / "supervisor.sock"
+
+
+class SupervisordUnavailable(Exception):
+    """supervisord did not answer in time, or is stopping."""
 
 
 class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
-    """supervisor's own connection has no timeout: a PID 1 that is stopped would hang us with it."""
+    """supervisor's connection with a timeout: without one, a PID 1 that is stopped would block us."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
@@ -36,12 +41,12 @@ class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
     def connect(self) -> None:
         """Connect, and wait for no answer longer than ANSWER_SECONDS."""
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.settimeout(SUPERVISORD_ANSWER_SECONDS)
         self.sock.connect(self.socketfile)
 
 
 class Transport(SupervisorTransport):  # type: ignore[misc]
-    """supervisor's transport over that connection."""
+    """supervisor's transport over `Connection`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("", "", f"unix://{path}")
@@ -57,9 +62,11 @@ def ask_engine(path: Path, method: str, *arguments: str | bool) -> Any:
     try:
         return getattr(proxy, method)(*arguments)
     except Fault as fault:
-        raise EngineAway("it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)) from None
+        raise SupervisordUnavailable(
+            "it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)
+        ) from None
     except OSError as error:
-        raise EngineAway(str(error)) from None
+        raise SupervisordUnavailable(str(error)) from None
 
 
 def list_workers(path: Path) -> dict[str, PoolView]:
@@ -82,10 +89,7 @@ def list_workers(path: Path) -> dict[str, PoolView]:
 
 
 async def read_events() -> AsyncIterator[str]:
-    """Yield the name of each event, acknowledging it at once: supervisord keeps but ten waiting.
-
-    Ends when supervisord closes our stdin.
-    """
+    """Yield each event's name until stdin closes, acknowledged at once: supervisord buffers only ten."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -101,6 +105,6 @@ async def read_events() -> AsyncIterator[str]:
 
 
 def acknowledge(text: str) -> None:
-    """Answer supervisord on stdout, which belongs to the protocol."""
+    """Answer supervisord on stdout, which is part of the event protocol."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,11 +1,11 @@
-"""The main processes' signs of life, by pid, and what follows from the last of each."""
+"""The main processes' heartbeats and stats, and which worker of a pool is active."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,48 +28,48 @@ from recyclery_worker.link import (
     worker_socket,
 )
 
-# A sign of life comes every other second, and counts for so long.
-COUNTS_SECONDS = 10.0
-# When its broker is back, a loop needs a moment to be so too.
-RETURN_SECONDS = 10.0
+# Heartbeats come every two seconds; an older one counts as missing.
+FRESH_SECONDS = 10.0
+# How long an event loop may need to reconnect after its broker is back.
+RECONNECT_SECONDS = 10.0
 FORGOTTEN_SECONDS = 3600.0
 
 
-class Pulses:
-    """What threads of the main processes say, whatever their loops do."""
+class Heartbeats:
+    """The latest heartbeats by pid, sent by a thread of each main process, whatever its event loop does."""
 
     def __init__(self) -> None:
         self._last: dict[int, Pulse] = {}
         self._away: dict[int, float] = {}
 
-    def hear(self, pulse: Pulse) -> None:
-        """Take in a sign of life."""
+    def record(self, pulse: Pulse) -> None:
+        """Record a heartbeat."""
         self._last[pulse.pid] = pulse
         if pulse.broker_answers is False:
             self._away[pulse.pid] = pulse.sent
 
     def last(self, pid: int) -> Pulse | None:
-        """Return the last sign of a process, however old."""
+        """Return the last heartbeat of a process, however old."""
         return self._last.get(pid)
 
     def fresh(self, pid: int) -> Pulse | None:
-        """Return the last sign of a process, if it still counts."""
+        """Return the last heartbeat of a process, unless it is too old."""
         pulse = self._last.get(pid)
-        return pulse if pulse is not None and now() - pulse.sent <= COUNTS_SECONDS else None
+        return pulse if pulse is not None and now() - pulse.sent <= FRESH_SECONDS else None
 
     def broker_was_away(self, pid: int) -> bool:
-        """Tell whether a process has just found its broker away."""
-        return pid in self._away and now() - self._away[pid] <= RETURN_SECONDS
+        """Return whether a process recently found its broker away."""
+        return pid in self._away and now() - self._away[pid] <= RECONNECT_SECONDS
 
     def depth(self, pid: int, queues: Iterable[str]) -> int | None:
-        """Return how many messages wait in these queues; None where the process does not know."""
+        """Return how many messages wait in these queues; None where the process does not report it."""
         pulse = self.fresh(pid)
         if pulse is None or pulse.waiting is None:
             return None
         return sum(pulse.waiting.get(queue, 0) for queue in queues)
 
     def forget(self) -> None:
-        """Drop what is known of processes that have long been silent."""
+        """Drop the heartbeats of processes that are long gone."""
         at = now()
         for pid in [pid for pid, pulse in self._last.items() if at - pulse.sent > FORGOTTEN_SECONDS]:
             del self._last[pid]
@@ -78,13 +78,13 @@ class Pulses:
 
 log = logging.getLogger("recyclery")
 
-ANSWER_SECONDS = 2.0
-# A worker that is silent this long is not just busy; PID 1 knows whether it lives.
+WORKER_ANSWER_SECONDS = 2.0
+# A worker that does not answer for this long is not just busy.
 SILENT_SECONDS = 10.0
 
 
-class NoAnswer(Exception):
-    """The worker is not there, busy with its broker, or said what cannot be read."""
+class WorkerUnavailable(Exception):
+    """The worker does not run, is busy with its broker, or sent an invalid reply."""
 
 
 async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
@@ -93,57 +93,56 @@ async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with link:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(WORKER_ANSWER_SECONDS):
                 await loop.sock_connect(link, str(worker_socket(runtime_dir, slot)))
                 await loop.sock_sendall(link, encode(request))
                 return decode_reply(await loop.sock_recv(link, MAX_PACKET_BYTES))
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise NoAnswer(f"{slot}: {str(error) or 'no answer in time'}") from None
+            raise WorkerUnavailable(f"{slot}: {str(error) or 'no answer in time'}") from None
 
 
 class Workers:
-    """What the workers last said of themselves, by slot, and for how long which of them have been silent."""
+    """The workers' latest stats by slot, and which workers do not answer."""
 
     def __init__(self, runtime_dir: Path, broker_answers: Callable[[], bool]) -> None:
         self.stats: dict[str, WorkerStat] = {}
-        self.pulses = Pulses()
+        self.heartbeats = Heartbeats()
         self._runtime_dir = runtime_dir
         self._broker_answers = broker_answers
-        self._heard: dict[str, tuple[int, float]] = {}
+        self._answered: dict[str, tuple[int, float]] = {}
         self._silent: dict[str, PoolState] = {}
         self._last: dict[str, WorkerStat] = {}
-        self._told: dict[str, dict[str, tuple[float, Any]]] = {}
+        self._expected: dict[str, dict[str, tuple[float, Any]]] = {}
 
-    def note_change(self, slot: str, **changes: Any) -> None:
-        """Take down what the worker was just told, which its last word does not hold yet."""
+    def expect(self, slot: str, **changes: Any) -> None:
+        """Record what a worker was just told to change, until its stats include it."""
         at = now()
-        self._told.setdefault(slot, {}).update({name: (at, value) for name, value in changes.items()})
+        self._expected.setdefault(slot, {}).update({name: (at, value) for name, value in changes.items()})
         if slot in self._last:
-            self.take_in({slot: self._last[slot]})
+            self.update({slot: self._last[slot]})
 
-    def take_in(self, stats: Mapping[str, WorkerStat]) -> None:
-        """Keep what workers say of themselves, by slot.
+    def update(self, stats: Mapping[str, WorkerStat]) -> None:
+        """Keep the workers' stats by slot, with the expected changes that they were sent before.
 
-        What was sent before the worker was told something does not know of that: taken as it is, the worker
-        would be told the same again.
+        Without those the next decision would request the same change again.
         """
         for slot, stat in stats.items():
-            told = self._told.get(slot, {})
-            unknown = {name: value for name, (at, value) in told.items() if stat.sent < at}
-            self._last[slot] = msgspec.structs.replace(stat, **unknown)
+            expected = self._expected.get(slot, {})
+            newer = {name: value for name, (at, value) in expected.items() if stat.sent < at}
+            self._last[slot] = msgspec.structs.replace(stat, **newer)
 
-    async def ask(self, running: Mapping[str, int]) -> None:
-        """Ask the workers whose main process runs (its pid by the slot), all at once."""
+    async def poll(self, running: Mapping[str, int]) -> None:
+        """Poll all workers whose main process runs (its pid by slot), concurrently."""
         replies = await asyncio.gather(*(self._ask_stat(slot) for slot in running))
         self.stats = {slot: stat for slot, stat in zip(running, replies, strict=True) if stat is not None}
-        self.take_in(self.stats)
+        self.update(self.stats)
         at = now()
         for name, pid in running.items():
-            if name in self.stats or self._heard.get(name, (0, 0.0))[0] != pid:
-                self._heard[name] = pid, at
-        silent = [name for name in running if at - self._heard[name][1] > SILENT_SECONDS]
+            if name in self.stats or self._answered.get(name, (0, 0.0))[0] != pid:
+                self._answered[name] = pid, at
+        silent = [name for name in running if at - self._answered[name][1] > SILENT_SECONDS]
         was, self._silent = self._silent, {name: await self._explain(running[name]) for name in silent}
-        self.pulses.forget()
+        self.heartbeats.forget()
         for name, state in self._silent.items():
             if was.get(name) != state:
                 log.warning("%s has not answered for %g s: %s", name, SILENT_SECONDS, state)
@@ -151,44 +150,43 @@ class Workers:
             log.info("%s answers again", name)
 
     async def _explain(self, pid: int) -> PoolState:
-        """Say why a main process does not answer.
+        """Return the state of a main process that does not answer.
 
-        Celery's loop stands still while it connects again, which is no fault of the worker's: its other thread
-        says so. Of one that fell wholly silent only the broker itself can tell; one that is starting has not
-        come to its broker yet.
+        Celery's event loop blocks while it reconnects, which its heartbeat thread reports. Without recent
+        heartbeats the broker itself is asked, unless the process never sent one: then it is still starting.
         """
-        if self.pulses.broker_was_away(pid):
+        if self.heartbeats.broker_was_away(pid):
             return PoolState.WAITING_FOR_BROKER
-        pulse = self.pulses.fresh(pid)
-        if pulse is not None or self.pulses.last(pid) is None:
+        pulse = self.heartbeats.fresh(pid)
+        if pulse is not None or self.heartbeats.last(pid) is None:
             answers = pulse.broker_answers if pulse is not None else None
         else:
             answers = await asyncio.to_thread(self._broker_answers)
         return PoolState.WAITING_FOR_BROKER if answers is False else PoolState.NOT_ANSWERING
 
-    def _vitals(self, view: PoolView) -> Vitals | None:
+    def _vitals_of(self, view: PoolView) -> Vitals | None:
         last = self._last.get(view.slot)
         if last is None or view.pid is None or last.pid != view.pid:
             return None
-        pulse, fresh = self.pulses.last(view.pid), self.pulses.fresh(view.pid)
+        pulse, fresh = self.heartbeats.last(view.pid), self.heartbeats.fresh(view.pid)
         return Vitals(
             pid=view.pid,
             answered=last.sent,
-            pulsed=pulse.sent if pulse is not None else None,
+            last_heartbeat=pulse.sent if pulse is not None else None,
             broker_answers=fresh.broker_answers if fresh is not None else None,
             stopping=pulse is not None and pulse.stopping,
             consumes=frozenset(last.consumes),
             received=last.received,
             has_room=last.has_room,
-            waiting=self.pulses.depth(view.pid, last.consumes),
+            waiting=self.heartbeats.depth(view.pid, last.consumes),
             overdue=last.overdue,
         )
 
     def describe(self, view: PoolView) -> PoolView:
-        """Return PID 1's view of a worker with what that says, or does not say, laid over it."""
-        last, vitals = self._last.get(view.slot), self._vitals(view)
+        """Return PID 1's view of a worker with the worker's own stats and heartbeats."""
+        last, vitals = self._last.get(view.slot), self._vitals_of(view)
         if last is not None and last.pid == view.pid:
-            # Also while it stops, and answers no more.
+            # Also while it stops and no longer answers.
             view = replace(
                 view,
                 retires=last.retires,
@@ -198,7 +196,7 @@ class Workers:
                 holding=last.holding,
                 node=last.node,
                 consuming=last.consuming,
-                # PID 1 waits some seconds before it calls one that it started running.
+                # PID 1 calls a process running only some seconds after its start.
                 state=PoolState.RUNNING if view.state is PoolState.STARTING and last.consuming else view.state,
                 vitals=vitals,
             )
@@ -211,12 +209,33 @@ class Workers:
     async def _ask_stat(self, slot: str) -> WorkerStat | None:
         try:
             reply = await ask_worker(self._runtime_dir, slot, Stat())
-        except NoAnswer as silence:
-            log.debug("%s", silence)
+        except WorkerUnavailable as error:
+            log.debug("%s", error)
             return None
         if not isinstance(reply, WorkerStat):
             return None
         if reply.version != VERSION:
-            # What it says may mean something else: it is not asked for more, and replaced when need be.
+            # Another version may mean something else: it gets no requests, and is replaced where necessary.
             return msgspec.structs.replace(reply, retires=False, children=[], departures=[])
         return reply
+
+
+def choose_active_workers(views: Sequence[PoolView]) -> tuple[tuple[PoolView, ...], tuple[PoolView, ...]]:
+    """Return each pool's active worker, and all other workers that have a process.
+
+    Of two workers the older is active until it is told to exit: the younger may never start consuming.
+    """
+    by_pool: dict[str, list[PoolView]] = {}
+    for view in views:
+        by_pool.setdefault(view.name, []).append(view)
+    active = tuple(choose_active_worker(slots) for slots in by_pool.values())
+    return active, tuple(view for view in views if view.pid is not None and view not in active)
+
+
+def choose_active_worker(slots: Sequence[PoolView]) -> PoolView:
+    """Return a pool's active worker; where none is up, the last one."""
+    up = [view for view in slots if view.is_in_service]
+    if up:
+        return min(up, key=lambda view: view.started)
+    # One that supervisord will restart comes before one that it has given up.
+    return max(slots, key=lambda view: (view.pid is not None, view.state is PoolState.BACKOFF, view.started))

@@ -1,1 +1,1 @@
-"""What the governor knows between ticks."""
+"""What the governor remembers between ticks."""

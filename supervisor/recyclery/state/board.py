@@ -1,4 +1,4 @@
-"""What the governor knows, for all who read it: commands, the status, alerts, metrics, the page."""
+"""The governor's state, as commands, the status, alerts, metrics and the web page read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recyclery_worker.link import WorkerStat
 
 @dataclass
 class Board:
-    """Written by the loop alone. What threads read of it is frozen: a change puts another in its place."""
+    """Written by the loop alone. Threads read only its frozen values, which a change replaces."""
 
     settings: Settings
     broker: Broker

@@ -1,4 +1,4 @@
-"""What was done and has happened lately, for those who look on; the log has all of it."""
+"""The latest lines of the log, for `status`, `top` and the web page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEPT = 30
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """A line of the log, when it was written, and whether what it tells of came about."""
+    """A line of the log, its time, and whether the action succeeded."""
 
     at: float
     text: str
@@ -19,16 +19,16 @@ class LoggedEvent:
 
 @dataclass
 class EventLog:
-    """The last happenings. One that is told of over and over stands there once, as of the last time."""
+    """The last KEPT lines; one that repeats is there once, with its last time."""
 
     _last: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def add(self, at: float, text: str, *, done: bool = True) -> None:
-        """Take one down."""
+        """Append a line."""
         if self._last and self._last[-1].text == text:
             self._last.pop()
         self._last.append(LoggedEvent(at, text, done))
 
     def newest_first(self) -> list[LoggedEvent]:
-        """Return them all."""
+        """Return all lines."""
         return list(reversed(self._last.copy()))

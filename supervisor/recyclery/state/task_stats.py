@@ -1,4 +1,4 @@
-"""What came of the pools' tasks, and how often their workers started anew, over all workers a pool had."""
+"""Totals of the pools' finished tasks and worker restarts, over all workers that a pool had."""
 
 from __future__ import annotations
 
@@ -10,63 +10,62 @@ from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, WorkerS
 
 NO_SECONDS = QueueTally(counts=[0] * (len(SECONDS_BOUNDS) + 1), seconds=0.0)
 NO_TASKS = TaskTally(since=0.0, succeeded=0, failed=0, retried=0, queues={})
-# A worker that has not spoken for so long speaks no more.
+# A worker without a report for this long is taken to be gone.
 FORGET_SECONDS = 3600.0
 
 
 @dataclass
 class TaskStats:
-    """Counted from `since` on: what a worker did before this governor began is not the governor's to tell.
-
-    Counters that begin anew at a restart, as ours do, are taken for new counts by whoever reads them.
-    """
+    """Totals since the governor's start: Prometheus handles counters that a restart resets."""
 
     since: float
     tasks: dict[str, TaskTally] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
-    """Starts of a pool's worker after its first that were no replacement."""
-    _words: dict[tuple[str, int], tuple[float, TaskTally]] = field(default_factory=dict)
+    """Starts of a pool's worker after its first, without replacements."""
+    _reports: dict[tuple[str, int], tuple[float, TaskTally]] = field(default_factory=dict)
     _mains: dict[str, int] = field(default_factory=dict)
     _starts: dict[str, int] = field(default_factory=dict)
 
     def update(
         self, snapshot: Snapshot, stats: Iterable[WorkerStat], recycles: Mapping[str, Mapping[str, int]]
     ) -> None:
-        """Add what is new in the workers' words and in the list of their main processes."""
+        """Add what is new in the workers' reports and main processes."""
         for stat in stats:
             if stat.tasks is not None:
                 self._add(stat, stat.tasks)
-        self._words = {
-            worker: word for worker, word in self._words.items() if snapshot.at - word[0] < FORGET_SECONDS
+        self._reports = {
+            worker: report
+            for worker, report in self._reports.items()
+            if snapshot.at - report[0] < FORGET_SECONDS
         }
         for view in snapshot.pools:
             if view.pid is not None and view.pid != self._mains.get(view.name):
                 self._mains[view.name] = view.pid
                 self._starts[view.name] = self._starts.get(view.name, 0) + 1
             unexplained = self._starts.get(view.name, 0) - 1 - recycles.get(view.name, {}).get("replace", 0)
-            # A replacement is counted before its worker has started: what was counted stays.
+            # A replacement is counted before its worker starts, so the difference may fall; the total does not.
             self.restarts[view.name] = max(0, unexplained, self.restarts.get(view.name, 0))
 
-    def _add(self, stat: WorkerStat, told: TaskTally) -> None:
+    def _add(self, stat: WorkerStat, reported: TaskTally) -> None:
         worker = stat.pool, stat.pid
-        first = NO_TASKS if told.since >= self.since else told
-        _, before = self._words.get(worker, (0.0, first))
-        self._words[worker] = stat.sent, told
-        self.tasks[stat.pool] = plus(self.tasks.get(stat.pool, NO_TASKS), minus(told, before))
+        first = NO_TASKS if reported.since >= self.since else reported
+        _, before = self._reports.get(worker, (0.0, first))
+        self._reports[worker] = stat.sent, reported
+        self.tasks[stat.pool] = plus(self.tasks.get(stat.pool, NO_TASKS), minus(reported, before))
 
 
 def plus(one: TaskTally, other: TaskTally) -> TaskTally:
-    """Return both counts together."""
+    """Return the sum of two tallies."""
     return combine(one, other, 1)
 
 
 def minus(later: TaskTally, earlier: TaskTally) -> TaskTally:
-    """Return what was counted between the two."""
+    """Return the difference of two tallies."""
     return combine(later, earlier, -1)
 
 
 def combine(one: TaskTally, other: TaskTally, sign: int) -> TaskTally:
-    """Return one, and the other as often as `sign` says."""
+    """Return `one + sign * other`."""
     return TaskTally(
         since=one.since,
         succeeded=one.succeeded + sign * other.succeeded,
@@ -80,7 +79,7 @@ def combine(one: TaskTally, other: TaskTally, sign: int) -> TaskTally:
 
 
 def combine_queue(one: QueueTally, other: QueueTally, sign: int) -> QueueTally:
-    """Return one, and the other as often as `sign` says."""
+    """Return `one + sign * other`."""
     return QueueTally(
         counts=[mine + sign * theirs for mine, theirs in zip(one.counts, other.counts, strict=True)],
         seconds=one.seconds + sign * other.seconds,
