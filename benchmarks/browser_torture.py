@@ -23,7 +23,7 @@ from benchmarks.contract import Bound, cannot_run, close
 from benchmarks.workers import make_client
 from recyclery.common.units import format_bytes, parse_size
 from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
+from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup
 
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10
@@ -79,7 +79,7 @@ def main() -> int:
     return finish(plan, seed, ended)
 
 
-def torture(plan: list[Session], cgroup: MemoryCgroup, log: Path | None) -> Ended:
+def torture(plan: list[Session], cgroup: SandboxCgroup, log: Path | None) -> Ended:
     """Send all the sessions, wait for their ends, and look before and after."""
     with (
         private_temporary() as temporary,
@@ -136,7 +136,7 @@ def gather(stage: Stage, token: str) -> None:
     wait_until_done(stage, [task.id for task in sent], SESSION_SECONDS * 2)
 
 
-def settle(stage: Stage, cgroup: MemoryCgroup, when: str, known: frozenset[Path]) -> State:
+def settle(stage: Stage, cgroup: SandboxCgroup, when: str, known: frozenset[Path]) -> State:
     """Look, again after a task each while a child's successor stands by, so that floors compare."""
     for attempt in range(TASKS_PER_CHILD):
         gather(stage, f"{when}-{attempt}")

@@ -14,7 +14,7 @@ from recyclery_worker.browser.bounded import BrowserNotStarted, bound_chrome
 from recyclery_worker.browser.driver import find_browser, is_sandbox_usable
 from recyclery_worker.browser.profiles import make_profile
 from recyclery_worker.browser.session import LocalSession, end_profile, start_driver
-from recyclery_worker.browser.wanted import FLAGS, LOCAL_FLAGS, Wanted
+from recyclery_worker.browser.wanted import FLAGS, LOCAL_FLAGS, BrowserRequest
 
 OURS, AGAIN, SELENIUM = "our set", "our set, again", "Selenium's defaults"
 START_PAGE = "start page"
@@ -142,7 +142,7 @@ def started(variant: Variant) -> Iterator[Any]:
         return
     pair, profile = find_browser(), make_profile()
     try:
-        options = Wanted().make_options(profile.path)
+        options = BrowserRequest().make_options(profile.path)
         options.arguments[:] = change_arguments(options.arguments, variant)
         if variant.without == START_PAGE:
             del options.experimental_options["prefs"]["session.restore_on_startup"]

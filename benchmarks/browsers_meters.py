@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recyclery.observe.processes import read_file, read_pss
+from recyclery.observe.processes import read_proc_file, read_pss
 from recyclery_worker.browser.session import read_anon_bytes
 
 MIB = 1 << 20
@@ -50,7 +50,7 @@ def percentile(values: Iterable[float], percent: float) -> float:
 def session_pids(driver: Any) -> set[int]:
     """Find the processes of a browser, whoever started it: its chromedriver, and by the profile folder."""
     mark = os.fsencode(driver.capabilities["chrome"]["userDataDir"])
-    return {pid for pid in all_pids() if mark in read_file(f"/proc/{pid}/cmdline")} | {
+    return {pid for pid in all_pids() if mark in read_proc_file(f"/proc/{pid}/cmdline")} | {
         driver.service.process.pid
     }
 
@@ -80,7 +80,7 @@ def bench_pids(session: int, token: str) -> set[int]:
     for pid in all_pids():
         with suppress(OSError):
             if pid != session and (
-                os.getsid(pid) == session or mark in read_file(f"/proc/{pid}/environ").split(b"\0")
+                os.getsid(pid) == session or mark in read_proc_file(f"/proc/{pid}/environ").split(b"\0")
             ):
                 found.add(pid)
     return found

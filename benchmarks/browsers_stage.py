@@ -15,7 +15,7 @@ from celery import Celery
 
 from benchmarks.workers import make_sender, running_redis, wait_until
 from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.cgroups import SandboxCgroup
 from recyclery_worker.browser.driver import find_browser
 from recyclery_worker.browser.evidence import DIR_VARIABLE
 
@@ -67,7 +67,7 @@ def private_temporary() -> Iterator[Path]:
 
 @contextmanager
 def running_stage(
-    temporary: Path, concurrency: int, max_tasks: int, cgroup: MemoryCgroup | None = None
+    temporary: Path, concurrency: int, max_tasks: int, cgroup: SandboxCgroup | None = None
 ) -> Iterator[Stage]:
     """Run it until the block ends; with a cgroup it is PID 1 of a namespace, with a /dev/shm of its own."""
     with running_redis() as redis_url, tempfile.TemporaryDirectory(prefix="rcr-", dir="/tmp") as folder:

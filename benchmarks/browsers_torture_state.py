@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.browsers_meters import list_entries, pss_bytes
 from benchmarks.browsers_stage import Stage
 from recyclery.common.units import format_bytes
-from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.cgroups import SandboxCgroup
 from recyclery.sandbox.guard import descendants
 from recyclery_worker.browser.profiles import UNLOCKED_SECONDS
 
@@ -34,7 +34,7 @@ class State:
     defunct: int
 
 
-def observe(stage: Stage, cgroup: MemoryCgroup, known: frozenset[Path]) -> State:
+def observe(stage: Stage, cgroup: SandboxCgroup, known: frozenset[Path]) -> State:
     """Look until only the supervisor and its workers are left, for SETTLE_SECONDS at most."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
@@ -46,14 +46,14 @@ def observe(stage: Stage, cgroup: MemoryCgroup, known: frozenset[Path]) -> State
         time.sleep(0.2)
 
 
-def reclaim(cgroup: MemoryCgroup) -> None:
+def reclaim(cgroup: SandboxCgroup) -> None:
     """Have the kernel take back all of the cgroup's memory that it can: caches are no one's leak."""
     name, amount = ("memory.force_empty", "0") if cgroup.version == 1 else ("memory.reclaim", "4G")
     with suppress(OSError):
         (cgroup.path / name).write_text(amount)
 
 
-def look(stage: Stage, cgroup: MemoryCgroup) -> State:
+def look(stage: Stage, cgroup: SandboxCgroup) -> State:
     """Look once."""
     inside = descendants(stage.cage.pid)
     alive = [process for process in inside if not process.is_defunct]

@@ -34,7 +34,7 @@ from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolS
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
 from recyclery.leaks.page import MOST_ACTIONS, MOST_STEPS
-from recyclery.observe.snapshot import Child, Container, Owner, PoolView, Process, Snapshot
+from recyclery.observe.snapshot import Child, ContainerMemory, Owner, PoolView, Process, Snapshot
 
 MIB = 1 << 20
 DAY = 86_400
@@ -151,7 +151,7 @@ def time_looks(folder: Path, *, locked: bool) -> tuple[float, float]:
     """Return the middle and the largest milliseconds of a look; `locked` while the file cannot be written."""
     settings = Settings(app="app", pools=BUILT_IN, runtime_dir=folder, state_dir=folder)
     recorder = Recorder(settings)
-    recorder.look(snapshot(0), PolicyState(RISK), settings)
+    recorder.record_snapshot(snapshot(0), PolicyState(RISK), settings)
     while not history_file(folder).exists():
         time.sleep(0.05)
     holder = sqlite3.connect(history_file(folder), isolation_level=None)
@@ -163,7 +163,7 @@ def time_looks(folder: Path, *, locked: bool) -> tuple[float, float]:
     for number in range(1, LOOKS):
         seen = snapshot(number)
         started = time.perf_counter()
-        recorder.look(seen, PolicyState(RISK), settings)
+        recorder.record_snapshot(seen, PolicyState(RISK), settings)
         spent.append((time.perf_counter() - started) * 1000)
         time.sleep(0.001)
     holder.close()
@@ -185,7 +185,7 @@ def snapshot(number: int) -> Snapshot:
         )
         for child in range(4)
     )
-    container = Container(2 << 30, 1 << 30, 1 << 30, 1 << 30, 0, "simulated")
+    container = ContainerMemory(2 << 30, 1 << 30, 1 << 30, 1 << 30, 0, "simulated")
     views = tuple(PoolView(name=pool.name, state=PoolState.RUNNING, pid=1) for pool in BUILT_IN)
     return Snapshot(
         at=1000.0 + number, container=container, pools=views, children=children, orphans=(), defunct=0

@@ -21,8 +21,8 @@ from statistics import fmean, median
 
 from benchmarks.contract import Bound, close
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.history.reader import Run
-from recyclery.leaks.growth import TaskGrowth, is_leak, judge_pool
+from recyclery.history.reader import StoredRun
+from recyclery.leaks.growth import TaskGrowth, classify_growth, is_leak
 
 RUNS_EACH = 200
 WITHIN = 0.15
@@ -126,7 +126,7 @@ class Tally:
             self.behind.append(is_leak(growth.shape))
             return
         error = abs(growth.mean_bytes / MIB - true_mib) / true_mib
-        self.covered.append(abs(growth.mean_bytes / MIB - true_mib) <= growth.away_bytes / MIB)
+        self.covered.append(abs(growth.mean_bytes / MIB - true_mib) <= growth.margin_bytes / MIB)
         self.errors.setdefault(task.place, []).append(error)
         self.naive.setdefault(task.place, []).append(abs(naive_mib - true_mib) / true_mib)
         right = is_leak(growth.shape) and growth.place == task.place and error <= WITHIN
@@ -138,7 +138,7 @@ class Tally:
         return sum(counts[shape] for shape in said) / counts.total() if counts else None
 
 
-def naive_slopes(runs: Sequence[Run]) -> dict[str, float]:
+def naive_slopes(runs: Sequence[StoredRun]) -> dict[str, float]:
     """Return for each task the slope of all memory over the tasks of the children that ran it, in MiB."""
     points: dict[int, list[tuple[int, float]]] = {}
     for run in runs:
@@ -164,7 +164,7 @@ def measure(mix: Mix, tasks_per_child: int, pools: int, seed: int, noise: float)
             noise=noise,
             browsers=mix.browsers,
         )
-        growths = {growth.task: growth for growth in judge_pool(runs)}
+        growths = {growth.task: growth for growth in classify_growth(runs)}
         naive = naive_slopes(runs)
         for task in mix.tasks:
             tally.add(task, growths[task.name], left[task.name], naive[task.name])

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from recyclery.history.reader import Run
+from recyclery.history.reader import StoredRun
 from recyclery.history.records import Parts
 
 MIB = 1 << 20
@@ -77,13 +77,13 @@ def live(
     *,
     noise: float = 1.0,
     browsers: bool = False,
-) -> tuple[list[Run], dict[str, float]]:
+) -> tuple[list[StoredRun], dict[str, float]]:
     """Let a pool run each task so often, in random order; return the runs, and what each leaked per run."""
     chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
     order = [task for task in tasks for _ in range(runs_each)]
     chance.shuffle(order)
     left = dict.fromkeys((task.name for task in tasks), 0.0)
-    runs: list[Run] = []
+    runs: list[StoredRun] = []
     child, before, own = Child(0), Parts(), dict.fromkeys(left, 0)
     for number, task in enumerate(order):
         place = number % tasks_per_child
@@ -98,7 +98,9 @@ def live(
         after = child.read(chance, noise)
         peak = after._replace(python=max(before.python, after.python) + 10 * MIB)
         runs.append(
-            Run("slow", child.number, {task.name: 1}, place, number, 1.0, before, peak, after, True, "done")
+            StoredRun(
+                "slow", child.number, {task.name: 1}, place, number, 1.0, before, peak, after, True, "done"
+            )
         )
         before = after
     return runs, left

@@ -14,7 +14,7 @@ from recyclery.common.pool_state import PoolState
 from recyclery.config.stored import read_settings
 from recyclery.decide.policy import decide
 from recyclery.observe.observer import Observer
-from recyclery.observe.processes import Markers, read_file, read_pss
+from recyclery.observe.processes import Markers, read_proc_file, read_pss
 from recyclery.observe.snapshot import PoolView
 from recyclery.state.ledger import Ledger
 
@@ -71,7 +71,7 @@ def cpu_seconds(pid: int, with_children: bool) -> float:
 
 def read_private(pid: int) -> int:
     """Return the bytes that no other process shares: what would remain of PSS if all others were Python too."""
-    rollup = read_file(f"/proc/{pid}/smaps_rollup").splitlines()
+    rollup = read_proc_file(f"/proc/{pid}/smaps_rollup").splitlines()
     return 1024 * sum(int(line.split()[1]) for line in rollup if line.startswith(b"Private_"))
 
 
@@ -122,7 +122,7 @@ def time_ticks(governor: int, main: int, runtime_dir: Path, ticks: int) -> tuple
 
 def read_run(governor: int) -> str:
     """Return the name of the run, by which markers are told apart."""
-    for variable in read_file(f"/proc/{governor}/environ").split(b"\0"):
+    for variable in read_proc_file(f"/proc/{governor}/environ").split(b"\0"):
         if variable.startswith(b"RECYCLERY_RUN="):
             return variable.split(b"=", 1)[1].decode()
     return ""

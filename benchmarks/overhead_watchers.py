@@ -20,7 +20,7 @@ import psutil
 from benchmarks.overhead_app import session_members
 from benchmarks.storm_peers import CIRCUS, SUPERLANCE, install_peer
 from benchmarks.workers import make_client, make_sender, wait_until
-from recyclery.observe.processes import read_file
+from recyclery.observe.processes import read_proc_file
 
 WATCHERS = ("recyclery", "supervisord-memmon", "circus")
 APP = "benchmarks.overhead_app"
@@ -205,7 +205,7 @@ def kill_marked(mark: str) -> None:
         marked = [
             process
             for process in psutil.process_iter()
-            if needle in read_file(f"/proc/{process.pid}/environ") and process.pid != os.getpid()
+            if needle in read_proc_file(f"/proc/{process.pid}/environ") and process.pid != os.getpid()
         ]
         doomed = set(marked)
         for process in marked:

@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 from benchmarks.contract import Bound, close
 from benchmarks.policy_worlds import BASELINE_MIB, WORLDS, Task, World
 from recyclery.decide.max_tasks import BACKSTOP_RISK, choose_max_tasks, must_retire
-from recyclery.decide.memory_model import RISK, PoolModel, TaskRun, learn, learn_idle, tail_bytes
-from recyclery.history.reader import Run
+from recyclery.decide.memory_model import RISK, PoolModel, TaskRun, headroom_bytes, learn, learn_idle
+from recyclery.history.reader import StoredRun
 from recyclery.history.records import Parts
-from recyclery.leaks.growth import ORDER, Shape, is_leak, judge_pool
+from recyclery.leaks.growth import ORDER, Shape, classify_growth, is_leak
 from recyclery.leaks.report import JUDGED_RUNS
 
 MIB = 1 << 20
@@ -111,7 +111,7 @@ def simulate(world: World, policy: Policy, pools: int, seed: int) -> Tally:
     tally = Tally()
     for pool in range(pools):
         chance = random.Random(f"{seed} {world.name} {pool}")  # noqa: S311 - repeatable on purpose
-        model, runs = PoolModel(), list[Run]()
+        model, runs = PoolModel(), list[StoredRun]()
         for number in range(POOL_LIFETIMES):
             script = [world.task(chance, place, number / POOL_LIFETIMES) for place in range(MOST_TASKS)]
             life, model, lived = live(world, script, model, policy, chance)
@@ -122,9 +122,9 @@ def simulate(world: World, policy: Policy, pools: int, seed: int) -> Tally:
     return tally
 
 
-def keep(run: TaskRun, child: int, second: int) -> Run:
+def keep(run: TaskRun, child: int, second: int) -> StoredRun:
     """Return a run as the history keeps it; all memory is the child's own."""
-    return Run(
+    return StoredRun(
         pool=run.pool,
         child=child,
         tasks={run.task_name: 1},
@@ -139,9 +139,9 @@ def keep(run: TaskRun, child: int, second: int) -> Run:
     )
 
 
-def name_shape(runs: Sequence[Run]) -> Shape:
+def name_shape(runs: Sequence[StoredRun]) -> Shape:
     """Return what the leak report calls a pool: by the task that leaks most, else by the least sure one."""
-    tasks = judge_pool(runs[-JUDGED_RUNS:])
+    tasks = classify_growth(runs[-JUDGED_RUNS:])
     leaking = [task for task in tasks if is_leak(task.shape)]
     if leaking:
         return max(leaking, key=lambda task: task.mean_bytes).shape
@@ -182,7 +182,7 @@ def ends(policy: Policy, model: PoolModel, idle_bytes: int, done: int, budget_by
     """Tell whether the policy ends the life here."""
     if policy.tail is not None:
         return idle_bytes + policy.tail * MIB > budget_bytes
-    if policy.rule and must_retire(model, idle_bytes, budget_bytes, tail_bytes(model)) is not None:
+    if policy.rule and must_retire(model, idle_bytes, budget_bytes, headroom_bytes(model)) is not None:
         return True
     if policy.number_risk is None:
         return False

@@ -21,7 +21,7 @@ import redis
 from benchmarks.contract import Bound, close
 from benchmarks.trace_overhead_app import LEFT_BYTES, SECONDS
 from benchmarks.workers import count_held, make_client, make_sender, running_redis, running_worker, wait_until
-from recyclery.leaks.trace_command import follow, listening
+from recyclery.leaks.trace_command import listening, receive_runs
 from recyclery_worker import link
 from recyclery_worker.tracing.sites import TracedRuns
 
@@ -104,11 +104,13 @@ def compare(tool: str, task: str, runs: int) -> tuple[Course, Course, TracedRuns
         client.delete(SECONDS)
         plain = Course(busy_seconds=run(runs) / runs, runs_seconds=noted_runs(client))
         with listening(folder) as listener:
-            pid = begin(folder, link.Trace(task=task, runs=runs, warm_up=1, address=listener.getsockname()))
+            pid = begin(
+                folder, link.TraceRequest(task=task, runs=runs, warm_up=1, address=listener.getsockname())
+            )
             run(1)
             client.delete(SECONDS)
             traced = Course(busy_seconds=run(runs) / runs, runs_seconds=noted_runs(client))
-            *_, seen = follow(listener, pid, LONG_SECONDS)
+            *_, seen = receive_runs(listener, pid, LONG_SECONDS)
         return plain, traced, seen
 
 
@@ -118,14 +120,14 @@ def noted_runs(client: redis.Redis) -> tuple[float, ...]:
     return tuple(map(float, noted))
 
 
-def begin(folder: Path, order: link.Trace) -> int:
+def begin(folder: Path, order: link.TraceRequest) -> int:
     """Have a worker's child trace; return its pid."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         peer.settimeout(10)
         peer.connect(str(link.worker_socket(folder, "bench")))
-        peer.send(link.encode(order))
+        peer.send(link.encode_message(order))
         reply = link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
-    if not isinstance(reply, link.Canary):
+    if not isinstance(reply, link.TracingChild):
         raise SystemExit(f"no child traces: {reply}")
     return reply.pid
 

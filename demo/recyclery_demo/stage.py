@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from recyclery.sandbox.cage import Cage, last_lines, make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup
+from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup
 from recyclery_demo.managers import POOLS, Manager, Places, base_environment, worker_environment
 from recyclery_demo.plan import StormPlan
 from recyclery_demo.requirements import DemoError, Requirements
@@ -120,7 +120,7 @@ class Stage:
 
 
 @contextmanager
-def limited_memory(limit_bytes: int, say: Callable[[str], None]) -> Iterator[MemoryCgroup | None]:
+def limited_memory(limit_bytes: int, say: Callable[[str], None]) -> Iterator[SandboxCgroup | None]:
     """Yield a cgroup of this limit, or None where there can be none and a stated budget has to do."""
     cgroup = None
     try:
@@ -140,7 +140,7 @@ def set_stage(
     manager: Manager,
     plan: StormPlan,
     *,
-    cgroup: MemoryCgroup | None,
+    cgroup: SandboxCgroup | None,
     limit_bytes: int,
     log: Path | None,
 ) -> Iterator[Stage]:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from recyclery.observe.processes import read_file, with_memory
+from recyclery.observe.processes import read_proc_file, with_memory
 from recyclery.observe.snapshot import Process
 from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup, find_own_home
+from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup, find_own_home
 from recyclery.sandbox.guard import descendants
 from recyclery_demo.storm import Storm, percentile
 
@@ -43,7 +43,7 @@ class Meter(Protocol):
 class CgroupMeter:
     """The figures of a cgroup."""
 
-    def __init__(self, cgroup: MemoryCgroup) -> None:
+    def __init__(self, cgroup: SandboxCgroup) -> None:
         self.kind = cgroup.kind
         self._cgroup = cgroup
         self._highest_seen_bytes = 0
@@ -79,10 +79,10 @@ class BudgetMeter:
     def __init__(self, cage: Cage) -> None:
         self._cage = cage
         self._highest_seen_bytes = 0
-        self._surrounding: MemoryCgroup | None = None
+        self._surrounding: SandboxCgroup | None = None
         with contextlib.suppress(CannotCageError):
             home = find_own_home()
-            self._surrounding = MemoryCgroup(home.path, home.version)
+            self._surrounding = SandboxCgroup(home.path, home.version)
         self._kills_before = self._count_kills()
 
     def usage_bytes(self) -> int:
@@ -242,5 +242,5 @@ def is_browser(process: Process) -> bool:
     """Whether this is the main process of a Chrome: its helpers all carry a --type."""
     if process.is_defunct or not process.name.startswith("chrom") or process.name in NOT_BROWSERS:
         return False
-    arguments = read_file(f"/proc/{process.pid}/cmdline")
+    arguments = read_proc_file(f"/proc/{process.pid}/cmdline")
     return bool(arguments) and b"--type=" not in arguments

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from recyclery.alerts.monitor import Counts, Monitor
+from recyclery.alerts.monitor import AlertTotals, Monitor
 from recyclery.config.settings import SLOW, Alerts, Settings
 from recyclery_worker.link import TaskTally
 from support.ports import free_port
@@ -26,9 +26,9 @@ def monitor(settings: Settings) -> Monitor:
     return Monitor(settings, {"RECYCLERY_ALERT_URL": f"http://127.0.0.1:{free_port()}/a-secret"})
 
 
-def counts(at: float = 100.0, failed: int = 0) -> Counts:
+def counts(at: float = 100.0, failed: int = 0) -> AlertTotals:
     tally = TaskTally(since=0.0, succeeded=0, failed=failed, retried=0, queues={})
-    return Counts(at=at, tasks={"slow": tally}, restarts={}, oom_kills=0, parked=0)
+    return AlertTotals(at=at, tasks={"slow": tally}, restarts={}, oom_kills=0, parked=0)
 
 
 def test_what_stands_is_counted_by_its_kind_and_logged(

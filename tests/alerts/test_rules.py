@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from recyclery.alerts.rules import (
-    KINDS,
+    ALERT_KINDS,
     Alert,
     AlertState,
     Measurements,
@@ -69,7 +69,7 @@ def ran(*seconds: float, succeeded: int = 0, failed: int = 0, queue: str = "high
 )
 def test_what_is_amiss_is_told_once_and_once_that_it_is_well(topic: tuple[str, str], bad: Measurements) -> None:
     assert topics(told(CALM, bad, bad, CALM, CALM)) == [(*topic, True), (*topic, False)]
-    assert topic[0] in KINDS
+    assert topic[0] in ALERT_KINDS
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from selenium import webdriver
 
 from recyclery_worker.browser import browser, context
 from recyclery_worker.browser.evidence import RunningTask, running_task
-from recyclery_worker.browser.wanted import Wanted
+from recyclery_worker.browser.wanted import BrowserRequest
 from support.browsers import wait_until
 
 PAGE = "data:text/html,<title>a title</title>"
@@ -28,29 +28,37 @@ PAGE = "data:text/html,<title>a title</title>"
 )
 def test_what_chrome_cannot_do_is_refused_and_no_password_shown(wanted: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
-        Wanted(**wanted)
+        BrowserRequest(**wanted)
     assert "secret" not in str(refused.value)
 
 
 def test_the_key_tells_browsers_apart_by_what_they_were_started_with() -> None:
     options = webdriver.ChromeOptions()
     options.add_argument("--lang=de")
-    wants = [Wanted(), Wanted(user_agent="x"), Wanted(options=options), Wanted(download_dir=Path("/x"))]
+    wants = [
+        BrowserRequest(),
+        BrowserRequest(user_agent="x"),
+        BrowserRequest(options=options),
+        BrowserRequest(download_dir=Path("/x")),
+    ]
     assert len({wanted.key() for wanted in wants}) == 4
-    assert Wanted(page_load_timeout_seconds=5).key() == Wanted().key()
+    assert BrowserRequest(page_load_timeout_seconds=5).key() == BrowserRequest().key()
 
 
 def test_in_a_task_with_a_soft_limit_every_wait_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "running_task", lambda: RunningTask("t", "1", 20.0))
-    page, command = context.fit_timeouts(Wanted())
+    page, command = context.fit_timeouts(BrowserRequest())
     assert page < command < 20
-    assert context.fit_timeouts(Wanted(page_load_timeout_seconds=1, command_timeout_seconds=2)) == (1, 2)
+    assert context.fit_timeouts(BrowserRequest(page_load_timeout_seconds=1, command_timeout_seconds=2)) == (
+        1,
+        2,
+    )
 
 
 def test_without_a_soft_limit_the_timeouts_are_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for task in (None, RunningTask("t", "1", None)):
         monkeypatch.setattr(context, "running_task", lambda task=task: task)
-        assert context.fit_timeouts(Wanted()) == (30, 60)
+        assert context.fit_timeouts(BrowserRequest()) == (30, 60)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import MemoryCgroup, find_own_home
+from recyclery.sandbox.cgroups import SandboxCgroup, find_own_home
 
 LIMIT_BYTES = 1 << 30
 GRACE_SECONDS = 10
@@ -73,7 +73,7 @@ class Box:
             environment=environment_of(name, self.runtime_dir, redis_url, logs / "runs"),
             folder=HERE,
             log=self._log,
-            cgroup=MemoryCgroup.create(find_own_home(), f"chaos-{os.getpid()}-{name}", LIMIT_BYTES),
+            cgroup=SandboxCgroup.create(find_own_home(), f"chaos-{os.getpid()}-{name}", LIMIT_BYTES),
         )
         self._namespace = namespace_of(self._cage.pid)
 

@@ -23,7 +23,7 @@ import yaml
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
-from recyclery.alerts.rules import KINDS
+from recyclery.alerts.rules import ALERT_KINDS
 from recyclery.sandbox.cgroups import make_cgroup
 from support.parked import run_parked
 from support.ports import free_port
@@ -320,7 +320,7 @@ def missing(expression: str, samples: list[Any]) -> list[str]:
 
 def test_every_alert_is_told_and_told_to_be_over(story: Story) -> None:
     told = [(body["alert"], body["state"]) for body in story.bodies]
-    assert {*told} == {(kind, state) for kind in KINDS for state in ("firing", "resolved")}
+    assert {*told} == {(kind, state) for kind in ALERT_KINDS for state in ("firing", "resolved")}
 
 
 def test_every_rule_finds_what_it_asks_for(story: Story) -> None:

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import structs
 from redis import Redis
 
-from recyclery.alerts.monitor import Counts, Monitor
-from recyclery.alerts.rules import KINDS, Alert, Topic
+from recyclery.alerts.monitor import AlertTotals, Monitor
+from recyclery.alerts.rules import ALERT_KINDS, Alert, Topic
 from recyclery.alerts.webhook import build_message
 from recyclery.cli.parser import build_parser
 from recyclery.common import exit_codes as codes
@@ -27,13 +27,13 @@ from recyclery.config.live import change_settings, follow_file
 from recyclery.config.settings import TABLES, Address, Alerts, Pool, Settings
 from recyclery.config.sources import CommandLine, load_settings
 from recyclery.config.stored import read_settings, write_settings
-from recyclery.control.problems import find_troubles
+from recyclery.control.problems import find_status_problems
 from recyclery.control.server import Command
 from recyclery.control.status_schema import Status
-from recyclery.decide.actions import Action, Outcome, Preempt, Reap
-from recyclery.governor.commands import Commands
-from recyclery.health.command import find_fault, find_ill
-from recyclery.health.heartbeat import Heart
+from recyclery.decide.actions import Action, Outcome, PreemptChild, ReapProcesses
+from recyclery.governor.commands import CommandHandlers
+from recyclery.health.command import find_fault, find_unhealthy_pools
+from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
@@ -42,10 +42,10 @@ from recyclery.history.store import Store, stamp
 from recyclery.http.metrics import list_metrics_page, render
 from recyclery.http.page_api import Sources
 from recyclery.http.routes import list_page, list_probes
-from recyclery.http.standalone import read_file
+from recyclery.http.standalone import read_page_file
 from recyclery.http.status import build_status
 from recyclery.leaks.document import LeakReport
-from recyclery.leaks.report import RECYCLES, gather
+from recyclery.leaks.report import RECYCLES, build_leak_report
 from recyclery.leaks.trace_command import Chosen, build_trace_report
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS
@@ -58,7 +58,7 @@ from recyclery_worker.link import ChildReport, WorkerStat
 from recyclery_worker.parking.admission import read_max_deaths
 from recyclery_worker.parking.records import Parked, in_flight_key
 from recyclery_worker.parking.store import PARKED
-from recyclery_worker.tracing.sites import Frame, Site, TracedRuns
+from recyclery_worker.tracing.sites import Site, StackFrame, TracedRuns
 from recyclery_worker.tuning.cleanup import TUNES, renew
 from recyclery_worker.tuning.messages import Space
 from support.readings import readings
@@ -110,9 +110,9 @@ def actions() -> list[Any]:
     made = [
         action(**{field.name: STAND_INS.get(field.type, ()) for field in dataclasses.fields(action)})
         for action in ACTIONS
-        if action is not Reap
+        if action is not ReapProcesses
     ]
-    reaps = [Reap(cause, CHILD, (), "x") for cause in ("orphans", "leftovers", "strays", "runaway")]
+    reaps = [ReapProcesses(cause, CHILD, (), "x") for cause in ("orphans", "leftovers", "strays", "runaway")]
     return [*made, *reaps]
 
 
@@ -123,7 +123,7 @@ def kinds_in_reports() -> set[str]:
 
 def page_script() -> str:
     """Return the JavaScript of the web page."""
-    return read_file("memory.js")
+    return read_page_file("memory.js")
 
 
 def record_everything(folder: Path) -> Path:
@@ -131,15 +131,15 @@ def record_everything(folder: Path) -> Path:
     recorder = Recorder(structs.replace(SETTINGS, state_dir=folder))
     done, _died, preempted, killed = children = [CHILD._replace(pid=pid) for pid in (20, 21, 22, 23)]
     for owner in children:
-        recorder.hear(child_report(owner, 0, "task"))
-    recorder.hear(child_report(done, 1, None))
+        recorder.record_report(child_report(owner, 0, "task"))
+    recorder.record_report(child_report(done, 1, None))
     for moment, living in enumerate([children, [done, preempted, killed], [done, killed], [done]]):
         # In the last snapshot a child is gone and the OOM counter has risen.
         look(recorder, living, at=AT + moment, oom_kills=moment // 3)
         if living == [done, preempted, killed]:
-            recorder.note(Preempt(preempted, (), "x"), Outcome(True, "x"), snapshot())
+            recorder.record_action(PreemptChild(preempted, (), "x"), Outcome(True, "x"), snapshot())
     for action in actions():
-        recorder.note(action, Outcome(True, "x"), snapshot())
+        recorder.record_action(action, Outcome(True, "x"), snapshot())
     recorder.close()
     return folder / "history.db"
 
@@ -164,7 +164,7 @@ def look(recorder: Recorder, living: Iterable[Owner], *, at: float, oom_kills: i
     """Pass a snapshot with these children to the recorder."""
     seen = snapshot(*(child(owner=owner, task_id="task", task_name="task") for owner in living))
     container = dataclasses.replace(seen.container, oom_kills=oom_kills)
-    recorder.look(dataclasses.replace(seen, container=container, at=at), LEARNED, SETTINGS)
+    recorder.record_snapshot(dataclasses.replace(seen, container=container, at=at), LEARNED, SETTINGS)
 
 
 def sum_up(history: Path) -> None:
@@ -196,7 +196,7 @@ def record_late_pool(history: Path) -> None:
 def report_on(history: Path) -> LeakReport:
     """Return the leak report of a history."""
     with open_history(history) as opened:
-        return gather(opened, history, 0, 1000.0)
+        return build_leak_report(opened, history, 0, 1000.0)
 
 
 def status_documents() -> list[Any]:
@@ -229,7 +229,7 @@ def build_document(seen: Snapshot, stats: dict[str, WorkerStat]) -> Any:
 
 def trace_documents() -> list[Any]:
     """Return `recyclery leaks --trace TASK --json` documents, for a task with and without a history."""
-    site = Site(frames=[Frame("a.py", 1, "f")], bytes_per_run=1.5, count_per_run=1.5, grew_in=5)
+    site = Site(frames=[StackFrame("a.py", 1, "f")], bytes_per_run=1.5, count_per_run=1.5, grew_in=5)
     runs = TracedRuns(
         pid=20, tool="memray", warm_up_seconds=[1.5], seconds=[1.5], judged=1, sites=[site], over=True
     )
@@ -250,7 +250,7 @@ def metrics_text() -> str:
     seen = readings()
     container = dataclasses.replace(seen.snapshot.container, pressure_percent=12.5)
     known = dataclasses.replace(seen.snapshot, container=container)
-    return render(dataclasses.replace(seen, snapshot=known, alerts_firing=dict.fromkeys(KINDS, 0)))
+    return render(dataclasses.replace(seen, snapshot=known, alerts_firing=dict.fromkeys(ALERT_KINDS, 0)))
 
 
 def rewrite_models(path: Path) -> Path:
@@ -280,7 +280,7 @@ def fire_alerts(folder: Path) -> Path:
     """Fire alerts for a parked task and a deep queue; return the file that lists them."""
     alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
     settings = structs.replace(SETTINGS, pools=slow, runtime_dir=folder, alerts=alerts)
-    counts = Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=1)
+    counts = AlertTotals(at=AT, tasks={}, restarts={}, oom_kills=0, parked=1)
     seen = snapshot(pools=(slow_view(vitals=ANSWERED),))
     Monitor(settings, WEBHOOK).evaluate(settings, seen, counts, {"slow": 12})
     return folder / "alerts.json"
@@ -293,7 +293,7 @@ def remembered_alerts(folder: Path) -> Mapping[str, int]:
 
 def beat(folder: Path, states: Mapping[str, str]) -> Path:
     """Write one heartbeat; return its file."""
-    Heart(folder).beat(states)
+    HeartbeatWriter(folder).beat(states)
     return folder / "heartbeat.json"
 
 
@@ -317,7 +317,7 @@ def link_constants() -> dict[str, object]:
     """Return the constants that worker and governor share."""
     folder = Path()
     return {
-        "version": link.VERSION,
+        "version": link.LINK_VERSION,
         "largest packet": link.MAX_PACKET_BYTES,
         "signal to collect browsers": link.COLLECT_SIGNAL.name,
         "governor's socket": link.governor_socket(folder),
@@ -336,7 +336,7 @@ def decode_link(kind: str, packet: bytes) -> Any:
 def control_answers() -> dict[str, tuple[Any, ...]]:
     """Return the types of answer to each command of the control socket."""
     nobody = typing.cast(Any, None)
-    handlers = Commands(nobody, nobody, nobody, nobody, nobody).handlers()
+    handlers = CommandHandlers(nobody, nobody, nobody, nobody, nobody).handlers()
     answers = {name: typing.get_type_hints(handler)["return"] for name, handler in handlers.items()}
     return {name: typing.get_args(answer) or (answer,) for name, answer in answers.items()}
 
@@ -460,9 +460,9 @@ def judge_state(state: str) -> str:
         alerts, slow = Alerts(lasting_seconds=0.0), SETTINGS.pools[1:]
         settings = structs.replace(SETTINGS, pools=slow, runtime_dir=Path(folder), alerts=alerts)
         watching = Monitor(settings, WEBHOOK)
-        watching.evaluate(settings, seen, Counts(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
+        watching.evaluate(settings, seen, AlertTotals(at=AT, tasks={}, restarts={}, oom_kills=0, parked=0), {})
     is_down = watching.count_firing()["pool_down"]
-    troubles = find_troubles(status(pools={"slow": pool("slow", state=PoolState(state))}), 0)
+    troubles = find_status_problems(status(pools={"slow": pool("slow", state=PoolState(state))}), 0)
     top = "bad" if any(trouble.bad for trouble in troubles) else "a worry" if troubles else "well"
-    healthy = "unhealthy" if find_ill({"slow": state}) else "healthy"
+    healthy = "unhealthy" if find_unhealthy_pools({"slow": state}) else "healthy"
     return f"{state}: {healthy}, recyclery_pool_up {up}, {'alert' if is_down else 'no alert'}, {top}"

@@ -9,11 +9,11 @@ from recyclery.decide.actions import ReportDeath
 from recyclery.decide.delivery import OUT_OF_MEMORY, PREEMPTED, find_child_deaths, report_deaths
 from recyclery.decide.policy_state import ChildDeath
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot
 
 BEFORE = snapshot(child(process(30, mib=500), mib=100, task_id="id"))
-FELL = Fell(pid=CHILD.pid, task_id="id", tree_bytes=600 * MIB)
+FELL = DeathReport(pid=CHILD.pid, task_id="id", tree_bytes=600 * MIB)
 FAST = PoolView(name="fast", slot="fast", state=PoolState.RUNNING, pid=9)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recyclery.common.pool_state import PoolState
-from recyclery.decide.actions import Hold
+from recyclery.decide.actions import PauseConsuming
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.pressure import pause_pools
 from recyclery.observe.snapshot import Snapshot
@@ -18,7 +18,7 @@ def near(floor_mib: int, *, holding: bool | None = False, busy: bool = False) ->
     return snapshot(one, floor_mib=floor_mib, pools=(slow_view(holding=holding),))
 
 
-def holds(seen: Snapshot) -> list[Hold]:
+def holds(seen: Snapshot) -> list[PauseConsuming]:
     return list(pause_pools(seen, LEARNED, SETTINGS))
 
 

@@ -7,11 +7,17 @@ import pytest
 from msgspec import structs
 
 from recyclery.config.settings import Browsers
-from recyclery.decide.actions import Reap
-from recyclery.decide.browsers import NO_CPU_SECONDS, Census, count_kinds, runaway_reason, update_stalls
+from recyclery.decide.actions import ReapProcesses
+from recyclery.decide.browsers import (
+    NO_CPU_SECONDS,
+    BrowserCounts,
+    count_by_kind,
+    runaway_reason,
+    update_stalls,
+)
 from recyclery.decide.policy_state import StalledTask
 from recyclery.decide.reap import find_reaps
-from recyclery.observe.snapshot import TICK_SECONDS, Child, Orphans, Process, Snapshot
+from recyclery.observe.snapshot import CLOCK_TICK_SECONDS, Child, Orphans, Process, Snapshot
 from support.snapshots import AT, CHILD, LIMIT, MIB, SETTINGS, child, policy_state, process, snapshot
 
 LIMITS = Browsers(silent_seconds=300, max_percent=50, max_age_seconds=3600)
@@ -19,7 +25,7 @@ BUSY: dict[str, Any] = {"task_id": "b", "task_name": "scrape"}
 
 
 def ticks(seconds: float) -> int:
-    return round(seconds / TICK_SECONDS)
+    return round(seconds / CLOCK_TICK_SECONDS)
 
 
 def used(browser: Process, seconds: float) -> Process:
@@ -43,9 +49,9 @@ def late(seconds: float, *children: Child) -> Snapshot:
     return replace(snapshot(*children), at=AT + seconds)
 
 
-def reaped(seen: Snapshot, silence: StalledTask, limits: Browsers = LIMITS) -> list[Reap]:
+def reaped(seen: Snapshot, silence: StalledTask, limits: Browsers = LIMITS) -> list[ReapProcesses]:
     settings = structs.replace(SETTINGS, browsers=limits)
-    return find_reaps(seen, policy_state(silences={CHILD: silence}), settings)
+    return find_reaps(seen, policy_state(stalls={CHILD: silence}), settings)
 
 
 def test_each_browser_is_counted_as_one_kind() -> None:
@@ -57,14 +63,14 @@ def test_each_browser_is_counted_as_one_kind() -> None:
         snapshot(busy, orphans=(Orphans(CHILD, (process(70, session=90),)),)),
         foreign_browsers=(process(80, session=80), process(81, session=80, parent=80)),
     )
-    expected = Census(live=3, in_use=2, kept=1, leftovers=1, runaway=0, orphans=1, strangers=1)
-    assert count_kinds(seen, {}, LIMITS) == expected
+    expected = BrowserCounts(live=3, in_use=2, kept=1, leftovers=1, runaway=0, orphans=1, strangers=1)
+    assert count_by_kind(seen, {}, LIMITS) == expected
 
 
 def test_a_browser_that_a_silent_task_hangs_at_is_counted_as_a_runaway() -> None:
     browser = process(40, started=95.0)
     seen = late(400, child(used(browser, 390), **BUSY))
-    census = count_kinds(seen, {CHILD: silent_since(AT, browser)}, LIMITS)
+    census = count_by_kind(seen, {CHILD: silent_since(AT, browser)}, LIMITS)
     assert (census.live, census.in_use, census.runaway) == (1, 0, 1)
 
 

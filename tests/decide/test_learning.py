@@ -5,12 +5,12 @@ from recyclery.decide.memory_model import (
     PoolModel,
     TaskRun,
     TaskTracker,
+    headroom_bytes,
     learn,
     learn_idle,
-    tail_bytes,
     update_tracker,
 )
-from recyclery.decide.memory_model import follow as follow_children
+from recyclery.decide.memory_model import update_trackers as follow_children
 from recyclery.observe.snapshot import Child, Owner, Process
 from support.snapshots import snapshot
 
@@ -44,7 +44,7 @@ def follow(*looks: Child) -> list[TaskRun]:
 
 
 def test_nothing_learned_promises_nothing() -> None:
-    assert (PoolModel().baseline_bytes, tail_bytes(PoolModel())) == (None, 0)
+    assert (PoolModel().baseline_bytes, headroom_bytes(PoolModel())) == (None, 0)
 
 
 def test_the_baseline_is_the_smallest_idle_tree() -> None:
@@ -54,21 +54,21 @@ def test_the_baseline_is_the_smallest_idle_tree() -> None:
 
 def test_the_tail_is_the_largest_peak_above_its_start_with_a_margin_while_few_are_known() -> None:
     model = learn(learn(PoolModel(), run(50, 300, 55)), run(55, 255, 60))
-    assert tail_bytes(model) == 375 * MIB
+    assert headroom_bytes(model) == 375 * MIB
 
 
 def test_the_margin_goes_when_enough_is_known_and_all_peaks_are_alike() -> None:
     model = PoolModel()
     for _ in range(20):
         model = learn(model, run(50, 300, 55))
-    assert tail_bytes(model) == 250 * MIB
+    assert headroom_bytes(model) == 250 * MIB
 
 
 def test_old_runs_are_forgotten() -> None:
     model = learn(PoolModel(), run(50, 900, 50))
     for _ in range(KEPT_RUNS):
         model = learn(model, run(50, 150, 50))
-    assert tail_bytes(model) == 100 * MIB
+    assert headroom_bytes(model) == 100 * MIB
 
 
 def test_a_run_is_told_by_its_start_its_peak_and_its_end() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from recyclery.decide.actions import Clean, EndGridSession, KillForeign
+from recyclery.decide.actions import EndGridSession, KillForeign, RemoveFiles
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.poll_interval import ALERT_SECONDS, poll_interval_seconds
@@ -70,7 +70,9 @@ def test_defunct_halves_are_left_to_their_parent() -> None:
 
 def cleaned(found: Snapshot) -> list[Path]:
     actions = decide(found, LEARNED, SETTINGS)
-    return [left.folder for action in actions if isinstance(action, Clean) for left in action.leftover_files]
+    return [
+        left.folder for action in actions if isinstance(action, RemoveFiles) for left in action.leftover_files
+    ]
 
 
 def test_folders_of_browsers_that_are_gone_are_removed() -> None:

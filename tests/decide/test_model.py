@@ -24,12 +24,12 @@ from recyclery.decide.memory_model import (
     KEPT_NAMES,
     KEPT_RUNS,
     RISEN_RUNS,
+    GrowthStep,
     PoolModel,
-    Step,
     TaskRun,
+    headroom_bytes,
     learn,
     learn_idle,
-    tail_bytes,
 )
 
 MIB = 1 << 20
@@ -54,7 +54,7 @@ def live_on(
     return model
 
 
-def steps(*growths_mib: list[float]) -> tuple[Step, ...]:
+def steps(*growths_mib: list[float]) -> tuple[GrowthStep, ...]:
     return lives(*growths_mib).steps
 
 
@@ -73,22 +73,22 @@ STEADY = [8.0] * 20
 
 
 def test_with_one_run_known_the_next_may_take_twice_as_much() -> None:
-    assert tail_bytes(PoolModel(tails=(100 * MIB,))) == 200 * MIB
+    assert headroom_bytes(PoolModel(tails=(100 * MIB,))) == 200 * MIB
 
 
 def test_the_fewer_runs_are_known_the_more_is_kept_free() -> None:
-    kept = [tail_bytes(PoolModel(tails=(100 * MIB,) * known)) for known in range(1, 30)]
+    kept = [headroom_bytes(PoolModel(tails=(100 * MIB,) * known)) for known in range(1, 30)]
     assert kept == sorted(kept, reverse=True)
 
 
 def test_peaks_that_differ_keep_more_free_than_the_largest_seen() -> None:
     tails = tuple(int(NormalDist(350, 10).inv_cdf((rank + 0.5) / 100) * MIB) for rank in range(100))
-    assert max(tails) < tail_bytes(PoolModel(tails=tails)) < max(tails) * BEYOND_LARGEST
+    assert max(tails) < headroom_bytes(PoolModel(tails=tails)) < max(tails) * BEYOND_LARGEST
 
 
 def test_a_rare_large_peak_is_not_taken_for_a_tail_without_end() -> None:
     model = PoolModel(tails=(350 * MIB,) * 98 + (500 * MIB,) * 2)
-    assert tail_bytes(model) == int(500 * MIB * BEYOND_LARGEST)
+    assert headroom_bytes(model) == int(500 * MIB * BEYOND_LARGEST)
 
 
 tails = st.lists(st.integers(0, 2 << 30), min_size=1, max_size=KEPT_RUNS).map(tuple)
@@ -97,7 +97,7 @@ tails = st.lists(st.integers(0, 2 << 30), min_size=1, max_size=KEPT_RUNS).map(tu
 @given(tails, st.floats(0.001, 0.1), st.floats(1, 9))
 def test_a_smaller_risk_never_keeps_less_free(known: tuple[int, ...], risk: float, factor: float) -> None:
     model = PoolModel(tails=known)
-    assert tail_bytes(model, risk) >= tail_bytes(model, min(0.5, risk * factor)) >= max(known)
+    assert headroom_bytes(model, risk) >= headroom_bytes(model, min(0.5, risk * factor)) >= max(known)
 
 
 # The rule after every task.
@@ -128,8 +128,8 @@ def test_a_larger_tree_is_never_let_stay_where_a_smaller_one_must_go(
     known: tuple[int, ...], tree: int, more: int, budget: int
 ) -> None:
     model = PoolModel(0, known)
-    smaller = must_retire(model, tree, budget, tail_bytes(model))
-    larger = must_retire(model, tree + more, budget, tail_bytes(model))
+    smaller = must_retire(model, tree, budget, headroom_bytes(model))
+    larger = must_retire(model, tree + more, budget, headroom_bytes(model))
     assert smaller is None or (larger is not None and larger == smaller + more)
 
 

@@ -10,7 +10,15 @@ from msgspec import structs
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import SLOW, Pool, Settings
 from recyclery.decide import policy
-from recyclery.decide.actions import Action, Collect, Preempt, Reap, ReplaceWorker, Retire, Warn
+from recyclery.decide.actions import (
+    Action,
+    PreemptChild,
+    ReapProcesses,
+    ReapZombies,
+    ReplaceWorker,
+    RetireChild,
+    Warn,
+)
 from recyclery.decide.budget import projected_peak_bytes
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
@@ -48,7 +56,7 @@ def test_nothing_is_done_when_all_is_well() -> None:
 def test_the_session_of_a_dead_child_is_reaped_whole() -> None:
     left = (process(30), process(31, name="python"), process(32, name="sh"))
     (action,) = decide(snapshot(orphans=(Orphans(CHILD, left),)), policy_state(), SETTINGS)
-    assert isinstance(action, Reap)
+    assert isinstance(action, ReapProcesses)
     assert action.processes == left
 
 
@@ -56,7 +64,7 @@ def test_of_a_dead_childs_processes_in_other_sessions_only_browsers_are_reaped()
     crashpad = process(30, session=30, name="chrome_crashpad")
     daemon = process(31, session=31, name="my-daemon")
     (action,) = decide(snapshot(orphans=(Orphans(CHILD, (crashpad, daemon)),)), policy_state(), SETTINGS)
-    assert isinstance(action, Reap)
+    assert isinstance(action, ReapProcesses)
     assert action.processes == (crashpad,)
 
 
@@ -68,21 +76,21 @@ def test_defunct_orphans_are_left_to_their_parent() -> None:
 
 def test_a_browser_of_a_finished_task_is_reaped() -> None:
     (action,) = decide(snapshot(child(process(30, started=80.0))), LEARNED, SETTINGS)
-    assert isinstance(action, Reap)
+    assert isinstance(action, ReapProcesses)
     assert (action.cause, [member.pid for member in action.processes]) == ("leftovers", [30])
 
 
 def test_it_is_reaped_also_while_the_next_task_runs_with_a_browser_of_its_own() -> None:
     busy = child(process(30, started=80.0), process(40, started=95.0), task_id="b", task_name="b")
     (action,) = decide(snapshot(busy), LEARNED, SETTINGS)
-    assert isinstance(action, Reap)
+    assert isinstance(action, ReapProcesses)
     assert [member.pid for member in action.processes] == [30]
 
 
 def test_what_an_old_browser_starts_during_the_next_task_goes_with_it() -> None:
     busy = child(process(30, started=80.0), process(31, started=95.0, parent=30), task_id="b", task_name="b")
     (action,) = decide(snapshot(busy), LEARNED, SETTINGS)
-    assert isinstance(action, Reap)
+    assert isinstance(action, ReapProcesses)
     assert {member.pid for member in action.processes} == {30, 31}
 
 
@@ -116,7 +124,7 @@ def slow_with(**changes: object) -> Pool:
 
 def test_a_living_child_is_told_to_collect_its_defunct_browsers() -> None:
     (action,) = decide(snapshot(child(process(30, started=80.0, parent=20, state="Z"))), LEARNED, SETTINGS)
-    assert isinstance(action, Collect)
+    assert isinstance(action, ReapZombies)
     assert action.owner == CHILD
 
 
@@ -124,7 +132,7 @@ def test_a_child_is_retired_when_the_next_task_would_take_it_past_its_budget() -
     # Budget 800 - (500 - 250) = 550; 250 now and 300 for the next are no more than that, 270 are.
     assert decide(snapshot(child(mib=250), floor_mib=500), LEARNED, SETTINGS) == []
     (action,) = decide(snapshot(child(mib=270), floor_mib=535), LEARNED, SETTINGS)
-    assert isinstance(action, Retire)
+    assert isinstance(action, RetireChild)
     assert "270 MiB after 3 tasks, a fresh one has 50 MiB; with 300 MiB for the next task" in action.reason
     assert "535 MiB" in action.reason or "budget of 535 MiB" in action.reason
 
@@ -154,7 +162,7 @@ def test_of_two_children_past_their_budget_the_one_further_past_goes_first() -> 
     settings = Settings(app="app", pools=(slow_with(concurrency=2),), runtime_dir=Path("/run"))
     both = snapshot(child(mib=300), child(mib=330, owner=other), floor_mib=730)
     (action,) = decide(both, LEARNED, settings)
-    assert isinstance(action, Retire)
+    assert isinstance(action, RetireChild)
     assert action.owner == other
 
 
@@ -165,21 +173,21 @@ def test_the_leaking_pool_pays_for_its_leak_not_the_one_beside_it() -> None:
     # The slow child saves more and is busy: it is waited for.
     assert decide(snapshot(grown, fast, floor_mib=890), past, SETTINGS) == []
     (action,) = decide(snapshot(child(mib=300), fast, floor_mib=890), past, SETTINGS)
-    assert isinstance(action, Retire)
+    assert isinstance(action, RetireChild)
     assert action.owner == CHILD
 
 
 def test_where_a_fresh_child_would_be_past_its_budget_too_a_recycle_must_be_worth_it() -> None:
     assert decide(snapshot(child(mib=140), floor_mib=700), LEARNED, SETTINGS) == []
     (action,) = decide(snapshot(child(mib=160), floor_mib=720), LEARNED, SETTINGS)
-    assert isinstance(action, Retire)
+    assert isinstance(action, RetireChild)
 
 
 def test_a_worker_that_lets_none_of_its_children_go_is_replaced() -> None:
     seen = snapshot(child(mib=400), floor_mib=700, pools=(slow_view(),))
     (first,) = decide(seen, replace(LEARNED, refused={"slow": 2}), SETTINGS)
     (last,) = decide(seen, replace(LEARNED, refused={"slow": 3}), SETTINGS)
-    assert isinstance(first, Retire)
+    assert isinstance(first, RetireChild)
     assert isinstance(last, ReplaceWorker)
 
 
@@ -223,7 +231,7 @@ def test_above_the_hard_level_the_largest_child_is_preempted_with_all_it_started
     large = child(process(30, started=95.0, mib=600), task_id="b", task_name="b")
     small = child(owner=Owner("fast", 40, 4000), mib=50)
     (action,) = decide(snapshot(large, small, floor_mib=960), LEARNED, SETTINGS)
-    assert isinstance(action, Preempt)
+    assert isinstance(action, PreemptChild)
     assert (action.owner, {member.pid for member in action.processes}) == (CHILD, {20, 30})
 
 
@@ -231,7 +239,7 @@ def test_a_browser_about_to_be_reaped_does_not_cost_its_child_its_place() -> Non
     leftover = process(30, started=80.0, mib=500)
     for floor_mib in (750, 990):
         (action,) = decide(snapshot(child(leftover), floor_mib=floor_mib), LEARNED, SETTINGS)
-        assert isinstance(action, Reap)
+        assert isinstance(action, ReapProcesses)
 
 
 def test_after_a_preemption_memory_gets_time_to_come_back() -> None:
@@ -264,13 +272,20 @@ def test_there_is_never_more_than_one_heavy_action_nor_one_on_a_pid_that_is_not_
     )
     memory = policy_state(models={name: PoolModel(50 * MIB, (tail * MIB,)) for name in ("fast", "slow")})
     actions = decide(snapshot(*seen, floor_mib=floor), memory, SETTINGS)
-    heavy = [action for action in actions if isinstance(action, Retire | ReplaceWorker | Preempt)]
+    heavy = [action for action in actions if isinstance(action, RetireChild | ReplaceWorker | PreemptChild)]
     assert len(heavy) <= 1
-    owners = {action.owner for action in actions if isinstance(action, Reap | Collect | Retire | Preempt)}
+    owners = {
+        action.owner
+        for action in actions
+        if isinstance(action, ReapProcesses | ReapZombies | RetireChild | PreemptChild)
+    }
     assert owners <= {one.owner for one in seen}
     ours = {member.pid for one in seen for member in one.processes}
     assert {
-        member.pid for action in actions if isinstance(action, Reap | Preempt) for member in action.processes
+        member.pid
+        for action in actions
+        if isinstance(action, ReapProcesses | PreemptChild)
+        for member in action.processes
     } <= ours
 
 

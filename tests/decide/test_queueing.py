@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recyclery.decide.queueing import (
-    MOST_BUSY,
-    Container,
+    MAX_UTILISATION,
+    ContainerRates,
     erlang_c,
     join_queue,
     plan_fleet,
     response_quantile,
 )
 
-SECOND = Container(slots=4, per_second=4.0, ran_seconds=(1.0,) * 50, ran_variation=0.0)
+SECOND = ContainerRates(slots=4, per_second=4.0, ran_seconds=(1.0,) * 50, ran_variation=0.0)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_the_time_to_the_end_has_both_wait_and_run_in_it() -> None:
 def test_no_fleet_is_busier_than_planned_and_none_has_a_container_too_many(arrivals: float) -> None:
     fleet = plan_fleet(arrivals, SECOND)
     assert fleet is not None
-    assert fleet.busy_share <= MOST_BUSY + 1e-9
+    assert fleet.busy_share <= MAX_UTILISATION + 1e-9
     fewer = fleet.containers - 1
-    assert not fewer or arrivals / (fewer * SECOND.per_second) > MOST_BUSY
+    assert not fewer or arrivals / (fewer * SECOND.per_second) > MAX_UTILISATION
 
 
 def test_a_sharper_objective_takes_more_containers() -> None:

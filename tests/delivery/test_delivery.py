@@ -68,7 +68,7 @@ def test_what_a_killed_worker_held_runs_again_as_soon_as_another_is_told(
         wait_for(lambda: begun(path) == ["a"], "it runs")
         generation = kill_main(first)
         with bare_worker(fresh_redis) as second:
-            assert second.ask(link.Reclaim(generation=generation)) == link.Done()
+            assert second.ask(link.ReclaimRequest(generation=generation)) == link.RequestDone()
             wait_for(lambda: begun(path) == ["a", "a"], "it runs again", LEASE_SECONDS / 2)
             sent.get(timeout=10)
             wait_for(lambda: count_held(client) == 0, "it is done with")

@@ -92,7 +92,7 @@ def test_a_workers_task_runs_again_elsewhere(
             os.kill(first.process.pid, signal.SIGKILL)
             first.process.wait()
         with worker_on(kind, monkeypatch) as second:
-            assert second.ask(link.Reclaim(generation=generation)) == link.Done()
+            assert second.ask(link.ReclaimRequest(generation=generation)) == link.RequestDone()
             wait_for(lambda: path.read_text().split() == ["a", "a"], "it runs again")
             os.kill(second.pids()[0], signal.SIGKILL)
 

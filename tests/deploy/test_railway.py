@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recyclery.config.sources import CommandLine, load_settings
-from recyclery.health.heartbeat import Heart
+from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.http.routes import list_probes
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def test_a_supervisor_that_ends_badly_is_started_again(document: dict[str, Any])
 def test_railway_probes_a_path_that_answers_on_the_port_it_names(
     document: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert document["deploy"]["healthcheckPath"] in list_probes(Heart(tmp_path))
+    assert document["deploy"]["healthcheckPath"] in list_probes(HeartbeatWriter(tmp_path))
     settings = load_settings(CommandLine(), {"CELERY_APP": "app", "PORT": "8080"})
     assert settings.http is not None
     assert (settings.http.host, settings.http.port) == ("", 8080)

@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 
 from recyclery_worker.browser.driver import find_browser
-from recyclery_worker.link import ChildReport, encode, now
+from recyclery_worker.link import ChildReport, encode_message, now
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for
 
@@ -80,7 +80,7 @@ def report_sessions(running: Supervised, child: int, *sessions: str) -> None:
         remote=list(sessions),
     )
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(encode(report), str(running.runtime_dir / "governor.sock"))
+        sock.sendto(encode_message(report), str(running.runtime_dir / "governor.sock"))
 
 
 def nap(sender: Celery, tmp_path: Path) -> str:

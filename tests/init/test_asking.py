@@ -17,4 +17,4 @@ def test_a_pid_1_that_does_not_answer_is_away_after_a_while(
         silent.bind(str(path))
         silent.listen()
         with pytest.raises(engine.SupervisordUnavailable, match="timed out"):
-            engine.ask_engine(path, "supervisor.getAllProcessInfo")
+            engine.call_supervisord(path, "supervisor.getAllProcessInfo")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recyclery.observe.supervisord import ask_engine
+from recyclery.observe.supervisord import call_supervisord
 from recyclery.pid1.supervisord_conf import supervisor_socket
 from support.stood_in import DRAINING, READY, STUBBORN, Start, StoodIn
 from support.waiting import wait_for
@@ -13,17 +13,17 @@ from support.waiting import wait_for
 
 def ask(running: StoodIn, method: str, slot: str) -> None:
     """Have PID 1 do something with a slot."""
-    ask_engine(supervisor_socket(running.runtime_dir), f"recyclery.{method}", slot)
+    call_supervisord(supervisor_socket(running.runtime_dir), f"recyclery.{method}", slot)
 
 
 def begin(running: StoodIn, slot: str) -> None:
     """Start what is in a slot."""
-    ask_engine(supervisor_socket(running.runtime_dir), "supervisor.startProcess", slot, False)
+    call_supervisord(supervisor_socket(running.runtime_dir), "supervisor.startProcess", slot, False)
 
 
 def state_of(running: StoodIn, slot: str) -> Any:
     """Return how the worker in a slot is."""
-    workers = ask_engine(supervisor_socket(running.runtime_dir), "recyclery.list_workers")
+    workers = call_supervisord(supervisor_socket(running.runtime_dir), "recyclery.list_workers")
     return next(worker["state"] for worker in workers if worker["slot"] == slot)
 
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.leaks.growth import TaskGrowth, judge_pool
+from recyclery.leaks.growth import TaskGrowth, classify_growth
 from recyclery.leaks.report import shm_files
 
 TASKS = (Planted("leaves files", "none"), Planted("innocent", "none"))
@@ -23,7 +23,7 @@ def judge(mib_per_run: float) -> dict[str, TaskGrowth]:
     for minute in range(first, last + 1):
         done = [run for run in runs_in_time if run.ended // 60 <= minute and "leaves files" in run.tasks]
         minutes.append((minute, round(len(done) * mib_per_run * MIB)))
-    found = shm_files({"slow": judge_pool(runs)}, {"slow": runs_in_time}, minutes)
+    found = shm_files({"slow": classify_growth(runs)}, {"slow": runs_in_time}, minutes)
     return {growth.task: growth for growth in found["slow"]}
 
 

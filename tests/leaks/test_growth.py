@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.leak_worlds import MIB, Planted, live
-from recyclery.history.reader import Run
+from recyclery.history.reader import StoredRun
 from recyclery.history.records import Parts
-from recyclery.leaks.growth import TaskGrowth, judge_pool
+from recyclery.leaks.growth import TaskGrowth, classify_growth
 
 NONE = Planted("nothing", "none")
 LEAK = Planted("leak", "leak", mib=4)
@@ -16,7 +16,7 @@ LEAK = Planted("leak", "leak", mib=4)
 def judge(*tasks: Planted, runs: int = 200, life: int = 100, browsers: bool = False) -> dict[str, TaskGrowth]:
     """Let a pool of these tasks run, and judge it."""
     found, _ = live(tasks, runs, life, "a test", browsers=browsers)
-    return {growth.task: growth for growth in judge_pool(found)}
+    return {growth.task: growth for growth in classify_growth(found)}
 
 
 def test_of_tasks_that_share_a_child_the_one_that_leaks_is_named() -> None:
@@ -53,12 +53,12 @@ def test_what_a_childs_first_run_opens_for_all_the_next_is_no_growth() -> None:
         for run in raised(found, 200 * MIB)
         if run.after is not None
     ]
-    (growth,) = judge_pool(opened)
+    (growth,) = classify_growth(opened)
     assert abs(growth.mean_bytes) < 0.1 * MIB
     assert growth.shape == "none"
 
 
-def raised(runs: list[Run], size: int) -> list[Run]:
+def raised(runs: list[StoredRun], size: int) -> list[StoredRun]:
     """Return the runs of children that hold so much more after their first one."""
     return [
         replace(run, before=more(run.before, size), after=more(run.after, size)) if run.place else run
@@ -71,7 +71,7 @@ def more(parts: Parts | None, size: int) -> Parts:
     return parts._replace(python=parts.python + size)
 
 
-def with_after(run: Run, python: int) -> Run:
+def with_after(run: StoredRun, python: int) -> StoredRun:
     assert run.after is not None
     return replace(run, after=run.after._replace(python=python))
 
@@ -92,7 +92,7 @@ def test_one_reading_far_off_is_no_step() -> None:
     assert off.after is not None
     runs[50] = with_after(off, python=off.after.python + 40 * MIB)
     runs[51] = replace(runs[51], before=runs[50].after)
-    (growth,) = judge_pool(runs)
+    (growth,) = classify_growth(runs)
     assert growth.shape == "none"
     assert abs(growth.mean_bytes) < 0.1 * MIB
 
@@ -106,7 +106,7 @@ def test_short_runs_of_several_names_that_ended_together_still_tell_the_tasks_ap
             for task, count in run.tasks.items():
                 both[task] = both.get(task, 0) + count
         joined.append(replace(first, tasks=both, after=second.after))
-    found = {growth.task: growth for growth in judge_pool(joined)}
+    found = {growth.task: growth for growth in classify_growth(joined)}
     assert found["leak"].mean_bytes / MIB == pytest.approx(4, rel=0.15)
     assert abs(found["nothing"].mean_bytes) < 0.4 * MIB
 
@@ -114,5 +114,5 @@ def test_short_runs_of_several_names_that_ended_together_still_tell_the_tasks_ap
 def test_a_run_that_nobody_saw_the_end_of_is_left_out() -> None:
     runs, _ = live([NONE], 100, 100, "a test")
     died = replace(runs[99], after=None, outcome="oom")
-    (growth,) = judge_pool([*runs[:99], died])
+    (growth,) = classify_growth([*runs[:99], died])
     assert (growth.runs + 1, growth.seen) == (99, 100)

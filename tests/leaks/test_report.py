@@ -16,7 +16,7 @@ from recyclery.history.reader import open_history
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
 from recyclery.history.store import Store
 from recyclery.leaks.page import build_leaks_page
-from recyclery.leaks.report import gather
+from recyclery.leaks.report import build_leak_report
 from recyclery.observe.snapshot import Owner
 from recyclery_worker.browser import browser
 from support.layout import FAINT_TEXTS, OVERLAPS, SIDEWAYS, complaints, dress, watched_options
@@ -159,7 +159,7 @@ def test_the_page_has_each_task_and_no_name_becomes_markup(tmp_path: Path) -> No
     odd = (Planted("</script><b>{{scripts}}", "leak", mib=4), TASKS[1])
     path = record(tmp_path / "history.db", odd)
     with open_history(path) as history:
-        page = build_leaks_page(history, gather(history, path, 0, NOW + 1))
+        page = build_leaks_page(history, build_leak_report(history, path, 0, NOW + 1))
     assert "&lt;/script&gt;&lt;b&gt;{{scripts}}" in page
     assert "</script><b>" not in page
     assert page.count("class Chart") == 1

@@ -9,11 +9,11 @@ from kombu import Connection, Queue
 from msgspec.structs import replace
 
 from recyclery_worker.broker.connection import connected
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 from recyclery_worker.parking.admission import why_not_parked
 from recyclery_worker.parking.park import parked_task
 from recyclery_worker.parking.records import Death, ParkedTask, StartedRun
-from recyclery_worker.parking.store import DeadLetterStore, open_store
+from recyclery_worker.parking.store import DeadLetterStore, open_dead_letters
 
 DEATH = Death(at=1.0, how="signal 9", node="slow@here", pid=7)
 
@@ -51,7 +51,7 @@ def test_a_task_goes_from_hand_to_the_list_and_back_to_its_queue_with_its_priori
     app.conf.broker_transport_options = options
     with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
         request, task = take(channel, fresh_redis, options)
-        lot = open_store(channel)
+        lot = open_dead_letters(channel)
         assert client.hlen(f"{prefix}unacked") == 1
         assert lot.park(task, channel.unacked_key, channel.unacked_index_key)
         assert [
@@ -80,7 +80,7 @@ def test_a_message_that_was_given_to_another_worker_is_not_parked(fresh_redis: s
     with connected(app) as channel:
         _, task = take(channel, fresh_redis, {})
         channel.qos.restore_by_tag(task.tag)
-        lot = open_store(channel)
+        lot = open_dead_letters(channel)
         assert not lot.park(task, channel.unacked_key, channel.unacked_index_key)
         assert lot.count_parked() == 0
 
@@ -89,7 +89,7 @@ def test_only_the_first_of_two_who_decide_moves_it(fresh_redis: str) -> None:
     app = Celery("sender", broker=fresh_redis)
     with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
         _, task = take(channel, fresh_redis, {}, priority=0)
-        lot = open_store(channel)
+        lot = open_dead_letters(channel)
         lot.park(task, channel.unacked_key, channel.unacked_index_key)
         assert [lot.put_back(task), lot.put_back(task), lot.remove(task)] == [True, False, False]
         assert client.llen("low") == 1
@@ -107,7 +107,7 @@ def test_deaths_are_forgotten_with_time_but_not_those_of_a_parked_task(fresh_red
     app = Celery("sender", broker=fresh_redis)
     with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
         _, task = take(channel, fresh_redis, {})
-        lot = open_store(channel)
+        lot = open_dead_letters(channel)
         lot.record_death(StartedRun("tag/0", task.task_id), DEATH)
         assert client.ttl("recyclery:deaths:some-id") > 0
         lot.park(task, channel.unacked_key, channel.unacked_index_key)
@@ -117,12 +117,12 @@ def test_deaths_are_forgotten_with_time_but_not_those_of_a_parked_task(fresh_red
 def test_what_the_governor_saw_completes_the_death_of_that_child_alone(lot: DeadLetterStore) -> None:
     lot.record_death(StartedRun("tag/0", "id"), DEATH)
     lot.record_death(StartedRun("tag/1", "id"), replace(DEATH, at=2.0, pid=8))
-    lot.complete_death(Fell(pid=8, task_id="id", tree_bytes=1 << 30, how="preempted"))
+    lot.complete_death(DeathReport(pid=8, task_id="id", tree_bytes=1 << 30, how="preempted"))
     assert [(death.pid, death.tree_bytes, death.how) for death in lot.list_deaths("id")] == [
         (7, None, "signal 9"),
         (8, 1 << 30, "preempted"),
     ]
-    lot.complete_death(Fell(pid=7, task_id="other", tree_bytes=1))
+    lot.complete_death(DeathReport(pid=7, task_id="other", tree_bytes=1))
     assert lot.list_deaths("other") == []
 
 

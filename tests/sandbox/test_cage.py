@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.sandbox.cage import Cage, make_cage_cgroup
-from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.cgroups import SandboxCgroup
 from recyclery.sandbox.guard import descendants
 
 LIMIT_BYTES = 128 << 20
@@ -28,13 +28,13 @@ OVEREATS = (
 
 
 @pytest.fixture
-def cgroup() -> Iterator[MemoryCgroup]:
+def cgroup() -> Iterator[SandboxCgroup]:
     made = make_cage_cgroup(LIMIT_BYTES)
     yield made
     made.remove()
 
 
-def start(tmp_path: Path, code: str, cgroup: MemoryCgroup | None = None) -> Cage:
+def start(tmp_path: Path, code: str, cgroup: SandboxCgroup | None = None) -> Cage:
     command = [sys.executable, "-c", code]
     return Cage(command, environment=os.environ, folder=tmp_path, log=tmp_path / "log", cgroup=cgroup)
 
@@ -99,7 +99,7 @@ time.sleep(60)
 
 
 @pytest.mark.cgroup
-def test_the_command_is_pid_1(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_command_is_pid_1(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     code = "import os; print(os.getpid(), [name for name in os.listdir('/proc') if name.isdecimal()])"
     with start(tmp_path, code, cgroup) as cage:
         assert cage.wait(10) == 0
@@ -107,14 +107,14 @@ def test_the_command_is_pid_1(tmp_path: Path, cgroup: MemoryCgroup) -> None:
 
 
 @pytest.mark.cgroup
-def test_the_command_is_in_the_cgroup_and_its_guard_is_not(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_command_is_in_the_cgroup_and_its_guard_is_not(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with start(tmp_path, LEAVES_ON_TERM, cgroup) as cage:
         wait_for("up", tmp_path)
         assert cgroup.processes() == [cage.pid]
 
 
 @pytest.mark.cgroup
-def test_the_limit_is_enforced_and_the_kill_counted(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_limit_is_enforced_and_the_kill_counted(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with start(tmp_path, OVEREATS, cgroup) as cage:
         assert cage.wait(30) == 0
         assert cgroup.oom_kills() == 1
@@ -123,7 +123,7 @@ def test_the_limit_is_enforced_and_the_kill_counted(tmp_path: Path, cgroup: Memo
 
 
 @pytest.mark.cgroup
-def test_term_reaches_pid_1(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_term_reaches_pid_1(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with start(tmp_path, LEAVES_ON_TERM, cgroup) as cage:
         wait_for("up", tmp_path)
         cage.terminate()
@@ -131,7 +131,7 @@ def test_term_reaches_pid_1(tmp_path: Path, cgroup: MemoryCgroup) -> None:
 
 
 @pytest.mark.cgroup
-def test_a_pid_1_that_ignores_term_can_be_killed(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_a_pid_1_that_ignores_term_can_be_killed(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with start(tmp_path, "print('up', flush=True); import time; time.sleep(60)", cgroup) as cage:
         wait_for("up", tmp_path)
         cage.terminate()
@@ -141,28 +141,28 @@ def test_a_pid_1_that_ignores_term_can_be_killed(tmp_path: Path, cgroup: MemoryC
 
 
 @pytest.mark.cgroup
-def test_the_namespace_ends_with_its_pid_1(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_namespace_ends_with_its_pid_1(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with start(tmp_path, LEAVES_A_CHILD, cgroup) as cage:
         cage.wait(10)
         assert cgroup.processes() == []
 
 
 @pytest.mark.cgroup
-def test_the_cgroup_is_gone_afterwards(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_cgroup_is_gone_afterwards(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with start(tmp_path, LEAVES_ON_TERM, cgroup):
         assert cgroup.path.is_dir()
     assert not cgroup.path.exists()
 
 
 @pytest.mark.cgroup
-def test_the_cgroup_is_gone_after_an_exception_too(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_cgroup_is_gone_after_an_exception_too(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     with pytest.raises(KeyboardInterrupt), start(tmp_path, LEAVES_ON_TERM, cgroup):
         raise KeyboardInterrupt
     assert not cgroup.path.exists()
 
 
 @pytest.mark.cgroup
-def test_the_mounts_of_the_cage_are_its_own(tmp_path: Path, cgroup: MemoryCgroup) -> None:
+def test_the_mounts_of_the_cage_are_its_own(tmp_path: Path, cgroup: SandboxCgroup) -> None:
     mark = f"recyclery-test-{os.getpid()}"
     with start(tmp_path, f"open('/dev/shm/{mark}', 'w').close()", cgroup) as cage:
         assert cage.wait(10) == 0

@@ -11,10 +11,10 @@ import pytest
 
 from recyclery.config.listener import open_listener
 from recyclery.config.settings import Address
-from recyclery.health.heartbeat import Beat
+from recyclery.health.heartbeat import Heartbeat
 from recyclery.http import server as http_server
 from recyclery.http.routes import find_stop, find_unready
-from recyclery.http.server import GetHandler, Response, serve_http
+from recyclery.http.server import GetHandler, Response, serve_handlers
 from support.ports import free_port
 
 
@@ -34,7 +34,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 async def serving(handlers: Mapping[str, GetHandler] = HANDLERS) -> AsyncIterator[int]:
     """Serve on a port of the test's own."""
     port = free_port()
-    server = asyncio.create_task(serve_http(Address(host="127.0.0.1", port=port), handlers))
+    server = asyncio.create_task(serve_handlers(Address(host="127.0.0.1", port=port), handlers))
     try:
         while True:
             with suppress(ConnectionError):
@@ -176,7 +176,7 @@ def test_a_port_that_is_taken_is_told_once_and_served_as_soon_as_it_is_free(
     async def wait_for_it() -> bytes:
         address = Address(host="127.0.0.1", port=free_port())
         taken = open_listener(address)
-        server = asyncio.create_task(serve_http(address, HANDLERS))
+        server = asyncio.create_task(serve_handlers(address, HANDLERS))
         try:
             async with asyncio.timeout(20):
                 await asyncio.sleep(0.2)
@@ -204,7 +204,7 @@ def test_without_a_host_it_listens_on_every_interface_of_both_kinds() -> None:
 
 
 def test_a_governor_whose_loop_stands_still_is_neither_alive_nor_ready() -> None:
-    last = Beat(100.0, {"slow": "running"})
+    last = Heartbeat(100.0, {"slow": "running"})
     assert (find_stop(last, 109.0), find_unready(last, 109.0)) == (None, None)
     assert find_stop(last, 111.0) == "the governor has not been heard of for 11 s"
     assert find_unready(last, 111.0) == find_stop(last, 111.0)
@@ -215,6 +215,6 @@ def test_a_governor_that_has_not_looked_yet_is_not_ready() -> None:
 
 
 def test_a_pool_that_does_not_answer_is_not_ready_but_alive() -> None:
-    last = Beat(100.0, {"fast": "running", "slow": "not answering"})
+    last = Heartbeat(100.0, {"fast": "running", "slow": "not answering"})
     assert find_stop(last, 101.0) is None
     assert find_unready(last, 101.0) == "slow is not answering"

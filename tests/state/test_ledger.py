@@ -11,13 +11,13 @@ from recyclery.decide.actions import (
     ChangeConcurrency,
     ChangeMaxTasks,
     EndGridSession,
-    Hold,
     KillForeign,
     Outcome,
-    Preempt,
-    Reap,
+    PauseConsuming,
+    PreemptChild,
+    ReapProcesses,
     ReplaceWorker,
-    Retire,
+    RetireChild,
     Warn,
 )
 from recyclery.decide.memory_model import PoolModel
@@ -30,7 +30,7 @@ from support.snapshots import AT, CHILD, MIB, SETTINGS, child, process, slow_vie
 
 DONE = Outcome(done=True, line="done")
 REFUSED = Outcome(done=False, refused=True, line="refused")
-RETIRE = Retire(owner=CHILD, reason="too large")
+RETIRE = RetireChild(owner=CHILD, reason="too large")
 
 
 def stat(*departures: Departure, sent: float) -> dict[str, WorkerStat]:
@@ -146,7 +146,7 @@ def test_a_worker_that_does_not_answer_has_not_refused_and_is_asked_again_later(
 def test_what_was_done_when_is_known_to_the_next_decision() -> None:
     ledger = Ledger(SETTINGS)
     ledger.record(ReplaceWorker(pool="slow", reason=""), DONE, AT)
-    ledger.record(Preempt(owner=CHILD, processes=(), reason=""), DONE, AT + 1)
+    ledger.record(PreemptChild(owner=CHILD, processes=(), reason=""), DONE, AT + 1)
     ledger.record(ChangeConcurrency(pool="fast", concurrency=2, reason=""), DONE, AT + 2)
     state = ledger.state
     assert (state.replaced, state.preempted, state.scaled) == ({"slow": AT}, AT + 1, {"fast": AT + 2})
@@ -178,8 +178,8 @@ def test_a_notice_is_news_once_in_ten_minutes() -> None:
 
 
 def test_a_hold_that_only_goes_on_is_no_news() -> None:
-    assert not Hold(pool="slow", on=True, renewed=False, reason="").is_routine
-    assert Hold(pool="slow", on=True, renewed=True, reason="").is_routine
+    assert not PauseConsuming(pool="slow", on=True, renewed=False, reason="").is_routine
+    assert PauseConsuming(pool="slow", on=True, renewed=True, reason="").is_routine
 
 
 def test_the_risk_in_the_settings_is_what_the_next_task_is_judged_by() -> None:
@@ -209,15 +209,15 @@ def test_a_browser_that_took_a_second_kill_is_counted_once() -> None:
     browser = (process(30, name="chromedriver"), process(31, parent=30))
     ledger = Ledger(SETTINGS)
     for processes in (browser, browser[1:]):
-        ledger.record(Reap("leftovers", CHILD, processes, reason=""), DONE, AT)
+        ledger.record(ReapProcesses("leftovers", CHILD, processes, reason=""), DONE, AT)
     assert ledger.state.counters.reaped == 1
 
 
 def test_a_gone_child_is_counted_by_what_ended_it() -> None:
     ledger = Ledger(SETTINGS)
     owners = [CHILD, *(Owner("slow", pid, 1) for pid in (21, 22, 23))]
-    ledger.record(Preempt(owner=owners[0], processes=(), reason=""), DONE, AT)
-    ledger.record(Retire(owner=owners[1], reason=""), DONE, AT)
+    ledger.record(PreemptChild(owner=owners[0], processes=(), reason=""), DONE, AT)
+    ledger.record(RetireChild(owner=owners[1], reason=""), DONE, AT)
     before = snapshot(*(child(owner=owner) for owner in owners), pools=(slow_view(),))
     told = stat(Departure(pid=21, reason="asked"), Departure(pid=22, reason="max_tasks"), sent=AT + 2)
     for seen in (before, replace(before, children=(), at=AT + 1)):

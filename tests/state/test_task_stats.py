@@ -2,7 +2,7 @@
 
 from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView
-from recyclery.state.task_stats import TaskStats
+from recyclery.state.task_stats import TaskTotals
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally, WorkerStat
 from support.snapshots import AT, snapshot
 
@@ -35,7 +35,7 @@ def word(pid: int, succeeded: int, since: float = 60.0, sent: float = AT) -> Wor
 
 
 def test_a_pools_tasks_go_on_being_counted_over_its_workers() -> None:
-    tallies = TaskStats(since=BEGAN)
+    tallies = TaskTotals(since=BEGAN)
     for stat in (word(10, 3), word(10, 5), word(11, 2)):
         tallies.update(snapshot(), [stat], {})
     slow = tallies.tasks["slow"]
@@ -44,21 +44,21 @@ def test_a_pools_tasks_go_on_being_counted_over_its_workers() -> None:
 
 
 def test_two_workers_of_a_pool_at_once_are_both_counted() -> None:
-    tallies = TaskStats(since=BEGAN)
+    tallies = TaskTotals(since=BEGAN)
     for stats in ([word(10, 3)], [word(11, 1)], [word(10, 4)], [word(11, 2)]):
         tallies.update(snapshot(), stats, {})
     assert tallies.tasks["slow"].succeeded == 6
 
 
 def test_what_a_worker_did_before_this_governor_began_is_not_counted_anew() -> None:
-    tallies = TaskStats(since=BEGAN)
+    tallies = TaskTotals(since=BEGAN)
     for stat in (word(10, 1000, since=1.0), word(10, 1001, since=1.0)):
         tallies.update(snapshot(), [stat], {})
     assert tallies.tasks["slow"].succeeded == 1
 
 
 def test_a_start_that_no_replacement_explains_is_a_restart() -> None:
-    tallies = TaskStats(since=BEGAN)
+    tallies = TaskTotals(since=BEGAN)
     seen = []
     # By us the second start is counted before it is seen.
     for pid, replaced in ((None, 0), (10, 0), (10, 1), (11, 1), (None, 1), (12, 1), (12, 2), (13, 2)):

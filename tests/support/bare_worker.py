@@ -28,12 +28,12 @@ class BareWorker:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.settimeout(seconds)
             peer.connect(str(link.worker_socket(self.runtime_dir, "slow")))
-            peer.send(link.encode(request))
+            peer.send(link.encode_message(request))
             return link.decode_reply(peer.recv(link.MAX_PACKET_BYTES))
 
     def stat(self) -> link.WorkerStat:
         """Return what it says of itself."""
-        reply = self.ask(link.Stat())
+        reply = self.ask(link.StatRequest())
         assert isinstance(reply, link.WorkerStat)
         return reply
 
@@ -43,7 +43,7 @@ class BareWorker:
 
     def retire_any(self, chance: random.Random) -> bool:
         """Ask one of its children to leave; tell whether it will."""
-        return self.ask(link.Retire(pid=chance.choice(self.pids()))) == link.Done()
+        return self.ask(link.RetireRequest(pid=chance.choice(self.pids()))) == link.RequestDone()
 
 
 @contextmanager

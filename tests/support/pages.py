@@ -16,7 +16,7 @@ from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
 from recyclery.http.page_api import Sources
 from recyclery.http.routes import list_page
-from recyclery.http.server import serve_http
+from recyclery.http.server import serve_handlers
 from recyclery.observe.snapshot import Owner
 from support.ports import free_port
 from support.statuses import MIB, child, drains, pool, status, with_browsers
@@ -142,7 +142,7 @@ class Served:
 
     async def _serve(self) -> None:
         handlers, post_handlers = list_page(Sources(self._glance, self._history), self.address, self._token)
-        self._server = asyncio.create_task(serve_http(self.address, handlers, post_handlers))
+        self._server = asyncio.create_task(serve_handlers(self.address, handlers, post_handlers))
         await self._server
 
     async def _glance(self) -> Status:

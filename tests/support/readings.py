@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.decide.browsers import count_kinds
+from recyclery.decide.browsers import count_by_kind
 from recyclery.decide.policy_state import Counters
 from recyclery.http.metrics import Readings
 from recyclery.observe.snapshot import Snapshot
-from recyclery.state.task_stats import TaskStats
+from recyclery.state.task_stats import TaskTotals
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 from support.snapshots import ANSWERED, SETTINGS, child, process, slow_view, snapshot
 
@@ -36,9 +36,9 @@ def readings(seen: Snapshot | None = None, settings: Settings = SETTINGS) -> Rea
         at=seen.at + 0.5,
         settings=settings,
         snapshot=replace(seen, container=replace(seen.container, oom_kills=2)),
-        census=count_kinds(seen, {}, settings.browsers),
+        census=count_by_kind(seen, {}, settings.browsers),
         counters=Counters(reaped=4, parked=1).with_recycle("slow", "replace"),
-        task_stats=TaskStats(since=0.0, tasks={"slow": tally(low=7, strange=1)}, restarts={"slow": 1}),
+        task_stats=TaskTotals(since=0.0, tasks={"slow": tally(low=7, strange=1)}, restarts={"slow": 1}),
         depths={"fast": None, "slow": 12},
         governor_bytes=30 << 20,
         governor_cpu_seconds=1.5,

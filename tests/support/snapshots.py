@@ -11,9 +11,9 @@ from recyclery.decide.memory_model import RISK, PoolModel
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import (
-    TICK_SECONDS,
+    CLOCK_TICK_SECONDS,
     Child,
-    Container,
+    ContainerMemory,
     Orphans,
     Owner,
     PoolView,
@@ -24,7 +24,7 @@ from recyclery.observe.snapshot import (
 from recyclery.state.board import Board
 from recyclery.state.ledger import Ledger
 from recyclery.state.model_store import ModelStore
-from recyclery.state.task_stats import TaskStats
+from recyclery.state.task_stats import TaskTotals
 
 MIB = 1 << 20
 LIMIT = 1000 * MIB
@@ -46,7 +46,7 @@ def process(
     session: int = 20,
     state: str = "S",
 ) -> Process:
-    return Process(pid, round(started / TICK_SECONDS), parent, session, state, name, mib * MIB)
+    return Process(pid, round(started / CLOCK_TICK_SECONDS), parent, session, state, name, mib * MIB)
 
 
 def child(*members: Process, mib: int = 60, owner: Owner = CHILD, **rest: object) -> Child:
@@ -80,7 +80,7 @@ def snapshot(
     **rest: object,
 ) -> Snapshot:
     floor = floor_mib * MIB
-    container = Container(LIMIT, floor, floor, floor, 0, "a test")
+    container = ContainerMemory(LIMIT, floor, floor, floor, 0, "a test")
     return Snapshot(
         at=AT,
         container=container,
@@ -100,7 +100,7 @@ def policy_state(**known: Any) -> PolicyState:
 def board(settings: Settings = SETTINGS) -> Board:
     """What a governor knows at its start."""
     models = ModelStore(Path("/no/such/folder/models.json"))
-    return Board(settings, Broker(""), Ledger(settings), models, TaskStats(since=0.0))
+    return Board(settings, Broker(""), Ledger(settings), models, TaskTotals(since=0.0))
 
 
 def settings_with(**changes: object) -> Settings:

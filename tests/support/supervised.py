@@ -86,7 +86,7 @@ def ask_raw(running: Supervised, packet: bytes, pool: str = "slow") -> link.Repl
 
 def ask(running: Supervised, request: link.Request, pool: str = "slow") -> link.Reply:
     """Send a request to a pool's worker over its link and return the reply."""
-    return ask_raw(running, link.encode(request), pool)
+    return ask_raw(running, link.encode_message(request), pool)
 
 
 @contextmanager

@@ -5,15 +5,18 @@ from pathlib import Path
 import pytest
 
 from recyclery.cli.parser import main
-from recyclery.decide.memory_model import follow
+from recyclery.decide.memory_model import update_trackers
 from recyclery.decide.recycle import dismiss_traced
 from recyclery.leaks.trace_command import Chosen, build_trace_report
 from recyclery.leaks.trace_output import format_trace, function_at
-from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, changes_between
+from recyclery_worker.tracing.sites import Growth, Held, Site, StackFrame, TracedRuns, changes_between
 from support.snapshots import AT, CHILD, child, policy_state, slow_view, snapshot
 
 LEAK = Site(
-    frames=[Frame("/app/" + "long/" * 20 + "models.py", 58, "keep"), Frame("/app/tasks.py", 31, "scrape")],
+    frames=[
+        StackFrame("/app/" + "long/" * 20 + "models.py", 58, "keep"),
+        StackFrame("/app/tasks.py", 31, "scrape"),
+    ],
     bytes_per_run=5_000_000,
     count_per_run=1.5,
     grew_in=5,
@@ -34,9 +37,9 @@ def test_a_site_that_grew_in_most_runs_counts_and_one_that_grew_once_does_not() 
     growth: Growth[str] = Growth()
     for leak, once in ((2000, 0), (2000, 90_000), (2000, 0)):
         growth.add([("leak", Held(leak, 1)), ("once", Held(once, 1))])
-    sites = growth.sites(lambda place: [Frame(place, 1)])
+    sites = growth.sites(lambda place: [StackFrame(place, 1)])
     found = [(site.frames, site.bytes_per_run, site.grew_in) for site in sites]
-    assert found == [([Frame("leak", 1)], 2000, 3)]
+    assert found == [([StackFrame("leak", 1)], 2000, 3)]
 
 
 def test_memory_that_replaces_that_of_the_previous_run_is_no_growth() -> None:
@@ -89,9 +92,9 @@ def test_a_child_whose_tracing_is_over_is_let_go_once() -> None:
 
 def test_nothing_is_learned_from_runs_of_a_child_that_traces() -> None:
     for tracing, learned in (("", 1), ("on", 0), ("over", 0)):
-        tracks, _ = follow({}, snapshot(child(tasks_done=3)))
-        busy, _ = follow(tracks, snapshot(child(tasks_done=3, task_id="t", task_name="n")))
-        assert len(follow(busy, snapshot(child(tasks_done=4, tracing=tracing)))[1]) == learned
+        tracks, _ = update_trackers({}, snapshot(child(tasks_done=3)))
+        busy, _ = update_trackers(tracks, snapshot(child(tasks_done=3, task_id="t", task_name="n")))
+        assert len(update_trackers(busy, snapshot(child(tasks_done=4, tracing=tracing)))[1]) == learned
 
 
 @pytest.mark.parametrize(

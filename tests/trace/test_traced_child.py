@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from recyclery.leaks.trace_command import CutShort, follow, listening
+from recyclery.leaks.trace_command import CutShort, listening, receive_runs
 from recyclery.leaks.trace_output import function_at
 from recyclery_worker import link
 from recyclery_worker.tracing.sites import Site, TracedRuns
@@ -25,8 +25,8 @@ has_memray = pytest.mark.skipif(importlib.util.find_spec("memray") is None, reas
 WORDS = "sample_app.leave_words"
 
 
-def order(listener: socket.socket, task: str = WORDS, runs: int = 3) -> link.Trace:
-    return link.Trace(task=task, runs=runs, warm_up=1, address=listener.getsockname())
+def order(listener: socket.socket, task: str = WORDS, runs: int = 3) -> link.TraceRequest:
+    return link.TraceRequest(task=task, runs=runs, warm_up=1, address=listener.getsockname())
 
 
 def run(sender: Celery, task: str, *arguments: object) -> Any:
@@ -36,7 +36,7 @@ def run(sender: Celery, task: str, *arguments: object) -> Any:
 def begin(worker: BareWorker, listener: socket.socket, *, runs: int = 3) -> int:
     """Have a child trace, and return its pid."""
     reply = worker.ask(order(listener, runs=runs))
-    assert isinstance(reply, link.Canary)
+    assert isinstance(reply, link.TracingChild)
     return reply.pid
 
 
@@ -51,7 +51,7 @@ class Heard:
 
     def _follow(self, listener: socket.socket, pid: int) -> None:
         try:
-            self.seen.extend(follow(listener, pid, 120))
+            self.seen.extend(receive_runs(listener, pid, 120))
         except CutShort as end:
             self.cut_short = str(end)
 

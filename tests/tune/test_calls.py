@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery_worker.tuning.sender import CannotSend, TaskArgs, cycle_args
+from recyclery_worker.tuning.sender import TaskArgs, TaskNotSendable, cycle_args
 
 
 def test_a_files_calls_come_again_and_again(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_files_calls_come_again_and_again(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "calls"
     file.write_text(text)
-    with pytest.raises(CannotSend, match=said):
+    with pytest.raises(TaskNotSendable, match=said):
         next(cycle_args(str(file), None)) and list(islice(cycle_args(str(file), None), 2))
 
 
@@ -35,9 +35,9 @@ def test_a_generator_begins_anew_when_it_is_through(tmp_path: Path, monkeypatch:
     try:
         assert [call.args for call in islice(cycle_args(None, "made_calls:calls"), 3)] == [(1,), (2,), (1,)]
         assert next(cycle_args(None, "made_calls:fixed")).args == (3,)
-        with pytest.raises(CannotSend, match="yields nothing"):
+        with pytest.raises(TaskNotSendable, match="yields nothing"):
             next(cycle_args(None, "made_calls:none"))
-        with pytest.raises(CannotSend, match="AttributeError"):
+        with pytest.raises(TaskNotSendable, match="AttributeError"):
             next(cycle_args(None, "made_calls:missing"))
     finally:
         sys.modules.pop("made_calls", None)

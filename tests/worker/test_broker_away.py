@@ -91,7 +91,7 @@ def test_probing_whether_redis_takes_writes_leaves_no_key(own_redis: str) -> Non
 def is_silent(worker: BareWorker) -> bool:
     """Tell whether a worker's loop stands still, or it is gone."""
     try:
-        worker.ask(link.Stat(), seconds=1)
+        worker.ask(link.StatRequest(), seconds=1)
     except OSError:
         return True
     return False

@@ -323,7 +323,7 @@ def test_after_a_pool_restart_new_children_run_tasks_and_retire(sender: Celery, 
         wait_for(all_are_new, "all children are new")
         wait_for(lambda: len(worker.pids()) == 2, "as many as before")
         retired = worker.pids()[0]
-        wait_for(lambda: worker.ask(link.Retire(pid=retired)) == link.Done(), "one is retired")
+        wait_for(lambda: worker.ask(link.RetireRequest(pid=retired)) == link.RequestDone(), "one is retired")
         wait_for(lambda: retired not in worker.pids(), "it is gone")
         assert send(sender, "fit_app.child").get(timeout=20) != retired
         wait_for(lambda: len(worker.pids()) == 2, "another has come")
@@ -353,7 +353,7 @@ def test_autoscale_is_off_and_only_the_governor_sets_the_concurrency(
         # Under Celery's own autoscaler this is refused.
         assert command(sender, worker, "pool_shrink", n=1) == {"ok": "pool will shrink"}
         assert_has_and_runs(worker, sender, tmp_path, 2)
-        assert worker.ask(link.SetConcurrency(concurrency=1)) == link.Done()
+        assert worker.ask(link.SetConcurrencyRequest(concurrency=1)) == link.RequestDone()
         assert_has_and_runs(worker, sender, tmp_path, 1)
 
 
@@ -364,7 +364,7 @@ def test_the_governors_concurrency_replaces_that_of_remote_control(
 ) -> None:
     with bare_worker(fresh_redis) as worker:
         command(sender, worker, "pool_grow", n=2)
-        assert worker.ask(link.SetConcurrency(concurrency=concurrency)) == link.Done()
+        assert worker.ask(link.SetConcurrencyRequest(concurrency=concurrency)) == link.RequestDone()
         assert_has_and_runs(worker, sender, tmp_path, concurrency)
 
 

@@ -72,7 +72,7 @@ def test_the_heartbeat_reports_the_broker_and_the_waiting_messages(worker: BareW
     assert pulse.broker_answers
 
 
-def next_pulse(worker: BareWorker) -> link.Pulse:
+def next_pulse(worker: BareWorker) -> link.WorkerHeartbeat:
     """Stand in for the governor until a sign of life comes."""
     path = link.governor_socket(worker.runtime_dir)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reports:
@@ -81,7 +81,7 @@ def next_pulse(worker: BareWorker) -> link.Pulse:
             reports.settimeout(30)
             while True:
                 report = link.decode_report(reports.recv(link.MAX_PACKET_BYTES))
-                if isinstance(report, link.Pulse):
+                if isinstance(report, link.WorkerHeartbeat):
                     return report
         finally:
             path.unlink()
@@ -90,12 +90,12 @@ def next_pulse(worker: BareWorker) -> link.Pulse:
 def test_a_task_past_its_hard_limit_is_named_and_ended_when_asked(worker: BareWorker, sender: Celery) -> None:
     result = sender.send_task("sample_app.nap", (600,), queue="low", time_limit=2)
     child = wait_for(lambda: next((c.pid for c in worker.stat().children if c.task_id), 0), "it runs")
-    assert worker.ask(link.TimeOut(pid=child)) == link.Refused(
+    assert worker.ask(link.TimeLimitRequest(pid=child)) == link.Refused(
         reason=f"{child} has no task that is past its hard time limit"
     )
     sender.control.broadcast("forget_limits", reply=True)
     wait_for(lambda: worker.stat().overdue.get(child, 0) > 0, "it is named")
-    assert worker.ask(link.TimeOut(pid=child)) == link.Done()
+    assert worker.ask(link.TimeLimitRequest(pid=child)) == link.RequestDone()
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=20)
     wait_for(lambda: worker.stat().overdue == {}, "it is over")

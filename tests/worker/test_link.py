@@ -28,7 +28,7 @@ def slow(redis_url: str) -> Iterator[Supervised]:
 
 
 def stat(running: Supervised, pool: str = "slow") -> link.WorkerStat:
-    reply = ask(running, link.Stat(), pool)
+    reply = ask(running, link.StatRequest(), pool)
     assert isinstance(reply, link.WorkerStat)
     return reply
 
@@ -63,7 +63,10 @@ def idle_child(running: Supervised) -> int:
 
 def retire(running: Supervised, pid: int) -> None:
     """Retire a child, as soon as it has finished starting."""
-    wait_for(lambda: ask(running, link.Retire(pid=pid)) == link.Done() or not is_alive(pid), "it is retired")
+    wait_for(
+        lambda: ask(running, link.RetireRequest(pid=pid)) == link.RequestDone() or not is_alive(pid),
+        "it is retired",
+    )
 
 
 def test_an_idle_child_that_is_retired_leaves_at_once_and_has_a_successor(slow: Supervised) -> None:
@@ -80,7 +83,7 @@ def test_a_busy_child_that_is_retired_finishes_its_task_and_takes_no_other(
     first = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
     second = sender.send_task("sample_app.nap", (0,), queue="low")
     child = wait_for(lambda: next((c for c in stat(slow).children if c.task_id), None), "a running task")
-    assert ask(slow, link.Retire(pid=child.pid)) == link.Done()
+    assert ask(slow, link.RetireRequest(pid=child.pid)) == link.RequestDone()
     gate.touch()
     assert first.get(timeout=10) == child.pid
     assert second.get(timeout=10) != child.pid
@@ -99,7 +102,7 @@ def test_a_child_that_is_leaving_takes_no_work_from_the_others(fresh_redis: str,
         child = wait_for(
             lambda: next((c for c in stat(running, "worker").children if c.task_id), None), "a task"
         )
-        assert ask(running, link.Retire(pid=child.pid), "worker") == link.Done()
+        assert ask(running, link.RetireRequest(pid=child.pid), "worker") == link.RequestDone()
         naps = [sender.send_task("sample_app.nap", (0,), queue="low") for _ in range(3)]
         assert child.pid not in [nap.get(timeout=10) for nap in naps]
         assert not held.ready()
@@ -114,17 +117,17 @@ def test_retiring_twice_is_retiring_once(slow: Supervised) -> None:
 
 
 def test_a_pid_that_is_no_child_is_refused(slow: Supervised) -> None:
-    assert ask(slow, link.Retire(pid=1)) == link.Refused(reason="1 is not a child of this pool")
+    assert ask(slow, link.RetireRequest(pid=1)) == link.Refused(reason="1 is not a child of this pool")
 
 
 def test_children_to_come_get_the_new_limit(slow: Supervised, sender: Celery) -> None:
-    assert ask(slow, link.SetMaxTasks(max_tasks=2)) == link.Done()
+    assert ask(slow, link.SetMaxTasksRequest(max_tasks=2)) == link.RequestDone()
     assert stat(slow).max_tasks_per_child == 2
     retire(slow, idle_child(slow))
     results = [sender.send_task("sample_app.nap", (0,), queue="low") for _ in range(4)]
     pids = [result.get(timeout=20) for result in results]
     assert pids[0] == pids[1] != pids[2] == pids[3]
-    assert ask(slow, link.SetMaxTasks(max_tasks=10)) == link.Done()
+    assert ask(slow, link.SetMaxTasksRequest(max_tasks=10)) == link.RequestDone()
 
 
 def send_nap(sender: Celery, gate: Path) -> "AsyncResult[Any]":
@@ -137,18 +140,18 @@ def test_a_paused_worker_takes_no_task_until_it_is_resumed(
     slow: Supervised, sender: Celery, tmp_path: Path
 ) -> None:
     wait_for(send_nap(sender, tmp_path / "before").ready, "a task is done")
-    assert ask(slow, link.Hold(seconds=30)) == link.Done()
+    assert ask(slow, link.PauseRequest(seconds=30)) == link.RequestDone()
     assert stat(slow).holding
     during = send_nap(sender, tmp_path / "during")
     time.sleep(0.5)  # Nothing must happen: there is no state to wait for.
     assert not during.ready()
-    assert ask(slow, link.Hold(seconds=0)) == link.Done()
+    assert ask(slow, link.PauseRequest(seconds=0)) == link.RequestDone()
     assert not stat(slow).holding
     wait_for(Path(f"{tmp_path / 'during'}.begun").exists, "it is taken")
 
 
 def test_a_pause_that_nobody_renews_expires(slow: Supervised, sender: Celery, tmp_path: Path) -> None:
-    assert ask(slow, link.Hold(seconds=1)) == link.Done()
+    assert ask(slow, link.PauseRequest(seconds=1)) == link.RequestDone()
     gate = tmp_path / "gate"
     gate.touch()
     sender.send_task("sample_app.nap_until", (str(gate),), queue="low")
@@ -166,12 +169,14 @@ def test_a_packet_that_is_no_request_is_refused_with_the_reason(slow: Supervised
 
 
 def test_a_limit_below_one_is_refused(slow: Supervised) -> None:
-    assert ask(slow, link.SetMaxTasks(max_tasks=0)) == link.Refused(reason="max_tasks must be at least 1")
+    assert ask(slow, link.SetMaxTasksRequest(max_tasks=0)) == link.Refused(
+        reason="max_tasks must be at least 1"
+    )
 
 
 def test_a_peer_that_disconnects_without_a_request_does_not_disturb_the_worker(slow: Supervised) -> None:
     for _ in range(20):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.connect(str(link.worker_socket(slow.runtime_dir, "slow")))
-            peer.send(link.encode(link.Stat()))
+            peer.send(link.encode_message(link.StatRequest()))
     assert stat(slow).pool == "slow"

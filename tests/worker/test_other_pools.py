@@ -39,11 +39,11 @@ def test_a_missing_hook_is_named_in_one_line_and_the_worker_runs_on(fresh_redis:
         assert f"lacks AsynPool.{HOOK}: this worker runs Celery's own pool." in line
         child = sender.send_task("sample_app.nap", (0,), queue="low").get(timeout=20)
         assert os.getsid(child) == child
-        told = ask(running, link.Stat())
+        told = ask(running, link.StatRequest())
         assert isinstance(told, link.WorkerStat)
         assert not told.retires
-        to_trace = link.Trace(task="sample_app.nap", runs=1, warm_up=1, address="/nowhere")
-        for request in (link.Retire(pid=child), to_trace):
+        to_trace = link.TraceRequest(task="sample_app.nap", runs=1, warm_up=1, address="/nowhere")
+        for request in (link.RetireRequest(pid=child), to_trace):
             refused = ask(running, request)
             assert isinstance(refused, link.Refused)
             assert HOOK in refused.reason
@@ -110,10 +110,10 @@ def test_another_pool_runs_tasks_and_says_what_cannot_be_done(
         (line,) = [line for line in running.lines if "main process" in line]
         assert f"the {implementation if implementation != 'threads' else 'thread'} pool runs tasks" in line
         main = sender.send_task("sample_app.nap", (0,), queue="low").get(timeout=20)
-        told = ask(running, link.Stat())
+        told = ask(running, link.StatRequest())
         assert isinstance(told, link.WorkerStat)
         assert (told.pid, told.retires, told.children) == (main, False, [])
-        assert isinstance(ask(running, link.SetMaxTasks(max_tasks=5)), link.Refused)
+        assert isinstance(ask(running, link.SetMaxTasksRequest(max_tasks=5)), link.Refused)
         # Celery has taken over what we have set for safety: what runs is not acknowledged before it is done.
         gate = tmp_path / "gate"
         napping = sender.send_task("sample_app.nap_until", (str(gate),), queue="low")

@@ -114,7 +114,7 @@ def test_a_task_that_a_child_has_been_given_runs_once_though_the_worker_is_stopp
 def test_a_lower_limit_holds_for_a_child_that_is_already_there(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis) as worker:
         (first,) = set(run(sender, 3))
-        assert worker.ask(link.SetMaxTasks(max_tasks=5)) == link.Done()
+        assert worker.ask(link.SetMaxTasksRequest(max_tasks=5)) == link.RequestDone()
         assert Counter(run(sender, 7))[first] == 2
 
 
@@ -122,7 +122,7 @@ def test_a_lower_limit_holds_for_a_child_that_is_already_there(sender: Celery, f
 def test_a_child_past_a_new_limit_leaves_at_once(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis) as worker:
         (first,) = set(run(sender, 5))
-        worker.ask(link.SetMaxTasks(max_tasks=2))
+        worker.ask(link.SetMaxTasksRequest(max_tasks=2))
         wait_for(lambda: not is_alive(first), "it has left", seconds=5)
 
 
@@ -130,7 +130,7 @@ def test_a_child_past_a_new_limit_leaves_at_once(sender: Celery, fresh_redis: st
 def test_a_higher_limit_keeps_a_child_that_is_already_there(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, max_tasks=4) as worker:
         (first,) = set(run(sender, 2))
-        worker.ask(link.SetMaxTasks(max_tasks=8))
+        worker.ask(link.SetMaxTasksRequest(max_tasks=8))
         assert set(run(sender, 6)) == {first}
 
 
@@ -151,9 +151,9 @@ def test_concurrency_goes_up_and_down_while_tasks_run(sender: Celery, fresh_redi
     with bare_worker(fresh_redis) as worker:
         sent = [sender.send_task("sample_app.nap_until", (f"{gate}{n}",), queue="low") for n in range(4)]
         wait_for(lambda: begun() == 1, "one runs")
-        assert worker.ask(link.SetConcurrency(concurrency=3)) == link.Done()
+        assert worker.ask(link.SetConcurrencyRequest(concurrency=3)) == link.RequestDone()
         wait_for(lambda: begun() == 3, "three run")
-        assert worker.ask(link.SetConcurrency(concurrency=1)) == link.Done()
+        assert worker.ask(link.SetConcurrencyRequest(concurrency=1)) == link.RequestDone()
         for number in range(4):
             Path(f"{gate}{number}").touch()
         assert all(result.get(timeout=10) for result in sent)
@@ -209,7 +209,7 @@ def test_what_a_child_started_goes_with_it(sender: Celery, fresh_redis: str, way
         left_by = sender.send_task("sample_app.leave_process", ("/bin/sleep",), queue="low")
         child, left = left_by.get(timeout=20)
         if way == "retire":
-            assert worker.ask(link.Retire(pid=child)) == link.Done()
+            assert worker.ask(link.RetireRequest(pid=child)) == link.RequestDone()
         elif way == "warm stop":
             worker.process.terminate()
         elif way == "hard limit":
@@ -241,7 +241,7 @@ def test_retirements_and_new_limits_all_along_run_every_task_exactly_once(
                 send()
             retired += worker.retire_any(chance)
             if chance.random() < 0.2:
-                worker.ask(link.SetMaxTasks(max_tasks=chance.choice([1, 2, 5, 20, 100])))
+                worker.ask(link.SetMaxTasksRequest(max_tasks=chance.choice([1, 2, 5, 20, 100])))
             time.sleep(chance.uniform(0, 0.01))
         count = len(sent) * batch
         runs = Counter(number for one in sent for number in one.get(timeout=60))

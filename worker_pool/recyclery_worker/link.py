@@ -1,7 +1,7 @@
 """The messages between worker and governor, one JSON object in each packet.
 
-A pool child sends `ChildReport` datagrams to `governor.sock`, a main process its heartbeat, `Pulse`. The
-governor asks a worker's main process on its `worker-POOL.sock` (SOCK_SEQPACKET: one request, one reply). Times
+A pool child sends `ChildReport` datagrams to `governor.sock`, a main process its heartbeat,
+`WorkerHeartbeat`. The governor asks a worker's main process on its `worker-POOL.sock` (SOCK_SEQPACKET: one request, one reply). Times
 are seconds of CLOCK_BOOTTIME, the clock of starttime in /proc/PID/stat, so that a process's start can be
 compared with a task's.
 """
@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-VERSION = 1
+LINK_VERSION = 1
 MAX_PACKET_BYTES = 128 * 1024
 # After this many deaths of its process a task is parked, unless the pool's settings say otherwise.
 DEFAULT_MAX_DEATHS = 3
@@ -32,7 +32,7 @@ class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
 
     # Only the child itself changes it.
 
-    version: int = VERSION
+    version: int = LINK_VERSION
     pool: str
     pid: int
     start_ticks: int
@@ -53,10 +53,10 @@ class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
     """Whether it traces allocations; "over" when it did and must be retired."""
 
 
-class Pulse(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
+class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
     """A main process's heartbeat, sent every two seconds by a thread."""
 
-    version: int = VERSION
+    version: int = LINK_VERSION
     pool: str
     pid: int
     sent: float
@@ -65,42 +65,42 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
     stopping: bool = False  # Whether it was told to stop
 
 
-class Stat(msgspec.Struct, frozen=True, tag="stat"):
+class StatRequest(msgspec.Struct, frozen=True, tag="stat"):
     """Ask a worker for its children and limits; answered by `WorkerStat`."""
 
 
-class Retire(msgspec.Struct, frozen=True, tag="retire"):
-    """Have one child leave after its current task, at once when idle; answered by `Done` or `Refused`."""
+class RetireRequest(msgspec.Struct, frozen=True, tag="retire"):
+    """Have one child leave after its task, at once when idle; answered by `RequestDone` or `Refused`."""
 
     pid: int
 
 
-class SetMaxTasks(msgspec.Struct, frozen=True, tag="set_max_tasks"):
-    """Set max-tasks-per-child for present and future children; answered by `Done` or `Refused`."""
+class SetMaxTasksRequest(msgspec.Struct, frozen=True, tag="set_max_tasks"):
+    """Set max-tasks-per-child for present and future children; answered by `RequestDone` or `Refused`."""
 
     max_tasks: int
 
 
-class SetConcurrency(msgspec.Struct, frozen=True, tag="set_concurrency"):
-    """Set how many tasks run at the same time; answered by `Done` or `Refused`."""
+class SetConcurrencyRequest(msgspec.Struct, frozen=True, tag="set_concurrency"):
+    """Set how many tasks run at the same time; answered by `RequestDone` or `Refused`."""
 
     concurrency: int
 
 
-class Hold(msgspec.Struct, frozen=True, tag="hold"):
-    """Pause consuming for this time, with 0 resume it; answered by `Done` or `Refused`."""
+class PauseRequest(msgspec.Struct, frozen=True, tag="hold"):
+    """Pause consuming for this time, with 0 resume it; answered by `RequestDone` or `Refused`."""
 
     seconds: float
 
 
-class Reclaim(msgspec.Struct, frozen=True, tag="reclaim"):
-    """Have the messages of a generation given back, as its worker is dead; answered by `Done` or `Refused`."""
+class ReclaimRequest(msgspec.Struct, frozen=True, tag="reclaim"):
+    """Have the messages of a dead worker's generation given back; answered by `RequestDone` or `Refused`."""
 
     generation: str
 
 
-class Fell(msgspec.Struct, frozen=True, tag="fell"):
-    """Report the death of any worker's pool child during a task; answered by `Done` or `Refused`."""
+class DeathReport(msgspec.Struct, frozen=True, tag="fell"):
+    """Report the death of any worker's pool child during a task; answered by `RequestDone` or `Refused`."""
 
     pid: int
     task_id: str
@@ -108,16 +108,16 @@ class Fell(msgspec.Struct, frozen=True, tag="fell"):
     how: str = ""  # Why it died, where that is known
 
 
-class TimeOut(msgspec.Struct, frozen=True, tag="time_out"):
-    """End a child's task that is past its hard time limit; answered by `Done` or `Refused`."""
+class TimeLimitRequest(msgspec.Struct, frozen=True, tag="time_out"):
+    """End a child's task that is past its hard time limit; answered by `RequestDone` or `Refused`."""
 
     pid: int
 
 
-class Trace(msgspec.Struct, frozen=True, tag="trace"):
+class TraceRequest(msgspec.Struct, frozen=True, tag="trace"):
     """Have one child trace the allocations of a task's next runs, and report them to a unix socket.
 
-    Answered by `Canary` or `Refused`. The first `warm_up` runs do not count.
+    Answered by `TracingChild` or `Refused`. The first `warm_up` runs do not count.
     """
 
     task: str
@@ -136,7 +136,7 @@ class ChildStat(msgspec.Struct, frozen=True):
 
 
 class Departure(msgspec.Struct, frozen=True):
-    """A child that was told to leave, and why: max_tasks, asked (by `Retire`) or shrink."""
+    """A child that was told to leave, and why: max_tasks, asked (by `RetireRequest`) or shrink."""
 
     pid: int
     reason: str
@@ -162,7 +162,7 @@ class TaskTally(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     """The state of a worker's main process, its limits and its children at the time `sent`."""
 
-    version: int = VERSION
+    version: int = LINK_VERSION
     pool: str
     pid: int
     node: str
@@ -188,13 +188,13 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     tasks: TaskTally | None = None  # Results of its tasks; None where it does not see them
 
 
-class Canary(msgspec.Struct, frozen=True, tag="canary"):
+class TracingChild(msgspec.Struct, frozen=True, tag="canary"):
     """The child that will trace."""
 
     pid: int
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class RequestDone(msgspec.Struct, frozen=True, tag="done"):
     """The request was carried out."""
 
 
@@ -204,12 +204,22 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
-Request = Stat | Retire | SetMaxTasks | SetConcurrency | Hold | Reclaim | Fell | TimeOut | Trace
-Reply = WorkerStat | Canary | Done | Refused
+Request = (
+    StatRequest
+    | RetireRequest
+    | SetMaxTasksRequest
+    | SetConcurrencyRequest
+    | PauseRequest
+    | ReclaimRequest
+    | DeathReport
+    | TimeLimitRequest
+    | TraceRequest
+)
+Reply = WorkerStat | TracingChild | RequestDone | Refused
 
-Report = ChildReport | Pulse
+Report = ChildReport | WorkerHeartbeat
 
-encode: Callable[[Request | Reply | Report], bytes] = msgspec.json.Encoder().encode
+encode_message: Callable[[Request | Reply | Report], bytes] = msgspec.json.Encoder().encode
 # All raise msgspec.DecodeError for anything else.
 decode_request: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
 decode_reply: Callable[[bytes], Reply] = msgspec.json.Decoder(Reply).decode

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from recyclery.observe.browser_files import SOCKET_LINK, find_named_folders, find_throwaway, split_command
-from recyclery.observe.processes import read_file
+from recyclery.observe.processes import read_proc_file
 from recyclery.observe.snapshot import LeftoverFiles
 
 # The kernel appends this to the name of a deleted file.
@@ -29,7 +29,7 @@ def find_session_files(pids: Iterable[int]) -> set[Path]:
     """Return the throw-away folders and files that these living processes name, have open or have mapped."""
     found = set()
     for pid in pids:
-        found |= set(find_named_folders(split_command(read_file(f"/proc/{pid}/cmdline"))))
+        found |= set(find_named_folders(split_command(read_proc_file(f"/proc/{pid}/cmdline"))))
         for name in (*open_files(pid), *mapped_files(pid)):
             path = None if name.endswith(DELETED_MARK) else find_throwaway(Path(name))
             if path is not None:
@@ -51,7 +51,7 @@ def open_files(pid: int) -> Iterator[str]:
 
 def mapped_files(pid: int) -> Iterator[str]:
     """Yield the names of a process's mapped files."""
-    for line in read_file(f"/proc/{pid}/maps").splitlines():
+    for line in read_proc_file(f"/proc/{pid}/maps").splitlines():
         fields = line.split(None, 5)
         if len(fields) == 6:
             yield os.fsdecode(fields[5])
@@ -79,7 +79,7 @@ def remove_leftovers(leftover_files: Iterable[LeftoverFiles]) -> list[Path]:
 def find_used(paths: Collection[Path]) -> set[Path]:
     """Return the paths that any process names, has open, has mapped or listens in."""
     texts = {path: os.fsencode(path) for path in paths}
-    listening = read_file("/proc/net/unix")
+    listening = read_proc_file("/proc/net/unix")
     used = {path for path, text in texts.items() if text in listening}
     # A folder is not mapped, and its mapped files are also open.
     files = [path for path in paths if not path.is_dir()]
@@ -87,8 +87,8 @@ def find_used(paths: Collection[Path]) -> set[Path]:
         if not entry.isdigit():
             continue
         pid = int(entry)
-        command = read_file(f"/proc/{pid}/cmdline")
-        maps = read_file(f"/proc/{pid}/maps") if files else b""
+        command = read_proc_file(f"/proc/{pid}/cmdline")
+        maps = read_proc_file(f"/proc/{pid}/maps") if files else b""
         opened = "\0".join(("", *open_files(pid), ""))
         for path, text in texts.items():
             name = f"\0{path}"
@@ -122,7 +122,7 @@ YOUNG_FILE_SECONDS = 10.0
 
 def remove_stale_files() -> list[Path]:
     """Remove the throw-away profiles and socket folders whose socket nobody listens to; return them."""
-    listed = read_file("/proc/net/unix")
+    listed = read_proc_file("/proc/net/unix")
     folders = list(Path(tempfile.gettempdir()).iterdir())
     profiles = [path for path in folders if path.name.startswith(PROFILES) and is_stale_profile(path, listed)]
     sockets = [

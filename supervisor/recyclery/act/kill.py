@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable
 
 from recyclery.act.cleanup import find_session_files, remove_all
-from recyclery.observe.processes import list_processes, read_process
+from recyclery.observe.processes import read_process, read_processes
 from recyclery.observe.snapshot import Owner, Process
 from recyclery_worker.link import COLLECT_SIGNAL
 
@@ -30,7 +30,7 @@ async def kill_processes(processes: Iterable[Process]) -> list[Process]:
     while left := [process for process in doomed.values() if is_alive(process)]:
         if loop.time() > deadline:
             break
-        for late in [found for found in list_processes() if found.parent in {gone.pid for gone in left}]:
+        for late in [found for found in read_processes() if found.parent in {gone.pid for gone in left}]:
             if doomed.setdefault((late.pid, late.start_ticks), late) is late:
                 kill_process(late)
         await asyncio.sleep(GONE_POLL_SECONDS)

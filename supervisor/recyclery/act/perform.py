@@ -12,17 +12,17 @@ from recyclery.act.cleanup import remove_leftovers
 from recyclery.act.kill import kill_processes, signal_reap
 from recyclery.decide.actions import (
     Action,
-    Clean,
-    Collect,
     EndGridSession,
     Kill,
     Outcome,
+    ReapZombies,
+    RemoveFiles,
     SupervisordRequest,
     Warn,
     WorkerRequest,
 )
 from recyclery.observe.snapshot import Process
-from recyclery.observe.supervisord import SupervisordUnavailable, ask_engine, supervisord_socket
+from recyclery.observe.supervisord import SupervisordUnavailable, call_supervisord, supervisord_socket
 from recyclery.observe.workers import WorkerUnavailable, ask_worker
 from recyclery_worker import link
 
@@ -38,7 +38,7 @@ async def perform(
             return await request_worker(action, runtime_dir, slots)
         case SupervisordRequest():
             return await request_supervisord(action, runtime_dir)
-        case Clean():
+        case RemoveFiles():
             removed = await asyncio.to_thread(remove_leftovers, action.leftover_files)
             names = ", ".join(map(str, removed)) or "nothing"
             return Outcome(done=True, line=f"{action.summary}: removed {names} of browsers that are gone")
@@ -47,7 +47,7 @@ async def perform(
             from recyclery.act.selenium_grid import end_grid_session  # noqa: PLC0415
 
             return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
-        case Collect():
+        case ReapZombies():
             sent = signal_reap(action.owner)
             return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
         case Warn():
@@ -82,7 +82,7 @@ async def request_supervisord(action: SupervisordRequest, runtime_dir: Path) -> 
     """Call PID 1's XML-RPC, in a thread."""
     method, *arguments = action.call()
     try:
-        await asyncio.to_thread(ask_engine, supervisord_socket(runtime_dir), method, *arguments)
+        await asyncio.to_thread(call_supervisord, supervisord_socket(runtime_dir), method, *arguments)
     except SupervisordUnavailable as error:
         return Outcome(done=False, line=f"{action.summary}; not done: {error}")
     return Outcome(done=True, line=f"{action.summary}; {action.result}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.alerts.rules import (
-    KINDS,
+    ALERT_KINDS,
     AlertState,
     Measurements,
     PoolMeasurements,
@@ -42,7 +42,7 @@ log = logging.getLogger("recyclery")
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class AlertTotals:
     """Totals up to one moment."""
 
     at: float
@@ -62,7 +62,7 @@ class Monitor:
         )
         self._path = settings.runtime_dir / "alerts.json"
         self._states = load_firing(self._path)
-        self._window: deque[Counts] = deque()
+        self._window: deque[AlertTotals] = deque()
 
     @property
     def dropped(self) -> int:
@@ -74,7 +74,7 @@ class Monitor:
         if self._sender is None:
             return {}
         firing = [topic.kind for topic, state in self._states.items() if state.firing]
-        return {kind: firing.count(kind) for kind in KINDS}
+        return {kind: firing.count(kind) for kind in ALERT_KINDS}
 
     async def watch(self, board: Board) -> None:
         """Evaluate the rules every ALERT_CHECK_SECONDS until cancelled."""
@@ -86,7 +86,7 @@ class Monitor:
                 self.evaluate(settings, snapshot, count_until(board, snapshot), depths)
 
     def evaluate(
-        self, settings: Settings, snapshot: Snapshot, counts: Counts, depths: Mapping[str, int | None]
+        self, settings: Settings, snapshot: Snapshot, counts: AlertTotals, depths: Mapping[str, int | None]
     ) -> None:
         """Evaluate the rules once and send what has changed."""
         if not self._window:
@@ -130,9 +130,9 @@ def load_firing(path: Path) -> dict[Topic, AlertState]:
     return {topic: AlertState(firing=True, changing_since=None) for topic in topics}
 
 
-def count_until(board: Board, snapshot: Snapshot) -> Counts:
+def count_until(board: Board, snapshot: Snapshot) -> AlertTotals:
     """Return the totals up to this snapshot."""
-    return Counts(
+    return AlertTotals(
         at=snapshot.at,
         tasks=dict(board.task_stats.tasks),
         restarts=dict(board.task_stats.restarts),
@@ -146,8 +146,8 @@ def build_measurements(
     snapshot: Snapshot,
     depths: Mapping[str, int | None],
     *,
-    oldest: Counts,
-    newest: Counts,
+    oldest: AlertTotals,
+    newest: AlertTotals,
 ) -> Measurements:
     """Return the input of the rules, with what was counted between the two totals."""
     states = {view.name: view.reported_state for view in snapshot.pools}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Alerts
-from recyclery.decide.budget import mib
+from recyclery.decide.budget import format_mib
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
 # A value resolves below this share of its bound.
@@ -21,7 +21,16 @@ RESOLVE_SHARE = 0.9
 MIN_TASKS_FOR_RATE = 3
 # The share of a queue's tasks that may be slow.
 SLOW_PERCENT = 5
-KINDS = ("pool_down", "queue_depth", "task_failures", "slow_tasks", "memory", "oom_kills", "restarts", "parked")
+ALERT_KINDS = (
+    "pool_down",
+    "queue_depth",
+    "task_failures",
+    "slow_tasks",
+    "memory",
+    "oom_kills",
+    "restarts",
+    "parked",
+)
 URGENT = frozenset({"pool_down", "memory", "oom_kills"})
 
 
@@ -135,7 +144,7 @@ def container_conditions(measurements: Measurements, alerts: Alerts) -> Iterator
     floor, limit = measurements.floor_bytes, measurements.limit_bytes
     if alerts.memory_percent:
         percent = 100 * floor / max(1, limit)
-        text = f"{mib(floor)} of {mib(limit)} cannot be reclaimed, {percent:.0f} %"
+        text = f"{format_mib(floor)} of {format_mib(limit)} cannot be reclaimed, {percent:.0f} %"
         yield above(Topic("memory", ""), percent, alerts.memory_percent, text, alerts)
     yield at_once("oom_kills", "", kills, 1, f"the kernel killed {kills} processes for want of memory lately")
     yield at_once("parked", "", parked, 1, f"{parked} tasks are parked: `recyclery parked list` shows them")

@@ -27,9 +27,9 @@ from recyclery.common.units import format_mib
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import connected
-from recyclery_worker.parking.park import drop, retry
+from recyclery_worker.parking.park import drop_parked, retry_parked
 from recyclery_worker.parking.records import Death, ParkedTask, times
-from recyclery_worker.parking.store import DeadLetterStore, open_store
+from recyclery_worker.parking.store import DeadLetterStore, open_dead_letters
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
 LONGEST_PARKED_QUEUE = 10
@@ -48,7 +48,7 @@ def run_action(args: argparse.Namespace) -> int:
     try:
         app = open_app(args)
         with connect_redis(app) as channel:
-            store = open_store(channel)
+            store = open_dead_letters(channel)
             if args.action in DONE:
                 retry_or_drop(app, channel, store, args)
             else:
@@ -94,7 +94,7 @@ def print_tasks(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]], args: argpa
 
 def retry_or_drop(app: Any, channel: Any, store: DeadLetterStore, args: argparse.Namespace) -> None:
     """Retry or drop the chosen tasks, and print which those were; raises Unknown."""
-    act: Callable[[Any, Any, ParkedTask], bool] = {"retry": retry, "drop": drop}[args.action]
+    act: Callable[[Any, Any, ParkedTask], bool] = {"retry": retry_parked, "drop": drop_parked}[args.action]
     done = []
     for task in store.list_parked() if args.all else find_parked(store, args.ids):
         # Failing a dropped task's result may run the app's own code.

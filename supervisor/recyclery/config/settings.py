@@ -125,7 +125,7 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
     window_seconds: Annotated[float, live("time over which events are counted", 10, 3600)] = 600.0
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True):
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Size of the history's file, and the age up to which each kind of record is kept."""
 
     max_bytes: Annotated[int, live("size of the file at most", 8 * MIB)] = 100 * MIB
@@ -177,7 +177,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory = Memory()
     browsers: Browsers = Browsers()
     alerts: Alerts = Alerts()
-    history: History = History()
+    history: HistorySettings = HistorySettings()
     log_level: Annotated[
         str,
         setting(
@@ -226,7 +226,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "memory": Memory,
     "browsers": Browsers,
     "alerts": Alerts,
-    "history": History,
+    "history": HistorySettings,
 }
 
 FAST = Pool(name="fast", queues=("high", "default"), concurrency=3, max_tasks_per_child=100)

@@ -11,14 +11,14 @@ from recyclery.control.status_schema import ContainerStatus, PoolStatus, Status
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """One thing that is wrong; `bad` where it does not pass by itself within moments."""
 
     text: str
     bad: bool
 
 
-def find_troubles(status: Status, oom_kills_before: int) -> list[Trouble]:
+def find_status_problems(status: Status, oom_kills_before: int) -> list[Problem]:
     """Return all that is wrong; OOM kills only above the given number."""
     found = [
         *find_memory_problems(status.container, oom_kills_before),
@@ -26,15 +26,15 @@ def find_troubles(status: Status, oom_kills_before: int) -> list[Trouble]:
     ]
     if parked := status.tasks.parked:
         tasks = "1 task is" if parked == 1 else f"{parked} tasks are"
-        found.append(Trouble(f"{tasks} parked after repeated deaths: recyclery parked list", bad=False))
+        found.append(Problem(f"{tasks} parked after repeated deaths: recyclery parked list", bad=False))
     return sorted(found, key=lambda problem: not problem.bad)
 
 
-def find_memory_problems(container: ContainerStatus, oom_kills_before: int) -> Iterator[Trouble]:
+def find_memory_problems(container: ContainerStatus, oom_kills_before: int) -> Iterator[Problem]:
     """Compare unreclaimable memory with the highest level that it has reached."""
     kills = container.oom_kills - oom_kills_before
     if kills > 0:
-        yield Trouble(
+        yield Problem(
             f"the kernel killed {kills} process{'es' if kills > 1 else ''} for want of memory", bad=True
         )
     levels = (
@@ -45,15 +45,15 @@ def find_memory_problems(container: ContainerStatus, oom_kills_before: int) -> I
     for level, level_bytes, bad in levels:
         if container.floor_bytes >= level_bytes:
             held = f"{format_bytes(container.floor_bytes)} cannot be reclaimed"
-            yield Trouble(f"memory is above the {level} level: {held}", bad)
+            yield Problem(f"memory is above the {level} level: {held}", bad)
             return
 
 
-def find_pool_problems(name: str, pool: PoolStatus) -> Iterator[Trouble]:
+def find_pool_problems(name: str, pool: PoolStatus) -> Iterator[Problem]:
     """Yield why a pool consumes no tasks."""
     depth = pool.queue_depth
     waiting = "" if not depth else ", 1 task waits" if depth == 1 else f", {depth} tasks wait"
     if pool.state is not PoolState.RUNNING:
-        yield Trouble(f"{name} is {pool.state}{waiting}", bad=not pool.state.is_changing)
+        yield Problem(f"{name} is {pool.state}{waiting}", bad=not pool.state.is_changing)
     elif pool.holding:
-        yield Trouble(f"{name} is on hold and takes no tasks{waiting}", bad=False)
+        yield Problem(f"{name} is on hold and takes no tasks{waiting}", bad=False)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from recyclery.decide.policy_state import PolicyState, Successor, without_key
 from recyclery.observe.snapshot import LeftoverFiles, Owner, Process
 from recyclery_worker import link
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 
 # How long a worker consumes nothing if the pause is not renewed.
 PAUSE_CONSUMING_SECONDS = 15.0
@@ -93,7 +93,7 @@ class SupervisordRequest(BaseAction):
 
 
 @dataclass(frozen=True, slots=True)
-class Reap(Kill):
+class ReapProcesses(Kill):
     """Kill processes that no live task owns (rung 0)."""
 
     kind = "reap"
@@ -138,7 +138,7 @@ class KillWorker(Kill):
 
 
 @dataclass(frozen=True, slots=True)
-class Preempt(Kill):
+class PreemptChild(Kill):
     """Kill a child's whole session before the kernel picks a victim; its task is redelivered (rung 5)."""
 
     kind = "preempt"
@@ -156,7 +156,7 @@ class Preempt(Kill):
 
 
 @dataclass(frozen=True, slots=True)
-class Clean(BaseAction):
+class RemoveFiles(BaseAction):
     """Remove files of browsers that have exited (rung 0)."""
 
     kind = "clean"
@@ -180,7 +180,7 @@ class EndGridSession(BaseAction):
 
 
 @dataclass(frozen=True, slots=True)
-class Collect(BaseAction):
+class ReapZombies(BaseAction):
     """Signal a living child to wait for its zombie browser processes (rung 0)."""
 
     kind = "collect"
@@ -214,7 +214,7 @@ class ReportDeath(WorkerRequest):
     result_format = "{0.through} takes it down"
     is_routine = True
     through: str
-    death: Fell
+    death: DeathReport
 
     @property
     def summary(self) -> str:
@@ -238,7 +238,7 @@ class ReclaimMessages(WorkerRequest):
     reason: str
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return self.through, link.Reclaim(generation=self.generation)
+        return self.through, link.ReclaimRequest(generation=self.generation)
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         if not outcome.done:
@@ -248,7 +248,7 @@ class ReclaimMessages(WorkerRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Retire(WorkerRequest):
+class RetireChild(WorkerRequest):
     """Have a child exit after its current task (rung 2)."""
 
     kind = "retire"
@@ -258,7 +258,7 @@ class Retire(WorkerRequest):
     reason: str
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return slots[self.owner.pool], link.Retire(pid=self.owner.pid)
+        return slots[self.owner.pool], link.RetireRequest(pid=self.owner.pid)
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         pool = self.owner.pool
@@ -270,7 +270,7 @@ class Retire(WorkerRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Dismiss(WorkerRequest):
+class RetireTraced(WorkerRequest):
     """Have a child that has traced allocations exit after its current task."""
 
     kind = "dismiss"
@@ -282,7 +282,7 @@ class Dismiss(WorkerRequest):
     reason: str
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return self.slot, link.Retire(pid=self.owner.pid)
+        return self.slot, link.RetireRequest(pid=self.owner.pid)
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         return replace(state, dismissed={**state.dismissed, self.owner: at})
@@ -299,7 +299,7 @@ class EnforceTimeLimit(WorkerRequest):
     reason: str
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return slots[self.owner.pool], link.TimeOut(pid=self.owner.pid)
+        return slots[self.owner.pool], link.TimeLimitRequest(pid=self.owner.pid)
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         return replace(state, timed_out={**state.timed_out, self.owner: at})
@@ -317,7 +317,7 @@ class ChangeMaxTasks(WorkerRequest):
     reason: str
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return slots[self.pool], link.SetMaxTasks(max_tasks=self.max_tasks)
+        return slots[self.pool], link.SetMaxTasksRequest(max_tasks=self.max_tasks)
 
     @property
     def expected_stat(self) -> Mapping[str, object]:
@@ -329,7 +329,7 @@ class ChangeMaxTasks(WorkerRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Hold(WorkerRequest):
+class PauseConsuming(WorkerRequest):
     """Pause a pool's consuming, or resume it (rung 3)."""
 
     kind = "hold"
@@ -352,7 +352,7 @@ class Hold(WorkerRequest):
         return self.renewed
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return slots[self.pool], link.Hold(seconds=PAUSE_CONSUMING_SECONDS if self.on else 0)
+        return slots[self.pool], link.PauseRequest(seconds=PAUSE_CONSUMING_SECONDS if self.on else 0)
 
     @property
     def expected_stat(self) -> Mapping[str, object]:
@@ -371,7 +371,7 @@ class ChangeConcurrency(WorkerRequest):
     reason: str
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
-        return slots[self.pool], link.SetConcurrency(concurrency=self.concurrency)
+        return slots[self.pool], link.SetConcurrencyRequest(concurrency=self.concurrency)
 
     @property
     def expected_stat(self) -> Mapping[str, object]:
@@ -461,9 +461,9 @@ class AbortRollout(SupervisordRequest):
 
 
 Action = (
-    Reap | KillForeign | KillWorker | Preempt
-    | Clean | EndGridSession | Collect | Warn
-    | ReportDeath | ReclaimMessages | Retire | Dismiss | EnforceTimeLimit | Hold
+    ReapProcesses | KillForeign | KillWorker | PreemptChild
+    | RemoveFiles | EndGridSession | ReapZombies | Warn
+    | ReportDeath | ReclaimMessages | RetireChild | RetireTraced | EnforceTimeLimit | PauseConsuming
     | ChangeMaxTasks | ChangeConcurrency
     | ReplaceWorker | StopOld | AbortRollout
 )  # fmt: skip

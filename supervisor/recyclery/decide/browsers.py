@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from recyclery.config.settings import Browsers
-from recyclery.decide.budget import mib
+from recyclery.decide.budget import format_mib
 from recyclery.decide.policy_state import StalledTask
 from recyclery.observe.ownership import count_browsers, running_browsers
-from recyclery.observe.snapshot import TICK_SECONDS, Child, Owner, Process, Snapshot
+from recyclery.observe.snapshot import CLOCK_TICK_SECONDS, Child, Owner, Process, Snapshot
 
 # Most of a core.
 BUSY_SHARE = 0.8
@@ -26,7 +26,7 @@ NO_CPU_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class BrowserCounts:
     """How many browsers there are of each kind, by the names in the status document."""
 
     live: int = 0
@@ -40,7 +40,7 @@ class Census:
     strangers: int = 0
 
 
-def count_kinds(snapshot: Snapshot, stalls: Mapping[Owner, StalledTask], settings: Browsers) -> Census:
+def count_by_kind(snapshot: Snapshot, stalls: Mapping[Owner, StalledTask], settings: Browsers) -> BrowserCounts:
     """Count all browsers of a snapshot."""
     in_use = kept = leaked = runaway = 0
     for child in snapshot.children:
@@ -52,7 +52,7 @@ def count_kinds(snapshot: Snapshot, stalls: Mapping[Owner, StalledTask], setting
             else:
                 in_use += 1
                 kept += is_kept(browser, child)
-    return Census(
+    return BrowserCounts(
         live=in_use + leaked + runaway,
         in_use=in_use,
         kept=kept,
@@ -78,7 +78,7 @@ def is_leaked(browser: tuple[Process, ...], child: Child) -> bool:
     if first is None or ended is None or is_kept(browser, child):
         return False
     # Process starts are whole clock ticks: within one tick of either end the browser is taken to be in use.
-    return first <= browser[0].started + TICK_SECONDS <= ended
+    return first <= browser[0].started + CLOCK_TICK_SECONDS <= ended
 
 
 def runaway_reason(
@@ -99,7 +99,7 @@ def runaway_reason(
         return None
     members = list(browser)
     ticks = sum(process.cpu_ticks - stall.browser_ticks.get(process.key, 0) for process in members)
-    share = ticks * TICK_SECONDS / stalled_seconds
+    share = ticks * CLOCK_TICK_SECONDS / stalled_seconds
     size = sum(process.anon_bytes for process in members)
     # A kept browser is older than its task: only this task's time with it counts.
     age = snapshot.at - max(stall.task_seen, min(process.started for process in members))
@@ -107,7 +107,7 @@ def runaway_reason(
     if share >= BUSY_SHARE:
         return f"{task}, in which the browser used {share:.0%} of a core"
     if size > snapshot.container.limit_bytes * settings.max_percent // 100:
-        return f"{task}, and the browser holds {mib(size)}, over {settings.max_percent} % of the limit"
+        return f"{task}, and the browser holds {format_mib(size)}, over {settings.max_percent} % of the limit"
     if age > settings.max_age_seconds:
         return f"{task}, and has had the browser for {age:.0f} s, over {settings.max_age_seconds:g} s"
     return None
@@ -122,7 +122,11 @@ def update_stalls(stalls: Mapping[Owner, StalledTask], snapshot: Snapshot) -> di
         before = stalls.get(child.owner)
         ticks = sum(process.cpu_ticks for process in child.processes if process.pid == child.owner.pid)
         same_task = before is not None and before.task_id == child.task_id
-        if before is None or not same_task or (ticks - before.python_ticks) * TICK_SECONDS > NO_CPU_SECONDS:
+        if (
+            before is None
+            or not same_task
+            or (ticks - before.python_ticks) * CLOCK_TICK_SECONDS > NO_CPU_SECONDS
+        ):
             before = StalledTask(
                 task_id=child.task_id,
                 task_seen=before.task_seen if before is not None and same_task else snapshot.at,

@@ -90,11 +90,11 @@ def concurrency_of(snapshot: Snapshot, pool: Pool) -> int:
     """Return how many children share the pool's memory; one where tasks run in the main process."""
     if not pool.forks:
         return 1
-    view = find_view(snapshot, pool.name)
+    view = find_active_worker(snapshot, pool.name)
     return max(1, view.concurrency or pool.concurrency) if view is not None else pool.concurrency
 
 
-def find_view(snapshot: Snapshot, pool: str) -> PoolView | None:
+def find_active_worker(snapshot: Snapshot, pool: str) -> PoolView | None:
     """Return a pool's active worker; None before PID 1 has reported it."""
     return next((view for view in snapshot.pools if view.name == pool), None)
 
@@ -111,7 +111,7 @@ def active_children(snapshot: Snapshot, pool: str) -> list[Child]:
     return [child for child in snapshot.children if child.owner.pool == pool and child.slot not in beside]
 
 
-def mib(size_bytes: float) -> str:
+def format_mib(size_bytes: float) -> str:
     """Return an amount of memory in MiB, as log lines have it."""
     return f"{size_bytes / (1 << 20):.0f} MiB"
 

@@ -16,7 +16,13 @@ from collections.abc import Iterator
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeConcurrency
-from recyclery.decide.budget import active_children, find_view, level_bytes, mib, projected_peak_bytes
+from recyclery.decide.budget import (
+    active_children,
+    find_active_worker,
+    format_mib,
+    level_bytes,
+    projected_peak_bytes,
+)
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot
@@ -30,7 +36,7 @@ CPU_FULL = 0.9
 def scale_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeConcurrency]:
     """Yield the changes, each by one; into the range where a change of the settings left it outside."""
     for pool in settings.pools:
-        view = find_view(snapshot, pool.name)
+        view = find_active_worker(snapshot, pool.name)
         if view is None or not view.retires or view.state is not PoolState.RUNNING or view.concurrency is None:
             continue
         now, change = view.concurrency, None
@@ -61,8 +67,8 @@ def why_one_more(
     if needed > level:
         return None
     return (
-        f"{view.queue_depth} tasks wait; with one more at {mib(one)} everything at its height "
-        f"is {mib(needed)}, within {mib(level)}"
+        f"{view.queue_depth} tasks wait; with one more at {format_mib(one)} everything at its height "
+        f"is {format_mib(needed)}, within {format_mib(level)}"
     )
 
 
@@ -72,7 +78,7 @@ def why_one_less(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: S
     needed = projected_peak_bytes(snapshot, state, settings)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     if needed > hard and not is_recent(changed, at, RAISE_AGAIN_SECONDS):
-        return f"everything at its height is {mib(needed)}, past {mib(hard)}"
+        return f"everything at its height is {format_mib(needed)}, past {format_mib(hard)}"
     idle = state.idle_since.get(pool.name)
     if idle is not None and at - idle >= IDLE_SECONDS and not is_recent(changed, at, IDLE_SECONDS):
         return f"a child has been idle for {at - idle:.0f} s"
@@ -85,7 +91,7 @@ def update_workload(
     """Return `busy_since` and `idle_since` of the policy state after this snapshot."""
     busy, idle = {}, {}
     for pool in settings.pools:
-        view, children = find_view(snapshot, pool.name), active_children(snapshot, pool.name)
+        view, children = find_active_worker(snapshot, pool.name), active_children(snapshot, pool.name)
         if view is None or not children:
             continue
         working = sum(child.task_id is not None for child in children)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from recyclery.decide.actions import ReclaimMessages, ReportDeath
 from recyclery.decide.policy_state import ChildDeath, LeaseOwner, PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 
 PREEMPTED = "preempted by the supervisor, before memory ran out"
 OUT_OF_MEMORY = "killed by the kernel for want of memory"
@@ -82,7 +82,7 @@ def find_child_deaths(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner
     return tuple(
         ChildDeath(
             child.owner.pool,
-            Fell(
+            DeathReport(
                 pid=child.owner.pid,
                 task_id=child.task_id,
                 tree_bytes=child.tree_bytes,

@@ -20,13 +20,13 @@ from msgspec import structs
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.slots import other_slot
-from recyclery.decide.actions import AbortRollout, KillWorker, ReplaceWorker, Retire, StopOld
+from recyclery.decide.actions import AbortRollout, KillWorker, ReplaceWorker, RetireChild, StopOld
 from recyclery.decide.budget import (
     active_children,
     concurrency_of,
-    find_view,
+    find_active_worker,
+    format_mib,
     level_bytes,
-    mib,
     projected_peak_bytes,
     remaining_growth_bytes,
 )
@@ -43,7 +43,7 @@ ROLLOUT_RETRY_SECONDS = 600.0
 def replace_requested(snapshot: Snapshot, state: PolicyState, settings: Settings) -> ReplaceWorker | None:
     """Return the replacement that an operator or changed settings ask for."""
     for pool in settings.pools:
-        view = find_view(snapshot, pool.name)
+        view = find_active_worker(snapshot, pool.name)
         if view is None or not view.is_in_service or is_rolling_out(view, snapshot):
             continue
         if pool.name in state.asked:
@@ -58,18 +58,18 @@ def replace_requested(snapshot: Snapshot, state: PolicyState, settings: Settings
 
 
 def plan_rollout(
-    action: Retire | ReplaceWorker | KillWorker | None,
+    action: RetireChild | ReplaceWorker | KillWorker | None,
     snapshot: Snapshot,
     state: PolicyState,
     settings: Settings,
-) -> Retire | ReplaceWorker | KillWorker | None:
+) -> RetireChild | ReplaceWorker | KillWorker | None:
     """Return a replacement with its slots, any other action as it is.
 
     None for a replacement that has to wait: the former worker still drains, or the last attempt just failed.
     """
     if not isinstance(action, ReplaceWorker):
         return action
-    view = find_view(snapshot, action.pool)
+    view = find_active_worker(snapshot, action.pool)
     pool = next((pool for pool in settings.pools if pool.name == action.pool), None)
     if view is None or pool is None or is_rolling_out(view, snapshot):
         return None
@@ -102,8 +102,8 @@ def find_shortage(
     if rest + second <= level:
         return None
     return (
-        f"a second worker may take {mib(second)}, which beside the {mib(rest)} of all else passes "
-        f"{mib(level)}, {settings.memory.retire_percent} % of the limit"
+        f"a second worker may take {format_mib(second)}, which beside the {format_mib(rest)} of all else "
+        f"passes {format_mib(level)}, {settings.memory.retire_percent} % of the limit"
     )
 
 
@@ -120,7 +120,7 @@ def finish_rollouts(
         if successor.consuming:
             yield StopOld(old.name, old.slot, successor.slot, reason=f"{successor.slot} takes tasks")
         elif floor >= hard:
-            reason = f"{mib(floor)} cannot be reclaimed, above {mib(hard)}"
+            reason = f"{format_mib(floor)} cannot be reclaimed, above {format_mib(hard)}"
             yield AbortRollout(old.name, successor.slot, reason)
         elif waited >= SUCCESSOR_SECONDS:
             reason = f"it takes no tasks {waited:.0f} s after its start"

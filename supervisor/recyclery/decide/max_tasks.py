@@ -18,15 +18,15 @@ from recyclery.common.pool_state import PoolState
 from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, t_quantile
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeMaxTasks
-from recyclery.decide.budget import find_view, mib, pool_budget
-from recyclery.decide.memory_model import RISK, PoolModel, Step, tail_bytes
+from recyclery.decide.budget import find_active_worker, format_mib, pool_budget
+from recyclery.decide.memory_model import RISK, GrowthStep, PoolModel, headroom_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Snapshot
 
 # A recycle that frees less is not worth a fork.
 MIN_RECLAIMABLE_BYTES = 16 << 20
 # Growth per task below this is no leak: the memory of idle children varies by as much.
-LEAST_LEAK_BYTES = (1 << 20) // 5
+MIN_LEAK_BYTES = (1 << 20) // 5
 # Fewer steps do not allow an estimate of growth.
 MIN_GROWTH_STEPS = 5
 # The accepted chance that a child passes its budget by its last task. It is high because `must_retire` is asked
@@ -49,7 +49,7 @@ def must_retire(
 ) -> int | None:
     """Return by how many bytes the next task may take an idle child past its budget; None where it may stay.
 
-    `next_bytes` is that task's headroom (`tail_bytes`). A child hardly larger than a fresh one stays: its
+    `next_bytes` is that task's headroom (`headroom_bytes`). A child hardly larger than a fresh one stays: its
     replacement would be as large.
     """
     fresh_bytes = model.fresh_child_bytes
@@ -69,7 +69,7 @@ def choose_max_tasks(model: PoolModel, budget_bytes: int, most: int, risk: float
     """
     late = late_steps(model.steps)
     low, mean, growth = mean_growth(late)
-    if low <= LEAST_LEAK_BYTES:
+    if low <= MIN_LEAK_BYTES:
         return most
     freedom = len(late) - 1
     spread = deviation([step.growth_bytes for step in late], mean)
@@ -77,13 +77,13 @@ def choose_max_tasks(model: PoolModel, budget_bytes: int, most: int, risk: float
     # The line's value before the first task: above a fresh child after a warm-up, below it if growth rises.
     start = fmean(step.after_bytes - mean * (step.tasks_before + 1) for step in late)
     # A child without room to grow still runs until its recycle is worth a fork.
-    headroom = max(MIN_RECLAIMABLE_BYTES, budget_bytes - tail_bytes(model, risk) - start)
+    headroom = max(MIN_RECLAIMABLE_BYTES, budget_bytes - headroom_bytes(model, risk) - start)
     away = NORMAL.inv_cdf(1 - risk) * spread
     root = (math.sqrt(away**2 + 4 * growth * headroom) - away) / (2 * growth)
     return max(1, min(most, int(root**2)))
 
 
-def late_steps(steps: Sequence[Step]) -> list[Step]:
+def late_steps(steps: Sequence[GrowthStep]) -> list[GrowthStep]:
     """Return the steps of the second half of a long life (the 90 % quantile of their positions).
 
     The first half may be warm-up, and accelerating growth shows in the second half.
@@ -93,7 +93,7 @@ def late_steps(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if step.tasks_before >= half]
 
 
-def mean_growth(steps: Sequence[Step]) -> tuple[float, float, float]:
+def mean_growth(steps: Sequence[GrowthStep]) -> tuple[float, float, float]:
     """Return the mean growth per task with its confidence bounds (low, mean, high); infinite bounds if few."""
     if len(steps) < MIN_GROWTH_STEPS:
         return -math.inf, 0.0, math.inf
@@ -118,7 +118,7 @@ def adjust_max_tasks(current: int, clean_lifetimes: int, wanted: int) -> int:
 def tune_max_tasks(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeMaxTasks]:
     """Yield the changes of max-tasks-per-child."""
     for pool in settings.pools:
-        view = find_view(snapshot, pool.name)
+        view = find_active_worker(snapshot, pool.name)
         if (
             view is None
             or not view.retires
@@ -152,5 +152,5 @@ def tune_pool(
         chosen = adjust_max_tasks(current, state.clean_lifetimes.get(pool.name, 0), wanted)
     if chosen == current:
         return None
-    reason = f"{wanted} such tasks fit the {mib(budget)} that a child may hold, the largest one on top"
+    reason = f"{wanted} such tasks fit the {format_mib(budget)} that a child may hold, the largest one on top"
     return ChangeMaxTasks(pool=pool.name, max_tasks=chosen, reason=reason)

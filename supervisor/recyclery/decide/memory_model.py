@@ -55,7 +55,7 @@ class TaskRun:
     after_bytes: int | None
 
 
-class Step(NamedTuple):
+class GrowthStep(NamedTuple):
     """A child's idle memory before and after its task number `tasks_before`, counted from 0."""
 
     tasks_before: int
@@ -87,7 +87,7 @@ class PoolModel:
 
     baseline_bytes: int | None = None
     tails: tuple[int, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[GrowthStep, ...] = ()
     fresh_bytes: tuple[int, ...] = ()
     tasks: dict[str, TaskCost] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ def learn(model: PoolModel, run: TaskRun) -> PoolModel:
     after = run.after_bytes
     tail = max(0, max(run.peak_bytes, after or 0) - run.before_bytes)
     tails = (*model.tails, tail)[-KEPT_RUNS:]
-    step = () if after is None else (Step(run.tasks_before, run.before_bytes, after),)
+    step = () if after is None else (GrowthStep(run.tasks_before, run.before_bytes, after),)
     steps = (*model.steps, *step)[-KEPT_RUNS:]
     kept = runs_since_shift(tails, steps)
     fresh = (*model.fresh_bytes, run.before_bytes)[-KEPT_FRESH:] if run.tasks_before == 0 else model.fresh_bytes
@@ -145,7 +145,7 @@ def learn_growth(cost: TaskCost, growth_bytes: int) -> TaskCost:
     )
 
 
-def runs_since_shift(tails: Sequence[int], steps: Sequence[Step]) -> int:
+def runs_since_shift(tails: Sequence[int], steps: Sequence[GrowthStep]) -> int:
     """Return how many of the newest runs have come since tails or growth shifted; KEPT_RUNS without a shift."""
     for newest, sign in ((RISEN_RUNS, 1), (FALLEN_RUNS, -1)):
         if tails_shifted(tails, newest, sign) or growth_shifted(steps, newest, sign):
@@ -162,7 +162,7 @@ def tails_shifted(tails: Sequence[int], newest: int, sign: int) -> bool:
     return all((tail - middle) * sign > SHIFT_BYTES for tail in tails[-newest:])
 
 
-def growth_shifted(steps: Sequence[Step], newest: int, sign: int) -> bool:
+def growth_shifted(steps: Sequence[GrowthStep], newest: int, sign: int) -> bool:
     """Return the same for growth, each step compared with older ones of the same octave of a child's life.
 
     Octaves are the tasks 1, 2 to 3, 4 to 7 and so on: the warm-up of every life is no shift.
@@ -184,7 +184,7 @@ def growth_shifted(steps: Sequence[Step], newest: int, sign: int) -> bool:
     return bool(steps)
 
 
-def tail_bytes(model: PoolModel, risk: float = RISK) -> int:
+def headroom_bytes(model: PoolModel, risk: float = RISK) -> int:
     """Return the next task's headroom: what it may need on top of its child's memory; 0 while nothing is known.
 
     Peaks over threshold: above the 90 % quantile the excess is taken for exponential. `risk` is that of a whole
@@ -217,7 +217,7 @@ class TaskTracker:
     task_name: str | None
 
 
-def follow(
+def update_trackers(
     tracks: Mapping[Owner, TaskTracker], snapshot: Snapshot
 ) -> tuple[dict[Owner, TaskTracker], list[TaskRun]]:
     """Return the trackers of the living children after this snapshot, and the runs that ended by it."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeVar
 
-from recyclery.decide.memory_model import PoolModel, tail_bytes
+from recyclery.decide.memory_model import PoolModel, headroom_bytes
 from recyclery.observe.ownership import count_browsers
 from recyclery.observe.snapshot import Owner, Process, ProcessKey
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 
 # A restart that did not help is repeated after this long, then after twice as long, up to the maximum.
 RESTART_BACKOFF_SECONDS = 60.0
@@ -77,7 +77,7 @@ class ChildDeath:
     """A pool's child that died during a task."""
 
     pool: str
-    death: Fell
+    death: DeathReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class PolicyState:
     """By generation."""
     child_deaths: tuple[ChildDeath, ...] = ()
     """Children that died during a task since the last snapshot."""
-    silences: Mapping[Owner, StalledTask] = field(default_factory=dict)
+    stalls: Mapping[Owner, StalledTask] = field(default_factory=dict)
     """For each child with a task, since when that has been stalled."""
     unhealthy: Mapping[str, Unhealthy] = field(default_factory=dict)
     restart_backoffs: Mapping[str, RestartBackoff] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class PolicyState:
     @cached_property
     def headrooms(self) -> Mapping[str, int]:
         """`headroom_bytes` of every pool: needed many times in a decision, and expensive to compute."""
-        return {pool: tail_bytes(model, self.risk) for pool, model in self.models.items()}
+        return {pool: headroom_bytes(model, self.risk) for pool, model in self.models.items()}
 
     def headroom_bytes(self, pool: str) -> int:
         """Return what a pool's next task may need on top of its child's tree; 0 while nothing is known."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Hold, Preempt
-from recyclery.decide.budget import active_children, concurrency_of, find_view, level_bytes, mib
+from recyclery.decide.actions import PauseConsuming, PreemptChild
+from recyclery.decide.budget import active_children, concurrency_of, find_active_worker, format_mib, level_bytes
 from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
@@ -25,7 +25,7 @@ CLEAR_PERCENT = 10
 MARGIN_PERCENT = 3
 
 
-def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Hold]:
+def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[PauseConsuming]:
     """Yield the pools to pause, to keep paused and to resume.
 
     A worker resumes by itself when its pause is not renewed, so a pause is decided on again in every tick.
@@ -36,20 +36,22 @@ def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> I
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     margin = level_bytes(snapshot, MARGIN_PERCENT)
     for pool in settings.pools:
-        view = find_view(snapshot, pool.name)
+        view = find_active_worker(snapshot, pool.name)
         if view is None or view.holding is None or view.state is not PoolState.RUNNING:
             continue
         headroom = state.headroom_bytes(pool.name)
-        reason = f"{mib(floor)} cannot be reclaimed, and the next task may need {mib(headroom)}"
+        reason = f"{format_mib(floor)} cannot be reclaimed, and the next task may need {format_mib(headroom)}"
         if view.holding:
             pause = floor >= clear and floor + headroom > hard - margin
         else:
             pause = floor >= high and floor + headroom > hard and has_free_child(snapshot, pool)
         if pause:
-            past_it = f"together past {mib(hard)}, {settings.memory.hard_percent:g} % of the limit"
-            yield Hold(pool=pool.name, on=True, renewed=view.holding, reason=f"{reason}: {past_it}")
+            past_it = f"together past {format_mib(hard)}, {settings.memory.hard_percent:g} % of the limit"
+            yield PauseConsuming(pool=pool.name, on=True, renewed=view.holding, reason=f"{reason}: {past_it}")
         elif view.holding:
-            yield Hold(pool=pool.name, on=False, renewed=False, reason=f"{reason}, for which there is room")
+            yield PauseConsuming(
+                pool=pool.name, on=False, renewed=False, reason=f"{reason}, for which there is room"
+            )
 
 
 def has_free_child(snapshot: Snapshot, pool: Pool) -> bool:
@@ -58,7 +60,7 @@ def has_free_child(snapshot: Snapshot, pool: Pool) -> bool:
     return busy < concurrency_of(snapshot, pool)
 
 
-def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Preempt | None:
+def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) -> PreemptChild | None:
     """Return the kill of the child whose memory exceeds a fresh child's by the most.
 
     So a pool of small children does not pay for a pool of large ones. None where no child has an excess:
@@ -74,12 +76,12 @@ def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) 
     worst = max(children, key=lambda child: excess_bytes(child, state), default=None)
     if worst is None or excess_bytes(worst, state) < MIN_RECLAIMABLE_BYTES:
         return None
-    return Preempt(
+    return PreemptChild(
         owner=worst.owner,
         processes=tuple(process for process in worst.processes if not process.is_defunct),
         reason=(
-            f"{mib(container.floor_bytes)} cannot be reclaimed, above {hard_percent:g} % of "
-            f"{mib(container.limit_bytes)}; this child holds the most, {mib(worst.tree_bytes)}"
+            f"{format_mib(container.floor_bytes)} cannot be reclaimed, above {hard_percent:g} % of "
+            f"{format_mib(container.limit_bytes)}; this child holds the most, {format_mib(worst.tree_bytes)}"
         ),
     )
 

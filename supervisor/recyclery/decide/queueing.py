@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # A busier fleet would make bursts wait for long.
-MOST_BUSY = 0.8
+MAX_UTILISATION = 0.8
 MOST_CONTAINERS = 1000
 HALVINGS = 60
 # With a smaller share of tasks waiting, more containers shorten nothing.
@@ -22,7 +22,7 @@ MOST_TIMES = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerRates:
     """What one container does: tasks at a time, tasks per second at least, and how long they run."""
 
     slots: int
@@ -66,7 +66,7 @@ class Fleet:
 
 def plan_fleet(
     arrivals_per_second: float,
-    container: Container,
+    container: ContainerRates,
     *,
     slo_seconds: float | None = None,
     arrivals_variation: float = 1.0,
@@ -76,7 +76,7 @@ def plan_fleet(
     `arrivals_variation` is the coefficient of variation of the time between arrivals, 1 where they come at
     random. None where no number of containers would do.
     """
-    least = max(1, math.ceil(arrivals_per_second / (MOST_BUSY * container.per_second)))
+    least = max(1, math.ceil(arrivals_per_second / (MAX_UTILISATION * container.per_second)))
     variation = (arrivals_variation**2 + container.ran_variation**2) / 2
     each_per_second = container.per_second / container.slots
     ordered = sorted(container.ran_seconds)

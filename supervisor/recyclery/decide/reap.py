@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from recyclery.config.settings import Settings
-from recyclery.decide.actions import Clean, Collect, EndGridSession, KillForeign, Reap
+from recyclery.decide.actions import EndGridSession, KillForeign, ReapProcesses, ReapZombies, RemoveFiles
 from recyclery.decide.browsers import is_leaked, runaway_reason
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import browser_groups
@@ -25,9 +25,9 @@ DRIVER_EXIT_SECONDS = 0.6
 PROFILE_REMOVAL_SECONDS = 5.0
 
 
-def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Reap]:
+def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[ReapProcesses]:
     """Return all kills, each process in one of them."""
-    reaps: list[Reap] = []
+    reaps: list[ReapProcesses] = []
     killed: set[ProcessKey] = set()
     for reap in (
         *reap_orphans(snapshot),
@@ -42,17 +42,17 @@ def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> li
     return reaps
 
 
-def reap_orphans(snapshot: Snapshot) -> Iterator[Reap]:
+def reap_orphans(snapshot: Snapshot) -> Iterator[ReapProcesses]:
     """Yield what dead children left: all of their sessions, and browsers that left the session."""
     for orphans in snapshot.orphans:
         pid = orphans.owner.pid
         processes = running(
             process for process in orphans.processes if process.session == pid or process.is_browser
         )
-        yield Reap("orphans", orphans.owner, processes, f"their pool child {pid} is dead")
+        yield ReapProcesses("orphans", orphans.owner, processes, f"their pool child {pid} is dead")
 
 
-def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
+def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[ReapProcesses]:
     """Yield the browsers that a finished task leaked, by child."""
     reaping = {pool.name for pool in settings.pools if pool.reap_leftover_browsers}
     for child in snapshot.children:
@@ -66,10 +66,10 @@ def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[Reap]:
             for process in running(browser)
         ]
         reason = f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago"
-        yield Reap("leftovers", child.owner, tuple(leaked), reason)
+        yield ReapProcesses("leftovers", child.owner, tuple(leaked), reason)
 
 
-def reap_half_dead(snapshot: Snapshot) -> Iterator[Reap]:
+def reap_half_dead(snapshot: Snapshot) -> Iterator[ReapProcesses]:
     """Yield halves of a browser whose other half was killed: no task can use them any more."""
     stranded_drivers = {
         driver
@@ -85,23 +85,23 @@ def reap_half_dead(snapshot: Snapshot) -> Iterator[Reap]:
             processes = running(browser)
             keys = {process.key for process in processes}
             if keys & without_driver:
-                yield Reap("strays", child.owner, processes, "their chromedriver is gone")
+                yield ReapProcesses("strays", child.owner, processes, "their chromedriver is gone")
             # Crashpad handlers alone are no sign: after a clean quit they are the last to exit.
             elif keys & stranded_drivers and all(
                 process.key in stranded_drivers or process.is_crashpad for process in processes
             ):
                 reason = "its browser is gone, and was not asked to quit"
-                yield Reap("strays", child.owner, processes, reason)
+                yield ReapProcesses("strays", child.owner, processes, reason)
 
 
-def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Reap]:
+def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ReapProcesses]:
     """Yield browsers at which a task hangs: without them the task gets an error and ends."""
     for child in snapshot.children:
         for browser in browser_groups(child.processes, child.owner.pid):
-            stall = state.silences.get(child.owner)
+            stall = state.stalls.get(child.owner)
             reason = runaway_reason(browser, child, stall, snapshot, settings.browsers)
             if reason is not None:
-                yield Reap("runaway", child.owner, running(browser), reason)
+                yield ReapProcesses("runaway", child.owner, running(browser), reason)
 
 
 def running(processes: Iterable[Process]) -> tuple[Process, ...]:
@@ -116,7 +116,7 @@ def kill_foreign(snapshot: Snapshot) -> Iterator[KillForeign]:
         yield KillForeign(processes=snapshot.foreign_browsers, reason=reason)
 
 
-def remove_leftover_files(snapshot: Snapshot) -> Iterator[Clean]:
+def remove_leftover_files(snapshot: Snapshot) -> Iterator[RemoveFiles]:
     """Yield the removal of dead browsers' files; profiles get the time in which chromedriver removes them."""
     left = tuple(
         each
@@ -124,7 +124,7 @@ def remove_leftover_files(snapshot: Snapshot) -> Iterator[Clean]:
         if not each.drivers or snapshot.at - each.since >= PROFILE_REMOVAL_SECONDS
     )
     if left:
-        yield Clean(leftover_files=left)
+        yield RemoveFiles(leftover_files=left)
 
 
 def end_sessions(snapshot: Snapshot) -> Iterator[EndGridSession]:
@@ -134,7 +134,7 @@ def end_sessions(snapshot: Snapshot) -> Iterator[EndGridSession]:
             yield EndGridSession(owner=left.owner, session=session)
 
 
-def reap_zombies(snapshot: Snapshot) -> Iterator[Collect]:
+def reap_zombies(snapshot: Snapshot) -> Iterator[ReapZombies]:
     """Yield a signal to each child with zombie browser processes, which only it, the parent, can reap."""
     for child in snapshot.children:
         defunct = sum(
@@ -142,4 +142,6 @@ def reap_zombies(snapshot: Snapshot) -> Iterator[Collect]:
             for process in child.processes
         )
         if defunct:
-            yield Collect(owner=child.owner, reason=f"{defunct} ended browser processes wait for their parent")
+            yield ReapZombies(
+                owner=child.owner, reason=f"{defunct} ended browser processes wait for their parent"
+            )

@@ -17,16 +17,16 @@ from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.actions import Dismiss, ReplaceWorker, Retire
+from recyclery.decide.actions import ReplaceWorker, RetireChild, RetireTraced
 from recyclery.decide.budget import (
     active_children,
     child_budget,
-    find_view,
+    find_active_worker,
     find_worker,
     format_count,
+    format_mib,
     is_leaving,
     level_bytes,
-    mib,
     reclaimable_bytes,
 )
 from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES, must_retire
@@ -44,7 +44,7 @@ MIN_MAIN_GROWTH_PERCENT = 10
 
 def recycle_children(
     snapshot: Snapshot, state: PolicyState, settings: Settings
-) -> Retire | ReplaceWorker | None:
+) -> RetireChild | ReplaceWorker | None:
     """Return the recycle of the child that frees most, if that child is past its budget.
 
     If it is busy, no other child is recycled in its place: it comes first when its task ends.
@@ -59,11 +59,11 @@ def recycle_children(
     reason = past_budget(worst, snapshot, state, settings, pools[worst.owner.pool])
     if reason is None:
         return None
-    view = find_view(snapshot, worst.owner.pool)
+    view = find_active_worker(snapshot, worst.owner.pool)
     if view is None or (view.retires and state.refused.get(view.name, 0) < MAX_REFUSALS):
         if is_recent(state.retired.get(worst.owner), snapshot.at, RETIRE_AGAIN_SECONDS):
             return None
-        return Retire(owner=worst.owner, reason=reason)
+        return RetireChild(owner=worst.owner, reason=reason)
     if not can_replace(view, state, snapshot.at):
         return None
     return ReplaceWorker(pool=view.name, reason=f"child {worst.owner.pid}: {reason}")
@@ -87,8 +87,8 @@ def past_budget(
     largest = max(model.tasks, key=lambda name: (bool(name), model.tasks[name].largest_tail_bytes), default="")
     task = f" ({largest})" if largest else ""
     return (
-        f"{mib(child.tree_bytes)} after {format_count(child.tasks_done, 'task')}, a fresh one has {mib(fresh)};"
-        f" with {mib(headroom)} for the next task{task} it passes the {mib(max(0, budget))} "
+        f"{format_mib(child.tree_bytes)} after {format_count(child.tasks_done, 'task')}, "
+        f"a fresh one has {format_mib(fresh)}; with {format_mib(headroom)} for the next task{task} it passes the {format_mib(max(0, budget))} "
         "that all else at its height leaves"
     )
 
@@ -103,7 +103,7 @@ def replace_grown_main(snapshot: Snapshot, state: PolicyState, settings: Setting
     if worst is None or worst.main_bytes - worst.main_start_bytes < least:
         return None
     reason = (
-        f"its main process grew from {mib(worst.main_start_bytes)} to {mib(worst.main_bytes)}, "
+        f"its main process grew from {format_mib(worst.main_start_bytes)} to {format_mib(worst.main_bytes)}, "
         "which no child's recycle frees"
     )
     return ReplaceWorker(pool=worst.name, reason=reason)
@@ -116,11 +116,11 @@ def can_replace(view: PoolView, state: PolicyState, at: float) -> bool:
     )
 
 
-def dismiss_traced(snapshot: Snapshot, state: PolicyState) -> Iterator[Dismiss]:
+def dismiss_traced(snapshot: Snapshot, state: PolicyState) -> Iterator[RetireTraced]:
     """Yield the retirement of each child whose tracing is over or was given up."""
     for child in snapshot.children:
         view = find_worker(snapshot, child)
         if child.tracing != "over" or view is None or child.owner.pid in view.leaving:
             continue
         if not is_recent(state.dismissed.get(child.owner), snapshot.at, DISMISS_AGAIN_SECONDS):
-            yield Dismiss(owner=child.owner, slot=view.slot, reason="it has traced allocations")
+            yield RetireTraced(owner=child.owner, slot=view.slot, reason="it has traced allocations")

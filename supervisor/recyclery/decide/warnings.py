@@ -17,9 +17,9 @@ from recyclery.decide.budget import (
     active_children,
     concurrency_of,
     format_count,
+    format_mib,
     is_leaving,
     level_bytes,
-    mib,
 )
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
@@ -66,7 +66,7 @@ def warn_of_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings
         peak = state.fresh_child_bytes(pool.name) + max(model.tails)
         staying = [child for child in active_children(snapshot, pool.name) if not is_leaving(child, snapshot)]
         needed += sum(peak - child.tree_bytes for child in staying[:concurrency])
-        costs[pool.name] = concurrency, f"{pool.name} {concurrency} x {mib(peak)}"
+        costs[pool.name] = concurrency, f"{pool.name} {concurrency} x {format_mib(peak)}"
     hard_percent = settings.memory.hard_percent
     hard = level_bytes(snapshot, hard_percent)
     if needed <= hard or not costs:
@@ -76,9 +76,9 @@ def warn_of_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings
     listed = ", ".join(cost for _, cost in costs.values())
     yield Warn(
         "tight",
-        f"fresh children with the largest tasks seen ({listed}) would take {mib(needed)} in all, "
-        f"past {mib(hard)}, {hard_percent} % of the limit: no recycle helps. "
-        f"Raise the memory limit to {mib(needed * 100 // hard_percent)}{advice}",
+        f"fresh children with the largest tasks seen ({listed}) would take {format_mib(needed)} in all, "
+        f"past {format_mib(hard)}, {hard_percent} % of the limit: no recycle helps. "
+        f"Raise the memory limit to {format_mib(needed * 100 // hard_percent)}{advice}",
     )
 
 
@@ -94,9 +94,9 @@ def warn_of_unwatched_memory(snapshot: Snapshot) -> Iterator[Warn]:
     if unwatched < level_bytes(snapshot, UNWATCHED_PERCENT):
         return
     shm = min(snapshot.shm_files_bytes, unwatched)
-    files = f", {mib(shm)} of them files in /dev/shm" if shm else ""
+    files = f", {format_mib(shm)} of them files in /dev/shm" if shm else ""
     yield Warn(
         "unattributed",
-        f"{mib(unwatched)} of the {mib(snapshot.container.floor_bytes)} that cannot be reclaimed belong to no "
-        f"process that is watched{files}: no recycle frees them",
+        f"{format_mib(unwatched)} of the {format_mib(snapshot.container.floor_bytes)} that cannot be reclaimed "
+        f"belong to no process that is watched{files}: no recycle frees them",
     )

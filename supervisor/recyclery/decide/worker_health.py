@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import EnforceTimeLimit, KillWorker, ReplaceWorker
-from recyclery.decide.budget import active_children, find_view, format_count
+from recyclery.decide.budget import active_children, find_active_worker, format_count
 from recyclery.decide.policy_state import (
     RESTART_BACKOFF_SECONDS,
     Fault,
@@ -44,7 +44,7 @@ def update_worker_health(
         return {}
     updated = {}
     for pool in settings.pools:
-        view = find_view(snapshot, pool.name)
+        view = find_active_worker(snapshot, pool.name)
         fault = find_worker_fault(pool, view) if view is not None else None
         if view is None or view.vitals is None or fault is None:
             continue
@@ -76,7 +76,7 @@ def restart_unhealthy(
 ) -> KillWorker | ReplaceWorker | None:
     """Return how to restart the first worker that has been unhealthy for long enough."""
     for pool in settings.pools:
-        view, unhealthy = find_view(snapshot, pool.name), state.unhealthy.get(pool.name)
+        view, unhealthy = find_active_worker(snapshot, pool.name), state.unhealthy.get(pool.name)
         if view is None or view.vitals is None or unhealthy is None:
             continue
         backoff = state.restart_backoffs.get(pool.name)
@@ -134,7 +134,7 @@ def parent_of(child: Child) -> int:
 def end_overdue(snapshot: Snapshot, state: PolicyState) -> Iterator[EnforceTimeLimit]:
     """Yield the tasks whose hard time limit was not enforced by their worker."""
     for child in snapshot.children:
-        view = find_view(snapshot, child.owner.pool)
+        view = find_active_worker(snapshot, child.owner.pool)
         if view is None or view.state is not PoolState.RUNNING or view.vitals is None or child.task_id is None:
             continue
         overdue = view.vitals.overdue.get(child.owner.pid, 0.0)

@@ -13,7 +13,7 @@ from recyclery.common.units import MIB
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
 from recyclery.observe.cgroup import find_memory_cgroup
-from recyclery.observe.processes import read_file
+from recyclery.observe.processes import read_proc_file
 
 # PSS of a session on a short page (scripts/bench browsers --part flags), and a forked child's private memory.
 BROWSER_BYTES = 250 * MIB
@@ -54,7 +54,7 @@ def read_container_facts(settings: Settings) -> ContainerFacts:
         source=source,
         app_bytes=psutil.Process().memory_info().rss,
         shm_bytes=psutil.disk_usage(DEV_SHM).total if os.path.isdir(DEV_SHM) else 0,  # noqa: PTH112
-        init=tuple(os.fsdecode(word) for word in read_file("/proc/1/cmdline").split(b"\0") if word),
+        init=tuple(os.fsdecode(word) for word in read_proc_file("/proc/1/cmdline").split(b"\0") if word),
         drain_seconds=float(drain) if drain.isdigit() else None,
     )
 

@@ -23,12 +23,12 @@ from recyclery.alerts.monitor import Monitor
 from recyclery.config.settings import Settings
 from recyclery.config.stored import read_settings
 from recyclery.control.server import control_socket, serve_control
-from recyclery.decide.budget import mib
-from recyclery.governor.commands import Commands
+from recyclery.decide.budget import format_mib
+from recyclery.governor.commands import CommandHandlers
 from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.governor.loop import Governor
-from recyclery.health.heartbeat import Heart
+from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
 from recyclery.http.status import read_status
 from recyclery.observe.child_reports import bind_reports
@@ -40,7 +40,7 @@ from recyclery.observe.supervisord import read_events
 from recyclery.state.board import Board
 from recyclery.state.ledger import Ledger
 from recyclery.state.model_store import ModelStore
-from recyclery.state.task_stats import TaskStats
+from recyclery.state.task_stats import TaskTotals
 from recyclery_worker.link import governor_socket, now
 
 log = logging.getLogger("recyclery")
@@ -70,11 +70,11 @@ async def govern(settings: Settings, run: str) -> None:
         Broker(os.environ.get("RECYCLERY_BROKER_URL", "")),
         Ledger(settings),
         ModelStore(settings.state_dir / "models.json"),
-        TaskStats(since=now()),
+        TaskTotals(since=now()),
     )
     observer = Observer(settings=settings, markers=Markers(run))
     recorder = Recorder(settings)
-    inbox = Inbox(settings, board.broker, recorder.hear)
+    inbox = Inbox(settings, board.broker, recorder.record_report)
     exits = ExitWatcher(woken.set)
     governor = Governor(
         board=board,
@@ -84,7 +84,7 @@ async def govern(settings: Settings, run: str) -> None:
         recorder=recorder,
         sweeper=Sweeper(),
         exits=exits,
-        heart=Heart(settings.runtime_dir),
+        heart=HeartbeatWriter(settings.runtime_dir),
         woken=woken,
     )
     try:
@@ -105,7 +105,7 @@ async def run_services(governor: Governor, monitor: Monitor) -> None:
     loop.add_reader(reports, governor.receive, reports)
     loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
     loop.add_signal_handler(signal.SIGUSR1, lambda: services.append(asyncio.create_task(log_status(board))))
-    commands = Commands(
+    commands = CommandHandlers(
         board, governor.observe_now, governor.act_now, governor.apply_settings, governor.woken.set
     )
     server = await serve_control(control_socket(directory), commands.handlers())
@@ -165,7 +165,11 @@ async def log_status(board: Board) -> None:
     """Log the status document: a line on memory, then each part and each pool as JSON."""
     status = msgspec.to_builtins(await read_status(board))
     container, pools = status["container"], status.pop("pools")
-    log.info("%s of %s cannot be reclaimed", mib(container["floor_bytes"]), mib(container["limit_bytes"]))
+    log.info(
+        "%s of %s cannot be reclaimed",
+        format_mib(container["floor_bytes"]),
+        format_mib(container["limit_bytes"]),
+    )
     for name, part in {**status, **pools}.items():
         log.info("%s: %s", name, json.dumps(part))
 

@@ -18,8 +18,8 @@ from recyclery.config.stored import write_settings
 from recyclery.control.server import Command, CommandHandler, ErrorResult, ReapResult, SetResult
 from recyclery.control.status_schema import Status
 from recyclery.decide.actions import Action, Outcome
-from recyclery.decide.browsers import count_kinds
-from recyclery.decide.budget import find_view, format_count
+from recyclery.decide.browsers import count_by_kind
+from recyclery.decide.budget import find_active_worker, format_count
 from recyclery.decide.handoff import find_successor
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.reap import find_reaps, kill_foreign
@@ -51,7 +51,7 @@ class TraceStarted(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Commands:
+class CommandHandlers:
     """One method per command, over the governor's state and the few things that the loop does for them."""
 
     board: Board
@@ -97,7 +97,7 @@ class Commands:
             return (*find_reaps(snapshot, board.ledger.state, board.settings), *evictions)
 
         snapshot, outcomes = await self.act_now(choose)
-        census = count_kinds(snapshot, board.ledger.state.silences, board.settings.browsers)
+        census = count_by_kind(snapshot, board.ledger.state.stalls, board.settings.browsers)
         return ReapResult(
             killed=[outcome.line for outcome in outcomes],
             in_use=census.in_use,
@@ -134,7 +134,7 @@ class Commands:
 
 def replacement_refusal(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
     """Return why a pool's worker cannot be replaced now; None where it can be."""
-    view = find_view(snapshot, pool)
+    view = find_active_worker(snapshot, pool)
     if view is None:
         known = ", ".join(view.name for view in snapshot.pools)
         return f"{pool!r} is no pool: there are {known}"
@@ -152,7 +152,7 @@ def replacement_refusal(pool: str, snapshot: Snapshot, state: PolicyState) -> st
 
 def recycle_status(pool: str, snapshot: Snapshot, state: PolicyState) -> RecycleStatus | None:
     """Return the progress of a pool's replacement; None where there is no such pool."""
-    view = find_view(snapshot, pool)
+    view = find_active_worker(snapshot, pool)
     if view is None:
         return None
     going_on = (
@@ -205,20 +205,20 @@ async def request_trace(
     runtime_dir: Path, pool: str, order: Mapping[str, str], snapshot: Snapshot
 ) -> TraceStarted | ErrorResult:
     """Send a trace request to the pool's worker; return the chosen child, or why there is none."""
-    view = find_view(snapshot, pool)
+    view = find_active_worker(snapshot, pool)
     if view is None:
         return ErrorResult(error=f"{pool!r} is no pool: there are {', '.join(v.name for v in snapshot.pools)}")
     if not view.is_in_service:
         return ErrorResult(error=f"{pool} is {view.state}: there is no child that could trace")
     try:
-        request = msgspec.convert(order, link.Trace, strict=False)
+        request = msgspec.convert(order, link.TraceRequest, strict=False)
         reply = await ask_worker(runtime_dir, view.slot, request)
     except msgspec.ValidationError as error:
         return ErrorResult(error=f"no order to trace: {error}")
     except WorkerUnavailable as error:
         return ErrorResult(error=f"its worker does not answer: {error}")
     match reply:
-        case link.Canary(pid=pid):
+        case link.TracingChild(pid=pid):
             task = next((child.task_name for child in snapshot.children if child.owner.pid == pid), None)
             return TraceStarted(pid=pid, task=task or "")
         case link.Refused(reason=reason):

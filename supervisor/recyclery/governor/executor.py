@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from recyclery.act.perform import perform
 from recyclery.decide.actions import (
     Action,
-    Clean,
     EndGridSession,
     Kill,
     Outcome,
+    RemoveFiles,
     SupervisordRequest,
     WorkerRequest,
 )
@@ -71,7 +71,7 @@ class Executor:
             self.board.events.add(snapshot.at, outcome.line, done=outcome.done)
         self.board.ledger.record(action, outcome, snapshot.at)
         with logged_errors("the history"):
-            self.recorder.note(action, outcome, snapshot)
+            self.recorder.record_action(action, outcome, snapshot)
         self._prepare_next(action, outcome, slots, snapshot)
         return outcome
 
@@ -93,7 +93,7 @@ class Executor:
                 self.wake()
             case Kill():
                 self.wake()
-            case Clean():
+            case RemoveFiles():
                 self.observer.browser_files.postpone_removal(
                     [left.folder for left in action.leftover_files], snapshot.at
                 )

@@ -21,7 +21,7 @@ from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
 from recyclery.observe.supervisord import SupervisordUnavailable, list_workers, supervisord_socket
 from recyclery.observe.workers import Workers
-from recyclery_worker.link import ChildReport, Pulse, now
+from recyclery_worker.link import ChildReport, WorkerHeartbeat, now
 
 log = logging.getLogger("recyclery")
 
@@ -59,7 +59,7 @@ class Inbox:
         """Read all waiting datagrams; return the pools in which a task has ended."""
         ended = set()
         for report in read_reports(reports):
-            if isinstance(report, Pulse):
+            if isinstance(report, WorkerHeartbeat):
                 self.workers.heartbeats.record(report)
                 continue
             self._on_report(report)

@@ -18,7 +18,7 @@ from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.poll_interval import LATE_TICK_SECONDS, poll_interval_seconds
 from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
-from recyclery.health.heartbeat import Heart
+from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
 from recyclery.observe.exits import ExitWatcher, find_watched
 from recyclery.observe.observer import Observer
@@ -42,7 +42,7 @@ class Governor:
     recorder: Recorder
     sweeper: Sweeper
     exits: ExitWatcher
-    heart: Heart
+    heart: HeartbeatWriter
     woken: asyncio.Event
     """Set when the next tick should start at once."""
     clock: Callable[[], float] = now
@@ -112,7 +112,7 @@ class Governor:
         state = board.ledger.state
         board.task_stats.update(snapshot, stats.values(), state.counters.recycles)
         with logged_errors("the history"):
-            self.recorder.look(snapshot, state, board.settings)
+            self.recorder.record_snapshot(snapshot, state, board.settings)
         return state
 
     async def observe_now(self) -> Snapshot:
@@ -135,7 +135,7 @@ class Governor:
             {pool.name for pool in settings.pools if pool.max_tasks_per_child != before.get(pool.name)}
         )
         self.board.settings = self.observer.settings = self.inbox.settings = settings
-        self.recorder.follow(settings)
+        self.recorder.apply_settings(settings)
         self.woken.set()
 
     def reload(self, settings: Settings) -> None:

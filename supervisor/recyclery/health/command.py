@@ -30,15 +30,15 @@ def find_fault(path: Path, now: float) -> str | None:
         return f"{path} cannot be read: {error}"
     if silent < 0:
         return "the governor has not been heard of since the machine started"
-    return find_silence(silent) or find_ill(pools)
+    return find_stale_heartbeat(silent) or find_unhealthy_pools(pools)
 
 
-def find_silence(seconds: float) -> str | None:
+def find_stale_heartbeat(seconds: float) -> str | None:
     """Return what is wrong with a governor whose last heartbeat is this old."""
     return f"the governor has not been heard of for {seconds:.0f} s" if seconds > STALE_SECONDS else None
 
 
-def find_ill(pools: Mapping[str, str]) -> str | None:
+def find_unhealthy_pools(pools: Mapping[str, str]) -> str | None:
     """Return which pools are unhealthy; None where none is."""
     ill = [f"{name} is {state}" for name, state in pools.items() if not PoolState(state).is_healthy]
     return "; ".join(ill) or None

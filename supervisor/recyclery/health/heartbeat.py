@@ -18,28 +18,28 @@ from pathlib import Path
 from recyclery.config.paths import heartbeat_file
 
 # Not part of supervisord's event protocol, which shares standard output.
-BEAT = b"\0"
+HEARTBEAT_BYTE = b"\0"
 WRITE_SECONDS = 1.0
 
 log = logging.getLogger("recyclery")
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """One heartbeat: its time (monotonic seconds) and the pools' states by name."""
 
     at: float
     states: Mapping[str, str]
 
 
-class Heart:
+class HeartbeatWriter:
     """Writes heartbeats, at most one every EVERY_SECONDS."""
 
     def __init__(self, runtime_dir: Path) -> None:
         self._path = heartbeat_file(runtime_dir)
         self._due = 0.0
         self._writes = True
-        self.last: Beat | None = None
+        self.last: Heartbeat | None = None
 
     def beat(self, states: Mapping[str, str]) -> None:
         """Write one heartbeat if it is due."""
@@ -48,8 +48,8 @@ class Heart:
         if at < self._due:
             return
         self._due = at + WRITE_SECONDS
-        self.last = Beat(at, dict(states))
-        sys.stdout.buffer.write(BEAT)
+        self.last = Heartbeat(at, dict(states))
+        sys.stdout.buffer.write(HEARTBEAT_BYTE)
         sys.stdout.buffer.flush()
         try:
             new = self._path.with_suffix(".new")

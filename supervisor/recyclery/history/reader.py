@@ -29,7 +29,7 @@ class NoHistory(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class StoredRun:
     """One run of a task, or several consecutive short ones: a stored `RunRecord`."""
 
     pool: str
@@ -154,7 +154,7 @@ class HistoryReader:
         """Return the pools that had children."""
         return [pool for (pool,) in self._rows("SELECT DISTINCT pool FROM children ORDER BY pool")]
 
-    def runs(self, pool: str, since: float, until: float, most: int) -> list[Run]:
+    def runs(self, pool: str, since: float, until: float, most: int) -> list[StoredRun]:
         """Return the newest `most` runs of a pool that ended in this time, by child, oldest first."""
         names: dict[int | None, str] = {None: "", **dict(self._rows("SELECT id, name FROM tasks").fetchall())}
         found = self._rows(
@@ -166,7 +166,7 @@ class HistoryReader:
             (pool, since * 1000, until * 1000, most),
         )
         runs = [
-            Run(
+            StoredRun(
                 pool=pool,
                 child=child,
                 tasks={names.get(int(key), ""): number for key, number in json.loads(mix).items()}

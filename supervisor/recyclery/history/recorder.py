@@ -6,8 +6,18 @@ import time
 from dataclasses import replace
 
 from recyclery.config.paths import history_file
-from recyclery.config.settings import History, Settings
-from recyclery.decide.actions import Action, Clean, Collect, Dismiss, Hold, Outcome, Preempt, Reap, Retire
+from recyclery.config.settings import HistorySettings, Settings
+from recyclery.decide.actions import (
+    Action,
+    Outcome,
+    PauseConsuming,
+    PreemptChild,
+    ReapProcesses,
+    ReapZombies,
+    RemoveFiles,
+    RetireChild,
+    RetireTraced,
+)
 from recyclery.decide.budget import pool_budget
 from recyclery.decide.policy_state import PolicyState
 from recyclery.history.records import ActionRecord, ChildSample, ContainerSample, PoolSample, Record, parts_of
@@ -36,11 +46,11 @@ class Recorder:
         self._oom_kills: int | None = None
         self._preempted: set[Owner] = set()
 
-    def hear(self, report: ChildReport) -> None:
+    def record_report(self, report: ChildReport) -> None:
         """Record a child's report."""
         self._runs.record_report(report)
 
-    def look(self, snapshot: Snapshot, state: PolicyState, settings: Settings) -> None:
+    def record_snapshot(self, snapshot: Snapshot, state: PolicyState, settings: Settings) -> None:
         """Record a snapshot."""
         wall = time.time() - snapshot.at
         kills = snapshot.container.oom_kills - (self._oom_kills or 0) if self._oom_kills is not None else 0
@@ -89,16 +99,22 @@ class Recorder:
         if records:
             self._writer.put(records)
 
-    def note(self, action: Action, outcome: Outcome, snapshot: Snapshot) -> None:
+    def record_action(self, action: Action, outcome: Outcome, snapshot: Snapshot) -> None:
         """Record an action and its outcome, except those that are repeated all the time."""
-        if isinstance(action, Clean | Collect) or (isinstance(action, Hold) and action.renewed):
+        if isinstance(action, RemoveFiles | ReapZombies) or (
+            isinstance(action, PauseConsuming) and action.renewed
+        ):
             return
-        if isinstance(action, Preempt):
+        if isinstance(action, PreemptChild):
             self._preempted.add(action.owner)
-        owner = action.owner if isinstance(action, Reap | Retire | Dismiss | Preempt) else None
+        owner = (
+            action.owner
+            if isinstance(action, ReapProcesses | RetireChild | RetireTraced | PreemptChild)
+            else None
+        )
         record = ActionRecord(
             at=time.time(),
-            kind=f"{action.kind} {action.cause}" if isinstance(action, Reap) else action.kind,
+            kind=f"{action.kind} {action.cause}" if isinstance(action, ReapProcesses) else action.kind,
             pool=owner.pool if owner is not None else getattr(action, "pool", ""),
             owner=owner,
             task=self._runs.task_of(owner) if owner is not None else None,
@@ -110,7 +126,7 @@ class Recorder:
         )
         self._writer.put([record])
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Apply changed settings."""
         self._writer.keeping = keeping(settings.history)
 
@@ -161,7 +177,7 @@ def has_changed(last: ChildSample | None, sample: ChildSample) -> bool:
     )
 
 
-def keeping(history: History) -> Keeping:
+def keeping(history: HistorySettings) -> Keeping:
     """Return the limits in the settings."""
     return Keeping(
         max_bytes=history.max_bytes,

@@ -19,7 +19,7 @@ from recyclery import __version__
 from recyclery.alerts.monitor import Monitor
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
-from recyclery.decide.browsers import Census, count_kinds
+from recyclery.decide.browsers import BrowserCounts, count_by_kind
 from recyclery.decide.budget import level_bytes
 from recyclery.decide.policy_state import Counters
 from recyclery.http.server import GetHandler, Response
@@ -28,7 +28,7 @@ from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.state.board import Board
-from recyclery.state.task_stats import NO_SECONDS, TaskStats, combine_queue
+from recyclery.state.task_stats import NO_SECONDS, TaskTotals, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, now
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,9 +52,9 @@ class Readings:
     at: float
     settings: Settings
     snapshot: Snapshot
-    census: Census
+    census: BrowserCounts
     counters: Counters
-    task_stats: TaskStats
+    task_stats: TaskTotals
     depths: Mapping[str, int | None]
     """Waiting tasks by pool; None if not known."""
     governor_bytes: int
@@ -106,7 +106,7 @@ async def read_now(board: Board, snapshot: Snapshot, monitor: Monitor) -> Readin
         at=now(),
         settings=settings,
         snapshot=snapshot,
-        census=count_kinds(snapshot, state.silences, settings.browsers),
+        census=count_by_kind(snapshot, state.stalls, settings.browsers),
         counters=state.counters,
         task_stats=board.task_stats,
         depths=depths,

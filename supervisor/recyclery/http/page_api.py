@@ -19,7 +19,7 @@ import h11
 import msgspec
 
 from recyclery import __version__
-from recyclery.control.problems import Trouble, find_troubles
+from recyclery.control.problems import Problem, find_status_problems
 from recyclery.control.status_schema import Status
 from recyclery.history.reader import SPANS, NoHistory, Timeline, TimeSpan, read_timeline
 from recyclery.http.auth import is_signed_in
@@ -61,7 +61,7 @@ class Now(msgspec.Struct):
     version: str
     signed_in: bool
     status: Status
-    troubles: list[Trouble]
+    troubles: list[Problem]
 
 
 class Past(msgspec.Struct):
@@ -109,7 +109,7 @@ class Api:
                 version=__version__,
                 signed_in=bool(self._token) and is_signed_in(request, self._token),
                 status=status,
-                troubles=find_troubles(status, status.container.oom_kills),
+                troubles=find_status_problems(status, status.container.oom_kills),
             )
         )
 

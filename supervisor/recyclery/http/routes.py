@@ -14,14 +14,14 @@ from recyclery.alerts.monitor import Monitor
 from recyclery.config.paths import history_file
 from recyclery.config.secrets import read_token
 from recyclery.config.settings import Address
-from recyclery.health.command import find_ill, find_silence
-from recyclery.health.heartbeat import Beat, Heart
+from recyclery.health.command import find_stale_heartbeat, find_unhealthy_pools
+from recyclery.health.heartbeat import Heartbeat, HeartbeatWriter
 from recyclery.http.auth import guard
 from recyclery.http.metrics import list_metrics_page
 from recyclery.http.page_api import Api, Sources
-from recyclery.http.server import GetHandler, PostHandler, Response, serve_http
+from recyclery.http.server import GetHandler, PostHandler, Response, serve_handlers
 from recyclery.http.sign_in import SignIn
-from recyclery.http.standalone import read_file
+from recyclery.http.standalone import read_page_file
 from recyclery.http.static import list_files, serve_text
 from recyclery.http.status import leave_unread, read_status
 from recyclery.state.board import Board
@@ -29,13 +29,13 @@ from recyclery.state.board import Board
 PAGE = "page.html"
 
 
-async def serve_pages(board: Board, monitor: Monitor, heart: Heart, address: Address) -> None:
+async def serve_pages(board: Board, monitor: Monitor, heart: HeartbeatWriter, address: Address) -> None:
     """Serve until cancelled: probes are open to everybody, the rest needs the token."""
     token = read_token(os.environ)
     metrics = guard(list_metrics_page(board, monitor), address, token)
     sources = Sources(partial(read_status, board, leave_unread), history_file(board.settings.state_dir))
     page, forms = list_page(sources, address, token)
-    await serve_http(address, {**list_probes(heart), **metrics, **page}, forms)
+    await serve_handlers(address, {**list_probes(heart), **metrics, **page}, forms)
 
 
 def list_page(
@@ -44,7 +44,7 @@ def list_page(
     """Return the page's GET and POST handlers by path."""
     sign_in = SignIn(address, token)
     handlers = {
-        "/": sign_in.before(serve_text(read_file(PAGE), PAGE)),
+        "/": sign_in.before(serve_text(read_page_file(PAGE), PAGE)),
         **sign_in.handlers(),
         **list_files(),
         **guard(Api(sources, token).handlers(), address, token),
@@ -52,7 +52,7 @@ def list_page(
     return handlers, sign_in.post_handlers()
 
 
-def list_probes(heart: Heart) -> Mapping[str, GetHandler]:
+def list_probes(heart: HeartbeatWriter) -> Mapping[str, GetHandler]:
     """Return `/livez`, whether the governor's loop runs, and `/readyz`, whether all pools are healthy too."""
 
     async def livez(_: h11.Request) -> Response:
@@ -64,14 +64,14 @@ def list_probes(heart: Heart) -> Mapping[str, GetHandler]:
     return {"/livez": livez, "/readyz": readyz}
 
 
-def find_stop(last: Beat | None, now: float) -> str | None:
+def find_stop(last: Heartbeat | None, now: float) -> str | None:
     """Return why the governor's loop does not run; None if it does."""
-    return "the governor has not taken a snapshot yet" if last is None else find_silence(now - last.at)
+    return "the governor has not taken a snapshot yet" if last is None else find_stale_heartbeat(now - last.at)
 
 
-def find_unready(last: Beat | None, now: float) -> str | None:
+def find_unready(last: Heartbeat | None, now: float) -> str | None:
     """Return why not every pool is healthy; None if all are."""
-    return find_stop(last, now) or find_ill(last.states if last else {})
+    return find_stop(last, now) or find_unhealthy_pools(last.states if last else {})
 
 
 def probe_response(fault: str | None, success: str) -> Response:

@@ -51,7 +51,7 @@ class BodyTooLarge(Exception):
     """The body of a request is larger than any valid one."""
 
 
-async def serve_http(
+async def serve_handlers(
     address: Address, handlers: Mapping[str, GetHandler], post_handlers: Mapping[str, PostHandler] = {}
 ) -> None:
     """Serve the paths until cancelled; retry while the port is taken."""

@@ -19,7 +19,7 @@ from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
 from recyclery.http.auth import find_refusal, is_token, make_session, needs_token, set_cookie
 from recyclery.http.server import GetHandler, PostHandler, Response, find_header
-from recyclery.http.standalone import read_file
+from recyclery.http.standalone import read_page_file
 from recyclery.http.static import file_response
 
 MAX_ATTEMPTS = 5
@@ -54,7 +54,7 @@ class SignIn:
         self._address = address
         self._token = token
         self._attempts = AttemptLimit()
-        self._form = read_file(FORM)
+        self._form = read_page_file(FORM)
 
     def handlers(self) -> Mapping[str, GetHandler]:
         """Return the GET handlers by path."""

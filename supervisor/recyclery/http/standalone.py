@@ -13,7 +13,7 @@ SCRIPTS = ("words.js", "tables.js", "chart.js", "memory.js")
 MODULE_WORDS = re.compile(r"^import .*\n|^export ", re.MULTILINE)
 
 
-def read_file(name: str) -> str:
+def read_page_file(name: str) -> str:
     """Return one file of the page."""
     return (FOLDER / name).read_text(encoding="utf-8")
 
@@ -24,8 +24,8 @@ def fill_in(template: str, values: Mapping[str, str], data: bytes) -> str:
         **values,
         # Escaped, so that no text can end the script element.
         "data": data.decode().replace("<", "\\u003c"),
-        "styles": read_file("page.css"),
-        "scripts": MODULE_WORDS.sub("", "\n".join(map(read_file, SCRIPTS))),
+        "styles": read_page_file("page.css"),
+        "scripts": MODULE_WORDS.sub("", "\n".join(map(read_page_file, SCRIPTS))),
     }
     # In one pass: a value may contain a placeholder itself.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)

@@ -9,7 +9,7 @@ from pathlib import Path
 import h11
 
 from recyclery.http.server import GetHandler, Response
-from recyclery.http.standalone import FOLDER, read_file
+from recyclery.http.standalone import FOLDER, read_page_file
 
 CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Nothing from other hosts, nothing inline, and no framing by other pages.
@@ -41,7 +41,7 @@ def file_response(
 def list_files() -> Mapping[str, GetHandler]:
     """Return the handlers of all files but pages, by path. All are read now: a disk may hang later."""
     names = [path.name for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES and path.suffix != ".html"]
-    return {f"/files/{name}": serve_text(read_file(name), name) for name in names}
+    return {f"/files/{name}": serve_text(read_page_file(name), name) for name in names}
 
 
 def serve_text(text: str, name: str) -> GetHandler:

@@ -22,8 +22,8 @@ from recyclery.control.status_schema import (
     TaskStatus,
     WorkerStatus,
 )
-from recyclery.decide.browsers import count_kinds
-from recyclery.decide.budget import find_view, level_bytes
+from recyclery.decide.browsers import count_by_kind
+from recyclery.decide.budget import find_active_worker, level_bytes
 from recyclery.decide.handoff import find_successor
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.processes import read_pss
@@ -86,7 +86,7 @@ def unattributed_bytes(snapshot: Snapshot) -> int:
 
 def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, pss_of: ReadPss) -> PoolStatus:
     """Return one pool's part."""
-    view = find_view(snapshot, pool.name)
+    view = find_active_worker(snapshot, pool.name)
     stat = board.worker_stats.get(view.slot) if view is not None else None
     successor = find_successor(view, snapshot) if view is not None else None
     return PoolStatus(
@@ -158,7 +158,7 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
 def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
     """Return the number of browsers by kind, and of zombies."""
     return BrowserStatus(
-        **asdict(count_kinds(snapshot, state.silences, settings)),
+        **asdict(count_by_kind(snapshot, state.stalls, settings)),
         defunct=snapshot.defunct,
         reaped=state.counters.reaped,
         grid_ended=state.counters.grid_ended,

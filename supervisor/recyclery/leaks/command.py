@@ -15,7 +15,7 @@ import msgspec
 from recyclery.common import exit_codes
 from recyclery.config.paths import find_state_dir, history_file
 from recyclery.history.reader import HistoryReader, NoHistory, open_history
-from recyclery.leaks.report import gather
+from recyclery.leaks.report import build_leak_report
 from recyclery.leaks.table import format_leaks, format_leaks_comparison, format_time
 
 SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -49,7 +49,7 @@ def find_history(args: argparse.Namespace) -> Path:
 def print_leaks(history: HistoryReader, path: Path, args: argparse.Namespace, now: float) -> int:
     """Print the report, and write its page if one is wanted; raises BadTime."""
     since = parse_time(args.since, now) if args.since else 0.0
-    report = gather(history, path, since, now + 1, args.task)
+    report = build_leak_report(history, path, since, now + 1, args.task)
     if args.task and not report.tasks:
         print(f"recyclery: no task that ran has {args.task!r} in its name", file=sys.stderr)
         return 1
@@ -76,7 +76,7 @@ def compare_leaks(history: HistoryReader, path: Path, args: argparse.Namespace, 
     if begin >= change:
         raise BadTime(f"--compare is {args.compare!r}: A must be before B")
     spans = (begin, change), (change, now + 1)
-    before, after = (gather(history, path, *span, args.task) for span in spans)
+    before, after = (build_leak_report(history, path, *span, args.task) for span in spans)
     if args.json:
         print(format_json({"before": before, "after": after}))
     else:

@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import Literal
 
 from recyclery.common.statistics import t_quantile
-from recyclery.decide.max_tasks import LEAST_LEAK_BYTES
-from recyclery.history.reader import Run
+from recyclery.decide.max_tasks import MIN_LEAK_BYTES
+from recyclery.history.reader import StoredRun
 from recyclery.history.records import PLACES
 from recyclery.leaks.regression import Difference, Fit, fit_kinds, without_odd
 
@@ -27,7 +27,7 @@ STRETCH_RUNS = 4
 JUDGED_STEPS = 40
 JUDGED_LATE_STEPS = 16
 # Growth that is certainly below this counts as none.
-PLATEAU_BYTES = 2 * LEAST_LEAK_BYTES
+PLATEAU_BYTES = 2 * MIN_LEAK_BYTES
 # Growth is in steps if this share of the runs leaves at least two fifths of it.
 STEP_TASKS = 0.05
 STEP_SHARE = 0.4
@@ -107,7 +107,7 @@ class TaskGrowth:
         return sum(growth.mean_bytes for growth in self.sure)
 
     @property
-    def away_bytes(self) -> float:
+    def margin_bytes(self) -> float:
         """Half the width of the mean's 95 % interval."""
         return math.hypot(*(growth.high_bytes - growth.mean_bytes for growth in self.sure))
 
@@ -140,7 +140,7 @@ class Stretches:
         return self.kinds[min(len(self.kinds) - 1, stretch)]
 
 
-def judge_pool(runs: Sequence[Run]) -> list[TaskGrowth]:
+def classify_growth(runs: Sequence[StoredRun]) -> list[TaskGrowth]:
     """Classify every task of one pool; its runs are ordered by child and time."""
     positions = count_earlier(runs)
     stretches = divide_lives(runs, positions)
@@ -167,7 +167,7 @@ def judge_pool(runs: Sequence[Run]) -> list[TaskGrowth]:
     ]
 
 
-def count_earlier(runs: Sequence[Run]) -> list[dict[str, int]]:
+def count_earlier(runs: Sequence[StoredRun]) -> list[dict[str, int]]:
     """Return for each run how often its child ran each of its tasks before.
 
     If the beginning of a child's life was not recorded, the same mix of tasks as in the record is assumed.
@@ -189,7 +189,7 @@ def count_earlier(runs: Sequence[Run]) -> list[dict[str, int]]:
     return positions
 
 
-def divide_lives(runs: Sequence[Run], positions: Sequence[Mapping[str, int]]) -> dict[str, Stretches]:
+def divide_lives(runs: Sequence[StoredRun], positions: Sequence[Mapping[str, int]]) -> dict[str, Stretches]:
     """Return the stretches of each task's measured runs; kinds are numbered across all tasks."""
     found: dict[str, list[int]] = defaultdict(list)
     for run, counts in zip(runs, positions, strict=True):
@@ -221,7 +221,7 @@ def divide_lives(runs: Sequence[Run], positions: Sequence[Mapping[str, int]]) ->
     return stretches
 
 
-def left_in(run: Run, place: str) -> int | None:
+def left_in(run: StoredRun, place: str) -> int | None:
     """Return the bytes that a run left in one place; None if it was not measured."""
     if run.before is None or run.after is None or (place in {"browser", "other"} and not run.browser_seen):
         return None
@@ -239,7 +239,10 @@ class PlaceFit:
 
 
 def fit_place(
-    runs: Sequence[Run], positions: Sequence[Mapping[str, int]], stretches: Mapping[str, Stretches], place: str
+    runs: Sequence[StoredRun],
+    positions: Sequence[Mapping[str, int]],
+    stretches: Mapping[str, Stretches],
+    place: str,
 ) -> PlaceFit | None:
     """Fit one place; None if nothing ever changed there."""
     if not any(left_in(run, place) for run in runs):
@@ -320,7 +323,7 @@ class Classifier:
             return "none" if high < PLATEAU_BYTES else "undecided"
         quantile = t_quantile(ONE_SIDED, self._runs - 2)
         late, error = self._late
-        if late - quantile * error > LEAST_LEAK_BYTES:
+        if late - quantile * error > MIN_LEAK_BYTES:
             return "leak" if self._goes_on(quantile) else "undecided"
         if late + quantile * error < PLATEAU_BYTES:
             early, early_error = self._early
@@ -345,7 +348,7 @@ class Classifier:
         """Return whether few runs leave most of the growth, and not only at the beginning of a life."""
         kinds = self._stretch.kinds[1:] if self._levels_off else self._stretch.kinds
         left = sorted((size for kind in kinds for size in self._fitted.singles.get(kind, ())), reverse=True)
-        if len(left) < JUDGED_LATE_STEPS or fmean(left) <= LEAST_LEAK_BYTES:
+        if len(left) < JUDGED_LATE_STEPS or fmean(left) <= MIN_LEAK_BYTES:
             return False
         least = max(STEP_NOISES * self._fitted.fit.noise_bytes, STEP_MEDIANS * abs(left[len(left) // 2]))
         steps = [size for size in left[: math.ceil(STEP_TASKS * len(left))] if size > least]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from recyclery.history.reader import HistoryReader, Run, read_stretch
+from recyclery.history.reader import HistoryReader, StoredRun, read_stretch
 from recyclery.history.records import PLACES
 from recyclery.http.standalone import fill_in
 from recyclery.leaks.document import LeakReport, PoolReport, TaskReport
@@ -88,9 +88,9 @@ def format_html_row(task: TaskReport) -> str:
     )
 
 
-def chart_lives(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def chart_lives(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
     """Return the idle memory of the newest children after each task, relative to their beginning."""
-    lives: dict[tuple[str, int], list[Run]] = defaultdict(list)
+    lives: dict[tuple[str, int], list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.after is not None:
             lives[run.pool, run.child].append(run)
@@ -109,7 +109,7 @@ def chart_lives(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return charted
 
 
-def chart_spread(runs: Sequence[Run], shown: set[tuple[str, str]]) -> list[dict[str, Any]]:
+def chart_spread(runs: Sequence[StoredRun], shown: set[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return a box plot for each task of what single runs left in all places together."""
     left: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in runs:

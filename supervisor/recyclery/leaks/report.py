@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recyclery.common.statistics import t_quantile
-from recyclery.decide.max_tasks import LEAST_LEAK_BYTES, choose_max_tasks
-from recyclery.decide.memory_model import PoolModel, Step
-from recyclery.history.reader import HistoryReader, Run, StoredAction
+from recyclery.decide.max_tasks import MIN_LEAK_BYTES, choose_max_tasks
+from recyclery.decide.memory_model import GrowthStep, PoolModel
+from recyclery.history.reader import HistoryReader, StoredAction, StoredRun
 from recyclery.leaks.document import LeakReport, PlaceReport, PoolReport, TaskReport
 from recyclery.leaks.growth import (
     JUDGED_LIFE,
@@ -22,8 +22,8 @@ from recyclery.leaks.growth import (
     SURE,
     PlaceGrowth,
     TaskGrowth,
+    classify_growth,
     is_leak,
-    judge_pool,
 )
 from recyclery.leaks.regression import Difference, fit_kinds
 
@@ -57,12 +57,14 @@ class Facts:
     actions: Sequence[StoredAction]
 
 
-def gather(history: HistoryReader, path: Path, since: float, until: float, pattern: str = "") -> LeakReport:
+def build_leak_report(
+    history: HistoryReader, path: Path, since: float, until: float, pattern: str = ""
+) -> LeakReport:
     """Return the report on the runs that ended in this time, of tasks whose names contain the pattern."""
     runs = {pool: history.runs(pool, since, until, JUDGED_RUNS) for pool in history.pools()}
     runs = {pool: found for pool, found in runs.items() if found}
     growths = shm_files(
-        {pool: judge_pool(found) for pool, found in runs.items()}, runs, history.shm_minutes(since, until)
+        {pool: classify_growth(found) for pool, found in runs.items()}, runs, history.shm_minutes(since, until)
     )
     totals = history.totals()
     # Counting every run takes long, so the sums by day serve for all of the time.
@@ -79,7 +81,7 @@ def gather(history: HistoryReader, path: Path, since: float, until: float, patte
 
 
 def report_pool(
-    pool: str, runs: Sequence[Run], growths: Sequence[TaskGrowth], facts: Facts, pattern: str
+    pool: str, runs: Sequence[StoredRun], growths: Sequence[TaskGrowth], facts: Facts, pattern: str
 ) -> PoolReport:
     """Return one pool's tasks, leaks first."""
     causes = count_causes([action for action in facts.actions if action.pool == pool], runs, growths)
@@ -117,7 +119,7 @@ def report_task(
     suggested: int | None,
 ) -> TaskReport:
     """Return one task's part."""
-    mean, margin, browsers_left = growth.mean_bytes, growth.away_bytes, causes["reap leftovers"]
+    mean, margin, browsers_left = growth.mean_bytes, growth.margin_bytes, causes["reap leftovers"]
     return TaskReport(
         pool=pool,
         task=growth.task,
@@ -149,7 +151,7 @@ def finite(value: float) -> int | None:
 
 
 def count_causes(
-    actions: Iterable[StoredAction], runs: Sequence[Run], growths: Sequence[TaskGrowth]
+    actions: Iterable[StoredAction], runs: Sequence[StoredRun], growths: Sequence[TaskGrowth]
 ) -> defaultdict[str, Counter[str]]:
     """Return how often each task caused an action, by kind.
 
@@ -173,7 +175,7 @@ def count_causes(
 
 def shm_files(
     growths: Mapping[str, list[TaskGrowth]],
-    runs: Mapping[str, Sequence[Run]],
+    runs: Mapping[str, Sequence[StoredRun]],
     minutes: Sequence[tuple[int, int]],
 ) -> dict[str, list[TaskGrowth]]:
     """Add the place "files" to tasks that leave files in /dev/shm, found by regression over minutes.
@@ -194,13 +196,13 @@ def shm_files(
         for number, growth in enumerate(tasks):
             mean, error = fit.combine([float(key == (pool, growth.task)) for key in keys])
             left = PlaceGrowth(mean, mean - quantile * error, mean + quantile * error, "leak")
-            if left.low_bytes > LEAST_LEAK_BYTES and not is_leak(growth.places["shared"].shape):
+            if left.low_bytes > MIN_LEAK_BYTES and not is_leak(growth.places["shared"].shape):
                 tasks[number] = replace(growth, places={**growth.places, "files": left})
     return pools
 
 
 def shm_differences(
-    runs: Mapping[str, Sequence[Run]],
+    runs: Mapping[str, Sequence[StoredRun]],
     kinds: Mapping[tuple[str, str], int],
     minutes: Sequence[tuple[int, int]],
 ) -> list[Difference]:
@@ -251,7 +253,7 @@ def explain_undecided(growth: TaskGrowth) -> str:
             f"children run it {growth.life} times in their life, too few to tell a leak from a warm-up: "
             f"raise max_tasks_per_child until it is {JUDGED_LIFE}"
         )
-    if growth.mean_bytes - growth.away_bytes > PLATEAU_BYTES:
+    if growth.mean_bytes - growth.margin_bytes > PLATEAU_BYTES:
         return (
             "grows, but less and less: a cache that fills slowly, or a leak behind one; longer lives would tell"
         )
@@ -261,13 +263,13 @@ def explain_undecided(growth: TaskGrowth) -> str:
 class Measured(NamedTuple):
     """A run whose idle memory is known before and after it; `tail_bytes` is its peak above the former."""
 
-    run: Run
+    run: StoredRun
     before_bytes: int
     after_bytes: int
     tail_bytes: int
 
 
-def measured(runs: Iterable[Run]) -> list[Measured]:
+def measured(runs: Iterable[StoredRun]) -> list[Measured]:
     """Return the measured runs."""
     return [
         Measured(run, run.before.total, run.after.total, max(0, run.peak.total - run.before.total))
@@ -276,7 +278,7 @@ def measured(runs: Iterable[Run]) -> list[Measured]:
     ]
 
 
-def suggest_for_task(growth: TaskGrowth, runs: Sequence[Run], budget: int | None) -> int | None:
+def suggest_for_task(growth: TaskGrowth, runs: Sequence[StoredRun], budget: int | None) -> int | None:
     """Return how many runs of this task alone fit in a child's budget."""
     own = [each for each in measured(runs) if each.run.tasks.keys() == {growth.task}]
     if budget is None or not own:
@@ -286,19 +288,19 @@ def suggest_for_task(growth: TaskGrowth, runs: Sequence[Run], budget: int | None
     # As if one child had run them all.
     begins = [start + round(number * growth.mean_bytes) for number in range(len(own))]
     steps = tuple(
-        Step(number, begin, begin + each.after_bytes - each.before_bytes)
+        GrowthStep(number, begin, begin + each.after_bytes - each.before_bytes)
         for number, (begin, each) in enumerate(zip(begins, own, strict=True))
     )
     return suggest(PoolModel(start, tuple(each.tail_bytes for each in own), steps), budget)
 
 
-def suggest_for_mix(runs: Sequence[Run], budget: int | None) -> int | None:
+def suggest_for_mix(runs: Sequence[StoredRun], budget: int | None) -> int | None:
     """Return how many of the pool's tasks, in their present mix, fit in a child's budget."""
     found = measured(runs)
     if budget is None or not found:
         return None
     steps = tuple(
-        Step(each.run.place, each.before_bytes, each.after_bytes)
+        GrowthStep(each.run.place, each.before_bytes, each.after_bytes)
         for each in found
         if sum(each.run.tasks.values()) == 1
     )

@@ -121,7 +121,7 @@ def run_trace(runtime_dir: Path, chosen: Chosen, args: argparse.Namespace) -> Tr
         after = ", once its task is done" if child["task"] else ""
         print_progress(f"{chosen.pool}/{child['pid']} is to trace{after}")
         try:
-            for latest in follow(listener, child["pid"], args.timeout):
+            for latest in receive_runs(listener, child["pid"], args.timeout):
                 if not latest.over:
                     print_progress(format_trace_progress(latest, args.runs, args.warm_up))
         except CutShort as error:
@@ -154,7 +154,7 @@ def listening(runtime_dir: Path) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-def follow(listener: socket.socket, pid: int, seconds: float) -> Iterator[TracedRuns]:
+def receive_runs(listener: socket.socket, pid: int, seconds: float) -> Iterator[TracedRuns]:
     """Yield what the child has found, after each run; raises CutShort if it ends before the last one."""
     deadline = time.monotonic() + seconds
     with accept_child(listener, pid, deadline) as child:

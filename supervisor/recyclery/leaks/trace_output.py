@@ -14,7 +14,7 @@ from statistics import median
 import msgspec
 
 from recyclery.leaks.table import PAGE_WIDTH
-from recyclery_worker.tracing.sites import Frame, Site
+from recyclery_worker.tracing.sites import Site, StackFrame
 
 MARGIN = 23
 # The frames below these are the same for all tasks.
@@ -43,9 +43,9 @@ class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[Site]
 
 
-def name_function(frame: Frame) -> Frame:
+def name_function(frame: StackFrame) -> StackFrame:
     """Return a frame with its function's name, if that can be found."""
-    return frame if frame.function else Frame(frame.file, frame.line, function_at(frame.file, frame.line))
+    return frame if frame.function else StackFrame(frame.file, frame.line, function_at(frame.file, frame.line))
 
 
 def function_at(file: str, line: int) -> str:
@@ -114,14 +114,14 @@ def explain_no_sites(report: TraceReport) -> str:
     )
 
 
-def visible_frames(site: Site) -> list[Frame]:
+def visible_frames(site: Site) -> list[StackFrame]:
     """Return the allocation, and the nearest callers in the user's own code."""
     frames = list(until_celery(site.frames)) or site.frames[:1]
     own = [frame for frame in frames[1:] if not frame.file.startswith((*library_folders(), "<"))]
     return [*frames[:1], *(own or frames[1:])[:CALLERS_SHOWN]]
 
 
-def until_celery(frames: list[Frame]) -> Iterator[Frame]:
+def until_celery(frames: list[StackFrame]) -> Iterator[StackFrame]:
     """Yield the frames down to where Celery calls the task."""
     for frame in frames:
         if frame.file.endswith(TASK_CALLERS):
@@ -135,7 +135,7 @@ def library_folders() -> tuple[str, ...]:
     return tuple(f"{paths[name]}/" for name in ("purelib", "platlib", "stdlib"))
 
 
-def format_frame(frame: Frame) -> str:
+def format_frame(frame: StackFrame) -> str:
     """Return a frame, cut at its front if it does not fit in the line."""
     file = frame.file
     for folder in (*library_folders(), f"{Path.cwd()}{os.sep}"):

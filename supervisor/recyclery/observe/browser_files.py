@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recyclery.observe.processes import AFTER_EXEC_SECONDS, read_file
+from recyclery.observe.processes import AFTER_EXEC_SECONDS, read_proc_file
 from recyclery.observe.snapshot import LeftoverFiles, Process, ProcessKey
 
 SHM_FOLDER = Path("/dev/shm")  # noqa: S108  # Chrome's
@@ -150,7 +150,7 @@ class BrowserFiles:
                 self._folders[path].tried = at
 
     def _read_command(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
-        command = split_command(read_file(f"/proc/{process.pid}/cmdline"))
+        command = split_command(read_proc_file(f"/proc/{process.pid}/cmdline"))
         profiles = {
             find_throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
             for word in command

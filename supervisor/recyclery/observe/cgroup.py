@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-from recyclery.observe.snapshot import Container
+from recyclery.observe.snapshot import ContainerMemory
 
 # v1 has a huge number, a multiple of the page size, for "no limit".
 NO_LIMIT_BYTES = 1 << 60
@@ -112,7 +112,7 @@ def read_limit(path: Path) -> int | None:
     return None if limit >= NO_LIMIT_BYTES else limit
 
 
-def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> Container:
+def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> ContainerMemory:
     """Read a cgroup's memory; a configured limit counts if it is lower. Raises OSError."""
     folder = cgroup.folder
     usage = int((folder / usage_file(cgroup.version)).read_text())
@@ -128,7 +128,7 @@ def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> Con
         inactive = stat.get("total_inactive_file", 0)
         oom_kills = read_pairs(folder / "memory.oom_control").get("oom_kill", 0)
     limits = [limit for limit in (cgroup.limit_bytes, stated_limit_bytes) if limit is not None]
-    return Container(
+    return ContainerMemory(
         limit_bytes=min(limits),
         usage_bytes=usage,
         working_set_bytes=max(0, usage - inactive),
@@ -148,16 +148,18 @@ def read_pressure(path: Path) -> float | None:
     return float(found[1]) if found else None
 
 
-def read_machine() -> Container:
+def read_machine() -> ContainerMemory:
     """Return the whole machine's memory, for a container without a limit."""
     memory = psutil.virtual_memory()
     used = memory.total - memory.available
-    return Container(memory.total, used, used, used, oom_kills=0, source="the machine's memory")
+    return ContainerMemory(memory.total, used, used, used, oom_kills=0, source="the machine's memory")
 
 
-def stated_budget(limit_bytes: int, used_bytes: int) -> Container:
+def stated_budget(limit_bytes: int, used_bytes: int) -> ContainerMemory:
     """Return a configured limit and the memory of our own processes, for where the kernel sets no limit."""
-    return Container(limit_bytes, used_bytes, used_bytes, used_bytes, oom_kills=0, source="a stated budget")
+    return ContainerMemory(
+        limit_bytes, used_bytes, used_bytes, used_bytes, oom_kills=0, source="a stated budget"
+    )
 
 
 def read_pairs(path: Path) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.observe.snapshot import Owner
-from recyclery_worker.link import MAX_PACKET_BYTES, VERSION, ChildReport, Report, WorkerStat, decode_report
+from recyclery_worker.link import LINK_VERSION, MAX_PACKET_BYTES, ChildReport, Report, WorkerStat, decode_report
 
 log = logging.getLogger("recyclery")
 
@@ -55,10 +55,10 @@ def read_reports(reports: socket.socket) -> Iterator[Report]:
         except msgspec.DecodeError as error:
             log.warning("a datagram that is no report was dropped: %s", error)
             continue
-        if report.version == VERSION:
+        if report.version == LINK_VERSION:
             yield report
         else:
-            log.warning("a report of version %d was dropped: ours is %d", report.version, VERSION)
+            log.warning("a report of version %d was dropped: ours is %d", report.version, LINK_VERSION)
 
 
 def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:

@@ -12,10 +12,10 @@ from recyclery.observe.browser_files import BrowserFiles
 from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.child_reports import ChildState
 from recyclery.observe.ownership import assign_owners
-from recyclery.observe.processes import Markers, OpenFiles, list_processes, with_memory
+from recyclery.observe.processes import Markers, OpenFiles, read_processes, with_memory
 from recyclery.observe.snapshot import (
     Child,
-    Container,
+    ContainerMemory,
     OpenSessions,
     Orphans,
     Owner,
@@ -56,7 +56,7 @@ class Observer:
         at = now()
         mains = {view.pid: view.name for view in programs.values() if view.pid is not None}
         slots = {view.pid: view.slot for view in programs.values() if view.pid is not None}
-        processes = list_processes(self._files.read)
+        processes = read_processes(self._files.read)
         # A process keeps its owner, even after the leader of its session has exited.
         markers = {
             process.pid: self._owners[process.key] for process in processes if process.key in self._owners
@@ -130,7 +130,7 @@ class Observer:
         pid, started_with = self._main_starts.get(place, (view.pid, held))
         return replace(view, main_bytes=held, main_start_bytes=started_with if pid == view.pid else held)
 
-    def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> Container:
+    def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> ContainerMemory:
         stated = self.settings.memory.limit_bytes
         if self._cgroup is not None and self._cgroup.limit_bytes is not None:
             return read_container(self._cgroup, stated)

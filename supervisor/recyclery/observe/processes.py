@@ -16,7 +16,7 @@ PROC_READ_BYTES = 64 * 1024
 SHORT_BYTES = 8 * 1024
 
 
-def read_file(path: str) -> bytes:
+def read_proc_file(path: str) -> bytes:
     """Return a file under /proc; empty when the process is gone or not readable."""
     # System calls: a file object costs a third more, a hundred times a second.
     try:
@@ -51,7 +51,7 @@ class OpenFiles:
         file = self._used.get(path) or self._kept.pop(path, None)
         if file is None:
             if len(self._used) + len(self._kept) >= self._most:
-                return read_file(path)
+                return read_proc_file(path)
             try:
                 file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
@@ -61,7 +61,7 @@ class OpenFiles:
             return os.pread(file, SHORT_BYTES, 0)
         except OSError:
             os.close(self._used.pop(path))
-            return read_file(path)
+            return read_proc_file(path)
 
     def turn(self) -> None:
         """Close the files that were not read since the last call."""
@@ -70,7 +70,7 @@ class OpenFiles:
         self._kept, self._used = self._used, {}
 
 
-def list_processes(read: Callable[[str], bytes] = read_file) -> list[Process]:
+def read_processes(read: Callable[[str], bytes] = read_proc_file) -> list[Process]:
     """Return all visible processes, without memory figures."""
     processes = []
     for entry in os.listdir("/proc"):  # noqa: PTH208  # Path costs ten times as much
@@ -81,7 +81,7 @@ def list_processes(read: Callable[[str], bytes] = read_file) -> list[Process]:
     return processes
 
 
-def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process | None:
+def read_process(pid: int, read: Callable[[str], bytes] = read_proc_file) -> Process | None:
     """Return one process without memory figures; None when it is gone."""
     stat = read(f"/proc/{pid}/stat")
     if not stat:
@@ -100,7 +100,7 @@ def read_process(pid: int, read: Callable[[str], bytes] = read_file) -> Process 
     )
 
 
-def with_memory(process: Process, read: Callable[[str], bytes] = read_file) -> Process:
+def with_memory(process: Process, read: Callable[[str], bytes] = read_proc_file) -> Process:
     """Return the process with RssAnon + RssShmem: close to the cgroup's charge, at 1/70 of the cost of PSS."""
     status = read(f"/proc/{process.pid}/status")
     anon, shared = read_kib(status, b"\nRssAnon:"), read_kib(status, b"\nRssShmem:")
@@ -139,7 +139,7 @@ class Markers:
             key = (process.pid, process.start_ticks)
             owner = self._owners.get(key)
             if owner is None and (key not in self._owners or now - process.started < AFTER_EXEC_SECONDS):
-                owner = parse_marker(read_file(f"/proc/{process.pid}/environ"), self._run)
+                owner = parse_marker(read_proc_file(f"/proc/{process.pid}/environ"), self._run)
             owners[key] = owner
             if owner is not None:
                 found[process.pid] = owner
@@ -162,4 +162,4 @@ def parse_marker(environment: bytes, run: str) -> Owner | None:
 
 def read_pss(pid: int) -> int:
     """Return a process's proportional set size in bytes (smaps_rollup), 0 where it cannot be read."""
-    return read_kib(read_file(f"/proc/{pid}/smaps_rollup"), b"\nPss:") * 1024
+    return read_kib(read_proc_file(f"/proc/{pid}/smaps_rollup"), b"\nPss:") * 1024

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from recyclery.common.pool_state import PoolState
 
-TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 BROWSER_NAMES = ("chrom", "headless_shell", "google-chrome")
 
 
@@ -30,7 +30,7 @@ class ProcessKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerMemory:
     """Memory of the container (or of a configured budget), and where it was read."""
 
     limit_bytes: int
@@ -68,7 +68,7 @@ class Process:
     @property
     def started(self) -> float:
         """When it started, rounded down to a clock tick."""
-        return self.start_ticks * TICK_SECONDS
+        return self.start_ticks * CLOCK_TICK_SECONDS
 
     @property
     def is_defunct(self) -> bool:
@@ -227,7 +227,7 @@ class Snapshot:
     """All of one tick's observations."""
 
     at: float
-    container: Container
+    container: ContainerMemory
     pools: tuple[PoolView, ...]
     """Each pool's active worker."""
     children: tuple[Child, ...]

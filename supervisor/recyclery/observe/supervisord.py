@@ -53,7 +53,7 @@ class Transport(SupervisorTransport):  # type: ignore[misc]
         self._get_connection = lambda: Connection(path)
 
 
-def ask_engine(path: Path, method: str, *arguments: str | bool) -> Any:
+def call_supervisord(path: Path, method: str, *arguments: str | bool) -> Any:
     """Call one method, such as supervisor.getPID, of the XML-RPC on PID 1's socket; blocks while it answers.
 
     Raises EngineAway.
@@ -71,7 +71,7 @@ def ask_engine(path: Path, method: str, *arguments: str | bool) -> Any:
 
 def list_workers(path: Path) -> dict[str, PoolView]:
     """Return what PID 1 knows of the workers, by slot. Raises EngineAway."""
-    workers = ask_engine(path, "recyclery.list_workers")
+    workers = call_supervisord(path, "recyclery.list_workers")
     at = now()
     return {
         worker["slot"]: PoolView(

@@ -15,15 +15,15 @@ import msgspec
 from recyclery.common.pool_state import PoolState
 from recyclery.observe.snapshot import PoolView, Vitals
 from recyclery_worker.link import (
+    LINK_VERSION,
     MAX_PACKET_BYTES,
-    VERSION,
-    Pulse,
     Reply,
     Request,
-    Stat,
+    StatRequest,
+    WorkerHeartbeat,
     WorkerStat,
     decode_reply,
-    encode,
+    encode_message,
     now,
     worker_socket,
 )
@@ -39,20 +39,20 @@ class Heartbeats:
     """The latest heartbeats by pid, sent by a thread of each main process, whatever its event loop does."""
 
     def __init__(self) -> None:
-        self._last: dict[int, Pulse] = {}
+        self._last: dict[int, WorkerHeartbeat] = {}
         self._away: dict[int, float] = {}
 
-    def record(self, pulse: Pulse) -> None:
+    def record(self, pulse: WorkerHeartbeat) -> None:
         """Record a heartbeat."""
         self._last[pulse.pid] = pulse
         if pulse.broker_answers is False:
             self._away[pulse.pid] = pulse.sent
 
-    def last(self, pid: int) -> Pulse | None:
+    def last(self, pid: int) -> WorkerHeartbeat | None:
         """Return the last heartbeat of a process, however old."""
         return self._last.get(pid)
 
-    def fresh(self, pid: int) -> Pulse | None:
+    def fresh(self, pid: int) -> WorkerHeartbeat | None:
         """Return the last heartbeat of a process, unless it is too old."""
         pulse = self._last.get(pid)
         return pulse if pulse is not None and now() - pulse.sent <= FRESH_SECONDS else None
@@ -95,7 +95,7 @@ async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
         try:
             async with asyncio.timeout(WORKER_ANSWER_SECONDS):
                 await loop.sock_connect(link, str(worker_socket(runtime_dir, slot)))
-                await loop.sock_sendall(link, encode(request))
+                await loop.sock_sendall(link, encode_message(request))
                 return decode_reply(await loop.sock_recv(link, MAX_PACKET_BYTES))
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
             raise WorkerUnavailable(f"{slot}: {str(error) or 'no answer in time'}") from None
@@ -208,13 +208,13 @@ class Workers:
 
     async def _ask_stat(self, slot: str) -> WorkerStat | None:
         try:
-            reply = await ask_worker(self._runtime_dir, slot, Stat())
+            reply = await ask_worker(self._runtime_dir, slot, StatRequest())
         except WorkerUnavailable as error:
             log.debug("%s", error)
             return None
         if not isinstance(reply, WorkerStat):
             return None
-        if reply.version != VERSION:
+        if reply.version != LINK_VERSION:
             # Another version may mean something else: it gets no requests, and is replaced where necessary.
             return msgspec.structs.replace(reply, retires=False, children=[], departures=[])
         return reply

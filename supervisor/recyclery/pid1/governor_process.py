@@ -12,7 +12,7 @@ from supervisor.options import EventListenerConfig, signame
 from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 
-from recyclery.health.heartbeat import BEAT
+from recyclery.health.heartbeat import HEARTBEAT_BYTE
 from recyclery.pid1.output import TAIL_LINES, LineLog
 
 # supervisord waits a second longer before each new start of a program that does not stay up, without a limit.
@@ -100,9 +100,9 @@ class BeatDispatcher(PEventListenerDispatcher):  # type: ignore[misc]
         data = self.process.config.options.readfd(self.fd)
         if not data:
             self.close()
-        if BEAT in data:
+        if HEARTBEAT_BYTE in data:
             self.process.record_beat()
-        self.state_buffer += data.replace(BEAT, b"")
+        self.state_buffer += data.replace(HEARTBEAT_BYTE, b"")
         self.handle_listener_state_change()
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Self
 
-from recyclery.sandbox.cgroups import CannotCageError, MemoryCgroup, make_cgroup
+from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup, make_cgroup
 from recyclery.sandbox.guard import refused_namespaces
 
 # Reached only if the guard hangs; an emulated machine needs half of it.
-START_SECONDS = 60.0
+GUARD_START_SECONDS = 60.0
 CLOSE_SECONDS = 30.0
 
 
@@ -33,7 +33,7 @@ class Cage:
         environment: Mapping[str, str],
         folder: Path,
         log: Path,
-        cgroup: MemoryCgroup | None = None,
+        cgroup: SandboxCgroup | None = None,
     ) -> None:
         self.cgroup = cgroup
         self.pid = 0
@@ -53,7 +53,7 @@ class Cage:
                 # Ctrl-C at the terminal must reach only this process, which then closes the cage.
                 start_new_session=True,
             )
-        self._read_reports(START_SECONDS, lambda: self.pid != 0)
+        self._read_reports(GUARD_START_SECONDS, lambda: self.pid != 0)
         if self.pid == 0:
             self.close()
             raise CannotCageError(f"{command[0]} was not started; see {log}")
@@ -123,7 +123,7 @@ class Cage:
                         self.status = int(number)
 
 
-def make_cage_cgroup(limit_bytes: int) -> MemoryCgroup:
+def make_cage_cgroup(limit_bytes: int) -> SandboxCgroup:
     """Make the cgroup of a cage; raises CannotCageError, also where no namespaces can be made."""
     if reason := refused_namespaces():
         raise CannotCageError(reason)

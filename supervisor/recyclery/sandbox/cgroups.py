@@ -59,7 +59,7 @@ _FILES = {
 _UNRECLAIMABLE_V2 = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "sock")
 
 
-class MemoryCgroup:
+class SandboxCgroup:
     """A memory cgroup that we made."""
 
     def __init__(self, path: Path, version: int) -> None:
@@ -69,7 +69,7 @@ class MemoryCgroup:
         self._limit_file, self._swap_file, self._usage_file, self._peak_file, self._events_file = files
 
     @classmethod
-    def create(cls, home: MemoryHome, name: str, limit_bytes: int) -> "MemoryCgroup":
+    def create(cls, home: MemoryHome, name: str, limit_bytes: int) -> "SandboxCgroup":
         """Make a cgroup of this name below `home` with a limit and without swap."""
         try:
             parent = home.path if home.version == 1 else _open_parent_v2(home)
@@ -202,6 +202,6 @@ def _move_processes(source: Path, target: Path) -> None:
             (target / "cgroup.procs").write_text(pid)
 
 
-def make_cgroup(limit_bytes: int) -> MemoryCgroup:
+def make_cgroup(limit_bytes: int) -> SandboxCgroup:
     """Make a new memory cgroup below this process's own."""
-    return MemoryCgroup.create(find_own_home(), str(os.getpid()), limit_bytes)
+    return SandboxCgroup.create(find_own_home(), str(os.getpid()), limit_bytes)

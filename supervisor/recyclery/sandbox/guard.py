@@ -18,9 +18,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from recyclery.observe.processes import list_processes
+from recyclery.observe.processes import read_processes
 from recyclery.observe.snapshot import Process
-from recyclery.sandbox.cgroups import MemoryCgroup
+from recyclery.sandbox.cgroups import SandboxCgroup
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 INPUT_SECONDS = 0.2
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--version", type=int, default=1)
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
-    cgroup = MemoryCgroup(args.cgroup, args.version) if args.cgroup else None
+    cgroup = SandboxCgroup(args.cgroup, args.version) if args.cgroup else None
     try:
         child = _start(args.command, cgroup)
         report(f"started {child}")
@@ -55,7 +55,7 @@ def report(line: str) -> None:
         os.write(1, f"{line}\n".encode())
 
 
-def _start(command: list[str], cgroup: MemoryCgroup | None) -> int:
+def _start(command: list[str], cgroup: SandboxCgroup | None) -> int:
     adopt_orphans()
     # Blocked until the handlers are set, so that an early TERM is forwarded and does not end the guard.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
@@ -70,7 +70,7 @@ def _start(command: list[str], cgroup: MemoryCgroup | None) -> int:
     return child
 
 
-def _become(command: list[str], cgroup: MemoryCgroup | None) -> None:
+def _become(command: list[str], cgroup: SandboxCgroup | None) -> None:
     try:
         die_with_parent()
         os.setsid()
@@ -125,7 +125,7 @@ def _end_descendants() -> None:
 def descendants(ancestor_pid: int) -> list[Process]:
     """Return all descendants of a process; of a namespace's init they are all its processes."""
     children = defaultdict(list)
-    for process in list_processes():
+    for process in read_processes():
         children[process.parent].append(process)
     found, waiting = [], [ancestor_pid]
     while waiting:

@@ -11,7 +11,7 @@ from recyclery.observe.snapshot import Snapshot
 from recyclery.state.event_log import EventLog
 from recyclery.state.ledger import Ledger
 from recyclery.state.model_store import ModelStore
-from recyclery.state.task_stats import TaskStats
+from recyclery.state.task_stats import TaskTotals
 from recyclery_worker.link import WorkerStat
 
 
@@ -23,7 +23,7 @@ class Board:
     broker: Broker
     ledger: Ledger
     model_store: ModelStore
-    task_stats: TaskStats
+    task_stats: TaskTotals
     events: EventLog = field(default_factory=EventLog)
     worker_stats: Mapping[str, WorkerStat] = field(default_factory=dict)
     """What the workers last reported, by slot."""

@@ -76,7 +76,7 @@ class Ledger:
             },
             child_deaths=deaths,
             lease_owners=update_lease_owners(state.lease_owners, snapshot, map(to_lease_owner, stats.values())),
-            silences=update_stalls(state.silences, snapshot),
+            stalls=update_stalls(state.stalls, snapshot),
             unhealthy=update_worker_health(state.unhealthy, snapshot, settings),
             busy_since=busy_since,
             idle_since=idle_since,

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from recyclery.common.pool_state import PoolState
-from recyclery.decide.memory_model import PoolModel, TaskTracker, follow, learn, learn_idle
+from recyclery.decide.memory_model import PoolModel, TaskTracker, learn, learn_idle, update_trackers
 from recyclery.decide.policy_state import is_recent
 from recyclery.observe.snapshot import Owner, Snapshot
 
@@ -46,7 +46,7 @@ class ModelStore:
             if child.task_id is None and not child.tracing and child.tree_bytes and not starting:
                 model = self.models.get(child.owner.pool, PoolModel())
                 self.models[child.owner.pool] = learn_idle(model, child.tree_bytes)
-        self.trackers, runs = follow(self.trackers, snapshot)
+        self.trackers, runs = update_trackers(self.trackers, snapshot)
         for run in runs:
             self.models[run.pool] = learn(self.models.get(run.pool, PoolModel()), run)
             self._changed = True

@@ -15,7 +15,7 @@ FORGET_SECONDS = 3600.0
 
 
 @dataclass
-class TaskStats:
+class TaskTotals:
     """Totals since the governor's start: Prometheus handles counters that a restart resets."""
 
     since: float

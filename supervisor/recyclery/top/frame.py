@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_bytes
-from recyclery.control.problems import Trouble, find_troubles
+from recyclery.control.problems import Problem, find_status_problems
 from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
@@ -107,7 +107,7 @@ def draw_page(status: Status, screen: Screen) -> list[StyledLine]:
 def draw_rows(view: View, screen: Screen) -> Iterator[Row]:
     """Yield all rows; an outdated status is faint."""
     status = view.status
-    problems = find_troubles(status, view.oom_kills_before) if status is not None else []
+    problems = find_status_problems(status, view.oom_kills_before) if status is not None else []
     silence = describe_silence(view, screen.now)
     yield Row(Rank.TITLE, draw_title(view, problems, screen, is_stale=silence is not None))
     if silence is not None:
@@ -122,19 +122,19 @@ def draw_rows(view: View, screen: Screen) -> Iterator[Row]:
         yield row if silence is None else Row(row.rank, tuple(TextSpan(s.text, Style.FAINT) for s in row.line))
 
 
-def describe_silence(view: View, now: float) -> Trouble | None:
+def describe_silence(view: View, now: float) -> Problem | None:
     """Return that and since when the governor does not answer; None if it does."""
     if view.disconnected is not None:
         below = "; below is how it was" if view.status is not None else ""
         since = format_age(now - view.disconnected_since)
-        return Trouble(f"governor away, retrying ({since}){below}", bad=True)
+        return Problem(f"governor away, retrying ({since}){below}", bad=True)
     if view.status is not None and now - view.status_at > LATE_ANSWER_SECONDS:
         silent = format_age(now - view.status_at)
-        return Trouble(f"governor has not answered for {silent}; below is how it was", bad=True)
+        return Problem(f"governor has not answered for {silent}; below is how it was", bad=True)
     return None
 
 
-def draw_title(view: View, problems: Sequence[Trouble], screen: Screen, *, is_stale: bool) -> StyledLine:
+def draw_title(view: View, problems: Sequence[Problem], screen: Screen, *, is_stale: bool) -> StyledLine:
     """Return the first line: where, when, and whether anything is wrong."""
     if view.status is None:
         verdict = TextSpan("NO NEWS" if view.disconnected else "asking the governor", Style.STRONG)
@@ -151,12 +151,12 @@ def draw_title(view: View, problems: Sequence[Trouble], screen: Screen, *, is_st
     )
 
 
-def draw_problem(problem: Trouble) -> StyledLine:
+def draw_problem(problem: Problem) -> StyledLine:
     """Return a problem's line; its mark shows without colour how bad it is."""
     return line(f"{'!!' if problem.bad else ' !'} {problem.text}", Style.BAD if problem.bad else Style.WORRY)
 
 
-def draw_status(status: Status, chosen: str | None, problems: Sequence[Trouble], width: int) -> Iterator[Row]:
+def draw_status(status: Status, chosen: str | None, problems: Sequence[Problem], width: int) -> Iterator[Row]:
     """Yield the rows of the status."""
     for number, problem in enumerate(problems):
         yield Row(Rank.PROBLEM if number < HIGH_RANK_PROBLEMS else Rank.EVENT, draw_problem(problem))

@@ -27,7 +27,7 @@ from recyclery.tune.runner import EveryTaskFailed, Tuning
 from recyclery.tune.sender import SenderFailed, TaskSender
 from recyclery.tune.spec import BadTrace, Objective, Spec, read_trace
 from recyclery.tune.testbed import RunContext, TestbedFailed, temporary_folder
-from recyclery_worker.tuning.messages import SPACE, Space
+from recyclery_worker.tuning.messages import SPACE_VARIABLE, Space
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -147,7 +147,7 @@ def run_context(spec: Spec, settings: Settings, progress: Progress) -> Iterator[
     space = Space(secrets.token_hex(6))
     with temporary_folder() as folder:
         # The sender removes the folder if this process is killed.
-        environment = {**os.environ, SPACE: space.name}
+        environment = {**os.environ, SPACE_VARIABLE: space.name}
         with closing(TaskSender(spec, environment, "--folder", str(folder))) as sender:
             for name in sender.wait_until_ready():
                 progress.note(f"removed what a tuning that was killed had left in Redis ({name})")

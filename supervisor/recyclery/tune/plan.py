@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from recyclery.decide.budget import mib
+from recyclery.decide.budget import format_mib
 from recyclery.tune.evaluate import (
     OF_MANY,
     SAME,
@@ -164,7 +164,8 @@ def why_skip(level: Level, windows: Sequence[Window]) -> str:
     expected = known.peak_floor_bytes + more * each
     if more > 0 and expected > known.limit_bytes:
         return (
-            f"{mib(expected)} are to be expected, and the limit is {mib(known.limit_bytes)}: "
-            f"{mib(known.peak_floor_bytes)} at {known.level.concurrency}, and {mib(each)} for each child more"
+            f"{format_mib(expected)} are to be expected, and the limit is {format_mib(known.limit_bytes)}: "
+            f"{format_mib(known.peak_floor_bytes)} at {known.level.concurrency}, and "
+            f"{format_mib(each)} for each child more"
         )
     return ""

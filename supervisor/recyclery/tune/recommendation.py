@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.queueing import MOST_BUSY, Container, Fleet, plan_fleet
+from recyclery.decide.queueing import MAX_UTILISATION, ContainerRates, Fleet, plan_fleet
 from recyclery.tune.evaluate import (
     LevelResult,
     choose_level,
@@ -109,7 +109,7 @@ def size_fleet(chosen: LevelResult, windows: Sequence[Window], objective: Object
         return None
     at_level = [window for window in complete_windows(windows) if window.level == chosen.level]
     ran = [seconds for window in at_level for seconds in window.ran_seconds]
-    container = Container(chosen.level.concurrency, chosen.per_second.low, ran, chosen.variation)
+    container = ContainerRates(chosen.level.concurrency, chosen.per_second.low, ran, chosen.variation)
     return plan_fleet(objective.arrivals_per_second, container, slo_seconds=objective.slo_seconds)
 
 
@@ -214,5 +214,5 @@ def explain_fleet(objective: Objective, fleet: Fleet | None) -> str:
         )
     return (
         "The number of containers holds for arrivals at random into one queue that all of them take from, "
-        f"tasks independent of each other, and at most {MOST_BUSY:.0%} of their slots busy."
+        f"tasks independent of each other, and at most {MAX_UTILISATION:.0%} of their slots busy."
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.history.reader import Run
+from recyclery.history.reader import StoredRun
 from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.plan import AROUND_SECONDS, PlannedWindow, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.recommendation import recommend
@@ -39,7 +39,7 @@ class EveryTaskFailed(Exception):
     """There is nothing to measure; the message has the errors."""
 
 
-def measure_window(context: RunContext, step: PlannedWindow) -> tuple[Window, list[Run]]:
+def measure_window(context: RunContext, step: PlannedWindow) -> tuple[Window, list[StoredRun]]:
     """Measure a level while tasks always wait; return also the history's runs.
 
     Raises TestbedFailed, CannotSend or EveryTaskFailed.

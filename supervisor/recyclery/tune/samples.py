@@ -13,10 +13,10 @@ import psutil
 
 from recyclery.control.client import ask_governor
 from recyclery.control.status_schema import Status
-from recyclery.decide.budget import mib
+from recyclery.decide.budget import format_mib
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
-from recyclery.history.reader import Run
-from recyclery.observe.processes import read_file, read_kib
+from recyclery.history.reader import StoredRun
+from recyclery.observe.processes import read_kib, read_proc_file
 from recyclery_worker.link import now
 
 # The observer's name for a limit that no kernel enforces: only the supervisor's own processes count then.
@@ -64,16 +64,17 @@ def why_it_does_not_fit(samples: list[StatusSample]) -> str:
     if last.recycles.get("preempt", 0) > first.recycles.get("preempt", 0):
         return (
             "a child had to be killed before the kernel chose one: "
-            f"unreclaimable memory passed {mib(last.hard_bytes)}"
+            f"unreclaimable memory passed {format_mib(last.hard_bytes)}"
         )
     if len(samples) > 1 and all(each.floor_bytes > each.hard_bytes for each in samples[-2:]):
-        return f"unreclaimable memory is {mib(last.floor_bytes)}, past the hard level of {mib(last.hard_bytes)}"
+        held, hard = format_mib(last.floor_bytes), format_mib(last.hard_bytes)
+        return f"unreclaimable memory is {held}, past the hard level of {hard}"
     return ""
 
 
 def private_bytes(pid: int) -> int:
     """Return a process's anonymous and shared memory; 0 when it is gone."""
-    status = read_file(f"/proc/{pid}/status")
+    status = read_proc_file(f"/proc/{pid}/status")
     return (read_kib(status, b"\nRssAnon:") + read_kib(status, b"\nRssShmem:")) * 1024
 
 
@@ -157,7 +158,7 @@ class TaskEvents:
         return sum(task.due <= at and (task.ended is None or task.ended > at) for task in tasks)
 
 
-def child_peaks(runs: Iterable[Run]) -> tuple[int, ...]:
+def child_peaks(runs: Iterable[StoredRun]) -> tuple[int, ...]:
     """Return for each child that ran tasks the most that its process tree held."""
     peaks: dict[int, int] = {}
     for run in runs:
@@ -166,7 +167,7 @@ def child_peaks(runs: Iterable[Run]) -> tuple[int, ...]:
     return tuple(peaks.values())
 
 
-def learn_from_history(model: PoolModel, runs: Iterable[Run]) -> PoolModel:
+def learn_from_history(model: PoolModel, runs: Iterable[StoredRun]) -> PoolModel:
     """Return the memory model updated with these runs, as the supervisor would have learned from them."""
     for run in sorted(runs, key=lambda each: each.ended):
         if run.before is None or run.after is None or sum(run.tasks.values()) != 1:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from recyclery.tune.spec import Spec
-from recyclery_worker.tuning.messages import Answer, Order, Quit
+from recyclery_worker.tuning.messages import Answer, EndTuning, SenderOrder
 
 # Importing the user's app may take long; sending tasks does not.
 IMPORT_SECONDS = 180.0
@@ -57,7 +57,7 @@ class TaskSender:
         self._is_ready = True
         return cleaned
 
-    def ask(self, order: Order) -> Answer:
+    def ask(self, order: SenderOrder) -> Answer:
         """Have it carry out an order, and return its answer; raises CannotSend."""
         # A process that has ended has left its reason in the pipe.
         with contextlib.suppress(BrokenPipeError):
@@ -78,7 +78,7 @@ class TaskSender:
         elif self._process.poll() is None:
             # Without an answer it does not work as it should; it also removes everything when its input ends.
             with contextlib.suppress(SenderFailed):
-                self.ask(Quit())
+                self.ask(EndTuning())
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
         try:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from recyclery.config import secrets
 from recyclery.config.paths import history_file
 from recyclery.control.client import Declined, NoSupervisor
-from recyclery.history.reader import NoHistory, Run, open_history
+from recyclery.history.reader import NoHistory, StoredRun, open_history
 from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.sandbox.cgroups import CannotCageError
 from recyclery.tune.progress import Progress
@@ -26,7 +26,7 @@ from recyclery.tune.sender import TaskSender
 from recyclery.tune.spec import Level, Spec
 from recyclery.tune.window import Observation
 from recyclery_worker.link import now
-from recyclery_worker.tuning.messages import MARKS, SPACE, Space, Sweep
+from recyclery_worker.tuning.messages import MARKS_VARIABLE, SPACE_VARIABLE, Space, Sweep
 
 # Not in $TMPDIR: a socket's whole path has only 107 bytes.
 PARENT = Path("/tmp")  # noqa: S108  # each folder is made for its owner alone
@@ -126,8 +126,8 @@ def start_supervisor(context: RunContext, level: Level, folder: Path) -> Cage:
         "RECYCLERY_RUNTIME_DIR": str(folder / "run"),
         "RECYCLERY_STATE_DIR": str(folder / "state"),
         "RECYCLERY_HTTP": "off",
-        SPACE: context.space.name,
-        MARKS: str(folder / EVENTS),
+        SPACE_VARIABLE: context.space.name,
+        MARKS_VARIABLE: str(folder / EVENTS),
     }
     try:
         # The guard of the cage kills all of it if the tuning dies.
@@ -190,7 +190,7 @@ class Testbed:
         """Kill it, and all that it runs, at once."""
         self._cage.kill()
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[StoredRun]:
         """Return the task runs in its history."""
         try:
             with open_history(history_file(self._folder / "state")) as history:

@@ -10,7 +10,7 @@ from recyclery_worker.browser import kept
 from recyclery_worker.browser.bounded import set_command_timeout
 from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
 from recyclery_worker.browser.session import URL_VARIABLE, start_local, start_remote
-from recyclery_worker.browser.wanted import Wanted
+from recyclery_worker.browser.wanted import BrowserRequest
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -64,7 +64,7 @@ def browser(
         BrowserNotStarted: The session did not start.
         ValueError: An argument is invalid.
     """
-    wanted = Wanted(
+    wanted = BrowserRequest(
         page_load_timeout_seconds=page_load_timeout_seconds,
         command_timeout_seconds=command_timeout_seconds,
         window_size=window_size,
@@ -94,13 +94,13 @@ def browser(
             kept.end_browser(session)
 
 
-def start(wanted: Wanted) -> kept.Session:
+def start(wanted: BrowserRequest) -> kept.Session:
     """Start a browser, on the Grid if the environment names one."""
     url = os.environ.get(URL_VARIABLE, "").strip()
     return start_remote(url, wanted) if url else start_local(wanted)
 
 
-def fit_timeouts(wanted: Wanted) -> tuple[float, float]:
+def fit_timeouts(wanted: BrowserRequest) -> tuple[float, float]:
     """Return the timeouts of page loads and of commands, both below the task's soft time limit."""
     page, command = wanted.page_load_timeout_seconds, wanted.command_timeout_seconds
     task = running_task()

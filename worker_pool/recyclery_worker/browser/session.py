@@ -24,7 +24,7 @@ from recyclery_worker.browser.profiles import (
     list_profile_processes,
     make_profile,
 )
-from recyclery_worker.browser.wanted import Wanted
+from recyclery_worker.browser.wanted import BrowserRequest
 from recyclery_worker.pool.child import read_memory, reporter
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LocalSession:
             end_profile(self.profile, children)
 
 
-def start_local(wanted: Wanted) -> LocalSession:
+def start_local(wanted: BrowserRequest) -> LocalSession:
     """Start a browser here; raises BrowserMissing (no usable pair, or no Selenium), BrowserNotStarted."""
     chrome_class, pair = bound_chrome(wanted.command_timeout_seconds), find_browser()
     profile = make_profile()
@@ -158,7 +158,7 @@ class RemoteSession:
         return "invalid session id" in str(answer.get("value"))
 
 
-def start_remote(url: str, wanted: Wanted) -> RemoteSession:
+def start_remote(url: str, wanted: BrowserRequest) -> RemoteSession:
     """Open a session on the Grid at this URL; raises BrowserMissing, BrowserNotStarted."""
     remote_class = bound_remote(wanted.command_timeout_seconds, GRID_QUIT_SECONDS)
     import urllib3  # noqa: PLC0415

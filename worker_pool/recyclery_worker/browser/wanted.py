@@ -26,7 +26,7 @@ LOCAL_FLAGS = (
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BrowserRequest:
     """A browser as asked for; raises ValueError for invalid arguments."""
 
     page_load_timeout_seconds: float = 30.0

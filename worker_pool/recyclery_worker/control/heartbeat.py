@@ -18,7 +18,7 @@ from kombu.exceptions import ChannelError
 
 from recyclery_worker.broker.connection import BOUNDED
 from recyclery_worker.broker.wait import try_write
-from recyclery_worker.link import Pulse, encode, governor_socket, now
+from recyclery_worker.link import WorkerHeartbeat, encode_message, governor_socket, now
 from recyclery_worker.parking.deaths import is_stopping
 
 logger = get_logger(__name__)
@@ -90,7 +90,7 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
     ends: Any = bootsteps
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         while True:
-            heartbeat = Pulse(
+            heartbeat = WorkerHeartbeat(
                 pool=os.environ["RECYCLERY_POOL"],
                 pid=os.getpid(),
                 sent=now(),
@@ -100,5 +100,5 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
                 stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
             )
             with contextlib.suppress(OSError):
-                sock.sendto(encode(heartbeat), path)
+                sock.sendto(encode_message(heartbeat), path)
             time.sleep(HEARTBEAT_SECONDS)

@@ -144,7 +144,7 @@ class LinkServer(bootsteps.StartStopStep):
         try:
             packet = peer.recv(link.MAX_PACKET_BYTES)
             if packet:
-                peer.send(link.encode(answer_packet(worker, self._pause, packet)))
+                peer.send(link.encode_message(answer_packet(worker, self._pause, packet)))
                 return
         except BlockingIOError:
             return
@@ -165,7 +165,7 @@ def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
         with peer, contextlib.suppress(OSError):
             peer.settimeout(PEER_SECONDS)
             while packet := peer.recv(link.MAX_PACKET_BYTES):
-                peer.send(link.encode(answer_packet(worker, pause, packet)))
+                peer.send(link.encode_message(answer_packet(worker, pause, packet)))
 
 
 def answer_packet(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
@@ -184,30 +184,30 @@ def answer_packet(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
 def carry_out_request(worker: Any, pause: Pause, request: link.Request) -> link.Reply:
     held, refusal = lease(), ""
     match request:
-        case link.Stat():
+        case link.StatRequest():
             return stat(worker, pause)
-        case link.Trace():
+        case link.TraceRequest():
             return start_trace(worker, request)
-        case link.Reclaim(generation) if held is not None:
+        case link.ReclaimRequest(generation) if held is not None:
             held.reclaim_soon(generation)
-        case link.Reclaim():
+        case link.ReclaimRequest():
             refusal = "this worker keeps no lease"
-        case link.Fell() if held is not None:
+        case link.DeathReport() if held is not None:
             report_death(worker.app, request)
-        case link.Fell():
+        case link.DeathReport():
             refusal = "deaths are counted only with Redis as the broker"
-        case link.Hold() if not worker.use_eventloop:
+        case link.PauseRequest() if not worker.use_eventloop:
             refusal = "without an event loop this worker cannot be paused"
-        case link.Hold(seconds) if seconds > 0:
+        case link.PauseRequest(seconds) if seconds > 0:
             pause.begin(seconds)
-        case link.Hold():
+        case link.PauseRequest():
             pause.end()
         case _:
             refusal = read_capabilities(worker).lack or change_pool(worker, request)
-    return link.Refused(reason=refusal) if refusal else link.Done()
+    return link.Refused(reason=refusal) if refusal else link.RequestDone()
 
 
-def start_trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
+def start_trace(worker: Any, request: link.TraceRequest) -> link.TracingChild | link.Refused:
     """Have a child trace a task's allocations; return which child, or why none will."""
     if lack := read_capabilities(worker).lack:
         return link.Refused(reason=lack)
@@ -216,22 +216,22 @@ def start_trace(worker: Any, request: link.Trace) -> link.Canary | link.Refused:
     pid: int | None = worker.pool.children.trace(request)
     if pid is None:
         return link.Refused(reason="a child of this pool is traced already, or all of them are about to leave")
-    return link.Canary(pid=pid)
+    return link.TracingChild(pid=pid)
 
 
 def change_pool(worker: Any, request: link.Request) -> str:
     """Change our pool; return why not, empty where it is done."""
     children = worker.pool.children
     match request:
-        case link.Retire(pid):
+        case link.RetireRequest(pid):
             return str(children.retire(pid))
-        case link.TimeOut(pid):
+        case link.TimeLimitRequest(pid):
             return str(children.enforce_time_limit(pid))
-        case link.SetMaxTasks(max_tasks):
+        case link.SetMaxTasksRequest(max_tasks):
             if max_tasks < 1:
                 return "max_tasks must be at least 1"
             children.set_max_tasks(max_tasks)
-        case link.SetConcurrency(concurrency):
+        case link.SetConcurrencyRequest(concurrency):
             if concurrency < 1:
                 return "concurrency must be at least 1"
             change = concurrency - worker.pool.num_processes

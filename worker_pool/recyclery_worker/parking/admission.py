@@ -21,11 +21,11 @@ from celery.worker.request import Request
 
 from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.link import DEFAULT_MAX_DEATHS, Fell
+from recyclery_worker.link import DEFAULT_MAX_DEATHS, DeathReport
 from recyclery_worker.parking.deaths import InFlight, is_terminating, reported
 from recyclery_worker.parking.park import park
 from recyclery_worker.parking.records import Death, StartedRun, name_run
-from recyclery_worker.parking.store import open_store
+from recyclery_worker.parking.store import open_dead_letters
 
 logger = get_logger(__name__)
 
@@ -84,7 +84,7 @@ class Admission:
         """Return the name of the run that begins; raises TaskRevokedError where the task is parked."""
         tag = request.message.delivery_tag
         try:
-            store = open_store(request.message.channel)
+            store = open_dead_letters(request.message.channel)
             deaths = store.count_deaths(request.id)
             is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
             run = StartedRun(name_run(tag, deaths), request.id)
@@ -103,7 +103,7 @@ class Admission:
         failed, _, _ = result
         if not failed:
             try:
-                open_store(request.message.channel).forget_deaths(request.id)
+                open_dead_letters(request.message.channel).forget_deaths(request.id)
             except Exception as error:  # Redis is away: they expire by themselves.
                 logger.debug("the deaths of %s are not forgotten yet: %s", request.id, error)
         return on_end(result)
@@ -123,7 +123,7 @@ class Admission:
     def _record_death(self, request: Any, run: str, how: str) -> None:
         death = Death(at=time.time(), how=how, node=self.node, pid=request.worker_pid)
         try:
-            store = open_store(request.message.channel)
+            store = open_dead_letters(request.message.channel)
             store.record_death(StartedRun(run, request.id), reported.complete(request.id, death))
         except Exception as error:  # Redis is away: the message cannot be given back either.
             logger.debug("the death of %s is not recorded: %s", request.id, error)
@@ -158,17 +158,17 @@ def why_not_parked(app: Any) -> str:
     return f"a task that keeps killing its process is not parked: {why}"
 
 
-def report_death(app: Any, report: Fell) -> None:
+def report_death(app: Any, report: DeathReport) -> None:
     """Add the governor's report to a death that is recorded, or will be."""
     if reported.add(report):
         # In a thread, not on the worker's loop, as Redis may not answer.
         threading.Thread(target=complete_recorded, args=(app, report), daemon=True).start()
 
 
-def complete_recorded(app: Any, report: Fell) -> None:
+def complete_recorded(app: Any, report: DeathReport) -> None:
     """Add the governor's report to a death that is in Redis already."""
     try:
         with connected(app) as channel:
-            open_store(channel).complete_death(report)
+            open_dead_letters(channel).complete_death(report)
     except Exception as error:  # Redis is away: the death is recorded without the figure.
         logger.debug("the report of the death of %s is not recorded: %s", report.task_id, error)

@@ -14,9 +14,9 @@ import msgspec
 from celery.worker import state
 from msgspec.structs import replace
 
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 from recyclery_worker.parking.records import Death, StartedRun, in_flight_key, name_run, with_report
-from recyclery_worker.parking.store import DeadLetterStore, open_store
+from recyclery_worker.parking.store import DeadLetterStore, open_dead_letters
 
 REPORTS_KEPT = 100
 # Renewed while a task runs, so that the marks of a worker that came back from a freeze expire by themselves.
@@ -27,10 +27,10 @@ class ReportedDeaths:
     """What the governor reports of children that died, which may come before or after the death is recorded."""
 
     def __init__(self) -> None:
-        self._reports: deque[Fell] = deque(maxlen=REPORTS_KEPT)
+        self._reports: deque[DeathReport] = deque(maxlen=REPORTS_KEPT)
         self._recorded: deque[tuple[str, int | None]] = deque(maxlen=REPORTS_KEPT)
 
-    def add(self, report: Fell) -> bool:
+    def add(self, report: DeathReport) -> bool:
         """Keep a report; return whether that death was recorded before, without it."""
         self._reports.append(report)
         return (report.task_id, report.pid) in self._recorded
@@ -110,7 +110,7 @@ def record_worker_death(channel: Any, generation_id: str, node: str, tags: Itera
     Called before these are given back, as whoever takes one must know. Raises what redis raises when Redis is
     away.
     """
-    store = open_store(channel)
+    store = open_dead_letters(channel)
     begun = read_in_flight(store, generation_id)
     for run in (begun[tag] for tag in tags if tag in begun):
         death = Death(at=time.time(), how="its worker died", node=node, pid=run.pid)

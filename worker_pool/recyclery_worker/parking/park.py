@@ -11,7 +11,7 @@ from celery.worker.request import Request
 from kombu.utils.json import dumps, loads
 
 from recyclery_worker.parking.records import Parked, ParkedTask, times
-from recyclery_worker.parking.store import DeadLetterStore, open_store
+from recyclery_worker.parking.store import DeadLetterStore, open_dead_letters
 
 logger = get_logger(__name__)
 
@@ -31,7 +31,7 @@ def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
     if moved:
         failure = Parked(
             f"its process died {times(deaths)} while it ran, so it is parked and runs no more by itself; "
-            f"`recyclery parked show {request.id}` tells how, `retry` and `drop` decide"
+            f"`recyclery parked show {request.id}` tells how, `retry_parked` and `drop_parked` decide"
         )
         logger.error("parked %s[%s]: %s", request.name, request.id, failure)
         publish_failure(request, failure)
@@ -71,7 +71,7 @@ def publish_failure(request: Any, failure: Parked) -> None:
         logger.exception("the result of %s does not show that it is parked", request.id)
 
 
-def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
+def retry_parked(app: Any, channel: Any, task: ParkedTask) -> bool:
     """Put a task back into its queue, without deaths and result; return whether it was still parked.
 
     Raises what redis and the result backend raise when they do not answer.
@@ -83,15 +83,15 @@ def retry(app: Any, channel: Any, task: ParkedTask) -> bool:
     if not isinstance(backend, DisabledBackend):
         # Before the task can run, so that its new result is not forgotten.
         backend.forget(task.task_id)
-    return open_store(channel).put_back(task)
+    return open_dead_letters(channel).put_back(task)
 
 
-def drop(app: Any, channel: Any, task: ParkedTask) -> bool:
+def drop_parked(app: Any, channel: Any, task: ParkedTask) -> bool:
     """Remove a task for good, and fail what waits for it; return whether it was still parked.
 
     Raises what redis and the result backend raise when they do not answer.
     """
-    if not open_store(channel).remove(task):
+    if not open_dead_letters(channel).remove(task):
         return False
     failure = Parked("its process died again and again while it ran, and it was dropped")
     if task.type not in app.tasks:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 
 
 class Parked(Exception):
@@ -65,6 +65,6 @@ def in_flight_key(generation_id: str) -> str:
     return f"recyclery:{generation_id}:started"
 
 
-def with_report(death: Death, report: Fell) -> Death:
+def with_report(death: Death, report: DeathReport) -> Death:
     """Return a death with what the governor reports of it."""
     return msgspec.structs.replace(death, tree_bytes=report.tree_bytes, how=report.how or death.how)

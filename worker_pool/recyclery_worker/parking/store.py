@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from recyclery_worker.broker.connection import open_redis
-from recyclery_worker.link import Fell
+from recyclery_worker.link import DeathReport
 from recyclery_worker.parking.records import Death, ParkedTask, StartedRun, with_report
 
 PARKED = "recyclery:parked"
@@ -39,7 +39,7 @@ class DeadLetterStore:
             pipe.expire(key, DEATHS_KEPT_SECONDS)
             pipe.execute()
 
-    def complete_death(self, report: Fell) -> None:
+    def complete_death(self, report: DeathReport) -> None:
         """Add the governor's report to a death that is recorded; nothing where none is."""
         key = self._deaths_key(report.task_id)
 
@@ -114,5 +114,5 @@ class DeadLetterStore:
         return f"{self.prefix}recyclery:deaths:{task_id}"
 
 
-def open_store(channel: Any) -> DeadLetterStore:
+def open_dead_letters(channel: Any) -> DeadLetterStore:
     return DeadLetterStore(*open_redis(channel))

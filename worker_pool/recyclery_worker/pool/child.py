@@ -12,7 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from recyclery_worker.link import CHILD_MARKER, COLLECT_SIGNAL, ChildReport, encode, governor_socket, now
+from recyclery_worker.link import (
+    CHILD_MARKER,
+    COLLECT_SIGNAL,
+    ChildReport,
+    encode_message,
+    governor_socket,
+    now,
+)
 
 TERM_SECONDS = 1.0  # A browser that gets TERM is gone in 0.2 s, and has then removed its own files
 # Tasks shorter than this are not reported each: the report must not be most of what a task costs.
@@ -96,7 +103,7 @@ class Reporter:
         # A process that a task has forked is not this child.
         report.pid = os.getpid()
         try:
-            self._socket.sendto(encode(report), self._address)
+            self._socket.sendto(encode_message(report), self._address)
         except OSError:
             # No governor, or its queue is full: the next report repeats everything.
             return

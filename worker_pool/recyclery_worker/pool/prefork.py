@@ -25,7 +25,7 @@ from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
 
 from recyclery_worker.delivery.lease import check_lease, lease
-from recyclery_worker.link import Departure, Trace
+from recyclery_worker.link import Departure, TraceRequest
 from recyclery_worker.pool.child import Reporter, become_session_leader, end_session_members, reporter
 from recyclery_worker.pool.task_stats import TASK_STATS
 
@@ -89,7 +89,7 @@ def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any)
             traced.task_ended()
             traced.wait(inbox.fileno())
         message = wait_for_job()
-        if isinstance(message, Trace):
+        if isinstance(message, TraceRequest):
             from recyclery_worker.tracing.traced_child import TracedChild  # noqa: PLC0415  # few children trace
 
             traced = TracedChild(message, reports.set_tracing)
@@ -121,7 +121,7 @@ class ChildRecord:
     """Whether it had a task when it was told to leave, and has not finished it yet."""
     traces: bool = False
     """Whether it was told to trace allocations: it then has no limit, and leaves only when it is retired."""
-    trace_request: Trace | None = None  # What it is to trace, where this could not be sent to it yet
+    trace_request: TraceRequest | None = None  # What it is to trace, where this could not be sent to it yet
 
     @property
     def stays(self) -> bool:
@@ -281,7 +281,7 @@ class ChildPool(asynpool.AsynPool):
                 self._release(process, reason)
         return ""
 
-    def trace(self, request: Trace) -> int | None:
+    def trace(self, request: TraceRequest) -> int | None:
         """Have a child trace a task's allocations, an idle one if possible.
 
         Returns its pid; None where one traces already, or all are about to leave.

@@ -20,7 +20,7 @@ import memray
 import msgspec
 
 from recyclery_worker.link import CHILD_MARKER
-from recyclery_worker.tracing.sites import Frame, Growth, Held, Site, TracedRuns, encode_runs, is_of_task
+from recyclery_worker.tracing.sites import Growth, Held, Site, StackFrame, TracedRuns, encode_runs, is_of_task
 
 TIMESTAMP_MS = 5
 TIMESTAMP_WAIT_SECONDS = 0.05
@@ -116,7 +116,7 @@ def main() -> int:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=ReadRequest)
     os.nice(READER_NICENESS)
     growth = read_growth(Path(f"/proc/self/fd/{request.file}"), request.spans)
-    sites = growth.sites(lambda stack: [Frame(file, line, function) for function, file, line in stack])
+    sites = growth.sites(lambda stack: [StackFrame(file, line, function) for function, file, line in stack])
     report = msgspec.structs.replace(request.report, judged=growth.runs, sites=sites, over=True)
     with socket.socket(fileno=request.link) as link:
         # The child had set a timeout.

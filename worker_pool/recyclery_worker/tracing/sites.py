@@ -18,7 +18,7 @@ NOT_OF_TASKS = (str(Path(__file__).parent), "<frozen importlib._bootstrap", "<fr
 Place = TypeVar("Place", bound=Hashable)
 
 
-class Frame(msgspec.Struct, frozen=True):
+class StackFrame(msgspec.Struct, frozen=True):
     """A place in the code. `function` is empty where the tracer does not report it."""
 
     file: str
@@ -29,7 +29,7 @@ class Frame(msgspec.Struct, frozen=True):
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Where memory was allocated that is still held: the frames, innermost first."""
 
-    frames: list[Frame]
+    frames: list[StackFrame]
     bytes_per_run: float
     count_per_run: float
     grew_in: int  # In how many runs more was held after than before
@@ -78,7 +78,7 @@ class Growth(Generic[Place]):
             size, count, runs = self._grown.get(place, (0, 0, 0))
             self._grown[place] = size + change.bytes, count + change.count, runs + (change.bytes > 0)
 
-    def sites(self, frames_of: Callable[[Place], list[Frame]]) -> list[Site]:
+    def sites(self, frames_of: Callable[[Place], list[StackFrame]]) -> list[Site]:
         """Return the places that grew in more than half of the runs, largest growth first."""
         least = MIN_BYTES_PER_RUN * self.runs
         grown = [item for item in self._grown.items() if 2 * item[1][2] > self.runs and item[1][0] >= least]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Literal
 from celery.utils.log import get_logger
 from msgspec.structs import replace
 
-from recyclery_worker.link import Trace
+from recyclery_worker.link import TraceRequest
 from recyclery_worker.tracing.sites import (
-    Frame,
     Growth,
     Held,
     Site,
+    StackFrame,
     TracedRuns,
     changes_between,
     encode_runs,
@@ -68,7 +68,9 @@ class TracemallocTracer:
     def sites(self) -> list[Site]:
         """Return the sites that grew so far, where that is known before the end."""
         # tracemalloc has the outermost frame first.
-        return self._growth.sites(lambda place: [Frame(each.filename, each.lineno) for each in reversed(place)])
+        return self._growth.sites(
+            lambda place: [StackFrame(each.filename, each.lineno) for each in reversed(place)]
+        )
 
     def send_final(self, report: TracedRuns, link: socket.socket) -> None:
         """Send the final report, or have it sent, after the tracer was stopped."""
@@ -98,7 +100,7 @@ def start_tracer() -> MemrayTracer | TracemallocTracer:
 class TracedChild:
     """Traces until the last run, or until nobody listens; after that the governor retires this child."""
 
-    def __init__(self, request: Trace, set_tracing: Callable[[Literal["on", "over"]], None]) -> None:
+    def __init__(self, request: TraceRequest, set_tracing: Callable[[Literal["on", "over"]], None]) -> None:
         self._request = request
         self._set_tracing = set_tracing
         self._tracer: MemrayTracer | TracemallocTracer | None = None

@@ -19,8 +19,8 @@ import msgspec
 
 from recyclery_worker.delivery.registry import escape_pattern
 
-SPACE = "RECYCLERY_TUNE"
-MARKS = "RECYCLERY_TUNE_MARKS"
+SPACE_VARIABLE = "RECYCLERY_TUNE"
+MARKS_VARIABLE = "RECYCLERY_TUNE_MARKS"
 SPACE_NAME = re.compile(r"[0-9a-f]{12}")
 KEYS_AT_A_TIME = 500
 
@@ -58,7 +58,7 @@ class Space:
 
 def own_space() -> Space | None:
     """Return the tuning that this process belongs to; None in production."""
-    name = os.environ.get(SPACE)
+    name = os.environ.get(SPACE_VARIABLE)
     return Space(name) if name else None
 
 
@@ -103,7 +103,7 @@ class Sweep(msgspec.Struct, tag="sweep"):
     """Remove what is left of a level whose worker has ended."""
 
 
-class Quit(msgspec.Struct, tag="quit"):
+class EndTuning(msgspec.Struct, tag="quit"):
     """Remove everything, and end."""
 
 
@@ -117,4 +117,4 @@ class Answer(msgspec.Struct, omit_defaults=True):
     cleaned: list[str] = []  # Dead tunings whose keys were removed at the start
 
 
-Order = Fill | Arrive | Rest | Sweep | Quit
+SenderOrder = Fill | Arrive | Rest | Sweep | EndTuning

@@ -46,7 +46,7 @@ class TaskArgs(NamedTuple):
     kwargs: Mapping[str, Any] = MappingProxyType({})
 
 
-class CannotSend(Exception):
+class TaskNotSendable(Exception):
     """No task can be sent; the message says why and what is needed."""
 
 
@@ -61,7 +61,7 @@ def read_args(value: Any, where: str) -> TaskArgs:
         args, kwargs = value.get("args", ()), value.get("kwargs", {})
         if isinstance(args, list | tuple) and isinstance(kwargs, dict):
             return TaskArgs(tuple(args), kwargs)
-    raise CannotSend(f"{where} is {str(value)[:80]!r}: {WANTED}")
+    raise TaskNotSendable(f"{where} is {str(value)[:80]!r}: {WANTED}")
 
 
 def read_args_file(path: Path) -> list[TaskArgs]:
@@ -69,7 +69,7 @@ def read_args_file(path: Path) -> list[TaskArgs]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CannotSend(f"--args {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise TaskNotSendable(f"--args {path}: {getattr(error, 'strerror', None) or error}") from None
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -77,9 +77,9 @@ def read_args_file(path: Path) -> list[TaskArgs]:
             try:
                 found.append(read_args(json.loads(line), where))
             except json.JSONDecodeError as error:
-                raise CannotSend(f"{where} is not JSON ({error.msg}): {WANTED}") from None
+                raise TaskNotSendable(f"{where} is not JSON ({error.msg}): {WANTED}") from None
     if not found:
-        raise CannotSend(f"--args {path} is empty: one JSON value in each line; {WANTED}")
+        raise TaskNotSendable(f"--args {path} is empty: one JSON value in each line; {WANTED}")
     return found
 
 
@@ -87,17 +87,17 @@ def cycle_generated(name: str) -> Iterator[TaskArgs]:
     """Yield what MODULE:NAME, a function or an iterable, yields, again and again; raises CannotSend."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise CannotSend(f"--generate is {name!r}: it must be MODULE:FUNC, as in app.samples:scrapes")
+        raise TaskNotSendable(f"--generate is {name!r}: it must be MODULE:FUNC, as in app.samples:scrapes")
     try:
         generator = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # the module's own code may raise anything, or exit
-        raise CannotSend(f"--generate {name}: {type(error).__name__}: {error}") from None
+        raise TaskNotSendable(f"--generate {name}: {type(error).__name__}: {error}") from None
     while True:
         count = 0
         for count, value in enumerate(generator() if callable(generator) else generator, 1):
             yield read_args(value, f"--generate {name}: the value number {count}")
         if not count:
-            raise CannotSend(f"--generate {name} yields nothing")
+            raise TaskNotSendable(f"--generate {name} yields nothing")
 
 
 def cycle_args(path: str | None, generator: str | None) -> Iterator[TaskArgs]:
@@ -128,7 +128,7 @@ class Sender:
         registry = open_registry(self._channel)
         self.registry = Registry(registry.client, registry.prefix.removesuffix(space.prefix))
 
-    def carry_out(self, order: messages.Order) -> Answer:
+    def carry_out(self, order: messages.SenderOrder) -> Answer:
         self._least, self._due = 0, []
         match order:
             case messages.Fill(marks, least):
@@ -142,7 +142,7 @@ class Sender:
                 return Answer(waiting=self._channel._size(self._space.queue), sent_by_tasks=self._sent_by_tasks)
             case messages.Sweep():
                 return Answer(removed=remove_keys(self.registry.client, self._space))
-            case messages.Quit():
+            case messages.EndTuning():
                 return Answer(removed=remove_tuning(self.registry, self._space))
         return Answer()
 
@@ -201,7 +201,7 @@ def get_task(app: Any, name: str) -> Any:
     known = sorted(task for task in app.tasks if not task.startswith("celery."))
     alike = [task for task in known if name in task or task.rpartition(".")[2] == name.rpartition(".")[2]]
     has = ", ".join(alike or known[:20]) or "none"
-    raise CannotSend(f"--task is {name!r}: the app has no such task; it has {has}")
+    raise TaskNotSendable(f"--task is {name!r}: the app has no such task; it has {has}")
 
 
 def make_sender(options: argparse.Namespace, space: Space) -> Sender:
@@ -209,13 +209,13 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     try:
         app = load_app(options.app)
     except ImportError as error:
-        raise CannotSend(f"app is {options.app!r}: it cannot be imported: {error}") from None
+        raise TaskNotSendable(f"app is {options.app!r}: it cannot be imported: {error}") from None
     if missing("tuning"):
-        raise CannotSend(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
+        raise TaskNotSendable(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
     app.conf.task_always_eager = False
     with app.connection_for_write() as connection:
         if connection.transport.driver_type != "redis":
-            raise CannotSend(
+            raise TaskNotSendable(
                 f"the app's broker is {connection.transport.driver_type}: tuning needs Redis, where tasks can "
                 "be kept apart from those in service; point the app at one"
             )
@@ -227,16 +227,16 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
             check(*first.args, **first.kwargs)
     except TypeError as error:
         fix = "give its arguments with --args or --generate"
-        raise CannotSend(f"{task.name} cannot be called so: {error}; {fix}") from None
+        raise TaskNotSendable(f"{task.name} cannot be called so: {error}; {fix}") from None
     try:
         return Sender(app, task, cycle_args(options.args, options.generate), space)
     except Exception as error:  # kombu and redis raise errors of many kinds
-        raise CannotSend(f"the app's broker at {connection.as_uri()} does not answer: {error}") from None
+        raise TaskNotSendable(f"the app's broker at {connection.as_uri()} does not answer: {error}") from None
 
 
 def serve_orders(sender: Sender, output: int) -> bool:
     """Carry out orders until standard input is closed; return whether we were told to quit."""
-    decoder = msgspec.json.Decoder(messages.Order)
+    decoder = msgspec.json.Decoder(messages.SenderOrder)
     text = b""
     while True:
         readable, _, _ = select.select([0], [], [], sender.seconds_to_next())
@@ -248,7 +248,7 @@ def serve_orders(sender: Sender, output: int) -> bool:
             for line in lines:
                 order = decoder.decode(line)
                 send_answer(output, sender.carry_out(order))
-                if isinstance(order, messages.Quit):
+                if isinstance(order, messages.EndTuning):
                     return True
         sender.step()
 
@@ -286,13 +286,13 @@ def main() -> int:
         renew(sender.registry, space)
         cleaned = [each.name for each in remove_dead(sender.registry)]
         send_answer(output, Answer(cleaned=cleaned))
-    except CannotSend as error:
+    except TaskNotSendable as error:
         send_answer(output, Answer(error=str(error)))
         return 1
     told_to_quit = False
     try:
         told_to_quit = serve_orders(sender, output)
-    except CannotSend as error:
+    except TaskNotSendable as error:
         send_answer(output, Answer(error=str(error)))
     except Exception as error:  # from kombu or redis, or as the arguments are not serialisable
         send_answer(output, Answer(error=f"no task can be sent: {type(error).__name__}: {error}"))
