@@ -118,7 +118,7 @@ class Monitor:
         try:
             self._path.write_bytes(msgspec.json.encode(firing))
         except OSError as error:
-            log.warning("%s: %s; a restart would tell of these alerts anew", self._path, error.strerror)
+            log.warning("%s: %s; a restart would send these alerts again", self._path, error.strerror)
 
 
 def load_firing(path: Path) -> dict[Topic, AlertState]:

@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from recyclery.common.pool_state import PoolState
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Alerts
-from recyclery.decide.budget import format_mib
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
 
 # A value resolves below this share of its bound.

@@ -35,7 +35,7 @@ class BaseAction:
 
     __slots__ = ()
     kind: ClassVar[str]
-    """Its name in the history, where reports and the page look for it: it stays when the class is renamed."""
+    """Its name in the history, which reports and the page search for: it stays when the class is renamed."""
     line_format: ClassVar[str]
     result_format: ClassVar[str]
     is_routine = False
@@ -396,7 +396,7 @@ class ReplaceWorker(SupervisordRequest):
     """Of the old worker."""
     successor: str | None = None
     """The slot in which the successor starts beside it. None where memory does not allow two workers at once:
-    the old one then drains, and starts anew in its slot."""
+    the old one then drains, and restarts in its slot."""
 
     @property
     def result(self) -> str:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Browsers
-from recyclery.decide.budget import format_mib
 from recyclery.decide.policy_state import StalledTask
 from recyclery.observe.ownership import count_browsers, running_browsers
 from recyclery.observe.snapshot import CLOCK_TICK_SECONDS, Child, Owner, Process, Snapshot

@@ -107,13 +107,8 @@ def find_worker(snapshot: Snapshot, child: Child) -> PoolView | None:
 
 def active_children(snapshot: Snapshot, pool: str) -> list[Child]:
     """Return the living children of a pool's active worker; those of an unknown slot among them."""
-    beside = {view.slot for view in snapshot.others if view.name == pool}
-    return [child for child in snapshot.children if child.owner.pool == pool and child.slot not in beside]
-
-
-def format_mib(size_bytes: float) -> str:
-    """Return an amount of memory in MiB, as log lines have it."""
-    return f"{size_bytes / (1 << 20):.0f} MiB"
+    other_slots = {view.slot for view in snapshot.others if view.name == pool}
+    return [child for child in snapshot.children if child.owner.pool == pool and child.slot not in other_slots]
 
 
 def format_count(number: int, thing: str) -> str:

@@ -2,7 +2,7 @@
 
 Start: an operator asked for it, the settings have changed since the worker's start, or another rung wants it.
     The successor starts in the pool's other slot if the projected peak with it stays below `retire_percent`;
-    else the old worker drains, and starts anew in its own slot.
+    else the old worker drains, and restarts in its own slot.
 StopOld: the successor consumes. The old worker finishes its tasks, which costs nothing.
 AbortRollout: the successor has not consumed for SUCCESSOR_SECONDS, or memory is at `hard_percent`. The next
     attempt without an operator comes after ROLLOUT_RETRY_SECONDS.
@@ -18,6 +18,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from recyclery.common.pool_state import PoolState
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.slots import other_slot
 from recyclery.decide.actions import AbortRollout, KillWorker, ReplaceWorker, RetireChild, StopOld
@@ -25,7 +26,6 @@ from recyclery.decide.budget import (
     active_children,
     concurrency_of,
     find_active_worker,
-    format_mib,
     level_bytes,
     projected_peak_bytes,
     remaining_growth_bytes,

@@ -16,9 +16,10 @@ from statistics import fmean
 
 from recyclery.common.pool_state import PoolState
 from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, t_quantile
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeMaxTasks
-from recyclery.decide.budget import find_active_worker, format_mib, pool_budget
+from recyclery.decide.budget import find_active_worker, pool_budget
 from recyclery.decide.memory_model import RISK, GrowthStep, PoolModel, headroom_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Snapshot
@@ -47,10 +48,10 @@ def must_retire(
     next_bytes: int,
     least_gain_bytes: int = MIN_RECLAIMABLE_BYTES,
 ) -> int | None:
-    """Return by how many bytes the next task may take an idle child past its budget; None where it may stay.
+    """Return by how much the next task may take an idle child past its budget; None where it may stay.
 
-    `next_bytes` is that task's headroom (`headroom_bytes`). A child hardly larger than a fresh one stays: its
-    replacement would be as large.
+    `next_bytes` is the headroom of that task. A child hardly larger than a fresh one stays: its replacement
+    would be as large.
     """
     fresh_bytes = model.fresh_child_bytes
     if fresh_bytes is None or tree_bytes - fresh_bytes < least_gain_bytes:

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import PauseConsuming, PreemptChild
-from recyclery.decide.budget import active_children, concurrency_of, find_active_worker, format_mib, level_bytes
+from recyclery.decide.budget import active_children, concurrency_of, find_active_worker, level_bytes
 from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot

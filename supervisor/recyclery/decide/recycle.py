@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ReplaceWorker, RetireChild, RetireTraced
 from recyclery.decide.budget import (
@@ -24,7 +25,6 @@ from recyclery.decide.budget import (
     find_active_worker,
     find_worker,
     format_count,
-    format_mib,
     is_leaving,
     level_bytes,
     reclaimable_bytes,
@@ -86,9 +86,10 @@ def past_budget(
         return None
     largest = max(model.tasks, key=lambda name: (bool(name), model.tasks[name].largest_tail_bytes), default="")
     task = f" ({largest})" if largest else ""
+    tasks = format_count(child.tasks_done, "task")
     return (
-        f"{format_mib(child.tree_bytes)} after {format_count(child.tasks_done, 'task')}, "
-        f"a fresh one has {format_mib(fresh)}; with {format_mib(headroom)} for the next task{task} it passes the {format_mib(max(0, budget))} "
+        f"{format_mib(child.tree_bytes)} after {tasks}, a fresh one has {format_mib(fresh)}; "
+        f"with {format_mib(headroom)} for the next task{task} it passes the {format_mib(max(0, budget))} "
         "that all else at its height leaves"
     )
 

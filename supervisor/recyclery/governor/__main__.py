@@ -20,10 +20,10 @@ import msgspec
 
 from recyclery.act.cleanup import Sweeper
 from recyclery.alerts.monitor import Monitor
+from recyclery.common.units import format_mib
 from recyclery.config.settings import Settings
 from recyclery.config.stored import read_settings
 from recyclery.control.server import control_socket, serve_control
-from recyclery.decide.budget import format_mib
 from recyclery.governor.commands import CommandHandlers
 from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from recyclery.decide.budget import format_mib
+from recyclery.common.units import format_mib
 from recyclery.tune.evaluate import (
     OF_MANY,
     SAME,

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from recyclery.common.units import format_mib
 from recyclery.control.client import ask_governor
 from recyclery.control.status_schema import Status
-from recyclery.decide.budget import format_mib
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.history.reader import StoredRun
 from recyclery.observe.processes import read_kib, read_proc_file
