@@ -2,8 +2,8 @@
 
 A pool child sends `ChildReport` datagrams to `governor.sock`, a main process its heartbeat,
 `WorkerHeartbeat`. The governor asks a worker's main process on its `worker-POOL.sock` (SOCK_SEQPACKET: one
-request, one reply). Times are seconds of CLOCK_BOOTTIME, the clock of starttime in /proc/PID/stat, so that a process's start can be
-compared with a task's.
+request, one reply). Times are seconds of CLOCK_BOOTTIME, the clock of starttime in /proc/PID/stat, so that a
+process's start can be compared with a task's.
 """
 
 import signal

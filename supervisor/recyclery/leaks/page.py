@@ -18,7 +18,7 @@ from recyclery.http.standalone import fill_in
 from recyclery.leaks.document import LeakReport, PoolReport, TaskReport
 from recyclery.leaks.growth import left_in
 from recyclery.leaks.report import JUDGED_RUNS
-from recyclery.leaks.table import LEAKS_LEGEND, format_growth, format_mib, format_time
+from recyclery.leaks.table import LEAKS_LEGEND, format_growth, format_small_mib, format_time
 
 # More cannot be distinguished, and makes the file large.
 MOST_STEPS = 1200
@@ -72,7 +72,7 @@ def format_html_row(task: TaskReport) -> str:
         str(task.runs),
         format_growth(task),
         f"{task.share_of_growth:.0%}",
-        *map(format_mib, (left["python"], left["browser"], left["shared"] + left.get("files", 0))),
+        *map(format_small_mib, (left["python"], left["browser"], left["shared"] + left.get("files", 0))),
         str(suggested) if suggested is not None else "–",
         f"{task.recycles}+{task.oom_kills}",
     )

@@ -47,7 +47,7 @@ def format_leaks_pool(pool: PoolReport) -> list[str]:
         if task.shape in {"none", "plateau"} and "browser running" not in task.note:
             continue
         places = ", ".join(
-            f"{WHERE[name]} {format_growth(growth.bytes_per_run)}"
+            f"{WHERE[name]} {format_small_mib(growth.bytes_per_run)}"
             for name, growth in task.places.items()
             if name in {"python", "browser", "shared"} or growth.bytes_per_run
         )
@@ -74,11 +74,11 @@ def format_growth(task: TaskReport | None) -> str:
     """Return what a run leaves, in MiB, with its 95 % interval."""
     if task is None:
         return "-"
-    margin = "?" if task.high_bytes is None else format_growth(task.high_bytes - task.bytes_per_run)
-    return f"{format_growth(task.bytes_per_run)} ± {margin}"
+    margin = "?" if task.high_bytes is None else format_small_mib(task.high_bytes - task.bytes_per_run)
+    return f"{format_small_mib(task.bytes_per_run)} ± {margin}"
 
 
-def format_growth(size_bytes: float) -> str:
+def format_small_mib(size_bytes: float) -> str:
     """Return a size with as many digits as it needs, and never -0."""
     mib = size_bytes / MIB
     mib = 0.0 if abs(mib) < 0.005 else mib
