@@ -7,16 +7,16 @@ from msgspec import structs
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import BUILT_IN, Settings
 from recyclery.decide.actions import AbortRollout, Action, ReplaceWorker, StopOld
-from recyclery.decide.budget import active_children, is_leaving, projected_peak_bytes
-from recyclery.decide.handoff import (
+from recyclery.decide.memory_levels import active_children, is_leaving, projected_peak_bytes
+from recyclery.decide.policy import decide
+from recyclery.decide.policy_state import PolicyState
+from recyclery.decide.replace import (
     ROLLOUT_RETRY_SECONDS,
     SUCCESSOR_SECONDS,
     find_shortage,
     finish_rollouts,
     plan_rollout,
 )
-from recyclery.decide.policy import decide
-from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from support.snapshots import AT, LEARNED, MIB, SETTINGS, child, policy_state, slow_view, snapshot
 

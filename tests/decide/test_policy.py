@@ -19,7 +19,7 @@ from recyclery.decide.actions import (
     RetireChild,
     Warn,
 )
-from recyclery.decide.budget import projected_peak_bytes
+from recyclery.decide.memory_levels import projected_peak_bytes
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.warnings import find_warnings

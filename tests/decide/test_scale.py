@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from recyclery.decide.budget import remaining_growth_bytes
 from recyclery.decide.concurrency import scale_pools, update_workload
+from recyclery.decide.memory_levels import remaining_growth_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Owner, Snapshot
 from support.snapshots import AT, LEARNED, MIB, child, policy_state, settings_with, slow_view, snapshot

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import AbortRollout, Outcome, ReplaceWorker, StopOld
-from recyclery.decide.handoff import SUCCESSOR_SEEN_SECONDS, update_successors
 from recyclery.decide.policy_state import PolicyState
+from recyclery.decide.replace import SUCCESSOR_SEEN_SECONDS, update_successors
 from recyclery.governor.commands import recycle_status, replacement_refusal
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.state.ledger import Ledger

@@ -120,20 +120,20 @@ def add_queries(commands: Subparsers) -> None:
 def add_operations(commands: Subparsers) -> None:
     """Add the commands that have the running supervisor do something."""
     reap = add_command(
-        commands, "reap", "recyclery.cli.operations:reap", "kill browsers that no task owns, now"
+        commands, "reap", "recyclery.control.operations:reap", "kill browsers that no task owns, now"
     )
     reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
     recycle = add_command(
         commands,
         "recycle",
-        "recyclery.cli.operations:recycle",
+        "recyclery.control.operations:recycle",
         "replace a pool's worker while its queues are served",
     )
     recycle.add_argument("pool", metavar="POOL")
     change = add_command(
         commands,
         "set",
-        "recyclery.cli.operations:set_values",
+        "recyclery.control.operations:set_values",
         "change settings of the running supervisor",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

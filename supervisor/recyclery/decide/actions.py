@@ -1,6 +1,6 @@
 """Every action that may be decided on, each declared once: its names, what it asks of whom, what it changes.
 
-`act/perform.py` carries them out. A new `Kill`, `WorkerRequest` or `SupervisordRequest` needs nothing there.
+`act/dispatch.py` carries them out. A new `Kill`, `WorkerRequest` or `SupervisordRequest` needs nothing there.
 """
 
 from __future__ import annotations

@@ -17,7 +17,12 @@ from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeConcurrency
-from recyclery.decide.budget import active_children, find_active_worker, level_bytes, projected_peak_bytes
+from recyclery.decide.memory_levels import (
+    active_children,
+    find_active_worker,
+    level_bytes,
+    projected_peak_bytes,
+)
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot

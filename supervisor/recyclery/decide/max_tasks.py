@@ -19,7 +19,7 @@ from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, 
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeMaxTasks
-from recyclery.decide.budget import find_active_worker, pool_budget
+from recyclery.decide.memory_levels import find_active_worker, pool_budget
 from recyclery.decide.memory_model import RISK, GrowthStep, PoolModel, headroom_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Snapshot

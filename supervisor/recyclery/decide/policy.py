@@ -30,12 +30,12 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action
 from recyclery.decide.concurrency import scale_pools
 from recyclery.decide.delivery import reclaim_dead, report_deaths
-from recyclery.decide.handoff import finish_rollouts, plan_rollout, replace_requested
 from recyclery.decide.max_tasks import tune_max_tasks
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.pressure import pause_pools, preempt_largest
 from recyclery.decide.reap import end_sessions, find_reaps, reap_zombies, remove_leftover_files
-from recyclery.decide.recycle import dismiss_traced, recycle_children, replace_grown_main
+from recyclery.decide.replace import finish_rollouts, plan_rollout, replace_requested
+from recyclery.decide.retire import dismiss_traced, recycle_children, replace_grown_main
 from recyclery.decide.warnings import find_warnings
 from recyclery.decide.worker_health import end_overdue, restart_unhealthy
 from recyclery.observe.snapshot import Snapshot

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from recyclery.config.settings import Settings
-from recyclery.decide.budget import level_bytes
+from recyclery.decide.memory_levels import level_bytes
 from recyclery.observe.snapshot import Snapshot
 
 CALM_SECONDS = 1.0

@@ -16,8 +16,8 @@ from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import PauseConsuming, PreemptChild
-from recyclery.decide.budget import active_children, concurrency_of, find_active_worker, level_bytes
 from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES
+from recyclery.decide.memory_levels import active_children, concurrency_of, find_active_worker, level_bytes
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
 

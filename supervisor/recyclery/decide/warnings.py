@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Settings
 from recyclery.decide.actions import Warn
-from recyclery.decide.budget import active_children, concurrency_of, format_count, is_leaving, level_bytes
+from recyclery.decide.memory_levels import (
+    active_children,
+    concurrency_of,
+    format_count,
+    is_leaving,
+    level_bytes,
+)
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import running_browsers

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import EnforceTimeLimit, KillWorker, ReplaceWorker
-from recyclery.decide.budget import active_children, find_active_worker, format_count
+from recyclery.decide.memory_levels import active_children, find_active_worker, format_count
 from recyclery.decide.policy_state import (
     RESTART_BACKOFF_SECONDS,
     Fault,

@@ -19,10 +19,10 @@ from recyclery.control.server import Command, CommandHandler, ErrorResult, ReapR
 from recyclery.control.status_schema import Status
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.browsers import count_by_kind
-from recyclery.decide.budget import find_active_worker, format_count
-from recyclery.decide.handoff import find_successor
+from recyclery.decide.memory_levels import find_active_worker, format_count
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.reap import find_reaps, kill_foreign
+from recyclery.decide.replace import find_successor
 from recyclery.http.status import leave_unread, read_status
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.observe.workers import WorkerUnavailable, ask_worker

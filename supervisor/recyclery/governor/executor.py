@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from recyclery.act.perform import perform
+from recyclery.act.dispatch import perform
 from recyclery.decide.actions import (
     Action,
     EndGridSession,

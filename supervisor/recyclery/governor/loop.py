@@ -20,7 +20,7 @@ from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
-from recyclery.observe.exits import ExitWatcher, find_watched
+from recyclery.observe.exit_watcher import ExitWatcher, find_watched
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.state.board import Board

@@ -18,7 +18,7 @@ from recyclery.decide.actions import (
     RetireChild,
     RetireTraced,
 )
-from recyclery.decide.budget import pool_budget
+from recyclery.decide.memory_levels import pool_budget
 from recyclery.decide.policy_state import PolicyState
 from recyclery.history.records import ActionRecord, ChildSample, ContainerSample, PoolSample, Record, parts_of
 from recyclery.history.retention import DAY_MS, HOUR_MS, Keeping

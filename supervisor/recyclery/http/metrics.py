@@ -20,7 +20,7 @@ from recyclery.alerts.monitor import Monitor
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.browsers import BrowserCounts, count_by_kind
-from recyclery.decide.budget import level_bytes
+from recyclery.decide.memory_levels import level_bytes
 from recyclery.decide.policy_state import Counters
 from recyclery.http.server import GetHandler, Response
 from recyclery.http.status import read_cpu_seconds, unattributed_bytes

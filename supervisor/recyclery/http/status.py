@@ -23,9 +23,9 @@ from recyclery.control.status_schema import (
     WorkerStatus,
 )
 from recyclery.decide.browsers import count_by_kind
-from recyclery.decide.budget import find_active_worker, level_bytes
-from recyclery.decide.handoff import find_successor
+from recyclery.decide.memory_levels import find_active_worker, level_bytes
 from recyclery.decide.policy_state import PolicyState
+from recyclery.decide.replace import find_successor
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "recyclery_worker.pool:TaskPool"
     become_subreaper()
     # Imported lazily: a configuration error is reported without waiting for it.
-    from recyclery.pid1.engine import run_engine  # noqa: PLC0415
+    from recyclery.pid1.supervisord import run_engine  # noqa: PLC0415
 
     with lock:
         try:

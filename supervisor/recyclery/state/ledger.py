@@ -11,7 +11,6 @@ from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.browsers import update_stalls
 from recyclery.decide.concurrency import update_workload
 from recyclery.decide.delivery import find_child_deaths, update_lease_owners
-from recyclery.decide.handoff import update_successors
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import (
     WARN_AGAIN_SECONDS,
@@ -21,6 +20,7 @@ from recyclery.decide.policy_state import (
     is_recent,
     without_key,
 )
+from recyclery.decide.replace import update_successors
 from recyclery.decide.worker_health import update_worker_health
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery_worker.link import WorkerStat

@@ -17,8 +17,8 @@ from typing import Any, NoReturn, Self
 
 import msgspec
 
-from recyclery.cli.operations import NotReplaced, format_reaped, replace_worker
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.operations import NotReplaced, format_reaped, replace_worker
 from recyclery.control.status_schema import Status
 from recyclery.top.frame import Screen, draw_frame
 from recyclery.top.text import Paint, compose_screen

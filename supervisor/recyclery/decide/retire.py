@@ -19,7 +19,8 @@ from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ReplaceWorker, RetireChild, RetireTraced
-from recyclery.decide.budget import (
+from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES, must_retire
+from recyclery.decide.memory_levels import (
     active_children,
     child_budget,
     find_active_worker,
@@ -29,7 +30,6 @@ from recyclery.decide.budget import (
     level_bytes,
     reclaimable_bytes,
 )
-from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES, must_retire
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 

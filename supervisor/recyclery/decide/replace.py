@@ -22,7 +22,7 @@ from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.slots import other_slot
 from recyclery.decide.actions import AbortRollout, KillWorker, ReplaceWorker, RetireChild, StopOld
-from recyclery.decide.budget import (
+from recyclery.decide.memory_levels import (
     active_children,
     concurrency_of,
     find_active_worker,
