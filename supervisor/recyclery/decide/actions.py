@@ -28,6 +28,8 @@ class Outcome:
     done: bool
     line: str
     refused: bool = False
+    raised: bool = False
+    """Whether it ended with an unexpected error, so that nothing is known of what it did."""
 
 
 class BaseAction:
@@ -133,7 +135,7 @@ class KillWorker(Kill):
     reason: str
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
-        counters = state.counters.with_recycle(self.pool, "hung")
+        counters = state.counters if outcome.raised else state.counters.with_recycle(self.pool, "hung")
         return replace(state.with_restart(self.pool, at), counters=counters)
 
 
@@ -148,7 +150,7 @@ class PreemptChild(Kill):
     reason: str
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
-        preempted_children = state.preempted_children | {self.owner}
+        preempted_children = state.preempted_children | (set() if outcome.raised else {self.owner})
         return replace(state, preempted=at, preempted_children=preempted_children)
 
 

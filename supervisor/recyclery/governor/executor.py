@@ -64,7 +64,7 @@ class Executor:
             )
         except Exception as error:  # an error in one action must not prevent the others
             log.exception("%s", action.summary)
-            outcome = Outcome(done=False, line=f"{action.summary}; failed: {error!r}")
+            outcome = Outcome(done=False, line=f"{action.summary}; failed: {error!r}", raised=True)
         is_news = not outcome.done or not action.is_routine
         log.log(logging.INFO if is_news else logging.DEBUG, "%s", outcome.line)
         if is_news:
@@ -91,7 +91,7 @@ class Executor:
             case SupervisordRequest() if outcome.done:
                 self.inbox.hurry()
                 self.wake()
-            case Kill():
+            case Kill() if not outcome.raised:
                 self.wake()
             case RemoveFiles():
                 self.observer.browser_files.postpone_removal(

@@ -73,9 +73,10 @@ class Inbox:
 
     def forget_session(self, owner: Owner, session: str) -> None:
         """Drop a Grid session that is being ended."""
-        state = self.states[owner]
-        remote = tuple(other for other in state.remote if other != session)
-        self.states[owner] = replace(state, remote=remote)
+        # A child that has not reported for a minute is forgotten already, with its sessions.
+        if (state := self.states.get(owner)) is not None:
+            remote = tuple(other for other in state.remote if other != session)
+            self.states[owner] = replace(state, remote=remote)
 
     def hurry(self) -> None:
         """Poll PID 1 at the next tick: something has changed there."""

@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import redis
+if TYPE_CHECKING:
+    import redis
 
 BOUNDED = {"socket_timeout": 3.0, "socket_connect_timeout": 3.0}
 CANNOT_IMPORT, NOT_REDIS, NO_ANSWER = 1, 3, 4
@@ -31,6 +32,8 @@ def connected(app: Any, **options: Any) -> Iterator[Any]:
 
 def open_redis(channel: Any) -> tuple[redis.Redis, str]:
     """Return a client for a kombu channel's Redis, over the channel's pool (TLS, Sentinel), and the prefix."""
+    import redis  # noqa: PLC0415  # not before an app's own imports, which may patch what it uses
+
     # The channel's own client adds the prefix to some commands and not to others.
     return redis.Redis(connection_pool=channel.pool), getattr(channel, "global_keyprefix", "") or ""
 
@@ -53,18 +56,31 @@ def prepare_import() -> int:
 
 
 def load_app(name: str) -> Any:
-    """Import an app with all its tasks; raises ImportError with what the app's own code raised, and where."""
+    """Import an app with its modules; raises ImportError with what the app's own code raised, and where."""
     from celery.app.utils import find_app  # noqa: PLC0415
 
     try:
         app = find_app(name)
         app.loader.import_default_modules()
-        app.finalize()
     except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        problem = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
-        raise ImportError(problem) from error
+        raise import_error(error) from error
     return app
+
+
+def load_tasks(name: str) -> Any:
+    """Import an app as a worker does, with all its tasks built; raises ImportError as `load_app` does."""
+    app = load_app(name)
+    try:
+        app.finalize()
+    except (Exception, SystemExit) as error:
+        raise import_error(error) from error
+    return app
+
+
+def import_error(error: BaseException) -> ImportError:
+    """Return what an app's own code raised, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return ImportError(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
 
 
 def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:

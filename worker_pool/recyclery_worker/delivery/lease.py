@@ -289,7 +289,7 @@ def set_up(app: Any, node: str) -> str:
     if not options.keys().isdisjoint(KEY_OPTIONS):
         return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"
     generation = new_generation(node)
-    app.conf.broker_transport_options = {"visibility_timeout": VISIBILITY_SECONDS} | options | generation.keys
+    app.conf.broker_transport_options = {"visibility_timeout": VISIBILITY_SECONDS, **options, **generation.keys}
     _lease = Lease(app, generation, prepare(app, generation))
     # After the pool has ended, so that no task runs.
     signals.worker_shutdown.connect(end_lease, weak=False, dispatch_uid="recyclery.lease")

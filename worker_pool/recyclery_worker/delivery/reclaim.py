@@ -76,12 +76,11 @@ def main() -> int:
     name, *options = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:
-        with connected(app) as channel:
-            found = (
-                give_back_orphaned(app)
-                if "--give-back" in options
-                else [*find_orphaned(open_registry(channel))]
-            )
+        if "--give-back" in options:
+            found = give_back_orphaned(app)
+        else:
+            with connected(app) as channel:
+                found = [*find_orphaned(open_registry(channel))]
         os.write(output, msgspec.json.encode(found))
 
     return run_program(name, work, without_redis="the app's broker is not Redis, and gives back by itself")

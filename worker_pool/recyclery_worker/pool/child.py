@@ -44,26 +44,29 @@ class Reporter:
             last_task_ended=None,
             sent=0.0,
         )
+        # Tasks may open and close browsers in threads of their own: a set changes in one step, a list would not.
+        self._kept: set[int] = set()
+        self._remote: set[str] = set()
         self._first_task_started: float | None = None
         self._task_started = 0.0
         self._last_was_short = False
 
     def browser_kept(self, chromedriver_pid: int) -> None:
         """Record a browser that is kept for the next task; reported when this task ends."""
-        self._report.kept = sorted({*self._report.kept, chromedriver_pid})
+        self._kept.add(chromedriver_pid)
 
     def browser_ended(self, chromedriver_pid: int) -> None:
         """Record the end of a browser, kept or not."""
-        self._report.kept = [pid for pid in self._report.kept if pid != chromedriver_pid]
+        self._kept.discard(chromedriver_pid)
 
     def session_opened(self, session_id: str) -> None:
         """Report a session on a Grid at once: nobody could find it after this process died."""
-        self._report.remote = sorted({*self._report.remote, session_id})
+        self._remote.add(session_id)
         self._send()
 
     def session_closed(self, session_id: str) -> None:
         """Report that a session on a Grid is closed."""
-        self._report.remote = [each for each in self._report.remote if each != session_id]
+        self._remote.discard(session_id)
         self._send()
 
     def set_tracing(self, state: Literal["on", "over"]) -> None:
@@ -99,6 +102,8 @@ class Reporter:
     def _send(self) -> None:
         report = self._report
         report.sent = now()
+        # Copied first: another thread may change them meanwhile.
+        report.kept, report.remote = sorted(self._kept.copy()), sorted(self._remote.copy())
         report.first_task_started = self._first_task_started or report.sent
         # A process that a task has forked is not this child.
         report.pid = os.getpid()
