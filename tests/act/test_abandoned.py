@@ -64,7 +64,7 @@ def test_the_folder_of_a_living_chrome_stays(temporary: Path) -> None:
 
 def test_one_in_another_network_namespace_is_asked(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, listener = make_folder(temporary)
-    monkeypatch.setattr("recyclery.act.cleanup.read_file", lambda _: b"")
+    monkeypatch.setattr("recyclery.act.cleanup.read_proc_file", lambda _: b"")
     with listener:
         assert remove_stale_files() == []
         assert folder.exists()

@@ -21,8 +21,8 @@ ACTION = EndGridSession(Owner("slow", 20, 2000), "a1/b2")
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """So little that a test need not wait."""
-    monkeypatch.setattr(grid, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(grid, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(grid, "GRID_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(grid, "GRID_RETRY_SECONDS", 0.01)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(webhook, "LONGEST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(webhook, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(webhook, "MAX_RETRY_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("form", ["json", "slack", "pagerduty"])

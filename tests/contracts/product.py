@@ -85,7 +85,7 @@ STAND_INS: dict[Any, Any] = {
     "bool": False,
     "str | None": None,
     "Owner": CHILD,
-    "Fell": None,
+    "DeathReport": None,
 }
 
 WORKER = WorkerStat(

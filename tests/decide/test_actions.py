@@ -139,3 +139,12 @@ def test_a_replacement_that_was_not_done_has_failed_with_its_line() -> None:
     state = ReplaceWorker("slow", "", "slow", "slow-b").after(policy_state(asked={"slow": ""}), NOT_DONE, AT)
     assert (state.failures, state.failed_rollouts) == ({"slow": "not done"}, {"slow": AT})
     assert not state.is_being_replaced("slow")
+
+
+def test_a_kill_that_raised_counts_no_victim_and_no_recycle() -> None:
+    raised = Outcome(done=False, line="failed", raised=True)
+    state = policy_state()
+    preempted = PreemptChild(owner=CHILD, processes=(), reason="").after(state, raised, AT)
+    assert (preempted.preempted, preempted.preempted_children) == (AT, frozenset())
+    killed = KillWorker(pool="slow", processes=(), reason="").after(state, raised, AT)
+    assert killed.counters.recycles == {}

@@ -52,8 +52,8 @@ class World:
             browser_files=SimpleNamespace(postpone_removal=lambda folders, at: None),
         )
         inbox: Any = SimpleNamespace(
-            ask_programs=self._nothing,
-            begin_asking_workers=lambda known: None,
+            poll_programs=self._nothing,
+            begin_polling_workers=lambda known: None,
             views=dict,
             states=self.states,
             workers=SimpleNamespace(stats={}),
@@ -61,7 +61,9 @@ class World:
             forget_session=lambda owner, session: self.steps.append(f"forget {session}"),
             hurry=lambda: None,
         )
-        recorder: Any = SimpleNamespace(look=self._look, note=self._note, follow=lambda settings: None)
+        recorder: Any = SimpleNamespace(
+            record_snapshot=self._look, record_action=self._note, apply_settings=lambda settings: None
+        )
         anything: Any = SimpleNamespace(
             hurry=lambda: None, begin=lambda at: None, watch=lambda keys: None, beat=lambda states: None
         )
@@ -182,7 +184,7 @@ def test_a_history_that_fails_stops_no_tick(part: str, caplog: pytest.LogCapture
 def test_alerts_or_http_that_fail_are_logged_and_begin_again_while_ticks_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(service, "RESTART_SERVICE_SECONDS", 0.0)
     world = World()
 
     async def fail_once() -> None:

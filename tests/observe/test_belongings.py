@@ -160,7 +160,7 @@ def test_a_handler_that_looks_like_its_browser_until_its_exec_is_not_driverless(
     temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = [f"chromium\0{DRIVEN}".encode(), b"chrome_crashpad_handler\0--monitor-self"]
-    monkeypatch.setattr("recyclery.observe.browser_files.read_file", lambda _: commands.pop(0))
+    monkeypatch.setattr("recyclery.observe.browser_files.read_proc_file", lambda _: commands.pop(0))
     belongings = BrowserFiles({INIT})
     with running_as("chromium") as handler:
         forked = replace(handler, parent=INIT)
@@ -194,7 +194,7 @@ def test_a_process_is_read_no_more_once_it_has_settled(profile: Path, monkeypatc
         reads.append(path)
         return b""
 
-    monkeypatch.setattr("recyclery.observe.browser_files.read_file", read)
+    monkeypatch.setattr("recyclery.observe.browser_files.read_proc_file", read)
     belongings = BrowserFiles({INIT})
     with running_as("chromium") as browser:
         for seconds in (0.5, 1.5, 2.5, 3.5, 4.5):

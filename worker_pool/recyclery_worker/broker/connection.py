@@ -4,6 +4,8 @@ Such a program imports the user's app, so it is a process of its own. It exits w
 error: 1 when the app cannot be imported, 3 when its broker is not Redis, 4 when that does not answer.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import traceback

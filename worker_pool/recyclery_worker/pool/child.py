@@ -44,7 +44,7 @@ class Reporter:
             last_task_ended=None,
             sent=0.0,
         )
-        # Tasks may open and close browsers in threads of their own: a set changes in one step, a list would not.
+        # Tasks may open and close browsers in threads: a set changes in one step, a list does not.
         self._kept: set[int] = set()
         self._remote: set[str] = set()
         self._first_task_started: float | None = None

@@ -1,0 +1,51 @@
+"""The child's reporter, beside the tests of what it reports from a real worker."""
+
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from recyclery_worker.link import ChildReport, decode_report
+from recyclery_worker.pool.child import Reporter
+
+THREADS, SESSIONS = 4, 50
+
+
+def test_sessions_that_threads_open_at_the_same_time_are_all_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as governor:
+        governor.bind("governor.sock")
+        reporter = Reporter("slow", "governor.sock", 1)
+
+        def open_sessions(thread: int) -> None:
+            for number in range(SESSIONS):
+                reporter.session_opened(f"closed {thread} {number}")
+                reporter.session_opened(f"open {thread} {number}")
+                reporter.session_closed(f"closed {thread} {number}")
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            threads = [threading.Thread(target=open_sessions, args=(number,)) for number in range(THREADS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        governor.setblocking(False)
+        while True:
+            # What the full queue took is dropped: the last report repeats everything.
+            try:
+                governor.recv(1 << 20)
+            except BlockingIOError:
+                break
+        reporter.session_opened("last")
+        report = decode_report(governor.recv(1 << 20))
+    assert isinstance(report, ChildReport)
+    every = {f"open {thread} {number}" for thread in range(THREADS) for number in range(SESSIONS)}
+    assert set(report.remote) == {*every, "last"}
