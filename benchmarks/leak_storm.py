@@ -24,7 +24,7 @@ from benchmarks.storm_table import (
 )
 from recyclery.common.units import format_bytes, parse_size
 from recyclery_demo.command import run_storm
-from recyclery_demo.options import Options, default_fast_tasks, read_limit, read_seconds, whole_number
+from recyclery_demo.options import Options, default_fast_tasks, number_from, parse_limit, read_seconds
 from recyclery_demo.plan import MIXES
 from recyclery_demo.requirements import DemoError, find_requirements
 from recyclery_demo.summary import Summary
@@ -53,11 +53,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--mix", action="append", choices=MIXES, help="default: all under recyclery, browsers under its peers"
     )
-    parser.add_argument("--memory", action="append", type=read_limit, metavar="SIZE", help="default: 1GiB")
-    parser.add_argument("--tasks", type=whole_number(1), metavar="N", help=f"default: {TASKS}")
+    parser.add_argument("--memory", action="append", type=parse_limit, metavar="SIZE", help="default: 1GiB")
+    parser.add_argument("--tasks", type=number_from(1), metavar="N", help=f"default: {TASKS}")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="which tasks leak (default: 1)")
     parser.add_argument(
-        "--runs", type=whole_number(1), default=1, metavar="N", help="of each storm, in turns (default: 1)"
+        "--runs", type=number_from(1), default=1, metavar="N", help="of each storm, in turns (default: 1)"
     )
     parser.add_argument(
         "--peer-deadline",

@@ -1,4 +1,4 @@
-"""Which folder may import which: the layers of both halves, with no circle and no arrow up.
+"""Which folder may import which, with no circle and no arrow up; and that a name means one thing.
 
 Every import counts: those of a whole module, of a name, inside a function, and for type checking only.
 """
@@ -65,6 +65,8 @@ INPUT_OUTPUT = {
     *("random", "select", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile"),
     *("threading", "time", "urllib"),
 }
+# Defined in several modules, with one meaning in all.
+SHARED_NAMES = {"log", "logger", "main", "add_arguments", "BROWSER_DOES_NOT_FIT"}
 LOOSE = {
     SUPERVISOR: {"__init__", "__main__"},
     WORKER: {"__init__", "plugin", "link", "compat", "app_check", "pytest_plugin"},
@@ -86,6 +88,16 @@ def list_imports(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "an import that does not name its package"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def list_definitions(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines at its top level."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
 def folder_of(name: str) -> str:
@@ -170,3 +182,13 @@ def test_a_governor_without_http_loads_neither_that_nor_what_the_pools_use() -> 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_top_level_name_is_defined_in_two_modules() -> None:
+    modules: dict[str, set[str]] = {}
+    for package in (SUPERVISOR, WORKER):
+        for module, tree in list_modules(package):
+            for name in list_definitions(tree):
+                modules.setdefault(name, set()).add(module)
+    doubles = {name: found for name, found in modules.items() if len(found) > 1 and name[0] != "_"}
+    assert {name: found for name, found in doubles.items() if name not in SHARED_NAMES} == {}

@@ -6,6 +6,7 @@ import sys
 import time
 from types import FrameType
 
+from recyclery.common.exit_codes import INTERRUPTED
 from recyclery_demo.display import Display, Frame, make_display
 from recyclery_demo.managers import Manager, find_manager
 from recyclery_demo.options import Options, read_options
@@ -18,7 +19,6 @@ from recyclery_demo.watch import Watcher
 
 LOOK_SECONDS = 0.5
 SETTLE_SECONDS = 3.0
-INTERRUPTED = 130
 
 
 def run_command(args: argparse.Namespace) -> int:

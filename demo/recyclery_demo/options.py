@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tasks",
-        type=whole_number(1),
+        type=number_from(1),
         default=DEFAULT_TASKS,
         metavar="N",
         help="scraping tasks for the slow pool (default: %(default)s)",
@@ -68,14 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fast-tasks",
-        type=whole_number(0),
+        type=number_from(0),
         metavar="N",
         help="light tasks for the fast pool, 5 a second "
         f"(default: {DEFAULT_FAST_TASKS} per {DEFAULT_TASKS} tasks)",
     )
     parser.add_argument(
         "--memory",
-        type=read_limit,
+        type=parse_limit,
         default="1GiB",
         metavar="SIZE",
         help="memory limit of the container (default: %(default)s)",
@@ -138,8 +138,8 @@ def _read_mix(args: argparse.Namespace) -> Mix:
     return mix
 
 
-def whole_number(smallest: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers of at least so much, for argparse."""
+def number_from(smallest: int) -> Callable[[str], int]:
+    """Return an argparse type for whole numbers of at least `smallest`."""
 
     def convert(text: str) -> int:
         if not text.isdecimal() or int(text) < smallest:
@@ -187,7 +187,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def read_limit(text: str) -> int:
+def parse_limit(text: str) -> int:
     """Read a memory limit that a browser and two workers can live in, for argparse."""
     limit_bytes = _size(text)
     if limit_bytes < SMALLEST_LIMIT_BYTES:

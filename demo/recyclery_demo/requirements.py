@@ -29,7 +29,7 @@ def find_requirements() -> Requirements:
     find_packages()
     backoffice = find_backoffice()
     redis_server = find_redis_server()
-    chrome, chromedriver = find_browser()
+    chrome, chromedriver = require_browser()
     return Requirements(backoffice, redis_server, chrome, chromedriver)
 
 
@@ -65,7 +65,7 @@ def find_redis_server() -> str:
     )
 
 
-def find_browser() -> tuple[Path, Path]:
+def require_browser() -> tuple[Path, Path]:
     """Return a Chrome and its chromedriver, as the workers themselves would find them."""
     from recyclery_worker.browser import driver  # noqa: PLC0415
 

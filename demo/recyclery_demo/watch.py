@@ -126,27 +126,27 @@ ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Status:
+class SupervisorStatus:
     """The part of the supervisor's status that the demo shows."""
 
     recycles: Mapping[str, int] = field(default_factory=dict)
     reaped: int = 0
 
 
-def read_status(document: Mapping[str, Any]) -> Status:
+def parse_status(document: Mapping[str, Any]) -> SupervisorStatus:
     """Add up the recycles of all pools by reason."""
     recycles: Counter[str] = Counter()
     for pool in document.get("pools", {}).values():
         recycles.update(pool.get("recycles", {}))
     reaped = document.get("browsers", {}).get("reaped", 0)
-    return Status({reason: count for reason, count in recycles.items() if count}, int(reaped))
+    return SupervisorStatus({reason: count for reason, count in recycles.items() if count}, int(reaped))
 
 
 class StatusPoll:
     """The latest status; a supervisor that does not answer leaves the one before it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.latest = Status()
+        self.latest = SupervisorStatus()
         self._environment = dict(environment)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="status-poll", daemon=True)
@@ -174,7 +174,7 @@ class StatusPoll:
                 check=True,
                 start_new_session=True,
             )
-            self.latest = read_status(json.loads(answer.stdout))
+            self.latest = parse_status(json.loads(answer.stdout))
 
     def _poll(self) -> None:
         while not self._stop.wait(POLL_SECONDS):

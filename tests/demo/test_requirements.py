@@ -54,5 +54,5 @@ def test_without_a_chrome_the_message_is_one_line_with_a_fix(monkeypatch: pytest
 
     monkeypatch.setattr(driver, "find_browser", find_none)
     with pytest.raises(DemoError, match="apt-get install chromium") as raised:
-        requirements.find_browser()
+        requirements.require_browser()
     assert "\n" not in str(raised.value)

@@ -56,7 +56,7 @@ def run_module(module: str, app: str, *options: str) -> str:
     return done.stdout
 
 
-def reclaim(args: argparse.Namespace) -> int:
+def reclaim_command(args: argparse.Namespace) -> int:
     """Give back what dead workers hold, or only list it; return 1 where it cannot be read."""
     try:
         app = load_settings(read_command_line(args), os.environ).app

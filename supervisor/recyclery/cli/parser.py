@@ -169,7 +169,7 @@ def add_checks(commands: Subparsers) -> None:
     reclaim = add_command(
         commands,
         "reclaim",
-        "recyclery.celery_app.reclaim:reclaim",
+        "recyclery.celery_app.reclaim:reclaim_command",
         "put the unacknowledged tasks of dead workers back to their queues; needs no supervisor",
     )
     reclaim.add_argument("--list", action="store_true", help="only list them")

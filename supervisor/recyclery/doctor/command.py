@@ -38,7 +38,7 @@ LABELS = {
     Severity.FAILURE: "FAILURE",
     Severity.SKIPPED: "skipped",
 }
-LABEL_WIDTH = 9
+FINDING_WIDTH = 9
 
 
 def print_findings(args: argparse.Namespace) -> int:
@@ -108,11 +108,11 @@ def routing_findings(routing: Routing, pools: Sequence[Pool]) -> Iterator[Findin
 
 def format_finding(finding: Finding) -> list[str]:
     """Return its lines, of at most 80 columns."""
-    indent = " " * LABEL_WIDTH
+    indent = " " * FINDING_WIDTH
     first, fix = (
         textwrap.TextWrapper(COLUMNS, initial_indent=initial, subsequent_indent=hanging, break_on_hyphens=False)
         for initial, hanging in (
-            (f"{LABELS[finding.level]:{LABEL_WIDTH}}", indent),
+            (f"{LABELS[finding.level]:{FINDING_WIDTH}}", indent),
             (f"{indent}-> ", f"{indent}   "),
         )
     )

@@ -164,7 +164,7 @@ def receive_runs(listener: socket.socket, pid: int, seconds: float) -> Iterator[
                 raise CutShort("the task did not run often enough in time: raise --timeout, or have it run")
             received = child.recv(RECEIVE_BYTES)
             if not received:
-                raise CutShort(f"child {pid} {'left' if is_alive(pid) else 'died'} before the last run")
+                raise CutShort(f"child {pid} {'left' if is_child_alive(pid) else 'died'} before the last run")
             *lines, rest = (rest + received).split(b"\n")
             for line in lines:
                 try:
@@ -179,7 +179,7 @@ def receive_runs(listener: socket.socket, pid: int, seconds: float) -> Iterator[
 def accept_child(listener: socket.socket, pid: int, deadline: float) -> socket.socket:
     """Return the child's connection, which it opens when it begins; raises CutShort if it does not."""
     while not select.select([listener], [], [], CHILD_CHECK_SECONDS)[0]:
-        if not is_alive(pid):
+        if not is_child_alive(pid):
             raise CutShort(f"child {pid} died before it began to trace")
         if time.monotonic() > deadline:
             raise CutShort(f"child {pid} did not begin to trace in time: it is still at another task")
@@ -187,7 +187,7 @@ def accept_child(listener: socket.socket, pid: int, deadline: float) -> socket.s
     return child
 
 
-def is_alive(pid: int) -> bool:
+def is_child_alive(pid: int) -> bool:
     """Return whether the process exists."""
     return Path(f"/proc/{pid}").exists()
 

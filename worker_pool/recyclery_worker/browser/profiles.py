@@ -107,14 +107,14 @@ def end_processes(profile: Path, children: set[int]) -> None:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        unreaped = {pid for pid in unreaped | found if not reap(pid)}
+        unreaped = {pid for pid in unreaped | found if not collect_exit(pid)}
         if time.monotonic() > deadline:
             logger.warning("processes %s of %s outlived SIGKILL", sorted(found | unreaped), profile)
             return
         time.sleep(0.02)
 
 
-def reap(pid: int) -> bool:
+def collect_exit(pid: int) -> bool:
     """Return whether `pid` needs no reaping any more: it was reaped, or is not our child."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
