@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from recyclery.cli.status import format_browsers
 from recyclery.control.operations import format_reaped
+from recyclery.control.status_page import format_browsers
 from recyclery.control.status_schema import BrowserStatus
 
 CALM = BrowserStatus(

@@ -7,7 +7,6 @@ the log goes to standard error.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -20,7 +19,6 @@ import msgspec
 
 from recyclery.act.cleanup import Sweeper
 from recyclery.alerts.monitor import Monitor
-from recyclery.common.units import format_mib
 from recyclery.config.settings import Settings
 from recyclery.config.stored import read_settings
 from recyclery.control.server import control_socket, serve_control
@@ -162,16 +160,12 @@ async def follow_events(governor: Governor) -> None:
 
 
 async def log_status(board: Board) -> None:
-    """Log the status document: a line on memory, then each part and each pool as JSON."""
-    status = msgspec.to_builtins(await read_status(board))
-    container, pools = status["container"], status.pop("pools")
-    log.info(
-        "%s of %s cannot be reclaimed",
-        format_mib(container["floor_bytes"]),
-        format_mib(container["limit_bytes"]),
-    )
-    for name, part in {**status, **pools}.items():
-        log.info("%s: %s", name, json.dumps(part))
+    """Log the status as `recyclery status` prints it."""
+    # Imported late: few ask for it.
+    from recyclery.control.status_page import format_status  # noqa: PLC0415
+
+    for line in format_status(msgspec.to_builtins(await read_status(board))).splitlines():
+        log.info("%s", line)
 
 
 if __name__ == "__main__":
