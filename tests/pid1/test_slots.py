@@ -5,25 +5,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from recyclery.config.paths import supervisord_socket
 from recyclery.observe.supervisord import call_supervisord
-from recyclery.pid1.supervisord_conf import supervisor_socket
 from support.stood_in import DRAINING, READY, STUBBORN, Start, StoodIn
 from support.waiting import wait_for
 
 
 def ask(running: StoodIn, method: str, slot: str) -> None:
     """Have PID 1 do something with a slot."""
-    call_supervisord(supervisor_socket(running.runtime_dir), f"recyclery.{method}", slot)
+    call_supervisord(supervisord_socket(running.runtime_dir), f"recyclery.{method}", slot)
 
 
 def begin(running: StoodIn, slot: str) -> None:
     """Start what is in a slot."""
-    call_supervisord(supervisor_socket(running.runtime_dir), "supervisor.startProcess", slot, False)
+    call_supervisord(supervisord_socket(running.runtime_dir), "supervisor.startProcess", slot, False)
 
 
 def state_of(running: StoodIn, slot: str) -> Any:
     """Return how the worker in a slot is."""
-    workers = call_supervisord(supervisor_socket(running.runtime_dir), "recyclery.list_workers")
+    workers = call_supervisord(supervisord_socket(running.runtime_dir), "recyclery.list_workers")
     return next(worker["state"] for worker in workers if worker["slot"] == slot)
 
 

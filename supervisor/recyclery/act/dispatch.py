@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recyclery.act.cleanup import remove_leftovers
 from recyclery.act.kill import kill_processes, signal_reap
+from recyclery.config.paths import supervisord_socket
 from recyclery.decide.actions import (
     Action,
     EndGridSession,
@@ -22,7 +23,7 @@ from recyclery.decide.actions import (
     WorkerRequest,
 )
 from recyclery.observe.snapshot import Process
-from recyclery.observe.supervisord import SupervisordUnavailable, call_supervisord, supervisord_socket
+from recyclery.observe.supervisord import SupervisordUnavailable, call_supervisord
 from recyclery.observe.workers import WorkerUnavailable, ask_worker
 from recyclery_worker import link
 

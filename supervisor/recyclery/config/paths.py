@@ -45,6 +45,11 @@ def heartbeat_file(runtime_dir: Path) -> Path:
     return runtime_dir / "heartbeat.json"
 
 
+def supervisord_socket(runtime_dir: Path) -> Path:
+    """Where PID 1 answers XML-RPC, for the governor and for supervisorctl."""
+    return runtime_dir / "supervisor.sock"
+
+
 def history_file(state_dir: Path) -> Path:
     """Return the database of the history."""
     return state_dir / "history.db"

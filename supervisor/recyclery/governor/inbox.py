@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from recyclery.common.pool_state import PoolState
+from recyclery.config.paths import supervisord_socket
 from recyclery.config.settings import Settings
 from recyclery.observe.child_reports import (
     ChildState,
@@ -19,7 +20,7 @@ from recyclery.observe.child_reports import (
 )
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
-from recyclery.observe.supervisord import SupervisordUnavailable, list_workers, supervisord_socket
+from recyclery.observe.supervisord import SupervisordUnavailable, list_workers
 from recyclery.observe.workers import Workers
 from recyclery_worker.link import ChildReport, WorkerHeartbeat, now
 

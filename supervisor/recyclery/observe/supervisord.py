@@ -22,11 +22,6 @@ SUPERVISORD_ANSWER_SECONDS = 5.0
 SHUTDOWN_STATE = 6
 
 
-def supervisord_socket(runtime_dir: Path) -> Path:
-    """Return the path of supervisord's XML-RPC socket."""
-    return runtime_dir / "supervisor.sock"
-
-
 class SupervisordUnavailable(Exception):
     """supervisord did not answer in time, or is stopping."""
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from recyclery.config import secrets
+from recyclery.config.paths import supervisord_socket
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.slots import slots_of
 
@@ -78,7 +79,7 @@ def write_configuration(settings: Settings) -> Path:
     """Write supervisord's configuration into the runtime folder, and return its path."""
     directory = settings.runtime_dir
     text = TEMPLATE.format(
-        socket=escape_percent(str(supervisor_socket(directory))),
+        socket=escape_percent(str(supervisord_socket(directory))),
         runtime_dir=escape_percent(str(directory)),
         log_level="debug" if settings.log_level == "debug" else "info",
         governor=GOVERNOR,
@@ -131,11 +132,6 @@ def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
 def whole_seconds(seconds: float) -> int:
     """Return seconds as supervisord takes them: whole ones, at least 1."""
     return max(1, round(seconds))
-
-
-def supervisor_socket(runtime_dir: Path) -> Path:
-    """Return the path of supervisord's XML-RPC socket."""
-    return runtime_dir / "supervisor.sock"
 
 
 def escape_percent(text: str) -> str:
