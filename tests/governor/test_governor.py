@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -133,15 +134,19 @@ def test_status_tells_pools_children_queues_and_what_the_governor_costs(
     slow: Supervised, sender: Celery
 ) -> None:
     wait_for(lambda: slow.status()["pools"]["slow"]["state"] == "running", "the governor has heard of it")
-    # A worker tells every other second what waits: it may yet be a task of the test before.
-    wait_for(lambda: slow.status()["pools"]["slow"]["queue_depth"] == 0, "its word that nothing waits")
-    printed = subprocess.run(
-        [sys.executable, "-m", "recyclery", "status", "--json"],
-        env={**os.environ, "RECYCLERY_RUNTIME_DIR": str(slow.runtime_dir)},
-        capture_output=True,
-        check=True,
-    )
-    status = json.loads(printed.stdout)
+
+    def printed_where_nothing_waits() -> dict[str, Any] | None:
+        done = subprocess.run(
+            [sys.executable, "-m", "recyclery", "status", "--json"],
+            env={**os.environ, "RECYCLERY_RUNTIME_DIR": str(slow.runtime_dir)},
+            capture_output=True,
+            check=True,
+        )
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document if document["pools"]["slow"]["queue_depth"] == 0 else None
+
+    # A worker reports every other second what waits: it may still be a task of the test before.
+    status = wait_for(printed_where_nothing_waits, "a status with an empty queue")
     assert set(status) == {"container", "pools", "browsers", "tasks", "governor", "recent"}
     pool = status["pools"]["slow"]
     assert (pool["state"], pool["node"], pool["queue_depth"]) == ("running", f"slow@{os.uname().nodename}", 0)
