@@ -39,7 +39,7 @@ class Supervised:
         """All it has printed."""
         return "\n".join(self.lines)
 
-    def wait_for_line(self, text: str, count: int = 1, seconds: float = 60.0) -> None:
+    def wait_for_line(self, text: str, count: int = 1, seconds: float = 120.0) -> None:
         """Wait until `count` lines hold the text."""
         wait_for(
             lambda: sum(text in line for line in list(self.lines)) >= count or self._ended(text),
