@@ -128,7 +128,7 @@ def test_a_remote_end_that_hangs_holds_up_no_tick_and_is_told_once(
             child = child_of(running)
             report_sessions(running, child, "a1")
             os.kill(child, signal.SIGKILL)
-            running.wait_for_line(f"slow/{child} died with ", seconds=12)
+            running.wait_for_line(f"slow/{child} exited unexpectedly", seconds=12)
             assert "Grid session" not in running.output
             running.wait_for_line("not done in 3 tries at 127.0.0.1", seconds=40)
             assert running.output.count("end Grid session") == 1
