@@ -25,6 +25,7 @@ from support.waiting import wait_for
 TICK_SECONDS = 0.05
 LOOK_EVERY_SECONDS = 1.0
 READY_SECONDS = 120.0
+POSTPONED_SECONDS = 60.0
 SETTLE_SECONDS = 300.0
 END_SECONDS = 90.0
 PREEMPTED = re.compile(r"preempt (\w+)/(\d+): killed")
@@ -55,6 +56,8 @@ class Player:
         self.blows: list[Blow] = []
         self.looks: list[Look] = []
         self.dealt: Counter[str] = Counter()
+        self.postponed: list[Fault] = []
+        """Faults that found nobody to hit yet."""
         self.kernels: list[Blow] = []
         """What the kernel killed for want of memory; whom is told by the runs, at the end."""
         self._started = 0
@@ -71,14 +74,22 @@ class Player:
         )
 
     def play(self, plan: Iterable[Fault]) -> None:
-        """Deal the faults when they are due."""
+        """Deal the faults when they are due, or as soon as there is somebody to hit."""
         began = now()
         for fault in plan:
-            while now() < began + fault.at:
-                self._tick()
-                time.sleep(TICK_SECONDS)
+            self._play_until(began + fault.at)
             say(f"{now() - began:6.1f} s  {fault.kind} {fault.seconds:.1f}")
-            self._deal(fault)
+            if not self._deal(fault):
+                self.postponed.append(fault)
+        deadline = now() + POSTPONED_SECONDS
+        while self.postponed and now() < deadline:
+            self._play_until(now() + TICK_SECONDS)
+
+    def _play_until(self, at: float) -> None:
+        while now() < at:
+            self._tick()
+            self.postponed = [fault for fault in self.postponed if not self._deal(fault)]
+            time.sleep(TICK_SECONDS)
 
     def settle(self) -> None:
         """Let all go on, and wait until nothing waits and nothing is in hand."""
@@ -186,7 +197,8 @@ class Player:
                 signal_process(pid, signal.SIGCONT)
             self.blows.append(replace(one.blow, ended=now()))
 
-    def _deal(self, fault: Fault) -> None:
+    def _deal(self, fault: Fault) -> bool:
+        """Return whether there was somebody to hit."""
         verb, _, whom = fault.kind.partition(" ")
         deal: Callable[[Fault, str], bool] = {
             "kill": self._kill,
@@ -198,8 +210,9 @@ class Player:
             "replace": self._replace,
             "recycle": self._recycle,
         }[verb]
-        if deal(fault, whom):
-            self.dealt[fault.kind] += 1
+        dealt = deal(fault, whom)
+        self.dealt[fault.kind] += dealt
+        return dealt
 
     def _choose(self, role: str, chance: float) -> tuple[Box, Process] | None:
         """Return the process that a fault hits, of either container."""
