@@ -22,8 +22,9 @@ from benchmarks.browsers_torture_state import State, observe, say_state
 from benchmarks.contract import Bound, cannot_run, close
 from benchmarks.workers import make_client
 from recyclery.common.units import format_bytes, parse_size
-from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup
+from recyclery.sandbox.cage import CannotCageError
+from recyclery_demo.cage import make_cage_cgroup
+from recyclery_demo.cgroups import SandboxCgroup
 
 CONCURRENCY = 2
 TASKS_PER_CHILD = 10

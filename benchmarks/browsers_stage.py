@@ -14,8 +14,8 @@ from pathlib import Path
 from celery import Celery
 
 from benchmarks.workers import make_sender, running_redis, wait_until
-from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import SandboxCgroup
+from recyclery_demo.cage import CgroupCage
+from recyclery_demo.cgroups import SandboxCgroup
 from recyclery_worker.browser.driver import find_browser
 from recyclery_worker.browser.evidence import DIR_VARIABLE
 
@@ -29,7 +29,7 @@ STOP_SECONDS = 40.0
 class Stage:
     """The supervisor in its cage, who sends it work, and where it leaves its files."""
 
-    cage: Cage
+    cage: CgroupCage
     sender: Celery
     redis_url: str
     temporary: Path
@@ -72,7 +72,7 @@ def running_stage(
     """Run it until the block ends; with a cgroup it is PID 1 of a namespace, with a /dev/shm of its own."""
     with running_redis() as redis_url, tempfile.TemporaryDirectory(prefix="rcr-", dir="/tmp") as folder:
         log = Path(folder) / "log"
-        with Cage(
+        with CgroupCage(
             [sys.executable, "-m", "recyclery", "run"],
             environment=make_environment(redis_url, Path(folder), temporary, concurrency, max_tasks),
             folder=Path(folder),

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.browsers_meters import list_entries, pss_bytes
 from benchmarks.browsers_stage import Stage
 from recyclery.common.units import format_bytes
-from recyclery.sandbox.cgroups import SandboxCgroup
 from recyclery.sandbox.guard import descendants
+from recyclery_demo.cgroups import SandboxCgroup
 from recyclery_worker.browser.profiles import UNLOCKED_SECONDS
 
 # From the last task's end until all it left is gone; a half-made profile folder is left alone for a while.

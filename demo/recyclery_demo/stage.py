@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from recyclery.sandbox.cage import Cage, last_lines, make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup
+from recyclery.sandbox.cage import Cage, CannotCageError, last_lines
+from recyclery_demo.cage import CgroupCage, make_cage_cgroup
+from recyclery_demo.cgroups import SandboxCgroup
 from recyclery_demo.managers import POOLS, Manager, Places, base_environment, worker_environment
 from recyclery_demo.plan import StormPlan
 from recyclery_demo.requirements import DemoError, Requirements
@@ -112,7 +113,7 @@ class Stage:
     """Everything one storm needs."""
 
     manager: Manager
-    cage: Cage
+    cage: CgroupCage
     meter: Meter
     storm: Storm
     poll: StatusPoll
@@ -157,7 +158,7 @@ def set_stage(
         )
         log = log or folder / "workers.log"
         cage = stack.enter_context(
-            Cage(
+            CgroupCage(
                 manager.command, environment=environment, folder=requirements.backoffice, log=log, cgroup=cgroup
             )
         )

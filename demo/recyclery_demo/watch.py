@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from recyclery.observe.processes import read_proc_file, with_memory
 from recyclery.observe.snapshot import Process
-from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import CannotCageError, SandboxCgroup, find_own_home
+from recyclery.sandbox.cage import Cage, CannotCageError
 from recyclery.sandbox.guard import descendants
+from recyclery_demo.cage import CgroupCage
+from recyclery_demo.cgroups import SandboxCgroup, find_own_home
 from recyclery_demo.storm import Storm, percentile
 
 
@@ -116,7 +117,7 @@ class BudgetMeter:
             return 0
 
 
-def make_meter(cage: Cage) -> Meter:
+def make_meter(cage: CgroupCage) -> Meter:
     """Return the meter that fits the cage."""
     return CgroupMeter(cage.cgroup) if cage.cgroup is not None else BudgetMeter(cage)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recyclery.sandbox.cage import Cage
-from recyclery.sandbox.cgroups import SandboxCgroup, find_own_home
+from recyclery_demo.cage import CgroupCage
+from recyclery_demo.cgroups import SandboxCgroup, find_own_home
 
 LIMIT_BYTES = 1 << 30
 GRACE_SECONDS = 10
@@ -65,7 +65,7 @@ class Box:
         self._log = logs / f"{name}.log"
         self._read = 0
         (self.runtime_dir / "tmp").mkdir(parents=True)
-        self._cage = Cage(
+        self._cage = CgroupCage(
             [
                 *("nice", "-n", "5", "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name),
                 *(sys.executable, "-m", "recyclery", "run", "--config", str(self._configure())),

@@ -24,7 +24,7 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from recyclery.alerts.rules import ALERT_KINDS
-from recyclery.sandbox.cgroups import make_cgroup
+from recyclery_demo.cage import make_cgroup
 from support.parked import run_parked
 from support.ports import free_port
 from support.prometheus import Prometheus, find_prometheus, prometheus

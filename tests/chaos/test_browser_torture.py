@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError
+from recyclery.sandbox.cage import CannotCageError
+from recyclery_demo.cage import make_cage_cgroup
 
 SESSIONS = int(os.environ.get("RECYCLERY_TORTURE_SESSIONS", "60"))
 

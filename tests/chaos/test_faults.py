@@ -15,8 +15,8 @@ import pytest
 from chaos.auditor import audit, find_failed
 from chaos.faults import WEIGHTS, plan_faults
 from chaos.player import Player, say
-from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError
+from recyclery.sandbox.cage import CannotCageError
+from recyclery_demo.cage import make_cage_cgroup
 
 SECONDS = float(os.environ.get("RECYCLERY_CHAOS_SECONDS", "120"))
 

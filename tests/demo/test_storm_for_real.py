@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from recyclery.sandbox.cage import make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError
+from recyclery.sandbox.cage import CannotCageError
+from recyclery_demo.cage import make_cage_cgroup
 
 
 @pytest.mark.browser

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery.sandbox.cgroups import make_cgroup
+from recyclery_demo.cage import make_cgroup
 from recyclery_worker.parking.store import DeadLetterStore
 from support.parked import run_parked
 from support.supervised import Supervised, supervised

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from recyclery.sandbox.guard import refused_namespaces
+from recyclery_demo.guard import refused_namespaces
 from support.stood_in import AS_PID_1, AS_SUBREAPER, Start, stood_in
 
 

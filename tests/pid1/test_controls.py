@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.sandbox.guard import refused_namespaces
+from recyclery_demo.guard import refused_namespaces
 from support.stood_in import AS_PID_1, DRAINING, READY, STUBBORN, list_processes, only_child
 from support.terminal import Terminal, become_terminals_session
 from support.waiting import wait_for

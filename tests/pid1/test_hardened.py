@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recyclery.sandbox.guard import refused_namespaces
+from recyclery_demo.guard import refused_namespaces
 from support.stood_in import AS_PID_1, READY, only_child
 from support.supervised import SUPPORT
 from support.waiting import wait_for

@@ -17,8 +17,8 @@ import pytest
 from celery import Celery
 
 from recyclery.control.client import ask_governor
-from recyclery.sandbox.cage import Cage, make_cage_cgroup
-from recyclery.sandbox.cgroups import CannotCageError
+from recyclery.sandbox.cage import Cage, CannotCageError
+from recyclery_demo.cage import CgroupCage, make_cage_cgroup
 from support.supervised import SUPPORT
 from support.waiting import wait_for
 
@@ -105,7 +105,7 @@ def caged_slow(redis_url: str, folder: Path, **more: str) -> Iterator[Caged]:
         }
         command = [sys.executable, "-m", "recyclery", "run", "--pool", "slow"]
         log = folder / "log"
-        with Cage(command, environment=environment, folder=folder, log=log, cgroup=cgroup) as cage:
+        with CgroupCage(command, environment=environment, folder=folder, log=log, cgroup=cgroup) as cage:
             caged = Caged(cage, log, environment)
             caged.wait_for_text("ready.")
             caged.wait_for_text("slow entered RUNNING state")

@@ -1,1 +1,1 @@
-"""Runs a command like a container: in a memory cgroup and namespaces, under a guard that cleans up."""
+"""Runs a command under a guard that ends it, and everything that it started, when its starter is gone."""

@@ -18,8 +18,7 @@ from recyclery.config import secrets
 from recyclery.config.paths import history_file
 from recyclery.control.client import Declined, NoSupervisor
 from recyclery.history.reader import NoHistory, StoredRun, open_history
-from recyclery.sandbox.cage import Cage, last_lines
-from recyclery.sandbox.cgroups import CannotCageError
+from recyclery.sandbox.cage import Cage, CannotCageError, last_lines
 from recyclery.tune.progress import Progress
 from recyclery.tune.samples import StatusSample, sample_status, tree_cpu_seconds
 from recyclery.tune.sender import TaskSender

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recyclery.sandbox.cgroups import MemoryHome, find_memory_home
+from recyclery_demo.cgroups import MemoryHome, find_memory_home
 
 V1_CGROUP = """\
 8:pids:/

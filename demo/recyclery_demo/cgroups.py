@@ -2,16 +2,12 @@
 
 import contextlib
 import errno
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery.observe.cgroup import locate
-
-
-class CannotCageError(Exception):
-    """The kernel, or the container around us, allows no cage; the message says why."""
+from recyclery.sandbox.cage import CannotCageError
 
 
 @dataclass(frozen=True)
@@ -200,8 +196,3 @@ def _move_processes(source: Path, target: Path) -> None:
         # Gone already, or a kernel thread: neither prevents limits.
         with contextlib.suppress(OSError):
             (target / "cgroup.procs").write_text(pid)
-
-
-def make_cgroup(limit_bytes: int) -> SandboxCgroup:
-    """Make a new memory cgroup below this process's own."""
-    return SandboxCgroup.create(find_own_home(), str(os.getpid()), limit_bytes)
