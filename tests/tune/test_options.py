@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.fields import BadConfiguration
-from recyclery.tune.arguments import add_arguments
+from recyclery.tune import add_arguments
 from recyclery.tune.options import TRACE_LOADS, read_objective, read_spec, resume_spec
 from recyclery.tune.spec import Spec
 

@@ -8,9 +8,8 @@ from itertools import groupby, pairwise
 import pytest
 
 from recyclery.tune.plan import PlannedWindow, expect_seconds, is_worth_more, list_ahead, plan_next, why_skip
-from recyclery.tune.samples import TaskEvents, TaskTimes
 from recyclery.tune.spec import Level, Spec, draw_arrivals, parse_rate, stretch_trace
-from recyclery.tune.window import Window, skip_window
+from recyclery.tune.window import TaskEvents, TaskTimes, Window, skip_window
 from support.tune_windows import asked, window
 
 # Tasks that end in a window.

@@ -4,9 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from recyclery.tune.samples import StatusSample, TaskEvents, why_it_does_not_fit
 from recyclery.tune.spec import Level
-from recyclery.tune.window import Aborted, Complete, Measuring, Observation, WindowSpan, count_warm_up
+from recyclery.tune.window import (
+    Observation,
+    StatusSample,
+    TaskEvents,
+    WindowSpan,
+    WindowState,
+    count_warm_up,
+    why_it_does_not_fit,
+)
 from support.tune_windows import asked
 
 GIB = 1 << 30
@@ -39,7 +46,7 @@ def rounds(concurrency: int, count: int, seconds: float = 1.0) -> TaskEvents:
 
 def state_of(
     level: Level, events: TaskEvents, samples: list[StatusSample], at: float, most_seconds: float = 1000.0
-) -> Measuring | Complete | Aborted:
+) -> WindowState:
     """Return the state of a window of five seconds at least, of which the first sample is the base."""
     base, *others = samples
     spec = asked(least_seconds=5.0, most_seconds=most_seconds)
@@ -58,26 +65,26 @@ def test_the_warm_up_lasts_two_seconds_and_a_task_for_each_child(
 def test_the_window_of_tasks_that_end_together_has_whole_rounds_and_so_the_true_throughput() -> None:
     events = rounds(4, 9)
     state = state_of(Level(4, 5), events, [SAMPLE, GONE], 9.0, most_seconds=100.0)
-    assert isinstance(state, Complete)
+    assert state.span is not None
     ended = events.ended_between(state.span.begin, state.span.end)
     assert len(ended) / (state.span.end - state.span.begin) == pytest.approx(4.0)
 
 
 def test_a_window_goes_on_until_each_child_can_have_been_recycled_and_one_has_been() -> None:
     level = Level(2, 50)
-    assert isinstance(state_of(level, rounds(2, 40), [SAMPLE, GONE], 40.0), Measuring)
-    assert isinstance(state_of(level, rounds(2, 60), [SAMPLE], 60.0), Measuring)
-    assert isinstance(state_of(level, rounds(2, 60), [SAMPLE, GONE], 60.0), Complete)
+    assert state_of(level, rounds(2, 40), [SAMPLE, GONE], 40.0).span is None
+    assert state_of(level, rounds(2, 60), [SAMPLE], 60.0) == WindowState(done=116)
+    assert state_of(level, rounds(2, 60), [SAMPLE, GONE], 60.0).span is not None
 
 
 def test_a_window_that_takes_too_long_ends_with_what_there_is() -> None:
     state = state_of(Level(1, 1000), rounds(1, 30), [SAMPLE], 30.0, most_seconds=20.0)
-    assert isinstance(state, Complete)
+    assert state.span is not None
 
 
 def test_a_level_at_which_no_task_ends_is_given_up() -> None:
     state = state_of(Level(1, 10), TaskEvents(), [SAMPLE], 21.0, most_seconds=20.0)
-    assert state == Aborted("0 tasks ended in 21 s")
+    assert state == WindowState(aborted="0 tasks ended in 21 s")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
-from recyclery import __version__, leaks
+from recyclery import __version__, leaks, tune
 from recyclery.cli.broken_pipe import end_on_broken_pipe
-from recyclery.tune import arguments as tune
 
 # argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[LateParser]"

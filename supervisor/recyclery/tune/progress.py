@@ -18,15 +18,13 @@ class Progress:
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._shown = 0.0
-        self._done = self._total = 0
-        self._level: Level | None = None
-        self._left_seconds = 0.0
-        self._began = time.monotonic()
+        self._done, self._total, self._level = 0, 1, ""
+        self._ends = 0.0
 
     def begin(self, done: int, total: int, left_seconds: float, level: Level) -> None:
         """Show which window begins, and how long it and all after it may take."""
-        self._done, self._total, self._level = done, max(done + 1, total), level
-        self._left_seconds, self._began = left_seconds, time.monotonic()
+        self._done, self._total, self._level = done, max(done + 1, total), str(level)
+        self._ends = time.monotonic() + left_seconds
         if self._live:
             self.update("starting")
         else:
@@ -53,19 +51,14 @@ class Progress:
             sys.stderr.flush()
 
     def _line(self) -> str:
-        left = max(5.0, self._left_seconds - (time.monotonic() - self._began))
+        left = max(5.0, self._ends - time.monotonic())
         return format_progress(self._done, self._total, left, self._level)
 
 
-def format_progress(done: int, total: int, left_seconds: float | None, level: Level | None) -> str:
-    """Return the line: windows done, the time left where it is known, and the level that runs now."""
-    filled = BAR * done // total if total else BAR
-    parts = [f"[{'#' * filled}{'.' * (BAR - filled)}] {done}/{total} windows"]
-    if done < total:
-        parts.append("time left not known yet" if left_seconds is None else f"{format_left(left_seconds)} left")
-    if level is not None:
-        parts.append(f"now {level}")
-    return ", ".join(parts)
+def format_progress(done: int, total: int, left_seconds: float, level: str) -> str:
+    """Return the line: windows done, the time left, and the level that runs now."""
+    bar = "#" * (BAR * done // total)
+    return f"[{bar:.<{BAR}}] {done}/{total} windows, {format_left(left_seconds)} left, now {level}"
 
 
 def format_left(seconds: float) -> str:

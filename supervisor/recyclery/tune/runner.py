@@ -6,25 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from recyclery.decide.memory_model import PoolModel
+from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.history.reader import StoredRun
 from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.plan import AROUND_SECONDS, PlannedWindow, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import Closed, Opened, RunFile
-from recyclery.tune.samples import TaskEvents, child_peaks, learn_from_history
 from recyclery.tune.spec import Level, Objective, draw_arrivals, parse_rate, stretch_trace
 from recyclery.tune.testbed import RunContext, running_testbed
 from recyclery.tune.window import (
     FEWEST_TASKS,
-    Aborted,
-    Complete,
-    Measuring,
     OpenLoopWindow,
+    TaskEvents,
     Window,
     WindowSpan,
+    WindowState,
     least_tasks,
     skip_window,
+    why_it_does_not_fit,
 )
 from recyclery_worker.link import now
 from recyclery_worker.tuning.messages import Arrive, Fill, Rest
@@ -47,28 +46,29 @@ def measure_window(context: RunContext, step: PlannedWindow) -> tuple[Window, li
     with running_testbed(context, step.level) as testbed:
         began = now()
         context.sender.ask(Fill(testbed.events_path, 2 * step.level.concurrency + 2))
-        state: Measuring | Complete | Aborted = Measuring(0)
-        while isinstance(state, Measuring):
+        state = WindowState()
+        while state.span is None and not state.aborted:
+            context.progress.update(f"{state.done} of {least_tasks(step.level)} tasks")
             testbed.step()
             check_failures(testbed.seen.events)
             state = testbed.seen.state(context.spec, began, now())
-            if isinstance(state, Measuring):
-                context.progress.update(f"{state.done} of {least_tasks(step.level)} tasks")
         testbed.read_cpu()
         sent = context.sender.ask(Rest()).sent_by_tasks
-        if isinstance(state, Complete):
-            span, stopped = state.span, ""
-            testbed.stop()
-        else:
+        span = state.span or WindowSpan(began, now())
+        if state.aborted:
             # There is no memory for its tasks to be waited for.
-            span, stopped = WindowSpan(began, now()), state.reason
             testbed.kill()
+        else:
+            testbed.stop()
         runs = testbed.runs()
     if sent:
         context.progress.note(f"the tasks themselves sent {sent} messages: set aside, and removed")
-    return testbed.seen.window(
-        step.repeat, span, allowed_cores(Path("/sys/fs/cgroup")), child_peaks(runs), stopped
-    ), runs
+    return testbed.seen.window(step.repeat, span, own_cores(), child_peaks(runs), state.aborted), runs
+
+
+def own_cores() -> float:
+    """Return how many CPUs this container may use."""
+    return allowed_cores(Path("/sys/fs/cgroup"))
 
 
 def check_failures(events: TaskEvents) -> None:
@@ -92,8 +92,7 @@ def measure_load(context: RunContext, level: Level, load: str, times: list[float
         stopped = ""
         while not stopped and len(events.ends) < len(due) and now() < end + TAIL_SECONDS:
             testbed.step()
-            state = testbed.seen.state(context.spec, begin, begin)
-            stopped = state.reason if isinstance(state, Aborted) else ""
+            stopped = why_it_does_not_fit([testbed.seen.base, *testbed.seen.samples])
             came = sum(each <= now() for each in due)
             context.progress.update(f"{load}: {came} of {len(due)} came, {len(events.ends)} ended")
         testbed.read_cpu()
@@ -101,9 +100,7 @@ def measure_load(context: RunContext, level: Level, load: str, times: list[float
         context.sender.ask(Rest())
         testbed.stop()
         peaks = child_peaks(testbed.runs())
-    window = testbed.seen.window(
-        0, WindowSpan(begin, max(end, now())), allowed_cores(Path("/sys/fs/cgroup")), peaks, stopped
-    )
+    window = testbed.seen.window(0, WindowSpan(begin, max(end, now())), own_cores(), peaks, stopped)
     # A single arrival takes no time.
     seconds = (end - begin) or context.spec.least_seconds
     return OpenLoopWindow(
@@ -114,6 +111,36 @@ def measure_load(context: RunContext, level: Level, load: str, times: list[float
         unfinished=len(due) - len(events.ends),
         window=replace(window, seconds=seconds),
     )
+
+
+def child_peaks(runs: Iterable[StoredRun]) -> tuple[int, ...]:
+    """Return for each child that ran tasks the most that its process tree held."""
+    peaks: dict[int, int] = {}
+    for run in runs:
+        held = max(parts.total for parts in (run.before, run.peak, run.after) if parts is not None)
+        peaks[run.child] = max(peaks.get(run.child, 0), held)
+    return tuple(peaks.values())
+
+
+def learn_from_history(model: PoolModel, runs: Iterable[StoredRun]) -> PoolModel:
+    """Return the memory model updated with these runs, as the supervisor would have learned from them."""
+    for run in sorted(runs, key=lambda each: each.ended):
+        if run.before is None or run.after is None or sum(run.tasks.values()) != 1:
+            continue
+        (name,) = run.tasks
+        model = learn_idle(model, min(run.before.total, run.after.total))
+        model = learn(
+            model,
+            TaskRun(
+                pool=run.pool,
+                task_name=name,
+                tasks_before=run.place,
+                before_bytes=run.before.total,
+                peak_bytes=run.peak.total,
+                after_bytes=run.after.total,
+            ),
+        )
+    return model
 
 
 @dataclass

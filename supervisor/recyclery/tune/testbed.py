@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -14,16 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+import psutil
+
 from recyclery.config import secrets
 from recyclery.config.paths import history_file
-from recyclery.control.client import Declined, NoSupervisor
+from recyclery.control.client import Declined, NoSupervisor, ask_governor
+from recyclery.control.status_schema import Status
 from recyclery.history.reader import NoHistory, StoredRun, open_history
+from recyclery.observe.processes import read_kib, read_proc_file
 from recyclery.sandbox.cage import Cage, CannotCageError, last_lines
 from recyclery.tune.progress import Progress
-from recyclery.tune.samples import StatusSample, sample_status, tree_cpu_seconds
 from recyclery.tune.sender import TaskSender
 from recyclery.tune.spec import Level, Spec
-from recyclery.tune.window import Observation
+from recyclery.tune.window import Observation, StatusSample
 from recyclery_worker.link import now
 from recyclery_worker.tuning.messages import MARKS_VARIABLE, SPACE_VARIABLE, Space, Sweep
 
@@ -44,6 +49,8 @@ SETTLE_SAMPLES = 3
 STOP_MARGIN_SECONDS = 30.0
 # More than enough of a level's newest runs to know how large its children grew.
 MOST_RUNS = 100_000
+# The observer's name for a limit that no kernel enforces: only the supervisor's own processes count then.
+STATED = "a stated budget"
 
 
 class TestbedFailed(Exception):
@@ -203,8 +210,39 @@ class Testbed:
         status = self._cage.wait(0)
         if status is not None:
             raise TestbedFailed(f"the supervisor ended with {status}:\n{last_lines(self._folder / LOG)}")
-        own_pids = (os.getpid(), self._context.sender.pid)
         try:
-            return sample_status(self._folder / "run", self._context.spec.pool, own_pids)
+            answer = msgspec.convert(ask_governor(self._folder / "run", "glance"), Status)
         except (NoSupervisor, Declined):
             return None
+        container, worker = answer.container, answer.pools[self._context.spec.pool]
+        own_pids = () if container.source == STATED else (os.getpid(), self._context.sender.pid)
+        return StatusSample(
+            at=now(),
+            floor_bytes=max(0, container.floor_bytes - sum(map(private_bytes, own_pids))),
+            hard_bytes=container.hard_bytes,
+            limit_bytes=container.limit_bytes,
+            oom_kills=container.oom_kills,
+            is_serving=worker.node is not None and len(worker.children) >= worker.concurrency,
+            recycles=dict(worker.recycles),
+        )
+
+
+def private_bytes(pid: int) -> int:
+    """Return a process's anonymous and shared memory; 0 when it is gone."""
+    status = read_proc_file(f"/proc/{pid}/status")
+    return (read_kib(status, b"\nRssAnon:") + read_kib(status, b"\nRssShmem:")) * 1024
+
+
+def tree_cpu_seconds(root: int) -> float:
+    """Return the CPU time of a process, of all below it, and of those of them that were reaped.
+
+    A process's time is added to its parent's when that reaps it (proc(5), cutime), so none is lost.
+    """
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(root)
+        for process in (top, *top.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+    return total

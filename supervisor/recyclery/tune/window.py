@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recyclery.tune.samples import StatusSample, TaskEvents, why_it_does_not_fit
+from recyclery.common.units import format_mib
 from recyclery.tune.spec import Level, Spec
 
 WARM_UP_SECONDS = 2.0
 FEWEST_TASKS = 10
+# Ends after which the same task comes again.
+RETRIED = frozenset({"RETRY", "REJECTED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +94,91 @@ class WindowSpan(NamedTuple):
     end: float
 
 
-class Measuring(NamedTuple):
-    """The window goes on; `done` of its tasks have ended."""
+class WindowState(NamedTuple):
+    """A window under way: it is over once it is complete and has a span, or is aborted for a reason."""
 
-    done: int
-
-
-class Complete(NamedTuple):
-    """The window is complete."""
-
-    span: WindowSpan
+    done: int = 0
+    """How many of its tasks have ended."""
+    span: WindowSpan | None = None
+    aborted: str = ""
 
 
-class Aborted(NamedTuple):
-    """The level is given up."""
+@dataclass(frozen=True, slots=True)
+class StatusSample:
+    """The container and the pool at one moment."""
 
-    reason: str
+    at: float
+    floor_bytes: int
+    """Unreclaimable memory, without what the tuning itself holds."""
+    hard_bytes: int
+    limit_bytes: int
+    oom_kills: int
+    is_serving: bool
+    """Whether the worker takes tasks, with all its children up."""
+    recycles: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class TaskTimes:
+    """One task, its times in seconds of CLOCK_BOOTTIME; None for what has not happened."""
+
+    due: float
+    began: float | None = None
+    """When it first began: a task that died, or is retried, has been running since then."""
+    ended: float | None = None
+    failed: bool = False
+    error: str = ""
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long it waited from when it was due."""
+        return max(0.0, (self.due if self.began is None else self.began) - self.due)
+
+    @property
+    def ran_seconds(self) -> float:
+        """How long it took from when it first began; 0 while it has not ended."""
+        return 0.0 if self.began is None or self.ended is None else max(0.0, self.ended - self.began)
+
+
+@dataclass
+class TaskEvents:
+    """The tasks of a level by number."""
+
+    tasks: dict[int, TaskTimes] = field(default_factory=dict)
+    ends: list[tuple[float, int]] = field(default_factory=list)
+    """When tasks ended, and their numbers, in the order of their ends."""
+
+    def update(self, lines: Iterable[str]) -> None:
+        """Add further lines of a file of events."""
+        for line in lines:
+            kind, number_word, at_word, *rest = line.split()
+            number, at = int(number_word), float(at_word)
+            task = self.tasks.get(number)
+            if kind == "due":
+                self.tasks[number] = TaskTimes(at)
+            elif task is None:
+                # Sent for a level before this one.
+                continue
+            elif kind == "began" and task.began is None:
+                task.began = at
+            elif kind == "ended" and rest[0] not in RETRIED and task.ended is None:
+                task.ended, task.failed, task.error = at, rest[0] == "FAILURE", "".join(rest[1:])
+                self.ends.append((at, number))
+        # Children write independently of each other.
+        self.ends.sort()
+
+    def count_errors(self) -> Counter[str]:
+        """Return how many tasks failed, by the name of their error."""
+        return Counter(task.error for task in self.tasks.values() if task.failed)
+
+    def ended_between(self, after: float, until: float) -> list[TaskTimes]:
+        """Return the tasks that ended after one moment, and not after another, in that order."""
+        return [self.tasks[number] for at, number in self.ends if after < at <= until]
+
+    def count_backlog(self, at: float) -> int:
+        """Return how many tasks were due and had not ended at a moment."""
+        tasks = self.tasks.values()
+        return sum(task.due <= at and (task.ended is None or task.ended > at) for task in tasks)
 
 
 @dataclass
@@ -122,15 +193,15 @@ class Observation:
     cpu: list[tuple[float, float]] = field(default_factory=list)
     """Moments, and the CPU seconds used until then."""
 
-    def state(self, spec: Spec, began: float, at: float) -> Measuring | Complete | Aborted:
+    def state(self, spec: Spec, began: float, at: float) -> WindowState:
         """Return the state at a moment of a window whose tasks were sent from `began` on."""
         if why := why_it_does_not_fit([self.base, *self.samples]):
-            return Aborted(why)
+            return WindowState(aborted=why)
         ends, concurrency = self.events.ends, self.level.concurrency
         warm_up = count_warm_up(self.events, concurrency)
         if warm_up is None:
             late = at - began > spec.most_seconds
-            return Aborted(f"{len(ends)} tasks ended in {at - began:.0f} s") if late else Measuring(0)
+            return WindowState(aborted=f"{len(ends)} tasks ended in {at - began:.0f} s" if late else "")
         begin = ends[warm_up - 1][0]
         # Whole batches of tasks that may end together.
         done = (len(ends) - warm_up) // concurrency * concurrency
@@ -139,10 +210,10 @@ class Observation:
         enough = span.end - span.begin >= spec.least_seconds and done >= least_tasks(self.level)
         # A child that has run its tasks is gone only a moment later.
         if done and (late or (enough and self._count_recycles(span))):
-            return Complete(span)
-        if late:
-            return Aborted(f"{len(ends) - warm_up} tasks ended in {at - begin:.0f} s")
-        return Measuring(done)
+            return WindowState(done, span)
+        return WindowState(
+            done, aborted=f"{len(ends) - warm_up} tasks ended in {at - begin:.0f} s" if late else ""
+        )
 
     def window(
         self, repeat: int, span: WindowSpan, cores: float, child_peaks: tuple[int, ...], stopped: str = ""
@@ -176,6 +247,22 @@ class Observation:
         after = next((each for each in samples if each.at >= span.end), samples[-1]).recycles
         changes = {reason: count - before.get(reason, 0) for reason, count in after.items()}
         return tuple(sorted((reason, count) for reason, count in changes.items() if count > 0))
+
+
+def why_it_does_not_fit(samples: list[StatusSample]) -> str:
+    """Return what shows that a level needs too much memory; empty as long as nothing does."""
+    first, last = samples[0], samples[-1]
+    if last.oom_kills > first.oom_kills:
+        return f"the kernel killed {last.oom_kills - first.oom_kills} processes: out of memory"
+    if last.recycles.get("preempt", 0) > first.recycles.get("preempt", 0):
+        return (
+            "a child had to be killed before the kernel chose one: "
+            f"unreclaimable memory passed {format_mib(last.hard_bytes)}"
+        )
+    if len(samples) > 1 and all(each.floor_bytes > each.hard_bytes for each in samples[-2:]):
+        held, hard = format_mib(last.floor_bytes), format_mib(last.hard_bytes)
+        return f"unreclaimable memory is {held}, past the hard level of {hard}"
+    return ""
 
 
 def least_tasks(level: Level) -> int:
