@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from recyclery.tune.comparison import compare_runs, comparison_document, format_ratios
 from recyclery.tune.output import build_document, format_recommendation
-from recyclery.tune.page import build_tune_page, write_tune_page
+from recyclery.tune.page import build_tune_page
 from recyclery.tune.progress import format_progress
 from recyclery.tune.recommendation import Recommendation, recommend
 from recyclery.tune.spec import Level, Objective
@@ -176,7 +176,7 @@ def test_the_page_draws_all_its_plots_within_its_width_and_loads_nothing(
     found: Recommendation, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
-    write_tune_page(page, found)
+    page.write_text(build_tune_page(found), encoding="utf-8")
     with browser(options=watched_options()) as driver:
         for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
             dress(driver, width, scheme)

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.tune.run_file import BadRunFile, Closed, Ended, RunFile, read_run_file
+from recyclery.tune.run_file import Closed, Ended, RunFile, read_run_file
+from recyclery.tune.spec import TuningFailed
 from support.tune_windows import asked, window
 
 SPEC = asked()
@@ -37,7 +38,7 @@ def test_a_run_is_complete_when_it_was_ended_with_all_loads_that_are_asked_for(t
 def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     file = RunFile(tmp_path / "run")
     file.begin(SPEC)
-    with pytest.raises(BadRunFile, match="--out"):
+    with pytest.raises(TuningFailed, match="--out"):
         file.begin(SPEC)
 
 
@@ -45,7 +46,7 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run"
     path.write_text(text)
-    with pytest.raises(BadRunFile, match="no run of `recyclery tune`"):
+    with pytest.raises(TuningFailed, match="no run of `recyclery tune`"):
         read_run_file(path)
 
 
@@ -53,5 +54,5 @@ def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
     file = RunFile(tmp_path / "run")
     file.begin(SPEC)
     file.path.write_bytes(file.path.read_bytes().replace(b'"version":1', b'"version":2'))
-    with pytest.raises(BadRunFile, match="of version 2"):
+    with pytest.raises(TuningFailed, match="of version 2"):
         read_run_file(file.path)

@@ -6,7 +6,8 @@ from contextlib import closing
 import pytest
 import redis
 
-from recyclery.tune.sender import SenderFailed, TaskSender
+from recyclery.tune.sender import TaskSender
+from recyclery.tune.spec import TuningFailed
 from support.supervised import SUPPORT
 from support.tune_windows import asked
 from support.tuning import content_of
@@ -20,7 +21,7 @@ def refusal(redis_url: str, task: str, generate: str | None = None) -> str:
         "RECYCLERY_TUNE": "0123456789ab",
     }
     spec = asked(app="tune_app", task=task, generate=generate)
-    with closing(TaskSender(spec, environment)) as sender, pytest.raises(SenderFailed) as refused:
+    with closing(TaskSender(spec, environment)) as sender, pytest.raises(TuningFailed) as refused:
         sender.wait_until_ready()
     return str(refused.value)
 

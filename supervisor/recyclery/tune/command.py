@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from recyclery.common.exit_codes import BAD_CONFIGURATION, INTERRUPTED, fail
@@ -16,17 +16,18 @@ from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.observe.cgroup import find_memory_cgroup
+from recyclery.sandbox.cage import CannotCageError
 from recyclery.tune.comparison import print_comparison
 from recyclery.tune.options import load_one_pool, read_objective, read_spec, resume_spec
 from recyclery.tune.output import build_document, format_loads, format_recommendation, print_json
-from recyclery.tune.page import write_tune_page
+from recyclery.tune.page import build_tune_page
 from recyclery.tune.progress import Progress
 from recyclery.tune.recommendation import recommend
-from recyclery.tune.run_file import BadRunFile, Ended, RecordedRun, RunFile, read_run_file
-from recyclery.tune.runner import EveryTaskFailed, Tuning
-from recyclery.tune.sender import SenderFailed, TaskSender
-from recyclery.tune.spec import BadTrace, Objective, Spec, read_trace
-from recyclery.tune.testbed import RunContext, TestbedFailed, temporary_folder
+from recyclery.tune.run_file import Ended, RecordedRun, RunFile, read_run_file
+from recyclery.tune.runner import Tuning
+from recyclery.tune.sender import TaskSender
+from recyclery.tune.spec import Objective, Spec, TuningFailed, read_trace
+from recyclery.tune.testbed import RunContext, temporary_folder
 from recyclery_worker.tuning.messages import SPACE_VARIABLE, Space
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -43,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
             print_comparison(*map(Path, args.compare), as_json=args.json)
     except BadConfiguration as error:
         return fail(error, BAD_CONFIGURATION)
-    except (BadRunFile, BadTrace, SenderFailed, EveryTaskFailed, TestbedFailed) as error:
+    except (TuningFailed, CannotCageError) as error:
         return fail(error, 1)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -63,7 +64,7 @@ def tune(args: argparse.Namespace) -> None:
         recorded = RecordedRun(spec)
         file = RunFile(Path(args.out or f"tune-{spec.pool}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"))
         if file.path.exists():
-            raise BadRunFile(
+            raise TuningFailed(
                 f"{file.path} is there already: go on with it by --resume, or name another with --out"
             )
     objective = read_objective(args, spec)
@@ -73,9 +74,9 @@ def tune(args: argparse.Namespace) -> None:
     found = recommend(recorded.windows, objective, learned)
     if args.html:
         try:
-            write_tune_page(Path(args.html), found)
+            Path(args.html).write_text(build_tune_page(found), encoding="utf-8")
         except OSError as error:
-            raise BadRunFile(
+            raise TuningFailed(
                 f"{args.html}: {error.strerror}; the run is in {file.path}, for --resume"
             ) from None
     if args.json:
@@ -90,7 +91,8 @@ def measure_missing(
     """Measure what a run does not have yet; return all that it has then."""
     trace = read_trace(Path(spec.trace)) if spec.trace else None
     progress = Progress()
-    if is_supervised(settings.runtime_dir):
+    with suppress(NoSupervisor, Declined):
+        ask_governor(settings.runtime_dir, "glance")
         progress.note("a supervisor runs here: the memory and CPU that its pools use are measured too")
     cgroup = find_memory_cgroup()
     if settings.memory.limit_bytes is None and (cgroup is None or cgroup.limit_bytes is None):
@@ -109,15 +111,6 @@ def measure_missing(
         file.add(Ended(spec.loads))
     progress.clear()
     return RecordedRun(spec, tuple(tuning.windows), tuple(opened), tuning.learned)
-
-
-def is_supervised(runtime_dir: Path) -> bool:
-    """Return whether a supervisor in service answers there."""
-    try:
-        ask_governor(runtime_dir, "glance")
-    except (NoSupervisor, Declined):
-        return False
-    return True
 
 
 @contextmanager

@@ -26,7 +26,7 @@ RATIO_LEGEND = (
 
 
 def print_comparison(before: Path, after: Path, *, as_json: bool) -> None:
-    """Print the differences between two runs; raises BadRunFile."""
+    """Print the differences between two runs; raises TuningFailed."""
     runs = read_run_file(before), read_run_file(after)
     tasks = [(run.spec.app, run.spec.task, run.spec.pool) for run in runs]
     if tasks[0] != tasks[1]:

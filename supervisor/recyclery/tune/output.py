@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from recyclery.common.units import format_bytes
-from recyclery.decide.queueing import Fleet
 from recyclery.tune.evaluate import LevelResult
 from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate, quantile
@@ -84,8 +83,7 @@ def format_recommendation(found: Recommendation) -> str:
         for block in (found.settings.conf.splitlines(), ["or in the environment:"], variables):
             indent = "" if len(block) == 1 else "    "
             lines += ["", *(f"{indent}{line}".rstrip() for line in block)]
-    fleet = [format_fleet(found.fleet)] if found.fleet is not None else []
-    for sentence in (*fleet, *found.caveats):
+    for sentence in sentences_of(found):
         lines += ["", *textwrap.wrap(sentence, TEXT_WIDTH)]
     return "\n".join(lines)
 
@@ -96,14 +94,16 @@ def format_row(mark: str, figures: dict[str, str], bottleneck: str) -> str:
     return f"{mark} {cells} {bottleneck}"
 
 
-def format_fleet(fleet: Fleet) -> str:
-    """Return how many containers the arrivals need."""
-    count = "1 container" if fleet.containers == 1 else f"{fleet.containers} containers"
-    return (
-        f"{short(fleet.arrivals_per_second)} tasks a second need {count} of this kind: "
-        f"{fleet.busy_share:.0%} busy, a mean wait of {seconds(fleet.wait_seconds)}, "
-        f"95 % done {seconds(fleet.p95_seconds)} after they came."
-    )
+def sentences_of(found: Recommendation) -> Iterator[str]:
+    """Yield the sentences below the table: how many containers the arrivals need, and the caveats."""
+    if (fleet := found.fleet) is not None:
+        count = "1 container" if fleet.containers == 1 else f"{fleet.containers} containers"
+        yield (
+            f"{short(fleet.arrivals_per_second)} tasks a second need {count} of this kind: "
+            f"{fleet.busy_share:.0%} busy, a mean wait of {seconds(fleet.wait_seconds)}, "
+            f"95 % done {seconds(fleet.p95_seconds)} after they came."
+        )
+    yield from found.caveats
 
 
 def format_loads(opened: Iterable[OpenLoopWindow]) -> list[str]:

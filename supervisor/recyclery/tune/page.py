@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from recyclery.http.standalone import fill_in
 from recyclery.tune.evaluate import LevelResult
-from recyclery.tune.output import TABLE_LEGEND, format_figures, format_fleet
+from recyclery.tune.output import TABLE_LEGEND, format_figures, sentences_of
 from recyclery.tune.recommendation import Recommendation
 from recyclery.tune.statistics import Estimate
 
 FIGURES = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child", "CPU", "failed", "recycled")
-
-
-def write_tune_page(path: Path, found: Recommendation) -> None:
-    """Write the page; raises OSError."""
-    path.write_text(build_tune_page(found), encoding="utf-8")
 
 
 def build_tune_page(found: Recommendation) -> str:
@@ -32,7 +25,7 @@ def build_tune_page(found: Recommendation) -> str:
         "title": f"Concurrency for the pool {html.escape(found.objective.pool)}",
         "reason": html.escape(found.explanation),
         "settings": format_settings(found),
-        "table": "\n".join(format_level_table(found)),
+        "table": format_level_table(found),
         "legend": html.escape(TABLE_LEGEND),
         "said": "\n".join(f"<p class=faint>{html.escape(sentence)}" for sentence in sentences_of(found)),
     }
@@ -53,19 +46,12 @@ def format_settings(found: Recommendation) -> str:
     )
 
 
-def sentences_of(found: Recommendation) -> Iterator[str]:
-    """Yield the sentences below the table: the fleet that was asked for, and the caveats."""
-    if found.fleet is not None:
-        yield format_fleet(found.fleet)
-    yield from found.caveats
-
-
-def format_level_table(found: Recommendation) -> Iterable[str]:
-    """Yield the levels' table."""
+def format_level_table(found: Recommendation) -> str:
+    """Return the levels' table."""
     numbers = "".join(f"<th class=number>{name}" for name in FIGURES)
-    yield f"<table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
-    yield from (format_level_row(result, found) for result in found.levels)
-    yield "</tbody></table>"
+    head = f"<table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
+    rows = [format_level_row(result, found) for result in found.levels]
+    return "\n".join([head, *rows, "</tbody></table>"])
 
 
 def format_level_row(result: LevelResult, found: Recommendation) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from recyclery.decide.memory_model import PoolModel
-from recyclery.tune.spec import Spec
+from recyclery.tune.spec import Spec, TuningFailed
 from recyclery.tune.window import OpenLoopWindow, Window
 
 RUN_FILE_VERSION = 1
@@ -48,10 +48,6 @@ class Ended(msgspec.Struct, tag="end"):
 RunFileLine = Head | Closed | Opened | Ended
 
 
-class BadRunFile(Exception):
-    """The file cannot be used; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
     """What a run file holds."""
@@ -75,7 +71,7 @@ class RunFile:
         self.path = path
 
     def begin(self, spec: Spec) -> None:
-        """Create the file; raises BadRunFile where there is one already, or none can be made."""
+        """Create the file; raises TuningFailed where there is one already, or none can be made."""
         self._write(Head(RUN_FILE_VERSION, spec), "xb", "; name another file with --out")
 
     def repair(self) -> None:
@@ -86,7 +82,7 @@ class RunFile:
             self.path.write_bytes(whole)
 
     def add(self, line: Closed | Opened | Ended) -> None:
-        """Append a line; raises BadRunFile."""
+        """Append a line; raises TuningFailed."""
         self._write(line, "ab")
 
     def _write(self, line: RunFileLine, mode: Literal["xb", "ab"], advice: str = "") -> None:
@@ -94,24 +90,24 @@ class RunFile:
             with self.path.open(mode) as file:
                 file.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:
-            raise BadRunFile(f"{self.path}: {error.strerror}{advice}") from None
+            raise TuningFailed(f"{self.path}: {error.strerror}{advice}") from None
 
 
 def read_run_file(path: Path) -> RecordedRun:
-    """Return what a run file holds, without a last line that was cut off. Raises BadRunFile."""
+    """Return what a run file holds, without a last line that was cut off. Raises TuningFailed."""
     try:
         *lines, _ = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise BadRunFile(f"{path}: {error.strerror}") from None
+        raise TuningFailed(f"{path}: {error.strerror}") from None
     decoder = msgspec.json.Decoder(RunFileLine)
     try:
         head, *others = [decoder.decode(line) for line in lines]
     except (msgspec.DecodeError, ValueError) as error:
-        raise BadRunFile(f"{path} is no run of `recyclery tune`: {error}") from None
+        raise TuningFailed(f"{path} is no run of `recyclery tune`: {error}") from None
     if not isinstance(head, Head):
-        raise BadRunFile(f"{path} is no run of `recyclery tune`: its first line does not say what was asked")
+        raise TuningFailed(f"{path} is no run of `recyclery tune`: its first line does not say what was asked")
     if head.version != RUN_FILE_VERSION:
-        raise BadRunFile(
+        raise TuningFailed(
             f"{path} is of version {head.version}, and this one reads {RUN_FILE_VERSION}: "
             "use the one that wrote it"
         )

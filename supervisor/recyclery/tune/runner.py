@@ -12,7 +12,7 @@ from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.plan import AROUND_SECONDS, PlannedWindow, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import Closed, Opened, RunFile
-from recyclery.tune.spec import Level, Objective, draw_arrivals, parse_rate, stretch_trace
+from recyclery.tune.spec import Level, Objective, TuningFailed, draw_arrivals, parse_rate, stretch_trace
 from recyclery.tune.testbed import RunContext, running_testbed
 from recyclery.tune.window import (
     FEWEST_TASKS,
@@ -34,15 +34,8 @@ TAIL_SECONDS = 60.0
 LOAD_TASKS = 200
 
 
-class EveryTaskFailed(Exception):
-    """There is nothing to measure; the message has the errors."""
-
-
 def measure_window(context: RunContext, step: PlannedWindow) -> tuple[Window, list[StoredRun]]:
-    """Measure a level while tasks always wait; return also the history's runs.
-
-    Raises TestbedFailed, CannotSend or EveryTaskFailed.
-    """
+    """Measure a level while tasks always wait; return also the history's runs. Raises TuningFailed."""
     with running_testbed(context, step.level) as testbed:
         began = now()
         context.sender.ask(Fill(testbed.events_path, 2 * step.level.concurrency + 2))
@@ -72,18 +65,18 @@ def own_cores() -> float:
 
 
 def check_failures(events: TaskEvents) -> None:
-    """Raise EveryTaskFailed if the first tasks did, and none succeeded."""
+    """Raise TuningFailed if the first tasks failed, and none succeeded."""
     errors = events.count_errors()
     if len(events.ends) >= FEWEST_TASKS and errors.total() == len(events.ends):
         ((most, _),) = errors.most_common(1)
-        raise EveryTaskFailed(
+        raise TuningFailed(
             f"the first {len(events.ends)} tasks all failed, most of them with {most}: try one by hand "
             "with the same arguments"
         )
 
 
 def measure_load(context: RunContext, level: Level, load: str, times: list[float]) -> OpenLoopWindow:
-    """Measure a level while tasks come at `times`, in seconds. Raises TestbedFailed or CannotSend."""
+    """Measure a level while tasks come at `times`, in seconds. Raises TuningFailed."""
     with running_testbed(context, level) as testbed:
         begin = now() + 1.0
         due = [begin + each for each in times]

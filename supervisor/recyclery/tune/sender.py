@@ -12,16 +12,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from recyclery.tune.spec import Spec
+from recyclery.tune.spec import Spec, TuningFailed
 from recyclery_worker.tuning.messages import Answer, EndTuning, SenderOrder
 
 # Importing the user's app may take long; sending tasks does not.
 IMPORT_SECONDS = 180.0
 REPLY_SECONDS = 60.0
-
-
-class SenderFailed(Exception):
-    """No tasks can be sent; the message says why."""
 
 
 class TaskSender:
@@ -52,13 +48,13 @@ class TaskSender:
         return self._process.pid
 
     def wait_until_ready(self) -> list[str]:
-        """Return once tasks can be sent, with the dead tunings that were cleaned up; raises CannotSend."""
+        """Return once tasks can be sent, with the dead tunings that were cleaned up; raises TuningFailed."""
         cleaned = self._read(IMPORT_SECONDS).cleaned
         self._is_ready = True
         return cleaned
 
     def ask(self, order: SenderOrder) -> Answer:
-        """Have it carry out an order, and return its answer; raises CannotSend."""
+        """Have it carry out an order, and return its answer; raises TuningFailed."""
         # A process that has ended has left its reason in the pipe.
         with contextlib.suppress(BrokenPipeError):
             self._input.write(msgspec.json.encode(order) + b"\n")
@@ -66,7 +62,7 @@ class TaskSender:
         return self._read(REPLY_SECONDS)
 
     def check(self) -> None:
-        """Raise CannotSend with its reason if it has ended."""
+        """Raise TuningFailed with its reason if it has ended."""
         if self._process.poll() is not None:
             self._read(REPLY_SECONDS)
 
@@ -77,7 +73,7 @@ class TaskSender:
             self._process.kill()
         elif self._process.poll() is None:
             # Without an answer it does not work as it should; it also removes everything when its input ends.
-            with contextlib.suppress(SenderFailed):
+            with contextlib.suppress(TuningFailed):
                 self.ask(EndTuning())
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
@@ -93,13 +89,13 @@ class TaskSender:
         while b"\n" not in self._answers:
             readable, _, _ = select.select([self._output], [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
-                raise SenderFailed(f"the process that sends the tasks does not answer within {seconds:g} s")
+                raise TuningFailed(f"the process that sends the tasks does not answer within {seconds:g} s")
             read = os.read(self._output.fileno(), 1 << 16)
             if not read:
-                raise SenderFailed(f"the process that sends the tasks ended with {self._process.wait()}")
+                raise TuningFailed(f"the process that sends the tasks ended with {self._process.wait()}")
             self._answers += read
         line, _, self._answers = self._answers.partition(b"\n")
         answer = msgspec.json.decode(line, type=Answer)
         if answer.error:
-            raise SenderFailed(answer.error)
+            raise TuningFailed(answer.error)
         return answer

@@ -79,8 +79,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(sorted(Level(each, most) for each in self.concurrencies for most in self.max_tasks))
 
 
-class BadTrace(Exception):
-    """The file is not a trace; the message says why."""
+class TuningFailed(Exception):
+    """The tuning cannot go on; the message says why."""
 
 
 def parse_rate(text: str, capacity_per_second: float) -> float:
@@ -101,14 +101,14 @@ def draw_arrivals(per_second: float, seconds: float, seed: int) -> list[float]:
 
 
 def read_trace(path: Path) -> tuple[float, ...]:
-    """Return the times in a trace, in seconds from any moment; raises BadTrace."""
+    """Return the times in a trace, in seconds from any moment; raises TuningFailed."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         times = tuple(sorted(float(line) for line in lines if line.strip() and not line.startswith("#")))
     except (OSError, ValueError) as error:
-        raise BadTrace(f"--trace {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise TuningFailed(f"--trace {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(times) < 2:
-        raise BadTrace(f"--trace {path} has {len(times)} arrivals: `recyclery trace record` for longer")
+        raise TuningFailed(f"--trace {path} has {len(times)} arrivals: `recyclery trace record` for longer")
     return times
 
 

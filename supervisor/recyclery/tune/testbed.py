@@ -24,10 +24,10 @@ from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.control.status_schema import Status
 from recyclery.history.reader import NoHistory, StoredRun, open_history
 from recyclery.observe.processes import read_kib, read_proc_file
-from recyclery.sandbox.cage import Cage, CannotCageError, last_lines
+from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.tune.progress import Progress
 from recyclery.tune.sender import TaskSender
-from recyclery.tune.spec import Level, Spec
+from recyclery.tune.spec import Level, Spec, TuningFailed
 from recyclery.tune.window import Observation, StatusSample
 from recyclery_worker.link import now
 from recyclery_worker.tuning.messages import MARKS_VARIABLE, SPACE_VARIABLE, Space, Sweep
@@ -51,10 +51,6 @@ STOP_MARGIN_SECONDS = 30.0
 MOST_RUNS = 100_000
 # The observer's name for a limit that no kernel enforces: only the supervisor's own processes count then.
 STATED = "a stated budget"
-
-
-class TestbedFailed(Exception):
-    """The supervisor does not start, or has ended; the message has the end of its log."""
 
 
 @contextmanager
@@ -117,7 +113,7 @@ def running_testbed(context: RunContext, level: Level) -> Iterator[Testbed]:
 
 
 def start_supervisor(context: RunContext, level: Level, folder: Path) -> Cage:
-    """Start a supervisor that runs one pool at one level, apart from all in service; raises TestbedFailed."""
+    """Start a supervisor that runs one pool at one level, apart from all in service; raises CannotCageError."""
     spec = context.spec
     command = [sys.executable, "-m", "recyclery", "run", "--app", spec.app]
     command += ["--config", spec.config] if spec.config is not None else []
@@ -135,11 +131,8 @@ def start_supervisor(context: RunContext, level: Level, folder: Path) -> Cage:
         SPACE_VARIABLE: context.space.name,
         MARKS_VARIABLE: str(folder / EVENTS),
     }
-    try:
-        # The guard of the cage kills all of it if the tuning dies.
-        return Cage(command, environment=environment, folder=Path.cwd(), log=folder / LOG)
-    except CannotCageError as error:
-        raise TestbedFailed(str(error)) from None
+    # The guard of the cage kills all of it if the tuning dies.
+    return Cage(command, environment=environment, folder=Path.cwd(), log=folder / LOG)
 
 
 class Testbed:
@@ -157,12 +150,12 @@ class Testbed:
         """The file that tasks write their start and end to."""
 
     def wait_until_serving(self, level: Level) -> None:
-        """Return once the worker takes tasks, with all its children up; raises TestbedFailed."""
+        """Return once the worker takes tasks, with all its children up; raises TuningFailed."""
         deadline = time.monotonic() + SERVING_SECONDS
         while (base := self._sample()) is None or not base.is_serving:
             if time.monotonic() > deadline:
                 log = last_lines(self._folder / LOG)
-                raise TestbedFailed(f"the worker takes no tasks after {SERVING_SECONDS:g} s:\n{log}")
+                raise TuningFailed(f"the worker takes no tasks after {SERVING_SECONDS:g} s:\n{log}")
             time.sleep(TURN_SECONDS)
         for _ in range(SETTLE_SAMPLES):
             time.sleep(TURN_SECONDS)
@@ -170,7 +163,7 @@ class Testbed:
         self.seen = Observation(level, base)
 
     def step(self) -> None:
-        """Wait a little, then read what is new; raises TestbedFailed or CannotSend."""
+        """Wait a little, then read what is new; raises TuningFailed."""
         time.sleep(TURN_SECONDS)
         # The last line may not be whole yet.
         *lines, self._line = (self._line + self._file.read()).split(b"\n")
@@ -206,10 +199,10 @@ class Testbed:
             return []
 
     def _sample(self) -> StatusSample | None:
-        """Return the supervisor's status; None while it does not answer. Raises TestbedFailed if it ended."""
+        """Return the supervisor's status; None while it does not answer. Raises TuningFailed if it ended."""
         status = self._cage.wait(0)
         if status is not None:
-            raise TestbedFailed(f"the supervisor ended with {status}:\n{last_lines(self._folder / LOG)}")
+            raise TuningFailed(f"the supervisor ended with {status}:\n{last_lines(self._folder / LOG)}")
         try:
             answer = msgspec.convert(ask_governor(self._folder / "run", "glance"), Status)
         except (NoSupervisor, Declined):

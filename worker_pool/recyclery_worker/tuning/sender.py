@@ -54,7 +54,7 @@ WANTED = 'it must be a list of arguments, or {"args": [...], "kwargs": {...}}'
 
 
 def read_args(value: Any, where: str) -> TaskArgs:
-    """Return the arguments in a list or a table; raises CannotSend."""
+    """Return the arguments in a list or a table; raises TaskNotSendable."""
     if isinstance(value, list | tuple):
         return TaskArgs(tuple(value))
     if isinstance(value, dict) and value.keys() <= {"args", "kwargs"}:
@@ -65,7 +65,7 @@ def read_args(value: Any, where: str) -> TaskArgs:
 
 
 def read_args_file(path: Path) -> list[TaskArgs]:
-    """Return the arguments in a file of JSON lines; raises CannotSend."""
+    """Return the arguments in a file of JSON lines; raises TaskNotSendable."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -84,7 +84,7 @@ def read_args_file(path: Path) -> list[TaskArgs]:
 
 
 def cycle_generated(name: str) -> Iterator[TaskArgs]:
-    """Yield what MODULE:NAME, a function or an iterable, yields, again and again; raises CannotSend."""
+    """Yield what MODULE:NAME, a function or an iterable, yields, again and again; raises TaskNotSendable."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise TaskNotSendable(f"--generate is {name!r}: it must be MODULE:FUNC, as in app.samples:scrapes")
@@ -101,7 +101,7 @@ def cycle_generated(name: str) -> Iterator[TaskArgs]:
 
 
 def cycle_args(path: str | None, generator: str | None) -> Iterator[TaskArgs]:
-    """Yield arguments without end: from a file, from a generator, or none at all; raises CannotSend."""
+    """Yield arguments without end: from a file, from a generator, or none at all; raises TaskNotSendable."""
     if generator:
         return cycle_generated(generator)
     return itertools.cycle(read_args_file(Path(path)) if path else [TaskArgs()])
@@ -205,7 +205,7 @@ def get_task(app: Any, name: str) -> Any:
 
 
 def make_sender(options: argparse.Namespace, space: Space) -> Sender:
-    """Import the app and connect; raises CannotSend."""
+    """Import the app and connect; raises TaskNotSendable."""
     try:
         app = load_tasks(options.app)
     except ImportError as error:
