@@ -21,8 +21,8 @@ from recyclery.config.paths import find_runtime_dir
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.history.reader import HistoryReader, NoHistory, open_history
 from recyclery.leaks.command import find_history, format_json
-from recyclery.leaks.trace_output import TraceReport, format_trace, name_function
-from recyclery_worker.tracing.sites import TracedRuns, decode_runs
+from recyclery.leaks.trace_output import TraceReport, format_trace, function_at
+from recyclery_worker.tracing.sites import Site, StackFrame, TracedRuns
 
 CHILD_CHECK_SECONDS = 0.5
 RECEIVE_BYTES = 1 << 16
@@ -168,7 +168,7 @@ def receive_runs(listener: socket.socket, pid: int, seconds: float) -> Iterator[
             *lines, rest = (rest + received).split(b"\n")
             for line in lines:
                 try:
-                    traced = decode_runs(line)
+                    traced = msgspec.json.decode(line, type=TracedRuns)
                 except msgspec.DecodeError as error:
                     raise CutShort(f"child {pid} sent an invalid message: {error}") from None
                 yield traced
@@ -194,6 +194,14 @@ def is_child_alive(pid: int) -> bool:
 
 def build_trace_report(chosen: Chosen, traced: TracedRuns, cut_short: str) -> TraceReport:
     """Return the report, with functions named: tracemalloc knows only files and lines."""
+
+    def with_functions(site: Site) -> Site:
+        frames = [
+            StackFrame(frame.file, frame.line, frame.function or function_at(frame.file, frame.line))
+            for frame in site.frames
+        ]
+        return msgspec.structs.replace(site, frames=frames)
+
     return TraceReport(
         pool=chosen.pool,
         task=chosen.task,
@@ -205,10 +213,7 @@ def build_trace_report(chosen: Chosen, traced: TracedRuns, cut_short: str) -> Tr
         seconds=traced.seconds,
         usual_seconds=chosen.usual_seconds,
         cut_short=cut_short,
-        sites=[
-            msgspec.structs.replace(site, frames=[name_function(frame) for frame in site.frames])
-            for site in traced.sites
-        ],
+        sites=list(map(with_functions, traced.sites)),
     )
 
 

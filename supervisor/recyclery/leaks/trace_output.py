@@ -6,8 +6,8 @@ import ast
 import os
 import sysconfig
 import textwrap
-from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 
@@ -41,11 +41,6 @@ class TraceReport(msgspec.Struct, frozen=True, kw_only=True):
     cut_short: str
     """Why there are fewer runs than requested; empty if there are not."""
     sites: list[Site]
-
-
-def name_function(frame: StackFrame) -> StackFrame:
-    """Return a frame with its function's name, if that can be found."""
-    return frame if frame.function else StackFrame(frame.file, frame.line, function_at(frame.file, frame.line))
 
 
 def function_at(file: str, line: int) -> str:
@@ -116,17 +111,10 @@ def explain_no_sites(report: TraceReport) -> str:
 
 def visible_frames(site: Site) -> list[StackFrame]:
     """Return the allocation, and the nearest callers in the user's own code."""
-    frames = list(until_celery(site.frames)) or site.frames[:1]
+    to_celery = takewhile(lambda frame: not frame.file.endswith(TASK_CALLERS), site.frames)
+    frames = list(to_celery) or site.frames[:1]
     own = [frame for frame in frames[1:] if not frame.file.startswith((*library_folders(), "<"))]
     return [*frames[:1], *(own or frames[1:])[:CALLERS_SHOWN]]
-
-
-def until_celery(frames: list[StackFrame]) -> Iterator[StackFrame]:
-    """Yield the frames down to where Celery calls the task."""
-    for frame in frames:
-        if frame.file.endswith(TASK_CALLERS):
-            return
-        yield frame
 
 
 def library_folders() -> tuple[str, ...]:
@@ -147,6 +135,4 @@ def format_frame(frame: StackFrame) -> str:
 
 def format_kib(size_bytes: float) -> str:
     """Return a size in KiB, or in MiB from 0.1 MiB on."""
-    return (
-        f"{size_bytes / (1 << 20):.2f} MiB" if size_bytes >= 100 << 10 else f"{size_bytes / (1 << 10):.1f} KiB"
-    )
+    return f"{size_bytes / (1 << 20):.2f} MiB" if size_bytes >= 100 << 10 else f"{size_bytes / 1024:.1f} KiB"

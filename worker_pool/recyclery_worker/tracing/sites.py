@@ -51,11 +51,6 @@ def encode_runs(report: TracedRuns) -> bytes:
     return msgspec.json.encode(report) + b"\n"
 
 
-def decode_runs(line: bytes) -> TracedRuns:
-    """Return the report in a line; raises msgspec.DecodeError for anything else."""
-    return msgspec.json.decode(line, type=TracedRuns)
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """The memory held that was allocated at one place."""

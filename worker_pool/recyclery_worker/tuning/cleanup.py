@@ -7,22 +7,33 @@ the names of dead tunings as a JSON list.
 
 import os
 import sys
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from recyclery_worker.broker.connection import connected, run_program
-from recyclery_worker.delivery.registry import Registry, open_registry
-from recyclery_worker.tuning.messages import SPACE_NAME, Space, remove_keys
+from recyclery_worker.delivery.registry import Registry, escape_pattern, open_registry
+from recyclery_worker.tuning.messages import SPACE_NAME, Space
 
 TUNES = "recyclery:tunes"
 TUNING_LEASE_SECONDS = 30.0
 TUNING_RENEW_SECONDS = 5.0
+KEYS_AT_A_TIME = 500
 
 
 def renew(registry: Registry, space: Space) -> None:
     """Write or renew a tuning's lease; raises redis.RedisError."""
     registry.client.zadd(registry.prefix + TUNES, {space.name: registry.now() + TUNING_LEASE_SECONDS})
+
+
+def remove_keys(client: Any, space: Space) -> int:
+    """Remove all keys of a tuning; return how many that were. Raises redis.RedisError."""
+    removed = 0
+    found = client.scan_iter(match=f"*{escape_pattern(space.prefix)}*", count=KEYS_AT_A_TIME)
+    while batch := list(islice(found, KEYS_AT_A_TIME)):
+        removed += client.unlink(*batch)
+    return removed
 
 
 def remove_tuning(registry: Registry, space: Space) -> int:

@@ -11,18 +11,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
-
-from recyclery_worker.delivery.registry import escape_pattern
 
 SPACE_VARIABLE = "RECYCLERY_TUNE"
 MARKS_VARIABLE = "RECYCLERY_TUNE_MARKS"
 SPACE_NAME = re.compile(r"[0-9a-f]{12}")
-KEYS_AT_A_TIME = 500
 
 Write = Callable[..., None]
 
@@ -62,15 +57,6 @@ def own_space() -> Space | None:
     return Space(name) if name else None
 
 
-def remove_keys(client: Any, space: Space) -> int:
-    """Remove all keys of a tuning; return how many that were. Raises redis.RedisError."""
-    removed = 0
-    found = client.scan_iter(match=f"*{escape_pattern(space.prefix)}*", count=KEYS_AT_A_TIME)
-    while batch := list(islice(found, KEYS_AT_A_TIME)):
-        removed += client.unlink(*batch)
-    return removed
-
-
 def open_log(path: Path) -> Write:
     """Return a function that writes its arguments as a line; lines of several processes do not mix."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -96,7 +82,7 @@ class Arrive(msgspec.Struct, tag="arrive"):
 
 
 class Rest(msgspec.Struct, tag="rest"):
-    """Send nothing more; answered with how many tasks wait, and how many were sent by tasks."""
+    """Send nothing more; answered with how many messages the tasks themselves sent."""
 
 
 class Sweep(msgspec.Struct, tag="sweep"):
@@ -111,9 +97,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     """The result of an order."""
 
     error: str = ""
-    waiting: int = 0
     sent_by_tasks: int = 0
-    removed: int = 0
     cleaned: list[str] = []  # Dead tunings whose keys were removed at the start
 
 

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,9 +30,9 @@ from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import Registry, open_registry
 from recyclery_worker.link import now
 from recyclery_worker.tuning import messages
-from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove_dead, remove_tuning, renew
+from recyclery_worker.tuning.cleanup import TUNING_RENEW_SECONDS, remove_dead, remove_keys, remove_tuning, renew
 from recyclery_worker.tuning.isolation import isolate_keys
-from recyclery_worker.tuning.messages import Answer, Space, Write, open_log, own_space, remove_keys
+from recyclery_worker.tuning.messages import Answer, Space, Write, open_log, own_space
 
 SENDER_STEP_SECONDS = 0.02
 DRAIN_SECONDS = 0.5  # How often the sink is emptied, so that what tasks send does not fill the user's Redis
@@ -43,7 +42,7 @@ GIVE_UP_SECONDS = 60.0
 
 class TaskArgs(NamedTuple):
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = MappingProxyType({})
+    kwargs: Mapping[str, Any] = {}
 
 
 class TaskNotSendable(Exception):
@@ -139,11 +138,11 @@ class Sender:
                 self._sent_by_tasks = 0
             case messages.Rest():
                 self.drain()
-                return Answer(waiting=self._channel._size(self._space.queue), sent_by_tasks=self._sent_by_tasks)
+                return Answer(sent_by_tasks=self._sent_by_tasks)
             case messages.Sweep():
-                return Answer(removed=remove_keys(self.registry.client, self._space))
+                remove_keys(self.registry.client, self._space)
             case messages.EndTuning():
-                return Answer(removed=remove_tuning(self.registry, self._space))
+                remove_tuning(self.registry, self._space)
         return Answer()
 
     def step(self) -> None:
