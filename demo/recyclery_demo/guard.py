@@ -8,7 +8,7 @@ import sys
 from ctypes import c_ulong
 from pathlib import Path
 
-from recyclery.sandbox.guard import check_result, guard, libc
+from recyclery.sandbox.guard import check_result, guard_command, libc
 from recyclery_demo.cgroups import SandboxCgroup
 
 _CLONE_NEWNS = 0x0002_0000
@@ -29,7 +29,7 @@ def main() -> None:
         enter_mount_namespace()
 
     try:
-        guard(command, enter_pid_namespace, enter)
+        guard_command(command, enter_pid_namespace, enter)
     finally:
         cgroup.remove()
 

@@ -7,8 +7,7 @@ import pytest
 from recyclery.cli.parser import main
 from recyclery.decide.memory_model import update_trackers
 from recyclery.decide.retire import dismiss_traced
-from recyclery.leaks.trace_command import Chosen, build_trace_report
-from recyclery.leaks.trace_output import format_trace, function_at
+from recyclery.leaks.trace_command import Chosen, build_trace_report, format_trace, function_at
 from recyclery_worker.tracing.sites import Growth, Held, Site, StackFrame, TracedRuns, changes_between
 from support.snapshots import AT, CHILD, child, policy_state, slow_view, snapshot
 

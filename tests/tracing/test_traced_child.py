@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from recyclery.leaks.trace_command import CutShort, listening, receive_runs
-from recyclery.leaks.trace_output import function_at
+from recyclery.leaks.trace_command import CutShort, function_at, listening, receive_runs
 from recyclery_worker import link
 from recyclery_worker.tracing.sites import Site, TracedRuns
 from support.bare_worker import BareWorker, bare_worker

@@ -29,7 +29,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 def _nothing() -> None: ...
 
 
-def guard(
+def guard_command(
     command: list[str], before_fork: Callable[[], None] = _nothing, before_exec: Callable[[], None] = _nothing
 ) -> None:
     """Start the command, forward signals, report its exit, and clean up once standard input closes.
@@ -141,4 +141,4 @@ def check_result(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    guard(sys.argv[1:])
+    guard_command(sys.argv[1:])

@@ -17,9 +17,14 @@ from recyclery.config.settings import Settings
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.sandbox.cage import CannotCageError
-from recyclery.tune.comparison import print_comparison
 from recyclery.tune.options import load_one_pool, read_objective, read_spec, resume_spec
-from recyclery.tune.output import build_document, format_loads, format_recommendation, print_json
+from recyclery.tune.output import (
+    build_document,
+    format_loads,
+    format_recommendation,
+    print_comparison,
+    print_json,
+)
 from recyclery.tune.page import build_tune_page
 from recyclery.tune.progress import Progress
 from recyclery.tune.recommendation import recommend

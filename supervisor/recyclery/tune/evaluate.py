@@ -148,11 +148,8 @@ def summarize_level(
     seconds = sum(window.seconds for window in whole)
     done, succeeded = sum(window.done for window in whole), sum(window.succeeded for window in whole)
     cpu = sum(window.cpu_seconds for window in whole)
-    recycles: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    for window in windows:
-        recycles.update(dict(window.recycles))
-        failures.update(dict(window.failures))
+    recycles = sum((Counter(dict(window.recycles)) for window in windows), Counter[str]())
+    failures = sum((Counter(dict(window.failures)) for window in windows), Counter[str]())
     per_second = adjusted = peak = None
     if succeeded:
         rate = rates.per_second.get(level, succeeded / seconds)

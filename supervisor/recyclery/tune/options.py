@@ -43,8 +43,8 @@ def read_spec(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple
     settings = load_one_pool(args.pool, args.app, args.config, args.memory, environment)
     pool = settings.pools[0]
     concurrencies = read_numbers("--concurrency", args.concurrency, whole_number(1, 1000))
-    most_tasks = settings_of(Pool)["max_tasks_per_child"].parse
-    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, most_tasks)
+    parse_tasks = settings_of(Pool)["max_tasks_per_child"].parse
+    max_tasks = read_numbers("--max-tasks-per-child", args.max_tasks_per_child, parse_tasks)
     repeats = read("--repeats", whole_number(1, 100), args.repeats)
     seed = read("--seed", whole_number(0, 2**32), args.seed)
     spec = Spec(

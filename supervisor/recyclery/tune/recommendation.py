@@ -186,10 +186,7 @@ def list_caveats(
             f"Concurrency {least.level.concurrency} may do as much: it did "
             f"{least.adjusted_per_second.value:.3g} tasks a second, and more repeats would tell."
         )
-    failures: Counter[str] = Counter()
-    for result in levels:
-        failures.update(result.failures)
-    if failures:
+    if failures := sum((Counter(result.failures) for result in levels), Counter[str]()):
         named = ", ".join(f"{name} ({count})" for name, count in failures.most_common())
         yield f"Tasks failed: {named}."
     if math.isinf(chosen.ran.p95.high):

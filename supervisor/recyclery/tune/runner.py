@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
@@ -142,32 +142,30 @@ class Tuning:
 
     context: RunContext
     file: RunFile
-    windows: list[Window] = field(default_factory=list)
+    windows: list[Window]
     """Those of a run that is resumed among them."""
-    learned: PoolModel = field(default_factory=PoolModel)
+    learned: PoolModel
     """What the tasks cost in memory."""
 
     def measure_all(self) -> None:
         """Measure what is missing, round by round."""
-        while (step := plan_next(self.windows, self.context.spec)) is not None:
-            window = self._measure(step)
+        spec = self.context.spec
+        while (step := plan_next(self.windows, spec)) is not None:
+            if why := why_skip(step.level, self.windows):
+                window = skip_window(step.level, step.repeat, self.windows[0], why)
+            else:
+                ahead = list_ahead(step.repeat, self.windows, spec)
+                left_seconds = sum(expect_seconds(level, self.windows, spec) for level in ahead)
+                done = len(self.windows)
+                self.context.progress.begin(done, done + len(ahead), left_seconds, step.level)
+                window, runs = measure_window(self.context, step)
+                self.learned = learn_from_history(self.learned, runs)
             if window.stopped:
                 self.context.progress.note(
                     f"concurrency {step.level.concurrency} is given up: {window.stopped}"
                 )
             self.windows.append(window)
             self.file.add(Closed(window, self.learned))
-
-    def _measure(self, step: PlannedWindow) -> Window:
-        if why := why_skip(step.level, self.windows):
-            return skip_window(step.level, step.repeat, self.windows[0] if self.windows else None, why)
-        spec, done = self.context.spec, len(self.windows)
-        ahead = list_ahead(step.repeat, self.windows, spec)
-        left_seconds = sum(expect_seconds(level, self.windows, spec) for level in ahead)
-        self.context.progress.begin(done, done + len(ahead), left_seconds, step.level)
-        window, runs = measure_window(self.context, step)
-        self.learned = learn_from_history(self.learned, runs)
-        return window
 
     def measure_loads(
         self, objective: Objective, trace: Sequence[float] | None, done: Iterable[OpenLoopWindow]

@@ -294,7 +294,7 @@ def interpolate(readings: Sequence[tuple[float, float]], at: float) -> float:
     return low + (high - low) * (at - before) / (after - before)
 
 
-def skip_window(level: Level, repeat: int, like: Window | None, why: str) -> Window:
+def skip_window(level: Level, repeat: int, like: Window, why: str) -> Window:
     """Return the window of a level that is not tried; `like` is another one of the run."""
-    known = {name: getattr(like, name) for name in ("base_floor_bytes", "limit_bytes", "cores") if like}
+    known = {name: getattr(like, name) for name in ("base_floor_bytes", "limit_bytes", "cores")}
     return Window(level=level, repeat=repeat, stopped=why, **known)

@@ -72,37 +72,26 @@ class QueueWatch:
         return len(self._seen) - seen_before
 
 
-def write_arrivals(channel: Any, queue: str, seconds: float, output: int) -> int:
-    """Write when tasks come, until the time is over; return how many came."""
-    watch = QueueWatch(channel, queue)
-    watch.poll()
-    began = time.monotonic()
-    total = 0
-    while (passed := time.monotonic() - began) < seconds:
-        came = watch.poll()
-        total += came
-        if came:
-            os.write(output, f"{passed:.3f}\n".encode() * came)
-        time.sleep(ARRIVALS_POLL_SECONDS)
-    return total
-
-
 def main() -> int:
     name, queue, seconds = sys.argv[1:]
 
     def work(app: Any, output: int) -> None:
         with connected(app) as channel:
-            os.write(
-                output,
-                f"# arrivals at {queue}, in seconds, looked at every {ARRIVALS_POLL_SECONDS:g} s\n".encode(),
-            )
-            total = write_arrivals(channel, queue, float(seconds), output)
+            head = f"# arrivals at {queue}, in seconds, looked at every {ARRIVALS_POLL_SECONDS:g} s\n"
+            os.write(output, head.encode())
+            watch = QueueWatch(channel, queue)
+            watch.poll()
+            began, total = time.monotonic(), 0
+            while (passed := time.monotonic() - began) < float(seconds):
+                if came := watch.poll():
+                    total += came
+                    os.write(output, f"{passed:.3f}\n".encode() * came)
+                time.sleep(ARRIVALS_POLL_SECONDS)
         print(f"{total} tasks came", file=sys.stderr)
 
     with contextlib.suppress(KeyboardInterrupt):
-        return run_program(
-            name, work, without_redis="the app's broker is not Redis, whose queues can be looked at"
-        )
+        reason = "the app's broker is not Redis, whose queues can be looked at"
+        return run_program(name, work, without_redis=reason)
     return 0
 
 
