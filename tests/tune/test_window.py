@@ -50,7 +50,7 @@ def state_of(
     """Return the state of a window of five seconds at least, of which the first sample is the base."""
     base, *others = samples
     spec = asked(least_seconds=5.0, most_seconds=most_seconds)
-    return Observation(level, base, events, others).state(spec, 0.0, at)
+    return Observation(level, base, 2.0, events, others).state(spec, 0.0, at)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_a_window_counts_waiting_from_when_the_task_was_to_come_and_recycles_and
         replace(SAMPLE, at=5.0, recycles={"max_tasks": 3}, floor_bytes=GIB),
     ]
     cpu = [(0.0, 10.0), (10.0, 20.0)]
-    seen = Observation(Level(1, 5), SAMPLE, events, samples, cpu)
-    window = seen.window(0, WindowSpan(2.0, 5.0), 2.0, (7,))
+    seen = Observation(Level(1, 5), SAMPLE, 2.0, events, samples, cpu)
+    window = seen.window(0, WindowSpan(2.0, 5.0), (7,))
     assert window.waited_seconds == pytest.approx((0.5,) * 3)
     assert window.ran_seconds == pytest.approx((1.0,) * 3)
     assert window.recycles == (("max_tasks", 2),)

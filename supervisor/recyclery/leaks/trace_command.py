@@ -6,7 +6,6 @@ import argparse
 import ast
 import os
 import select
-import signal
 import socket
 import sys
 import sysconfig
@@ -22,6 +21,7 @@ from statistics import median
 
 import msgspec
 
+from recyclery.common.exit_codes import INTERRUPTED, fail
 from recyclery.config.paths import find_runtime_dir
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.history.reader import HistoryReader, NoHistory, open_history
@@ -83,16 +83,12 @@ def trace_task(args: argparse.Namespace) -> int:
     try:
         report = run_trace(find_runtime_dir(os.environ), find_chosen(args), args)
     except (NoHistory, NoSupervisor, Declined, CannotTrace, CutShort) as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return 1
+        return fail(error, 1)
     except KeyboardInterrupt:
         print_progress("stopped; the child traces no more, and exits")
-        return 128 + signal.SIGINT
+        return INTERRUPTED
     print(format_json(report) if args.json else format_trace(report))
-    if report.cut_short:
-        print(f"recyclery: {report.cut_short}", file=sys.stderr)
-        return 1
-    return 0
+    return fail(report.cut_short, 1) if report.cut_short else 0
 
 
 def find_chosen(args: argparse.Namespace) -> Chosen:

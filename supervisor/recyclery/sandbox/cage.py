@@ -47,6 +47,8 @@ class Cage:
                 # Ctrl-C at the terminal must reach only this process, which then closes the cage.
                 start_new_session=True,
             )
+        self.guard_pid = self._guard.pid
+        """All processes of the cage are its descendants."""
         assert self._guard.stdin is not None  # noqa: S101 - made with a pipe
         assert self._guard.stdout is not None  # noqa: S101 - made with a pipe
         self._input, self._reports = self._guard.stdin, self._guard.stdout
@@ -60,11 +62,6 @@ class Cage:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def guard_pid(self) -> int:
-        """The guard's PID; all processes of the cage are its descendants."""
-        return self._guard.pid
 
     def terminate(self) -> None:
         """Send TERM to the command alone."""

@@ -37,13 +37,12 @@ def format_settings(found: Recommendation) -> str:
     if found.settings is None:
         return ""
     variables = "\n".join(f"{name}={value}" for name, value in found.settings.environment.items())
-    blocks = (("recyclery.toml", found.settings.conf), ("or in the environment", variables))
-    return "<div class=settings>{}</div>".format(
-        "".join(
-            f"<figure><figcaption>{name}</figcaption><pre>{html.escape(text)}</pre></figure>"
-            for name, text in blocks
-        )
+    blocks = {"recyclery.toml": found.settings.conf, "or in the environment": variables}
+    figures = (
+        f"<figure><figcaption>{name}</figcaption><pre>{html.escape(text)}</pre></figure>"
+        for name, text in blocks.items()
     )
+    return f"<div class=settings>{''.join(figures)}</div>"
 
 
 def format_level_table(found: Recommendation) -> str:

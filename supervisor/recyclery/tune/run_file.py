@@ -72,7 +72,7 @@ class RunFile:
 
     def begin(self, spec: Spec) -> None:
         """Create the file; raises TuningFailed where there is one already, or none can be made."""
-        self._write(Head(RUN_FILE_VERSION, spec), "xb", "; name another file with --out")
+        self.add(Head(RUN_FILE_VERSION, spec), "xb", "; name another file with --out")
 
     def repair(self) -> None:
         """Remove a last line that was cut off, so that the next one begins where it should."""
@@ -81,11 +81,8 @@ class RunFile:
         if whole != text:
             self.path.write_bytes(whole)
 
-    def add(self, line: Closed | Opened | Ended) -> None:
+    def add(self, line: RunFileLine, mode: Literal["xb", "ab"] = "ab", advice: str = "") -> None:
         """Append a line; raises TuningFailed."""
-        self._write(line, "ab")
-
-    def _write(self, line: RunFileLine, mode: Literal["xb", "ab"], advice: str = "") -> None:
         try:
             with self.path.open(mode) as file:
                 file.write(msgspec.json.encode(line) + b"\n")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from recyclery.decide.memory_model import PoolModel, TaskRun, learn, learn_idle
 from recyclery.history.reader import StoredRun
-from recyclery.observe.cgroup import allowed_cores
 from recyclery.tune.plan import AROUND_SECONDS, PlannedWindow, expect_seconds, list_ahead, plan_next, why_skip
 from recyclery.tune.recommendation import recommend
 from recyclery.tune.run_file import Closed, Opened, RunFile
@@ -56,12 +54,7 @@ def measure_window(context: RunContext, step: PlannedWindow) -> tuple[Window, li
         runs = testbed.runs()
     if sent:
         context.progress.note(f"the tasks themselves sent {sent} messages: set aside, and removed")
-    return testbed.seen.window(step.repeat, span, own_cores(), child_peaks(runs), state.aborted), runs
-
-
-def own_cores() -> float:
-    """Return how many CPUs this container may use."""
-    return allowed_cores(Path("/sys/fs/cgroup"))
+    return testbed.seen.window(step.repeat, span, child_peaks(runs), state.aborted), runs
 
 
 def check_failures(events: TaskEvents) -> None:
@@ -93,7 +86,7 @@ def measure_load(context: RunContext, level: Level, load: str, times: list[float
         context.sender.ask(Rest())
         testbed.stop()
         peaks = child_peaks(testbed.runs())
-    window = testbed.seen.window(0, WindowSpan(begin, max(end, now())), own_cores(), peaks, stopped)
+    window = testbed.seen.window(0, WindowSpan(begin, max(end, now())), peaks, stopped)
     # A single arrival takes no time.
     seconds = (end - begin) or context.spec.least_seconds
     return OpenLoopWindow(

@@ -38,14 +38,10 @@ class TaskSender:
             # A Ctrl-C at the terminal reaches only the tuning, which then closes the sender.
             start_new_session=True,
         )
+        self.pid = self._process.pid
         assert self._process.stdin is not None  # noqa: S101  # made with a pipe
         assert self._process.stdout is not None  # noqa: S101  # made with a pipe
         self._input, self._output = self._process.stdin, self._process.stdout
-
-    @property
-    def pid(self) -> int:
-        """Its pid."""
-        return self._process.pid
 
     def wait_until_ready(self) -> list[str]:
         """Return once tasks can be sent, with the dead tunings that were cleaned up; raises TuningFailed."""

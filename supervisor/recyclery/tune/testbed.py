@@ -23,6 +23,7 @@ from recyclery.config.paths import history_file
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.control.status_schema import Status
 from recyclery.history.reader import NoHistory, StoredRun, open_history
+from recyclery.observe.cgroup import allowed_cores
 from recyclery.observe.processes import read_kib, read_proc_file
 from recyclery.sandbox.cage import Cage, last_lines
 from recyclery.tune.progress import Progress
@@ -160,7 +161,7 @@ class Testbed:
         for _ in range(SETTLE_SAMPLES):
             time.sleep(TURN_SECONDS)
             base = self._sample() or base
-        self.seen = Observation(level, base)
+        self.seen = Observation(level, base, allowed_cores(Path("/sys/fs/cgroup")))
 
     def step(self) -> None:
         """Wait a little, then read what is new; raises TuningFailed."""

@@ -188,6 +188,8 @@ class Observation:
     level: Level
     base: StatusSample
     """With the pool's processes up and no task run yet."""
+    cores: float
+    """CPUs that the container may use."""
     events: TaskEvents = field(default_factory=TaskEvents)
     samples: list[StatusSample] = field(default_factory=list)
     cpu: list[tuple[float, float]] = field(default_factory=list)
@@ -215,9 +217,7 @@ class Observation:
             done, aborted=f"{len(ends) - warm_up} tasks ended in {at - begin:.0f} s" if late else ""
         )
 
-    def window(
-        self, repeat: int, span: WindowSpan, cores: float, child_peaks: tuple[int, ...], stopped: str = ""
-    ) -> Window:
+    def window(self, repeat: int, span: WindowSpan, child_peaks: tuple[int, ...], stopped: str = "") -> Window:
         """Return what was measured between two moments."""
         ended = self.events.ended_between(span.begin, span.end)
         samples = [self.base, *self.samples]
@@ -236,7 +236,7 @@ class Observation:
             recycles=self._count_recycles(span),
             oom_kills=max(each.oom_kills for each in samples) - self.base.oom_kills,
             cpu_seconds=interpolate(self.cpu, span.end) - interpolate(self.cpu, span.begin),
-            cores=cores,
+            cores=self.cores,
             stopped=stopped,
         )
 

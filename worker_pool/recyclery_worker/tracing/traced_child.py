@@ -40,9 +40,7 @@ TRACEMALLOC_FRAMES = 3
 
 
 class TracemallocTracer:
-    """Compares what is held before and after each run."""
-
-    # It sees what Python allocates, and slows down everything that runs meanwhile.
+    """Compares what Python holds before and after each run; it slows down everything that runs meanwhile."""
 
     name = "tracemalloc"
     is_full = False
