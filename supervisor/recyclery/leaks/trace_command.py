@@ -214,7 +214,6 @@ def accept_child(listener: socket.socket, pid: int, deadline: float) -> socket.s
 
 
 def is_child_alive(pid: int) -> bool:
-    """Return whether the process exists."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -280,7 +279,6 @@ def functions_in(file: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def format_trace(report: TraceReport) -> str:
-    """Return the report as text."""
     lines = [*textwrap.wrap(describe_trace(report), PAGE_WIDTH), ""]
     if not report.sites:
         return "\n".join([*lines, *textwrap.wrap(explain_no_sites(report), PAGE_WIDTH)])

@@ -69,7 +69,6 @@ class Cage:
             self._guard.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the command."""
         # The guard reports the status when it reaps the command; until then the PID is still the command's.
         if self.wait(0) is None:
             with contextlib.suppress(ProcessLookupError):
@@ -107,9 +106,9 @@ class Cage:
                     self.status = int(number)
 
 
-def last_lines(log: Path, count: int = 15) -> str:
+def last_lines(log: Path) -> str:
     """Return the end of a command's log, which shows why it ended."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+        return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     except OSError:
         return ""

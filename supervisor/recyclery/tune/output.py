@@ -42,7 +42,6 @@ def short(value: float) -> str:
 
 
 def with_interval(estimate: Estimate) -> str:
-    """Return a figure and how far off it may be."""
     away = max(estimate.high - estimate.value, estimate.value - estimate.low)
     return f"{short(estimate.value)} ± {short(away)}"
 
@@ -71,7 +70,6 @@ def format_figures(result: LevelResult) -> dict[str, str]:
 
 
 def format_recommendation(found: Recommendation) -> str:
-    """Return the table and the recommendation."""
     lines = []
     if found.levels:
         rejected = [result for result in found.levels if result.rejection]
@@ -98,7 +96,6 @@ def format_recommendation(found: Recommendation) -> str:
 
 
 def format_row(mark: str, figures: dict[str, str], bottleneck: str) -> str:
-    """Return one line of the table."""
     cells = " ".join(f"{figures[name]:>{width}}" for name, width in TABLE_COLUMNS.items())
     return f"{mark} {cells} {bottleneck}"
 
@@ -129,7 +126,6 @@ def format_loads(opened: Iterable[OpenLoopWindow]) -> list[str]:
 
 
 def format_backlog(opened: OpenLoopWindow) -> str:
-    """Return how many tasks were waiting or running."""
     if opened.window.stopped:
         return f"given up: {opened.window.stopped}"
     waiting = f"{opened.backlog_middle}, {opened.backlog_end}"
@@ -202,7 +198,6 @@ class Ratio:
         return self.low <= 1 <= self.high
 
     def __str__(self) -> str:
-        """Return it with its interval."""
         mark = " =" if self.is_noise else ""
         return f"{short(self.value)} ({short(self.low)}-{short(self.high)}){mark}"
 
@@ -243,7 +238,6 @@ def divide(after: Estimate | None, before: Estimate | None) -> Ratio | None:
 
 
 def format_ratios(pairs: Sequence[Pair], names: tuple[str, str]) -> str:
-    """Return the table."""
     head = [f"A: {names[0]}", f"B: {names[1]}", ""]
     if not pairs:
         return "\n".join([*head, "The runs have no level in common: nothing can be compared."])

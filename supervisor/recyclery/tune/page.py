@@ -19,7 +19,6 @@ FIGURES = ("K", "N", "tasks per second", "p50", "p95", "p99", "peak", "a child",
 
 
 def build_tune_page(found: Recommendation) -> str:
-    """Return the page's HTML."""
     template = resources.files("recyclery.tune").joinpath("page.html").read_text(encoding="utf-8")
     values = {
         "title": f"Concurrency for the pool {html.escape(found.objective.pool)}",
@@ -46,7 +45,6 @@ def format_settings(found: Recommendation) -> str:
 
 
 def format_level_table(found: Recommendation) -> str:
-    """Return the levels' table."""
     numbers = "".join(f"<th class=number>{name}" for name in FIGURES)
     head = f"<table><thead><tr>{numbers}<th>bottleneck<th></thead><tbody>"
     rows = [format_level_row(result, found) for result in found.levels]

@@ -78,7 +78,6 @@ def recommend(
 def make_settings(
     chosen: LevelResult, windows: Sequence[Window], pool: str, limit: int, learned: PoolModel | None
 ) -> RecommendedSettings:
-    """Return what to set for the chosen level."""
     level = chosen.level
     if learned is not None:
         base = max(window.base_floor_bytes for window in windows if window.level == level)

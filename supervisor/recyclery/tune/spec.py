@@ -24,7 +24,6 @@ class Level:
     max_tasks_per_child: int
 
     def __str__(self) -> str:
-        """Return it as every table has it."""
         return f"{self.concurrency} x {self.max_tasks_per_child}"
 
 

@@ -178,7 +178,6 @@ class Testbed:
         self._context.sender.check()
 
     def read_cpu(self) -> None:
-        """Record the CPU time used so far."""
         self.seen.cpu.append((now(), tree_cpu_seconds(self._cage.guard_pid)))
 
     def stop(self) -> None:
@@ -191,7 +190,6 @@ class Testbed:
         self._cage.kill()
 
     def runs(self) -> list[StoredRun]:
-        """Return the task runs in its history."""
         try:
             with open_history(history_file(self._folder / "state")) as history:
                 return history.runs(self._context.spec.pool, 0.0, float(1 << 40), MOST_RUNS)

@@ -176,7 +176,6 @@ class TracedChild:
             self._end()
 
     def _end(self) -> None:
-        """Stop tracing, whatever was found."""
         if self._tracer is not None:
             with contextlib.suppress(Exception):
                 self._tracer.stop()
