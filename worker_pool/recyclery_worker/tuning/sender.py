@@ -25,7 +25,7 @@ import redis
 from celery import Task
 from kombu import Queue
 
-from recyclery_worker.broker.connection import BOUNDED, load_tasks, prepare_import
+from recyclery_worker.broker.connection import BOUNDED, broker_kind, load_tasks, prepare_import
 from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import Registry, open_registry
 from recyclery_worker.link import now
@@ -108,7 +108,6 @@ def cycle_args(path: str | None, generator: str | None) -> Iterator[TaskArgs]:
 
 class Sender:
     def __init__(self, app: Any, task: Any, arguments: Iterator[TaskArgs], space: Space) -> None:
-        self._app = app
         self._task = task
         self._arguments = arguments
         self._space = space
@@ -212,12 +211,11 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     if missing("tuning"):
         raise TaskNotSendable(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
     app.conf.task_always_eager = False
-    with app.connection_for_write() as connection:
-        if connection.transport.driver_type != "redis":
-            raise TaskNotSendable(
-                f"the app's broker is {connection.transport.driver_type}: tuning needs Redis, where tasks can "
-                "be kept apart from those in service; point the app at one"
-            )
+    if (kind := broker_kind(app)) != "redis":
+        raise TaskNotSendable(
+            f"the app's broker is {kind}: tuning needs Redis, where tasks can be kept apart from those in "
+            "service; point the app at one"
+        )
     task = get_task(app, options.task)
     try:
         first = next(cycle_args(options.args, options.generate))
@@ -230,7 +228,8 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     try:
         return Sender(app, task, cycle_args(options.args, options.generate), space)
     except Exception as error:  # kombu and redis raise errors of many kinds
-        raise TaskNotSendable(f"the app's broker at {connection.as_uri()} does not answer: {error}") from None
+        address = app.connection_for_write().as_uri()  # Without a password
+        raise TaskNotSendable(f"the app's broker at {address} does not answer: {error}") from None
 
 
 def serve_orders(sender: Sender, output: int) -> bool:
