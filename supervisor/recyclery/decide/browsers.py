@@ -82,11 +82,7 @@ def is_leaked(browser: tuple[Process, ...], child: Child) -> bool:
 
 
 def runaway_reason(
-    browser: Iterable[Process],
-    child: Child,
-    stall: StalledTask | None,
-    snapshot: Snapshot,
-    settings: Browsers,
+    browser: Iterable[Process], child: Child, stall: StalledTask | None, snapshot: Snapshot, settings: Browsers
 ) -> str | None:
     """Return why a stalled task's browser is to be killed, with figures; None where it is not.
 

@@ -44,10 +44,7 @@ from recyclery_worker.link import governor_socket, now
 log = logging.getLogger("recyclery")
 
 # Prefixes as in Celery's log.
-LOG_FORMATS = {
-    "text": "[%(asctime)s] %(message)s",
-    "json": "[%(asctime)s: %(levelname)s/governor] %(message)s",
-}
+LOG_FORMATS = {"text": "[%(asctime)s] %(message)s", "json": "[%(asctime)s: %(levelname)s/governor] %(message)s"}
 RESTART_SERVICE_SECONDS = 10.0
 
 
