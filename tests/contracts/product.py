@@ -80,12 +80,12 @@ from support.statuses import pool, status
 ACTIONS: tuple[type[Any], ...] = typing.get_args(Action)
 # Values for the fields of actions, by type; a field of any other type is a tuple.
 STAND_INS: dict[Any, Any] = {
-    "str": "x",
-    "int": 1,
-    "bool": False,
-    "str | None": None,
-    "Owner": CHILD,
-    "DeathReport": None,
+    str: "x",
+    int: 1,
+    bool: False,
+    str | None: None,
+    Owner: CHILD,
+    link.DeathReport: None,
 }
 
 WORKER = WorkerStat(
@@ -108,11 +108,11 @@ WEBHOOK = {"RECYCLERY_ALERT_URL": "http://127.0.0.1:1/"}
 def actions() -> list[Any]:
     """Return an action of each class, and a reap for each cause."""
     made = [
-        action(**{field.name: STAND_INS.get(field.type, ()) for field in dataclasses.fields(action)})
+        action(**{field.name: STAND_INS.get(field.type, ()) for field in structs.fields(action)})
         for action in ACTIONS
         if action is not ReapProcesses
     ]
-    reaps = [ReapProcesses(cause, CHILD, (), "x") for cause in ("orphans", "leftovers", "strays", "runaway")]
+    reaps = [ReapProcesses((), "x", cause, CHILD) for cause in ("orphans", "leftovers", "strays", "runaway")]
     return [*made, *reaps]
 
 
@@ -137,7 +137,7 @@ def record_everything(folder: Path) -> Path:
         # In the last snapshot a child is gone and the OOM counter has risen.
         look(recorder, living, at=AT + moment, oom_kills=moment // 3)
         if living == [done, preempted, killed]:
-            recorder.record_action(PreemptChild(preempted, (), "x"), Outcome(True, "x"), snapshot())
+            recorder.record_action(PreemptChild((), "x", preempted), Outcome(True, "x"), snapshot())
     for action in actions():
         recorder.record_action(action, Outcome(True, "x"), snapshot())
     recorder.close()

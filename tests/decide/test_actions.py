@@ -38,10 +38,10 @@ DONE = Outcome(done=True, line="done")
 NOT_DONE = Outcome(done=False, line="not done")
 FELL = link.DeathReport(pid=20, task_id="a", tree_bytes=300 << 20, how="")
 LINES: list[tuple[Any, str]] = [
-    (ReapProcesses("orphans", CHILD, (), "why"), "reap orphans of slow/20"),
+    (ReapProcesses((), "why", "orphans", CHILD), "reap orphans of slow/20"),
     (KillForeign((), "why"), "reap strangers"),
-    (PreemptChild(CHILD, (), "why"), "preempt slow/20"),
-    (KillWorker("slow", (), "why"), "give up on slow"),
+    (PreemptChild((), "why", CHILD), "preempt slow/20"),
+    (KillWorker((), "why", "slow"), "give up on slow"),
     (RemoveFiles(()), "clean up"),
     (EndGridSession(CHILD, "s1"), "end Grid session s1 of slow/20, which is dead"),
     (ReapZombies(CHILD, "why"), "collect in slow/20: why"),
@@ -64,11 +64,11 @@ LINES: list[tuple[Any, str]] = [
         "replace slow: why; slow-b starts, and slow takes tasks until that does",
     ),
     (
-        StopOld("slow", "slow", "slow-b", "why"),
+        StopOld("slow", "why", "slow", "slow-b"),
         "hand slow over from slow to slow-b: why; slow finishes the tasks that it has, and leaves",
     ),
     (
-        AbortRollout("slow", "slow-b", "why"),
+        AbortRollout("slow", "why", "slow-b"),
         "give up slow-b, which was to take over slow: why; the worker that there is goes on",
     ),
 ]
@@ -117,8 +117,8 @@ def test_a_worker_is_asked_in_the_slot_in_which_it_runs(
     [
         (ReplaceWorker("slow", "", "slow"), ("recyclery.renew", "slow")),
         (ReplaceWorker("slow", "", "slow", "slow-b"), ("supervisor.startProcess", "slow-b", False)),
-        (StopOld("slow", "slow", "slow-b", ""), ("recyclery.leave", "slow")),
-        (AbortRollout("slow", "slow-b", ""), ("supervisor.stopProcess", "slow-b", False)),
+        (StopOld("slow", "", "slow", "slow-b"), ("recyclery.leave", "slow")),
+        (AbortRollout("slow", "", "slow-b"), ("supervisor.stopProcess", "slow-b", False)),
     ],
 )
 def test_pid_1_is_asked_for_each_step_of_a_replacement(
@@ -130,7 +130,7 @@ def test_pid_1_is_asked_for_each_step_of_a_replacement(
 def test_a_replacement_is_under_way_until_the_old_worker_was_asked_to_leave() -> None:
     state = ReplaceWorker("slow", "", "slow", "slow-b").after(policy_state(asked={"slow": ""}), DONE, AT)
     assert (state.asked, state.successors) == ({}, {"slow": Successor("slow-b", AT)})
-    leave = StopOld("slow", "slow", "slow-b", "")
+    leave = StopOld("slow", "", "slow", "slow-b")
     assert leave.after(state, NOT_DONE, AT).is_being_replaced("slow")
     assert not leave.after(state, DONE, AT).is_being_replaced("slow")
 

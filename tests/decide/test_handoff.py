@@ -88,26 +88,26 @@ def test_a_worker_whose_tasks_run_in_its_main_process_is_not_counted_twice() -> 
 def test_the_old_worker_leaves_when_its_successor_takes_tasks_and_not_before() -> None:
     assert decided(seen(successor())) == []
     # PID 1 calls it starting for some seconds more.
-    leaving = StopOld("slow", "slow", "slow-b", "slow-b takes tasks")
+    leaving = StopOld("slow", "slow-b takes tasks", "slow", "slow-b")
     assert decided(seen(successor(consuming=True))) == [leaving]
     assert decided(seen(successor(consuming=True, state=PoolState.RUNNING)), LEARNED) == [leaving]
 
 
 def test_a_governor_that_knows_of_nothing_finishes_what_another_began() -> None:
     assert decided(seen(successor(consuming=True)), policy_state()) == [
-        StopOld("slow", "slow", "slow-b", "slow-b takes tasks")
+        StopOld("slow", "slow-b takes tasks", "slow", "slow-b")
     ]
 
 
 def test_a_successor_that_does_not_come_to_take_tasks_is_given_up() -> None:
     late = successor(started=AT - SUCCESSOR_SECONDS)
-    assert decided(seen(late)) == [AbortRollout("slow", "slow-b", "it takes no tasks 120 s after its start")]
+    assert decided(seen(late)) == [AbortRollout("slow", "it takes no tasks 120 s after its start", "slow-b")]
     assert decided(seen(successor(started=AT - SUCCESSOR_SECONDS + 1))) == []
 
 
 def test_a_successor_for_which_there_is_no_memory_after_all_is_given_up() -> None:
     (action,) = finish_rollouts(seen(successor(), floor_mib=950), LEARNED, SETTINGS)
-    assert action == AbortRollout("slow", "slow-b", "950 MiB cannot be reclaimed, above 950 MiB")
+    assert action == AbortRollout("slow", "950 MiB cannot be reclaimed, above 950 MiB", "slow-b")
 
 
 def test_while_a_former_worker_drains_there_is_no_slot_for_another() -> None:

@@ -209,7 +209,7 @@ def test_a_browser_that_took_a_second_kill_is_counted_once() -> None:
     browser = (process(30, name="chromedriver"), process(31, parent=30))
     ledger = Ledger(SETTINGS)
     for processes in (browser, browser[1:]):
-        ledger.record(ReapProcesses("leftovers", CHILD, processes, reason=""), DONE, AT)
+        ledger.record(ReapProcesses(processes, "", "leftovers", CHILD), DONE, AT)
     assert ledger.state.counters.reaped == 1
 
 

@@ -6,36 +6,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
+
+from msgspec import Struct
 
 from recyclery.decide.policy_state import PolicyState, Successor, without_key
 from recyclery.observe.snapshot import LeftoverFiles, Owner, Process
 from recyclery_worker import link
-from recyclery_worker.link import DeathReport
 
 # How long a worker consumes nothing if the pause is not renewed.
 PAUSE_CONSUMING_SECONDS = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Whether an action succeeded, and the line for the log.
-
-    `refused`: the worker answered no. Without an answer it is False.
-    """
+class Outcome(Struct, frozen=True):
+    """Whether an action succeeded, and the line for the log."""
 
     done: bool
     line: str
     refused: bool = False
+    """Whether the worker answered no; without an answer it is False."""
     raised: bool = False
     """Whether it ended with an unexpected error, so that nothing is known of what it did."""
 
 
-class BaseAction:
+class BaseAction(Struct, frozen=True):
     """Defaults for every action. Strings ending in `_format` are formats of the action itself."""
 
-    __slots__ = ()
     kind: ClassVar[str]
     """Its name in the history, which reports and the page search for: it stays when the class is renamed."""
     line_format: ClassVar[str]
@@ -58,18 +55,15 @@ class BaseAction:
         return state
 
 
-class Kill(BaseAction):
+class Kill(BaseAction, frozen=True):
     """Kill processes with SIGKILL."""
 
-    __slots__ = ()
     processes: tuple[Process, ...]
     reason: str
 
 
-class WorkerRequest(BaseAction):
+class WorkerRequest(BaseAction, frozen=True):
     """Send a worker a request over its link."""
-
-    __slots__ = ()
 
     def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
         """Return the worker's slot and the request; `slots` maps each pool to its active worker's slot."""
@@ -81,21 +75,18 @@ class WorkerRequest(BaseAction):
         return {}
 
 
-class SupervisordRequest(BaseAction):
+class SupervisordRequest(BaseAction, frozen=True):
     """Have PID 1 take a step of a rolling replacement; PID 1 keeps its deadlines, even without a governor."""
 
-    __slots__ = ()
+    pool: str
+    reason: str
 
     def call(self) -> tuple[str, *tuple[str | bool, ...]]:
         """Return the XML-RPC method and its arguments."""
         raise NotImplementedError
 
 
-# Kills
-
-
-@dataclass(frozen=True, slots=True)
-class ReapProcesses(Kill):
+class ReapProcesses(Kill, frozen=True):
     """Kill processes that no live task owns (rung 0)."""
 
     kind = "reap"
@@ -104,61 +95,46 @@ class ReapProcesses(Kill):
     """`orphans` of a dead child, `leftovers` (leaked by a finished task), `strays` (half-dead browsers) or
     `runaway` (a task hangs at it)."""
     owner: Owner
-    processes: tuple[Process, ...]
-    reason: str
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         return replace(state, counters=state.counters.with_reaped(self.processes, self.owner.pid))
 
 
-@dataclass(frozen=True, slots=True)
-class KillForeign(Kill):
+class KillForeign(Kill, frozen=True):
     """Kill browsers that no pool started. Only `recyclery reap --strangers` asks for it."""
 
     kind = "evict"
     line_format = "reap strangers"
-    processes: tuple[Process, ...]
-    reason: str
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         return replace(state, counters=state.counters.with_reaped(self.processes, owner_pid=0))
 
 
-@dataclass(frozen=True, slots=True)
-class KillWorker(Kill):
+class KillWorker(Kill, frozen=True):
     """Kill a worker whose main process hangs, and its children. Their tasks return to the queues (rung 4)."""
 
     kind = "killworker"
     line_format = "give up on {0.pool}"
     pool: str
-    processes: tuple[Process, ...]
-    reason: str
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         counters = state.counters if outcome.raised else state.counters.with_recycle(self.pool, "hung")
         return replace(state.with_restart(self.pool, at), counters=counters)
 
 
-@dataclass(frozen=True, slots=True)
-class PreemptChild(Kill):
+class PreemptChild(Kill, frozen=True):
     """Kill a child's whole session before the kernel picks a victim; its task is redelivered (rung 5)."""
 
     kind = "preempt"
     line_format = "preempt {0.owner.pool}/{0.owner.pid}"
     owner: Owner
-    processes: tuple[Process, ...]
-    reason: str
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         preempted_children = state.preempted_children | (set() if outcome.raised else {self.owner})
         return replace(state, preempted=at, preempted_children=preempted_children)
 
 
-# What is done without anybody's help
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveFiles(BaseAction):
+class RemoveFiles(BaseAction, frozen=True):
     """Remove files of browsers that have exited (rung 0)."""
 
     kind = "clean"
@@ -167,8 +143,7 @@ class RemoveFiles(BaseAction):
     leftover_files: tuple[LeftoverFiles, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EndGridSession(BaseAction):
+class EndGridSession(BaseAction, frozen=True):
     """End a session that a dead child has open on the Selenium Grid (rung 0)."""
 
     kind = "endsession"
@@ -181,8 +156,7 @@ class EndGridSession(BaseAction):
         return replace(state, counters=replace(state.counters, grid_ended=ended))
 
 
-@dataclass(frozen=True, slots=True)
-class ReapZombies(BaseAction):
+class ReapZombies(BaseAction, frozen=True):
     """Signal a living child to wait for its zombie browser processes (rung 0)."""
 
     kind = "collect"
@@ -192,8 +166,7 @@ class ReapZombies(BaseAction):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warn(BaseAction):
+class Warn(BaseAction, frozen=True):
     """Log a condition that no action can fix, once while it lasts."""
 
     kind = "notice"
@@ -205,18 +178,14 @@ class Warn(BaseAction):
         return replace(state, warned={**state.warned, self.topic: at})
 
 
-# Requests to a worker
-
-
-@dataclass(frozen=True, slots=True)
-class ReportDeath(WorkerRequest):
+class ReportDeath(WorkerRequest, frozen=True):
     """Tell a worker how a child died during a task, for the task's history of deaths."""
 
     kind = "tellfell"
     result_format = "{0.through} takes it down"
     is_routine = True
     through: str
-    death: DeathReport
+    death: link.DeathReport
 
     @property
     def summary(self) -> str:
@@ -227,8 +196,7 @@ class ReportDeath(WorkerRequest):
         return self.through, self.death
 
 
-@dataclass(frozen=True, slots=True)
-class ReclaimMessages(WorkerRequest):
+class ReclaimMessages(WorkerRequest, frozen=True):
     """Return a dead worker's unacknowledged messages to their queues, by the live worker in slot `through`."""
 
     kind = "reclaim"
@@ -249,8 +217,7 @@ class ReclaimMessages(WorkerRequest):
         return replace(state, lease_owners={**state.lease_owners, self.generation: given_back})
 
 
-@dataclass(frozen=True, slots=True)
-class RetireChild(WorkerRequest):
+class RetireChild(WorkerRequest, frozen=True):
     """Have a child exit after its current task (rung 2)."""
 
     kind = "retire"
@@ -271,8 +238,7 @@ class RetireChild(WorkerRequest):
         return replace(state, retired={**state.retired, self.owner: at}, refused=refused)
 
 
-@dataclass(frozen=True, slots=True)
-class RetireTraced(WorkerRequest):
+class RetireTraced(WorkerRequest, frozen=True):
     """Have a child that has traced allocations exit after its current task."""
 
     kind = "dismiss"
@@ -290,8 +256,7 @@ class RetireTraced(WorkerRequest):
         return replace(state, dismissed={**state.dismissed, self.owner: at})
 
 
-@dataclass(frozen=True, slots=True)
-class EnforceTimeLimit(WorkerRequest):
+class EnforceTimeLimit(WorkerRequest, frozen=True):
     """Have a worker end a child whose task is past its hard time limit."""
 
     kind = "timeout"
@@ -307,8 +272,7 @@ class EnforceTimeLimit(WorkerRequest):
         return replace(state, timed_out={**state.timed_out, self.owner: at})
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeMaxTasks(WorkerRequest):
+class ChangeMaxTasks(WorkerRequest, frozen=True):
     """Set a pool's max-tasks-per-child, for present and future children (rung 1)."""
 
     kind = "tune"
@@ -330,8 +294,7 @@ class ChangeMaxTasks(WorkerRequest):
         return replace(state, clean_lifetimes={**state.clean_lifetimes, self.pool: 0})
 
 
-@dataclass(frozen=True, slots=True)
-class PauseConsuming(WorkerRequest):
+class PauseConsuming(WorkerRequest, frozen=True):
     """Pause a pool's consuming, or resume it (rung 3)."""
 
     kind = "hold"
@@ -361,8 +324,7 @@ class PauseConsuming(WorkerRequest):
         return {"holding": self.on}
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeConcurrency(WorkerRequest):
+class ChangeConcurrency(WorkerRequest, frozen=True):
     """Set how many tasks a pool runs at once."""
 
     kind = "scale"
@@ -383,17 +345,11 @@ class ChangeConcurrency(WorkerRequest):
         return replace(state, scaled={**state.scaled, self.pool: at})
 
 
-# Requests to PID 1: the steps of a rolling replacement
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaceWorker(SupervisordRequest):
+class ReplaceWorker(SupervisordRequest, frozen=True):
     """Replace a pool's worker by a new one (rung 4)."""
 
     kind = "replace"
     line_format = "replace {0.pool}: {0.reason}"
-    pool: str
-    reason: str
     slot: str = ""
     """Of the old worker."""
     successor: str | None = None
@@ -423,17 +379,14 @@ class ReplaceWorker(SupervisordRequest):
         return replace(state, successors={**state.successors, self.pool: Successor(self.successor, at)})
 
 
-@dataclass(frozen=True, slots=True)
-class StopOld(SupervisordRequest):
+class StopOld(SupervisordRequest, frozen=True):
     """Drain the old worker: its successor consumes (rung 4, second half)."""
 
     kind = "leave"
     line_format = "hand {0.pool} over from {0.slot} to {0.successor}: {0.reason}"
     result_format = "{0.slot} finishes the tasks that it has, and leaves"
-    pool: str
     slot: str
     successor: str
-    reason: str
 
     def call(self) -> tuple[str, *tuple[str | bool, ...]]:
         return "recyclery.leave", self.slot
@@ -444,16 +397,13 @@ class StopOld(SupervisordRequest):
         return replace(state.with_replaced(self.pool), successors=without_key(state.successors, self.pool))
 
 
-@dataclass(frozen=True, slots=True)
-class AbortRollout(SupervisordRequest):
+class AbortRollout(SupervisordRequest, frozen=True):
     """Stop a successor that does not start consuming; the old worker goes on."""
 
     kind = "abandon"
     line_format = "give up {0.slot}, which was to take over {0.pool}: {0.reason}"
     result_format = "the worker that there is goes on"
-    pool: str
     slot: str
-    reason: str
 
     def call(self) -> tuple[str, *tuple[str | bool, ...]]:
         return "supervisor.stopProcess", self.slot, False

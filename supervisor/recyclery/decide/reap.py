@@ -49,7 +49,7 @@ def reap_orphans(snapshot: Snapshot) -> Iterator[ReapProcesses]:
         processes = running(
             process for process in orphans.processes if process.session == pid or process.is_browser
         )
-        yield ReapProcesses("orphans", orphans.owner, processes, f"their pool child {pid} is dead")
+        yield ReapProcesses(processes, f"their pool child {pid} is dead", "orphans", orphans.owner)
 
 
 def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[ReapProcesses]:
@@ -66,7 +66,7 @@ def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[ReapProcesse
             for process in running(browser)
         ]
         reason = f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago"
-        yield ReapProcesses("leftovers", child.owner, tuple(leaked), reason)
+        yield ReapProcesses(tuple(leaked), reason, "leftovers", child.owner)
 
 
 def reap_half_dead(snapshot: Snapshot) -> Iterator[ReapProcesses]:
@@ -85,13 +85,13 @@ def reap_half_dead(snapshot: Snapshot) -> Iterator[ReapProcesses]:
             processes = running(browser)
             keys = {process.key for process in processes}
             if keys & without_driver:
-                yield ReapProcesses("strays", child.owner, processes, "their chromedriver is gone")
+                yield ReapProcesses(processes, "their chromedriver is gone", "strays", child.owner)
             # Crashpad handlers alone are no sign: after a clean quit they are the last to exit.
             elif keys & stranded_drivers and all(
                 process.key in stranded_drivers or process.is_crashpad for process in processes
             ):
                 reason = "its browser is gone, and was not asked to quit"
-                yield ReapProcesses("strays", child.owner, processes, reason)
+                yield ReapProcesses(processes, reason, "strays", child.owner)
 
 
 def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ReapProcesses]:
@@ -101,7 +101,7 @@ def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) ->
             stall = state.stalls.get(child.owner)
             reason = runaway_reason(browser, child, stall, snapshot, settings.browsers)
             if reason is not None:
-                yield ReapProcesses("runaway", child.owner, running(browser), reason)
+                yield ReapProcesses(running(browser), reason, "runaway", child.owner)
 
 
 def running(processes: Iterable[Process]) -> tuple[Process, ...]:

@@ -75,11 +75,11 @@ def plan_rollout(
         return None
     if action.pool not in state.asked and not view.outdated and failed_recently(action.pool, snapshot, state):
         return None
-    action = replace(action, slot=view.slot)
+    action = structs.replace(action, slot=view.slot)
     shortage = find_shortage(pool, view, snapshot, state, settings)
     if shortage is not None:
-        return replace(action, reason=f"{action.reason}; {shortage}")
-    return replace(action, successor=other_slot(pool.name, view.slot))
+        return structs.replace(action, reason=f"{action.reason}; {shortage}")
+    return structs.replace(action, successor=other_slot(pool.name, view.slot))
 
 
 def find_shortage(
@@ -118,13 +118,13 @@ def finish_rollouts(
             continue
         waited = snapshot.at - successor.started
         if successor.consuming:
-            yield StopOld(old.name, old.slot, successor.slot, reason=f"{successor.slot} takes tasks")
+            yield StopOld(old.name, f"{successor.slot} takes tasks", old.slot, successor.slot)
         elif floor >= hard:
             reason = f"{format_mib(floor)} cannot be reclaimed, above {format_mib(hard)}"
-            yield AbortRollout(old.name, successor.slot, reason)
+            yield AbortRollout(old.name, reason, successor.slot)
         elif waited >= SUCCESSOR_SECONDS:
             reason = f"it takes no tasks {waited:.0f} s after its start"
-            yield AbortRollout(old.name, successor.slot, reason)
+            yield AbortRollout(old.name, reason, successor.slot)
 
 
 def update_successors(state: PolicyState, snapshot: Snapshot) -> tuple[PolicyState, list[str]]:
