@@ -32,8 +32,7 @@ from recyclery.control.server import Command
 from recyclery.control.status_schema import Status
 from recyclery.decide.actions import Action, Outcome, PreemptChild, ReapProcesses
 from recyclery.governor.commands import CommandHandlers
-from recyclery.health.command import find_fault, find_unhealthy_pools
-from recyclery.health.heartbeat import HeartbeatWriter
+from recyclery.health.heartbeat import HeartbeatWriter, find_fault, find_unhealthy_pools
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord

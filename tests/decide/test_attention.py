@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recyclery.decide.poll_interval import (
+from recyclery.decide.pressure import (
     ALERT_SECONDS,
     BROWSER_START_SECONDS,
     CALM_SECONDS,

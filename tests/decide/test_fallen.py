@@ -7,7 +7,6 @@ import pytest
 from recyclery.common.pool_state import PoolState
 from recyclery.decide.actions import ReportDeath
 from recyclery.decide.delivery import OUT_OF_MEMORY, PREEMPTED, find_child_deaths, report_deaths
-from recyclery.decide.policy_state import ChildDeath
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import DeathReport
 from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot
@@ -22,18 +21,18 @@ def with_kills(look: Snapshot, kills: int) -> Snapshot:
 
 
 def test_one_that_is_gone_amid_a_task_is_told_with_what_it_held() -> None:
-    assert find_child_deaths(BEFORE, snapshot(), set()) == (ChildDeath("slow", FELL),)
+    assert find_child_deaths(BEFORE, snapshot(), set()) == {CHILD: FELL}
 
 
 @pytest.mark.parametrize(("kills", "preempted", "how"), [(1, set(), OUT_OF_MEMORY), (1, {CHILD}, PREEMPTED)])
 def test_what_killed_it_is_told_where_that_is_known(kills: int, preempted: set[Owner], how: str) -> None:
-    ((fallen),) = find_child_deaths(BEFORE, with_kills(snapshot(), kills), preempted)
-    assert fallen.death.how == how
+    (fallen,) = find_child_deaths(BEFORE, with_kills(snapshot(), kills), preempted).values()
+    assert fallen.how == how
 
 
 def test_one_that_lives_or_had_no_task_has_not_fallen() -> None:
-    assert find_child_deaths(BEFORE, BEFORE, set()) == ()
-    assert find_child_deaths(snapshot(child()), snapshot(), set()) == ()
+    assert find_child_deaths(BEFORE, BEFORE, set()) == {}
+    assert find_child_deaths(snapshot(child()), snapshot(), set()) == {}
 
 
 @pytest.mark.parametrize(
@@ -45,5 +44,5 @@ def test_one_that_lives_or_had_no_task_has_not_fallen() -> None:
     ],
 )
 def test_its_own_worker_is_told_else_one_that_listens(views: tuple[PoolView, ...], through: str | None) -> None:
-    told = list(report_deaths(snapshot(pools=views), (ChildDeath("slow", FELL),)))
+    told = list(report_deaths(snapshot(pools=views), {CHILD: FELL}))
     assert told == ([ReportDeath(through=through, death=FELL)] if through else [])

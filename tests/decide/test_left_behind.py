@@ -6,7 +6,7 @@ from pathlib import Path
 from recyclery.decide.actions import EndGridSession, KillForeign, RemoveFiles
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.poll_interval import ALERT_SECONDS, poll_interval_seconds
+from recyclery.decide.pressure import ALERT_SECONDS, poll_interval_seconds
 from recyclery.decide.reap import DRIVER_EXIT_SECONDS, PROFILE_REMOVAL_SECONDS, find_reaps, kill_foreign
 from recyclery.decide.warnings import find_warnings
 from recyclery.observe.snapshot import LeftoverFiles, OpenSessions, Process, Snapshot

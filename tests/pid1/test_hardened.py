@@ -131,7 +131,7 @@ def test_it_works_read_only_as_nobody_without_capabilities(hardened: Hardened) -
     control = (sys.executable, "-m", "supervisor.supervisorctl", "-c", configuration, "status")
     wait_for(lambda: states(hardened.run(*control).stdout) == BOTH_RUN, "supervisorctl says so, too")
     # A shell is no worker; that it does not answer is what the governor sees and tells.
-    health = (sys.executable, "-m", "recyclery.health.command")
+    health = (sys.executable, "-m", "recyclery.health.heartbeat")
     wait_for(lambda: hardened.run(*health).stdout == "slow is not answering\n", "its health is told")
     os.kill(hardened.pid, 15)
     assert hardened.process.wait(30) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.common.pool_state import PoolState
-from recyclery.health.command import STALE_SECONDS, find_fault
+from recyclery.health.heartbeat import STALE_SECONDS, find_fault
 from recyclery.observe.snapshot import Vitals
 from support.snapshots import slow_view
 
@@ -59,7 +59,7 @@ def test_no_file_is_a_fault_that_says_what_to_look_for(tmp_path: Path) -> None:
 
 
 def test_it_imports_neither_celery_nor_the_supervisor() -> None:
-    script = "import sys, recyclery.health.command; print(*sorted(sys.modules))"
+    script = "import sys, recyclery.health.heartbeat; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     heavy = {"celery", "kombu", "redis", "msgspec", "psutil", "supervisor", "asyncio", "argparse"}
     assert heavy & set(loaded.split()) == set()

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from recyclery.config.paths import heartbeat_file
-from recyclery.health.command import find_fault
+from recyclery.health.heartbeat import find_fault
 from support.ports import free_port
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for

@@ -6,7 +6,7 @@ import pytest
 
 from recyclery.control.status_schema import Event, Status
 from recyclery.http.status import ReadPss, build_status, leave_unread
-from recyclery.state.event_log import KEPT, EventLog
+from recyclery.state.board import KEPT, EventLog
 from support.snapshots import AT, MIB, board, child, process, slow_view, snapshot
 
 

@@ -248,9 +248,9 @@ def show_top(args: argparse.Namespace) -> int:
 
 def check_health(_: argparse.Namespace) -> int:
     """`recyclery health`."""
-    from recyclery.health import command  # noqa: PLC0415
+    from recyclery.health import heartbeat  # noqa: PLC0415
 
-    return command.main()
+    return heartbeat.main()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 
 from recyclery.decide.actions import ReclaimMessages, ReportDeath
-from recyclery.decide.policy_state import ChildDeath, LeaseOwner, PolicyState
+from recyclery.decide.policy_state import LeaseOwner, PolicyState
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import DeathReport
 
@@ -72,30 +72,27 @@ def find_main(snapshot: Snapshot, owner: LeaseOwner) -> PoolView | None:
     return next((view for view in snapshot.workers if (view.name, view.pid) == key), None)
 
 
-def find_child_deaths(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> tuple[ChildDeath, ...]:
+def find_child_deaths(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner]) -> dict[Owner, DeathReport]:
     """Return the children that had a task in the snapshot before and are gone.
 
     A child whose task had just ended is among them; its worker ignores the report.
     """
     living = {child.owner for child in snapshot.children}
     oom = OUT_OF_MEMORY if snapshot.container.oom_kills > before.container.oom_kills else ""
-    return tuple(
-        ChildDeath(
-            child.owner.pool,
-            DeathReport(
-                pid=child.owner.pid,
-                task_id=child.task_id,
-                tree_bytes=child.tree_bytes,
-                how=PREEMPTED if child.owner in preempted else oom,
-            ),
+    return {
+        child.owner: DeathReport(
+            pid=child.owner.pid,
+            task_id=child.task_id,
+            tree_bytes=child.tree_bytes,
+            how=PREEMPTED if child.owner in preempted else oom,
         )
         for child in before.children
         if child.owner not in living and child.task_id is not None
-    )
+    }
 
 
-def report_deaths(snapshot: Snapshot, deaths: tuple[ChildDeath, ...]) -> Iterator[ReportDeath]:
+def report_deaths(snapshot: Snapshot, deaths: Mapping[Owner, DeathReport]) -> Iterator[ReportDeath]:
     """Yield a report to the active worker of each child's pool, else to any other."""
     slots = {view.name: view.slot for view in snapshot.pools if view.state.takes_requests}
-    for each in deaths if slots else ():
-        yield ReportDeath(through=slots.get(each.pool) or next(iter(slots.values())), death=each.death)
+    for owner, death in deaths.items() if slots else ():
+        yield ReportDeath(through=slots.get(owner.pool) or next(iter(slots.values())), death=death)

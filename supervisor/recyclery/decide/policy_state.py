@@ -73,14 +73,6 @@ class LeaseOwner:
 
 
 @dataclass(frozen=True, slots=True)
-class ChildDeath:
-    """A pool's child that died during a task."""
-
-    pool: str
-    death: DeathReport
-
-
-@dataclass(frozen=True, slots=True)
 class Successor:
     """A worker that was started to take over from another, when, and whether it has been observed."""
 
@@ -161,7 +153,7 @@ class PolicyState:
     """Since when a child has been idle while no message waits; absent where none is."""
     lease_owners: Mapping[str, LeaseOwner] = field(default_factory=dict)
     """By generation."""
-    child_deaths: tuple[ChildDeath, ...] = ()
+    child_deaths: Mapping[Owner, DeathReport] = field(default_factory=dict)
     """Children that died during a task since the last snapshot."""
     stalls: Mapping[Owner, StalledTask] = field(default_factory=dict)
     """For each child with a task, since when that has been stalled."""

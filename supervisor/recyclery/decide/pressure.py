@@ -1,4 +1,4 @@
-"""Rungs 3 and 5, near the limit: pause consuming; preempt a child before the kernel OOM killer chooses one.
+"""Near the limit: look more often, pause consuming (rung 3), preempt a child before the kernel chooses one (rung 5).
 
 Hold (pause): memory is at `high_percent`, and the pool's next task would take it past `hard_percent`. Until
     that task fits with MARGIN_PERCENT to spare, or memory is CLEAR_PERCENT below `high_percent`. Tasks wait in
@@ -6,6 +6,15 @@ Hold (pause): memory is at `high_percent`, and the pool's next task would take i
 Preempt: memory is at `hard_percent`. At most once in PREEMPT_AGAIN_SECONDS. The child's task runs again.
 
 Memory is what the container cannot reclaim (`floor_bytes`). Settings: `high_percent`, `hard_percent`.
+
+The time to the next tick is shorter, the closer memory is to its limit and the faster it rises:
+
+| condition | seconds |
+|---|---|
+| below ALERT_PERCENT of the limit | CALM_SECONDS, or BROWSER_START_SECONDS while a browser starts |
+| above it | ALERT_SECONDS |
+| above it, and late, or at `hard_percent` within two ticks | URGENT_SECONDS |
+| files of dead browsers or a browser without its driver are left | at most ALERT_SECONDS |
 """
 
 from __future__ import annotations
@@ -24,6 +33,16 @@ from recyclery.observe.snapshot import Child, Snapshot
 PREEMPT_AGAIN_SECONDS = 2.0
 CLEAR_PERCENT = 10
 MARGIN_PERCENT = 3
+CALM_SECONDS = 1.0
+# A browser allocates 200 MB in a second.
+ALERT_SECONDS = 0.2
+ALERT_PERCENT = 70
+# The files of a browser that is killed this soon after its start are known by then.
+BROWSER_START_SECONDS = 0.2
+# The shortest interval at which polling does not dominate CPU time.
+URGENT_SECONDS = 0.05
+# A tick that comes this late means that the container is throttled, or thrashes.
+LATE_TICK_SECONDS = 2.0
 
 
 def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[PauseConsuming]:
@@ -90,3 +109,21 @@ def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) 
 def excess_bytes(child: Child, state: PolicyState) -> int:
     """Return by how much a child's memory, its task's included, exceeds a fresh child's."""
     return child.tree_bytes - state.fresh_child_bytes(child.owner.pool)
+
+
+def poll_interval_seconds(snapshot: Snapshot | None, before: Snapshot | None, settings: Settings) -> float:
+    """Return the time from this snapshot to the next, given the one before."""
+    if snapshot is None:
+        return CALM_SECONDS
+    floor = snapshot.container.floor_bytes
+    if floor < level_bytes(snapshot, ALERT_PERCENT):
+        if snapshot.browsers_starting:
+            return BROWSER_START_SECONDS
+        return ALERT_SECONDS if snapshot.leftover_files or snapshot.orphaned_browsers else CALM_SECONDS
+    if snapshot.late_seconds > LATE_TICK_SECONDS:
+        return URGENT_SECONDS
+    rise = 0.0
+    if before is not None and snapshot.at > before.at:
+        rise = (floor - before.container.floor_bytes) / (snapshot.at - before.at)
+    hard = level_bytes(snapshot, settings.memory.hard_percent)
+    return URGENT_SECONDS if floor + rise * 2 * ALERT_SECONDS >= hard else ALERT_SECONDS

@@ -19,7 +19,7 @@ from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import EnforceTimeLimit, KillWorker, ReplaceWorker
 from recyclery.decide.memory_levels import active_children, find_active_worker, format_count
 from recyclery.decide.policy_state import RESTART_BACKOFF_SECONDS, Fault, PolicyState, Unhealthy, is_recent
-from recyclery.decide.poll_interval import LATE_TICK_SECONDS
+from recyclery.decide.pressure import LATE_TICK_SECONDS
 from recyclery.observe.snapshot import Child, PoolView, Snapshot, Vitals
 
 HANG_SECONDS = 30.0

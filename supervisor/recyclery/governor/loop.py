@@ -15,7 +15,7 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import Action, Outcome
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
-from recyclery.decide.poll_interval import LATE_TICK_SECONDS, poll_interval_seconds
+from recyclery.decide.pressure import LATE_TICK_SECONDS, poll_interval_seconds
 from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import HeartbeatWriter

@@ -14,8 +14,7 @@ from recyclery.alerts.monitor import Monitor
 from recyclery.config.paths import history_file
 from recyclery.config.secrets import read_token
 from recyclery.config.settings import Address
-from recyclery.health.command import find_stale_heartbeat, find_unhealthy_pools
-from recyclery.health.heartbeat import Heartbeat, HeartbeatWriter
+from recyclery.health.heartbeat import Heartbeat, HeartbeatWriter, find_stale_heartbeat, find_unhealthy_pools
 from recyclery.http.auth import guard
 from recyclery.http.metrics import list_metrics_page
 from recyclery.http.page_api import Api, Sources

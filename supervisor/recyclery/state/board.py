@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recyclery.config.settings import Settings
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Snapshot
-from recyclery.state.event_log import EventLog
 from recyclery.state.ledger import Ledger
 from recyclery.state.model_store import ModelStore
 from recyclery.state.task_stats import TaskTotals
 from recyclery_worker.link import WorkerStat
+
+KEPT = 30
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """A line of the log, its time, and whether the action succeeded."""
+
+    at: float
+    text: str
+    done: bool
+
+
+class EventLog:
+    """The last KEPT lines of the log; one that repeats is there once, with its last time."""
+
+    def __init__(self) -> None:
+        self._last: deque[LoggedEvent] = deque(maxlen=KEPT)
+
+    def add(self, at: float, text: str, *, done: bool = True) -> None:
+        """Append a line."""
+        if self._last and self._last[-1].text == text:
+            self._last.pop()
+        self._last.append(LoggedEvent(at, text, done))
+
+    def newest_first(self) -> list[LoggedEvent]:
+        """Return all lines."""
+        return list(reversed(self._last.copy()))
 
 
 @dataclass

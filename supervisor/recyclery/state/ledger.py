@@ -55,10 +55,8 @@ class Ledger:
         settings: Settings,
     ) -> list[str]:
         """Update the state by a snapshot and the workers' `stats` by slot; return lines for the log."""
-        before = self._last
-        deaths = (
-            find_child_deaths(before, snapshot, self.state.preempted_children) if before is not None else ()
-        )
+        before, preempted = self._last, self.state.preempted_children
+        deaths = find_child_deaths(before, snapshot, preempted) if before is not None else {}
         self._find_departed(snapshot)
         lines = [*self._report_oom_kills(snapshot), *self._explain_departed(snapshot, stats)]
         state, failures = update_successors(self.state, snapshot)

@@ -51,12 +51,7 @@ class TaskTotals:
         first = NO_TASKS if reported.since >= self.since else reported
         _, before = self._reports.get(worker, (0.0, first))
         self._reports[worker] = stat.sent, reported
-        self.tasks[stat.pool] = plus(self.tasks.get(stat.pool, NO_TASKS), minus(reported, before))
-
-
-def plus(one: TaskTally, other: TaskTally) -> TaskTally:
-    """Return the sum of two tallies."""
-    return combine(one, other, 1)
+        self.tasks[stat.pool] = combine(self.tasks.get(stat.pool, NO_TASKS), minus(reported, before), 1)
 
 
 def minus(later: TaskTally, earlier: TaskTally) -> TaskTally:
