@@ -1,6 +1,7 @@
 """Killing: the right process, its profile folder, and never a stranger."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from recyclery.act.cleanup import find_session_files
-from recyclery.act.kill import kill_process, kill_processes, signal_reap
+from recyclery.act.kill import kill_processes, signal_process
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import Owner, Process
+from recyclery_worker.link import COLLECT_SIGNAL
 from support.waiting import is_alive, wait_for
 
 
@@ -32,8 +34,8 @@ def test_a_pid_that_was_given_to_another_process_is_not_touched() -> None:
     popen, process = started("sleep", "60")
     try:
         former = replace(process, start_ticks=process.start_ticks - 1)
-        assert not kill_process(former)
-        assert not signal_reap(Owner("slow", process.pid, process.start_ticks - 1))
+        assert not signal_process(former, signal.SIGKILL)
+        assert not signal_process(Owner("slow", process.pid, process.start_ticks - 1), COLLECT_SIGNAL)
         assert popen.poll() is None
     finally:
         popen.kill()

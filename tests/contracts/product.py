@@ -335,7 +335,7 @@ def decode_link(kind: str, packet: bytes) -> Any:
 def control_answers() -> dict[str, tuple[Any, ...]]:
     """Return the types of answer to each command of the control socket."""
     nobody = typing.cast(Any, None)
-    handlers = CommandHandlers(nobody, nobody, nobody, nobody, nobody).handlers()
+    handlers = CommandHandlers(nobody).handlers()
     answers = {name: typing.get_type_hints(handler)["return"] for name, handler in handlers.items()}
     return {name: typing.get_args(answer) or (answer,) for name, answer in answers.items()}
 

@@ -57,7 +57,6 @@ class World:
             views=dict,
             states=self.states,
             workers=SimpleNamespace(stats={}),
-            forget=lambda living, at: None,
             forget_session=lambda owner, session: self.steps.append(f"forget {session}"),
             hurry=lambda: None,
         )

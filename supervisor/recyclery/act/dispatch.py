@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from recyclery.act.cleanup import remove_leftovers
-from recyclery.act.kill import kill_processes, signal_reap
+from recyclery.act.kill import kill_processes, signal_process
 from recyclery.config.paths import supervisord_socket
 from recyclery.decide.actions import (
     Action,
@@ -49,7 +49,7 @@ async def perform(
 
             return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
         case ReapZombies():
-            sent = signal_reap(action.owner)
+            sent = signal_process(action.owner, link.COLLECT_SIGNAL)
             return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
         case Warn():
             return Outcome(done=True, line=action.summary)

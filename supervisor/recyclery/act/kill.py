@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from recyclery.act.cleanup import find_session_files, remove_all
 from recyclery.observe.processes import read_process, read_processes
 from recyclery.observe.snapshot import Owner, Process
-from recyclery_worker.link import COLLECT_SIGNAL
 
 GONE_SECONDS = 1.5
 GONE_POLL_SECONDS = 0.02
@@ -24,7 +23,7 @@ async def kill_processes(processes: Iterable[Process]) -> list[Process]:
     doomed = {(process.pid, process.start_ticks): process for process in processes}
     files = await asyncio.to_thread(find_session_files, [process.pid for process in doomed.values()])
     for process in doomed.values():
-        kill_process(process)
+        signal_process(process, signal.SIGKILL)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + GONE_SECONDS
     while left := [process for process in doomed.values() if is_alive(process)]:
@@ -32,32 +31,26 @@ async def kill_processes(processes: Iterable[Process]) -> list[Process]:
             break
         for late in [found for found in read_processes() if found.parent in {gone.pid for gone in left}]:
             if doomed.setdefault((late.pid, late.start_ticks), late) is late:
-                kill_process(late)
+                signal_process(late, signal.SIGKILL)
         await asyncio.sleep(GONE_POLL_SECONDS)
     await asyncio.to_thread(remove_all, files)
     return left
 
 
-def kill_process(process: Process) -> bool:
-    """Send SIGKILL to this very process; return whether it was there."""
-    return signal_process(process.pid, process.start_ticks, signal.SIGKILL)
-
-
-def signal_process(pid: int, start_ticks: int, signum: int) -> bool:
-    """Signal the process with this pid and start time; return whether it was there."""
+def signal_process(process: Process | Owner, signum: int) -> bool:
+    """Signal this very process; return whether it was there."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return False
     except OSError:
         # An old kernel or a strict seccomp profile has no pidfd: check, then signal at once.
         pidfd = None
     try:
-        found = read_process(pid)
-        if found is None or found.start_ticks != start_ticks or found.is_defunct:
+        if not is_alive(process):
             return False
         if pidfd is None:
-            os.kill(pid, signum)
+            os.kill(process.pid, signum)
         else:
             signal.pidfd_send_signal(pidfd, signum)
     except OSError:
@@ -68,12 +61,7 @@ def signal_process(pid: int, start_ticks: int, signum: int) -> bool:
     return True
 
 
-def signal_reap(owner: Owner) -> bool:
-    """Signal a pool child to wait for its zombie browsers; return whether it was there."""
-    return signal_process(owner.pid, owner.start_ticks, COLLECT_SIGNAL)
-
-
-def is_alive(process: Process) -> bool:
+def is_alive(process: Process | Owner) -> bool:
     """Return whether this very process is there and not defunct."""
     found = read_process(process.pid)
     return found is not None and found.start_ticks == process.start_ticks and not found.is_defunct

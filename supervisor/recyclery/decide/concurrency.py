@@ -17,12 +17,7 @@ from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeConcurrency
-from recyclery.decide.memory_levels import (
-    active_children,
-    find_active_worker,
-    level_bytes,
-    projected_peak_bytes,
-)
+from recyclery.decide.memory_levels import active_children, active_workers, level_bytes, projected_peak_bytes
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import PoolView, Snapshot
@@ -35,19 +30,17 @@ CPU_FULL = 0.9
 
 def scale_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeConcurrency]:
     """Yield the changes, each by one; into the range where a change of the settings left it outside."""
-    for pool in settings.pools:
-        view = find_active_worker(snapshot, pool.name)
-        if view is None or not view.retires or view.state is not PoolState.RUNNING or view.concurrency is None:
+    for pool, view in active_workers(snapshot, settings):
+        now = view.concurrency
+        if not view.retires or view.state is not PoolState.RUNNING or now is None:
             continue
-        now, change = view.concurrency, None
         if not pool.least <= now <= pool.most:
-            change = min(max(now, pool.least), pool.most), f"its range is {pool.least} to {pool.most}"
-        elif now > pool.least and (reason := why_one_less(pool, snapshot, state, settings)):
-            change = now - 1, reason
-        elif now < pool.most and (reason := why_one_more(pool, view, snapshot, state, settings)):
-            change = now + 1, reason
-        if change is not None:
-            yield ChangeConcurrency(pool.name, *change)
+            reason = f"its range is {pool.least} to {pool.most}"
+            yield ChangeConcurrency(pool.name, min(max(now, pool.least), pool.most), reason)
+        elif now > pool.least and (why := why_one_less(pool, snapshot, state, settings)):
+            yield ChangeConcurrency(pool.name, now - 1, why)
+        elif now < pool.most and (why := why_one_more(pool, view, snapshot, state, settings)):
+            yield ChangeConcurrency(pool.name, now + 1, why)
 
 
 def why_one_more(
@@ -90,14 +83,12 @@ def update_workload(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return `busy_since` and `idle_since` of the policy state after this snapshot."""
     busy, idle = {}, {}
-    for pool in settings.pools:
-        view, children = find_active_worker(snapshot, pool.name), active_children(snapshot, pool.name)
-        if view is None or not children:
-            continue
+    for pool, view in active_workers(snapshot, settings):
+        children = active_children(snapshot, pool.name)
         working = sum(child.task_id is not None for child in children)
-        if working >= (view.concurrency or pool.concurrency):
-            if view.queue_depth:
-                busy[pool.name] = state.busy_since.get(pool.name, snapshot.at)
-        elif not view.queue_depth:
+        is_busy = working >= (view.concurrency or pool.concurrency)
+        if children and is_busy and view.queue_depth:
+            busy[pool.name] = state.busy_since.get(pool.name, snapshot.at)
+        elif children and not is_busy and not view.queue_depth:
             idle[pool.name] = state.idle_since.get(pool.name, snapshot.at)
     return busy, idle

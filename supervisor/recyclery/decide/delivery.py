@@ -27,11 +27,7 @@ def update_lease_owners(
     The children of a living worker are those it reports and those observed; a dead one keeps its last known.
     """
     reported = {report.generation: report for report in reports if report.generation}
-    updated = {
-        generation: owner
-        for generation, owner in owners.items()
-        if generation in reported or not owner.given_back
-    }
+    updated = {key: owner for key, owner in owners.items() if key in reported or not owner.given_back}
     for generation, report in reported.items():
         updated.setdefault(generation, report)
     for generation, owner in updated.items():
@@ -58,12 +54,8 @@ def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[ReclaimMess
         return
     for owner in owners:
         if not owner.given_back and find_main(snapshot, owner) is None and not owner.children & living:
-            yield ReclaimMessages(
-                pool=owner.pool,
-                generation=owner.generation,
-                through=through,
-                reason=f"its main process {owner.pid} and all of its children are dead",
-            )
+            reason = f"its main process {owner.pid} and all of its children are dead"
+            yield ReclaimMessages(owner.pool, owner.generation, through, reason)
 
 
 def find_main(snapshot: Snapshot, owner: LeaseOwner) -> PoolView | None:

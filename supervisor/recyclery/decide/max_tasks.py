@@ -19,7 +19,7 @@ from recyclery.common.statistics import NORMAL, chi_square_quantile, deviation, 
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import ChangeMaxTasks
-from recyclery.decide.memory_levels import find_active_worker, pool_budget
+from recyclery.decide.memory_levels import active_workers, pool_budget
 from recyclery.decide.memory_model import RISK, GrowthStep, PoolModel, headroom_bytes
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.snapshot import Snapshot
@@ -118,18 +118,12 @@ def adjust_max_tasks(current: int, clean_lifetimes: int, wanted: int) -> int:
 
 def tune_max_tasks(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ChangeMaxTasks]:
     """Yield the changes of max-tasks-per-child."""
-    for pool in settings.pools:
-        view = find_active_worker(snapshot, pool.name)
-        if (
-            view is None
-            or not view.retires
-            or view.state is not PoolState.RUNNING
-            or view.max_tasks_per_child is None
-        ):
-            continue
-        tune = tune_pool(pool, view.max_tasks_per_child, snapshot, state, settings)
-        if tune is not None:
-            yield tune
+    for pool, view in active_workers(snapshot, settings):
+        current = view.max_tasks_per_child
+        if view.retires and view.state is PoolState.RUNNING and current is not None:
+            tune = tune_pool(pool, current, snapshot, state, settings)
+            if tune is not None:
+                yield tune
 
 
 def tune_pool(
@@ -146,11 +140,10 @@ def tune_pool(
     wanted = choose_max_tasks(model, budget, most, BACKSTOP_RISK)
     if wanted > current * (1 - DEADBAND) and wanted <= current:
         return None
+    chosen = adjust_max_tasks(current, state.clean_lifetimes.get(pool.name, 0), wanted)
     if pool.name in state.changed:
         # A new number in the settings applies at once, as far as the model allows.
         chosen = wanted
-    else:
-        chosen = adjust_max_tasks(current, state.clean_lifetimes.get(pool.name, 0), wanted)
     if chosen == current:
         return None
     reason = f"{wanted} such tasks fit the {format_mib(budget)} that a child may hold, the largest one on top"

@@ -6,6 +6,8 @@ may still allocate: sums over processes count shared pages more than once, diffe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from recyclery.common.pool_state import PoolState
@@ -29,15 +31,13 @@ def projected_peak_bytes(
     """
     total = snapshot.container.floor_bytes - (without.tree_bytes if without is not None else 0)
     for pool in settings.pools:
-        by_slot: dict[str, list[Child]] = {}
-        for child in snapshot.children:
-            if child.owner.pool == pool.name:
-                by_slot.setdefault(child.slot, []).append(child)
-        for slot, children in by_slot.items():
+        children = [child for child in snapshot.children if child.owner.pool == pool.name]
+        for slot in {child.slot for child in children}:
             runnable = concurrency_of(snapshot, pool)
-            if without is not None and without.owner.pool == pool.name and without.slot == slot:
+            if without is not None and (without.owner.pool, without.slot) == (pool.name, slot):
                 runnable -= 1
-            staying = [child for child in children if child is not without and not is_leaving(child, snapshot)]
+            others = (child for child in children if child.slot == slot and child is not without)
+            staying = [child for child in others if not is_leaving(child, snapshot)]
             busy = [remaining_growth_bytes(child, state) for child in staying if child.task_id is not None]
             idle = [remaining_growth_bytes(child, state) for child in staying if child.task_id is None]
             total += sum(busy) + sum(idle[: max(0, runnable - len(busy))])
@@ -75,9 +75,8 @@ def pool_budget(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: Se
     others = replace(settings, pools=tuple(other for other in settings.pools if other.name != pool.name))
     own = sum(child.tree_bytes for child in active_children(snapshot, pool.name))
     rest = projected_peak_bytes(snapshot, state, others) - own
-    return max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest) // concurrency_of(
-        snapshot, pool
-    )
+    left = max(0, level_bytes(snapshot, settings.memory.retire_percent) - rest)
+    return left // concurrency_of(snapshot, pool)
 
 
 def reclaimable_bytes(child: Child, state: PolicyState) -> int:
@@ -92,6 +91,13 @@ def concurrency_of(snapshot: Snapshot, pool: Pool) -> int:
         return 1
     view = find_active_worker(snapshot, pool.name)
     return max(1, view.concurrency or pool.concurrency) if view is not None else pool.concurrency
+
+
+def active_workers(snapshot: Snapshot, settings: Settings) -> Iterator[tuple[Pool, PoolView]]:
+    """Yield the pools whose active worker PID 1 has reported, each with that worker."""
+    for pool in settings.pools:
+        if (view := find_active_worker(snapshot, pool.name)) is not None:
+            yield pool, view
 
 
 def find_active_worker(snapshot: Snapshot, pool: str) -> PoolView | None:

@@ -1,4 +1,4 @@
-"""Near the limit: look more often, pause consuming (rung 3), preempt a child before the kernel chooses one (rung 5).
+"""Near the limit: look more often; pause consuming (rung 3); preempt before the kernel does (rung 5).
 
 Hold (pause): memory is at `high_percent`, and the pool's next task would take it past `hard_percent`. Until
     that task fits with MARGIN_PERCENT to spare, or memory is CLEAR_PERCENT below `high_percent`. Tasks wait in
@@ -23,10 +23,10 @@ from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
-from recyclery.config.settings import Pool, Settings
+from recyclery.config.settings import Settings
 from recyclery.decide.actions import PauseConsuming, PreemptChild
 from recyclery.decide.max_tasks import MIN_RECLAIMABLE_BYTES
-from recyclery.decide.memory_levels import active_children, concurrency_of, find_active_worker, level_bytes
+from recyclery.decide.memory_levels import active_children, active_workers, concurrency_of, level_bytes
 from recyclery.decide.policy_state import PolicyState, is_recent
 from recyclery.observe.snapshot import Child, Snapshot
 
@@ -55,29 +55,23 @@ def pause_pools(snapshot: Snapshot, state: PolicyState, settings: Settings) -> I
     clear = level_bytes(snapshot, settings.memory.high_percent - CLEAR_PERCENT)
     hard = level_bytes(snapshot, settings.memory.hard_percent)
     margin = level_bytes(snapshot, MARGIN_PERCENT)
-    for pool in settings.pools:
-        view = find_active_worker(snapshot, pool.name)
-        if view is None or view.holding is None or view.state is not PoolState.RUNNING:
+    for pool, view in active_workers(snapshot, settings):
+        if view.holding is None or view.state is not PoolState.RUNNING:
             continue
         headroom = state.headroom_bytes(pool.name)
         reason = f"{format_mib(floor)} cannot be reclaimed, and the next task may need {format_mib(headroom)}"
         if view.holding:
             pause = floor >= clear and floor + headroom > hard - margin
         else:
-            pause = floor >= high and floor + headroom > hard and has_free_child(snapshot, pool)
+            busy = sum(child.task_id is not None for child in active_children(snapshot, pool.name))
+            has_room = busy < concurrency_of(snapshot, pool)
+            pause = floor >= high and floor + headroom > hard and has_room
         if pause:
             past_it = f"together past {format_mib(hard)}, {settings.memory.hard_percent:g} % of the limit"
-            yield PauseConsuming(pool=pool.name, on=True, renewed=view.holding, reason=f"{reason}: {past_it}")
+            yield PauseConsuming(pool.name, on=True, renewed=view.holding, reason=f"{reason}: {past_it}")
         elif view.holding:
-            yield PauseConsuming(
-                pool=pool.name, on=False, renewed=False, reason=f"{reason}, for which there is room"
-            )
-
-
-def has_free_child(snapshot: Snapshot, pool: Pool) -> bool:
-    """Return whether the pool could start one more task now."""
-    busy = sum(child.task_id is not None for child in active_children(snapshot, pool.name))
-    return busy < concurrency_of(snapshot, pool)
+            reason += ", for which there is room"
+            yield PauseConsuming(pool.name, on=False, renewed=False, reason=reason)
 
 
 def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) -> PreemptChild | None:

@@ -45,10 +45,8 @@ def find_reaps(snapshot: Snapshot, state: PolicyState, settings: Settings) -> li
 def reap_orphans(snapshot: Snapshot) -> Iterator[ReapProcesses]:
     """Yield what dead children left: all of their sessions, and browsers that left the session."""
     for orphans in snapshot.orphans:
-        pid = orphans.owner.pid
-        processes = running(
-            process for process in orphans.processes if process.session == pid or process.is_browser
-        )
+        pid, left = orphans.owner.pid, orphans.processes
+        processes = running(each for each in left if each.session == pid or each.is_browser)
         yield ReapProcesses(processes, f"their pool child {pid} is dead", "orphans", orphans.owner)
 
 
@@ -97,8 +95,8 @@ def reap_half_dead(snapshot: Snapshot) -> Iterator[ReapProcesses]:
 def reap_runaways(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[ReapProcesses]:
     """Yield browsers at which a task hangs: without them the task gets an error and ends."""
     for child in snapshot.children:
+        stall = state.stalls.get(child.owner)
         for browser in browser_groups(child.processes, child.owner.pid):
-            stall = state.stalls.get(child.owner)
             reason = runaway_reason(browser, child, stall, snapshot, settings.browsers)
             if reason is not None:
                 yield ReapProcesses(running(browser), reason, "runaway", child.owner)
@@ -112,8 +110,7 @@ def running(processes: Iterable[Process]) -> tuple[Process, ...]:
 def kill_foreign(snapshot: Snapshot) -> Iterator[KillForeign]:
     """Yield the kill of browsers that no pool started; only `recyclery reap --strangers` asks for it."""
     if snapshot.foreign_browsers:
-        reason = "asked to, though no pool started them"
-        yield KillForeign(processes=snapshot.foreign_browsers, reason=reason)
+        yield KillForeign(snapshot.foreign_browsers, "asked to, though no pool started them")
 
 
 def remove_leftover_files(snapshot: Snapshot) -> Iterator[RemoveFiles]:
@@ -124,7 +121,7 @@ def remove_leftover_files(snapshot: Snapshot) -> Iterator[RemoveFiles]:
         if not each.drivers or snapshot.at - each.since >= PROFILE_REMOVAL_SECONDS
     )
     if left:
-        yield RemoveFiles(leftover_files=left)
+        yield RemoveFiles(left)
 
 
 def end_sessions(snapshot: Snapshot) -> Iterator[EndGridSession]:
@@ -142,6 +139,4 @@ def reap_zombies(snapshot: Snapshot) -> Iterator[ReapZombies]:
             for process in child.processes
         )
         if defunct:
-            yield ReapZombies(
-                owner=child.owner, reason=f"{defunct} ended browser processes wait for their parent"
-            )
+            yield ReapZombies(child.owner, f"{defunct} ended browser processes wait for their parent")

@@ -24,6 +24,7 @@ from recyclery.config.slots import other_slot
 from recyclery.decide.actions import AbortRollout, KillWorker, ReplaceWorker, RetireChild, StopOld
 from recyclery.decide.memory_levels import (
     active_children,
+    active_workers,
     concurrency_of,
     find_active_worker,
     level_bytes,
@@ -42,18 +43,14 @@ ROLLOUT_RETRY_SECONDS = 600.0
 
 def replace_requested(snapshot: Snapshot, state: PolicyState, settings: Settings) -> ReplaceWorker | None:
     """Return the replacement that an operator or changed settings ask for."""
-    for pool in settings.pools:
-        view = find_active_worker(snapshot, pool.name)
-        if view is None or not view.is_in_service or is_rolling_out(view, snapshot):
+    for pool, view in active_workers(snapshot, settings):
+        if not view.is_in_service or is_rolling_out(view, snapshot):
             continue
         if pool.name in state.asked:
-            return ReplaceWorker(pool=pool.name, reason=state.asked[pool.name])
-        if (
-            view.outdated
-            and view.state is PoolState.RUNNING
-            and not failed_recently(pool.name, snapshot, state)
-        ):
-            return ReplaceWorker(pool=pool.name, reason="its settings have changed since its start")
+            return ReplaceWorker(pool.name, state.asked[pool.name])
+        is_outdated = view.outdated and view.state is PoolState.RUNNING
+        if is_outdated and not failed_recently(pool.name, snapshot, state):
+            return ReplaceWorker(pool.name, "its settings have changed since its start")
     return None
 
 
@@ -113,8 +110,7 @@ def finish_rollouts(
     """Yield the old workers to drain and the successors to abort."""
     floor, hard = snapshot.container.floor_bytes, level_bytes(snapshot, settings.memory.hard_percent)
     for old in snapshot.pools:
-        successor = find_successor(old, snapshot)
-        if successor is None:
+        if (successor := find_successor(old, snapshot)) is None:
             continue
         waited = snapshot.at - successor.started
         if successor.consuming:

@@ -61,12 +61,10 @@ def recycle_children(
         return None
     view = find_active_worker(snapshot, worst.owner.pool)
     if view is None or (view.retires and state.refused.get(view.name, 0) < MAX_REFUSALS):
-        if is_recent(state.retired.get(worst.owner), snapshot.at, RETIRE_AGAIN_SECONDS):
-            return None
-        return RetireChild(owner=worst.owner, reason=reason)
-    if not can_replace(view, state, snapshot.at):
-        return None
-    return ReplaceWorker(pool=view.name, reason=f"child {worst.owner.pid}: {reason}")
+        is_asked = is_recent(state.retired.get(worst.owner), snapshot.at, RETIRE_AGAIN_SECONDS)
+        return None if is_asked else RetireChild(worst.owner, reason)
+    reason = f"child {worst.owner.pid}: {reason}"
+    return ReplaceWorker(view.name, reason) if can_replace(view, state, snapshot.at) else None
 
 
 def past_budget(
@@ -79,9 +77,8 @@ def past_budget(
         return None
     budget = child_budget(child, snapshot, state, settings)
     fresh, headroom = state.fresh_child_bytes(pool.name), state.headroom_bytes(pool.name)
-    least = MIN_RECLAIMABLE_BYTES
-    if fresh + headroom > budget:
-        least = max(least, level_bytes(snapshot, MIN_GAIN_PERCENT))
+    gain = level_bytes(snapshot, MIN_GAIN_PERCENT) if fresh + headroom > budget else 0
+    least = max(MIN_RECLAIMABLE_BYTES, gain)
     if must_retire(model, child.tree_bytes, budget, headroom, least) is None:
         return None
     largest = max(model.tasks, key=lambda name: (bool(name), model.tasks[name].largest_tail_bytes), default="")
@@ -107,14 +104,13 @@ def replace_grown_main(snapshot: Snapshot, state: PolicyState, settings: Setting
         f"its main process grew from {format_mib(worst.main_start_bytes)} to {format_mib(worst.main_bytes)}, "
         "which no child's recycle frees"
     )
-    return ReplaceWorker(pool=worst.name, reason=reason)
+    return ReplaceWorker(worst.name, reason)
 
 
 def can_replace(view: PoolView, state: PolicyState, at: float) -> bool:
     """Return whether a worker runs and was not replaced recently."""
-    return view.state is PoolState.RUNNING and not is_recent(
-        state.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS
-    )
+    was_replaced = is_recent(state.replaced.get(view.name), at, REPLACE_AGAIN_SECONDS)
+    return view.state is PoolState.RUNNING and not was_replaced
 
 
 def dismiss_traced(snapshot: Snapshot, state: PolicyState) -> Iterator[RetireTraced]:

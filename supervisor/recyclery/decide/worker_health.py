@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.actions import EnforceTimeLimit, KillWorker, ReplaceWorker
-from recyclery.decide.memory_levels import active_children, find_active_worker, format_count
+from recyclery.decide.memory_levels import active_children, active_workers, find_active_worker, format_count
 from recyclery.decide.policy_state import RESTART_BACKOFF_SECONDS, Fault, PolicyState, Unhealthy, is_recent
 from recyclery.decide.pressure import LATE_TICK_SECONDS
 from recyclery.observe.snapshot import Child, PoolView, Snapshot, Vitals
@@ -37,10 +37,9 @@ def update_worker_health(
     if any(view.vitals is not None and view.vitals.broker_answers is False for view in snapshot.pools):
         return {}
     updated = {}
-    for pool in settings.pools:
-        view = find_active_worker(snapshot, pool.name)
-        fault = find_worker_fault(pool, view) if view is not None else None
-        if view is None or view.vitals is None or fault is None:
+    for pool, view in active_workers(snapshot, settings):
+        fault = find_worker_fault(pool, view)
+        if view.vitals is None or fault is None:
             continue
         before, seconds = unhealthy.get(pool.name), 0.0
         same = (fault, view.vitals.pid, view.vitals.received)
@@ -69,9 +68,9 @@ def restart_unhealthy(
     snapshot: Snapshot, state: PolicyState, settings: Settings
 ) -> KillWorker | ReplaceWorker | None:
     """Return how to restart the first worker that has been unhealthy for long enough."""
-    for pool in settings.pools:
-        view, unhealthy = find_active_worker(snapshot, pool.name), state.unhealthy.get(pool.name)
-        if view is None or view.vitals is None or unhealthy is None:
+    for pool, view in active_workers(snapshot, settings):
+        unhealthy = state.unhealthy.get(pool.name)
+        if view.vitals is None or unhealthy is None:
             continue
         backoff = state.restart_backoffs.get(pool.name)
         if backoff is not None and is_recent(backoff.at, snapshot.at, backoff.pause_seconds):

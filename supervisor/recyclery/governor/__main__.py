@@ -100,10 +100,7 @@ async def run_services(governor: Governor, monitor: Monitor) -> None:
     loop.add_reader(reports, governor.receive, reports)
     loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
     loop.add_signal_handler(signal.SIGUSR1, lambda: services.append(asyncio.create_task(log_status(board))))
-    commands = CommandHandlers(
-        board, governor.observe_now, governor.act_now, governor.apply_settings, governor.woken.set
-    )
-    server = await serve_control(control_socket(directory), commands.handlers())
+    server = await serve_control(control_socket(directory), CommandHandlers(governor).handlers())
     events = asyncio.create_task(follow_events(governor))
     services += (
         events,

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.live import change_settings
-from recyclery.config.settings import Settings
 from recyclery.config.stored import write_settings
 from recyclery.control.server import Command, CommandHandler, ErrorResult, ReapResult, SetResult
 from recyclery.control.status_schema import Status
-from recyclery.decide.actions import Action, Outcome
+from recyclery.decide.actions import Action
 from recyclery.decide.browsers import count_by_kind
 from recyclery.decide.memory_levels import find_active_worker, format_count
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.reap import find_reaps, kill_foreign
 from recyclery.decide.replace import find_successor
+from recyclery.governor.loop import Governor
 from recyclery.http.status import leave_unread, read_status
 from recyclery.observe.snapshot import PoolView, Snapshot
 from recyclery.observe.workers import WorkerUnavailable, ask_worker
-from recyclery.state.board import Board
 from recyclery_worker import link
 
 log = logging.getLogger("recyclery")
@@ -52,13 +50,9 @@ class TraceStarted(msgspec.Struct):
 
 @dataclass(frozen=True)
 class CommandHandlers:
-    """One method per command, over the governor's state and the few things that the loop does for them."""
+    """One method per command."""
 
-    board: Board
-    observe_now: Callable[[], Awaitable[Snapshot]]
-    act_now: Callable[[Callable[[Snapshot], Iterable[Action]]], Awaitable[tuple[Snapshot, list[Outcome]]]]
-    apply_settings: Callable[[Settings], None]
-    wake: Callable[[], None]
+    governor: Governor
 
     def handlers(self) -> Mapping[str, CommandHandler]:
         """Return the handlers by command."""
@@ -67,16 +61,16 @@ class CommandHandlers:
 
     async def status(self, _: Command) -> Status:
         """Return the whole status."""
-        return await read_status(self.board)
+        return await read_status(self.governor.board)
 
     async def glance(self, _: Command) -> Status:
         """Return the status without PSS, cheap enough for every second."""
-        return await read_status(self.board, leave_unread)
+        return await read_status(self.governor.board, leave_unread)
 
     async def set(self, command: Command) -> SetResult | ErrorResult:
         """Change settings of this governor and its restarts."""
         try:
-            changed = change_settings(self.board.settings, command.table, command.values)
+            changed = change_settings(self.governor.board.settings, command.table, command.values)
         except BadConfiguration as error:
             return ErrorResult(error=str(error))
         what = ", ".join(f"{key} = {value}" for key, value in command.values.items())
@@ -84,19 +78,19 @@ class CommandHandlers:
             write_settings(changed)
         except OSError as error:
             return ErrorResult(error=f"{changed.runtime_dir}: {error.strerror}")
-        self.apply_settings(changed)
+        self.governor.apply_settings(changed)
         log.info("set %s: %s", command.table, what)
         return SetResult(done=f"{command.table}: {what}, until the supervisor's next start")
 
     async def reap(self, command: Command) -> ReapResult:
         """Kill what the next tick would; foreign browsers only where that is asked for."""
-        board = self.board
+        board = self.governor.board
 
         def choose(snapshot: Snapshot) -> Iterable[Action]:
             evictions = kill_foreign(snapshot) if command.strangers else ()
             return (*find_reaps(snapshot, board.ledger.state, board.settings), *evictions)
 
-        snapshot, outcomes = await self.act_now(choose)
+        snapshot, outcomes = await self.governor.act_now(choose)
         census = count_by_kind(snapshot, board.ledger.state.stalls, board.settings.browsers)
         return ReapResult(
             killed=[outcome.line for outcome in outcomes],
@@ -106,38 +100,56 @@ class CommandHandlers:
 
     async def recycle(self, command: Command) -> RecycleStatus | ErrorResult:
         """Request the replacement of a pool's worker; return the old one."""
-        pool, snapshot, ledger = command.table, await self.observe_now(), self.board.ledger
+        pool, snapshot, ledger = command.table, await self.governor.observe_now(), self.governor.board.ledger
         refusal = replacement_refusal(pool, snapshot, ledger.state)
         if refusal is not None:
             return ErrorResult(error=refusal)
         ledger.ask_replacement(pool)
-        self.wake()
+        self.governor.woken.set()
         return recycle_status(pool, snapshot, ledger.state) or ErrorResult(error=f"{pool} is gone")
 
     async def recycling(self, command: Command) -> RecycleStatus | ErrorResult:
         """Return the progress of a pool's replacement."""
-        pool, snapshot = command.table, self.board.snapshot
-        found = recycle_status(pool, snapshot, self.board.ledger.state) if snapshot is not None else None
+        pool, board = command.table, self.governor.board
+        found = recycle_status(pool, board.snapshot, board.ledger.state) if board.snapshot is not None else None
         return found or ErrorResult(error=f"{pool!r} is not known yet")
 
     async def trace(self, command: Command) -> TraceStarted | ErrorResult:
         """Have a child of a pool trace the allocations of a task; return which one."""
-        pool, order, snapshot = command.table, command.values, await self.observe_now()
-        answer = await request_trace(self.board.settings.runtime_dir, pool, order, snapshot)
-        if isinstance(answer, TraceStarted):
-            what = f"trace {order['task']} in {pool}/{answer.pid}"
-            line = f"{what}: asked for; the child leaves when that is over"
-            log.info("%s", line)
-            self.board.events.add(snapshot.at, line)
-        return answer
+        pool, order, snapshot = command.table, command.values, await self.governor.observe_now()
+        view, board = find_active_worker(snapshot, pool), self.governor.board
+        if view is None:
+            return ErrorResult(error=refuse_unknown(pool, snapshot))
+        if not view.is_in_service:
+            return ErrorResult(error=f"{pool} is {view.state}: there is no child that could trace")
+        try:
+            request = msgspec.convert(order, link.TraceRequest, strict=False)
+            reply = await ask_worker(board.settings.runtime_dir, view.slot, request)
+        except msgspec.ValidationError as error:
+            return ErrorResult(error=f"no order to trace: {error}")
+        except WorkerUnavailable as error:
+            return ErrorResult(error=f"its worker does not answer: {error}")
+        if isinstance(reply, link.Refused):
+            return ErrorResult(error=f"{pool} cannot trace: {reply.reason}")
+        if not isinstance(reply, link.TracingChild):
+            return ErrorResult(error=f"{pool} does not know how to trace: its worker is of another version")
+        line = f"trace {order['task']} in {pool}/{reply.pid}: asked for; the child leaves when that is over"
+        log.info("%s", line)
+        board.events.add(snapshot.at, line)
+        task = next((child.task_name for child in snapshot.children if child.owner.pid == reply.pid), None)
+        return TraceStarted(pid=reply.pid, task=task or "")
+
+
+def refuse_unknown(pool: str, snapshot: Snapshot) -> str:
+    """Return the answer to a command that names no pool."""
+    return f"{pool!r} is no pool: there are {', '.join(view.name for view in snapshot.pools)}"
 
 
 def replacement_refusal(pool: str, snapshot: Snapshot, state: PolicyState) -> str | None:
     """Return why a pool's worker cannot be replaced now; None where it can be."""
     view = find_active_worker(snapshot, pool)
     if view is None:
-        known = ", ".join(view.name for view in snapshot.pools)
-        return f"{pool!r} is no pool: there are {known}"
+        return refuse_unknown(pool, snapshot)
     if state.is_being_replaced(pool) or find_successor(view, snapshot) is not None:
         return f"{pool} is being replaced already: {describe_wait(view, snapshot)}"
     former = next((other for other in snapshot.others if other.name == pool), None)
@@ -199,29 +211,3 @@ def describe_drain(view: PoolView, snapshot: Snapshot) -> str:
     if not tasks:
         return "drains, and has no task any more"
     return f"drains {format_count(tasks.total(), 'task')}: {', '.join(sorted(tasks))}"
-
-
-async def request_trace(
-    runtime_dir: Path, pool: str, order: Mapping[str, str], snapshot: Snapshot
-) -> TraceStarted | ErrorResult:
-    """Send a trace request to the pool's worker; return the chosen child, or why there is none."""
-    view = find_active_worker(snapshot, pool)
-    if view is None:
-        return ErrorResult(error=f"{pool!r} is no pool: there are {', '.join(v.name for v in snapshot.pools)}")
-    if not view.is_in_service:
-        return ErrorResult(error=f"{pool} is {view.state}: there is no child that could trace")
-    try:
-        request = msgspec.convert(order, link.TraceRequest, strict=False)
-        reply = await ask_worker(runtime_dir, view.slot, request)
-    except msgspec.ValidationError as error:
-        return ErrorResult(error=f"no order to trace: {error}")
-    except WorkerUnavailable as error:
-        return ErrorResult(error=f"its worker does not answer: {error}")
-    match reply:
-        case link.TracingChild(pid=pid):
-            task = next((child.task_name for child in snapshot.children if child.owner.pid == pid), None)
-            return TraceStarted(pid=pid, task=task or "")
-        case link.Refused(reason=reason):
-            return ErrorResult(error=f"{pool} cannot trace: {reason}")
-        case _:
-            return ErrorResult(error=f"{pool} does not know how to trace: its worker is of another version")

@@ -72,18 +72,7 @@ class Executor:
         self.board.ledger.record(action, outcome, snapshot.at)
         with logged_errors("the history"):
             self.recorder.record_action(action, outcome, snapshot)
-        self._prepare_next(action, outcome, slots, snapshot)
-        return outcome
-
-    async def finish(self) -> None:
-        """Wait for Grid sessions that are being ended, for at most GRID_FINISH_SECONDS."""
-        if self._endings:
-            await asyncio.wait(self._endings, timeout=GRID_FINISH_SECONDS)
-
-    def _prepare_next(
-        self, action: Action, outcome: Outcome, slots: dict[str, str], snapshot: Snapshot
-    ) -> None:
-        """Let the next snapshot show what the action has changed."""
+        # Let the next snapshot show what the action has changed.
         match action:
             case WorkerRequest() if outcome.done and action.expected_stat:
                 # Taken as the worker's report until that includes it.
@@ -93,12 +82,14 @@ class Executor:
                 self.wake()
             case Kill() if not outcome.raised:
                 self.wake()
-            case RemoveFiles():
-                self.observer.browser_files.postpone_removal(
-                    [left.folder for left in action.leftover_files], snapshot.at
-                )
-            case _:
-                pass
+            case RemoveFiles(leftover_files=left):
+                self.observer.browser_files.postpone_removal([each.folder for each in left], snapshot.at)
+        return outcome
+
+    async def finish(self) -> None:
+        """Wait for Grid sessions that are being ended, for at most GRID_FINISH_SECONDS."""
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=GRID_FINISH_SECONDS)
 
 
 @contextmanager

@@ -11,13 +11,7 @@ from dataclasses import replace
 from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import supervisord_socket
 from recyclery.config.settings import Settings
-from recyclery.observe.child_reports import (
-    ChildState,
-    apply_report,
-    apply_worker_stat,
-    forget_children,
-    read_reports,
-)
+from recyclery.observe.child_reports import ChildState, apply_report, apply_worker_stat, read_reports
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import Owner, PoolView
 from recyclery.observe.supervisord import SupervisordUnavailable, list_workers
@@ -67,10 +61,6 @@ class Inbox:
             if apply_report(self.states, report):
                 ended.add(report.pool)
         return ended
-
-    def forget(self, living: set[Owner], at: float) -> None:
-        """Drop the reports of children that are gone."""
-        forget_children(self.states, living, at)
 
     def forget_session(self, owner: Owner, session: str) -> None:
         """Drop a Grid session that is being ended."""

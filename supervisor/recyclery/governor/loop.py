@@ -20,6 +20,7 @@ from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
+from recyclery.observe.child_reports import forget_children
 from recyclery.observe.exit_watcher import ExitWatcher, find_watched
 from recyclery.observe.observer import Observer
 from recyclery.observe.snapshot import Owner, Snapshot
@@ -104,7 +105,7 @@ class Governor:
             self._children = children
             self.sweeper.hurry()
         self.sweeper.begin(snapshot.at)
-        self.inbox.forget(children, snapshot.at)
+        forget_children(self.inbox.states, children, snapshot.at)
         board.model_store.update(snapshot)
         for line in board.ledger.begin(snapshot, stats, board.model_store.models, board.settings):
             log.info("%s", line)

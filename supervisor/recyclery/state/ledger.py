@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
@@ -12,31 +12,14 @@ from recyclery.decide.browsers import update_stalls
 from recyclery.decide.concurrency import update_workload
 from recyclery.decide.delivery import find_child_deaths, update_lease_owners
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.policy_state import (
-    WARN_AGAIN_SECONDS,
-    Counters,
-    LeaseOwner,
-    PolicyState,
-    is_recent,
-    without_key,
-)
+from recyclery.decide.policy_state import WARN_AGAIN_SECONDS, LeaseOwner, PolicyState, is_recent, without_key
 from recyclery.decide.replace import update_successors
 from recyclery.decide.worker_health import update_worker_health
-from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.observe.snapshot import Child, Owner, Snapshot
 from recyclery_worker.link import WorkerStat
 
 # How long to wait for the worker's report of why a child exited.
 DEPARTURE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class DepartedChild:
-    """A child that has exited, its worker's slot, and its memory in the last snapshot."""
-
-    owner: Owner
-    slot: str
-    tree_bytes: int
-    noticed: float
 
 
 class Ledger:
@@ -44,7 +27,8 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.state = PolicyState(risk=settings.memory.risk_percent / 100)
-        self._departed: dict[Owner, DepartedChild] = {}
+        self._departed: dict[Owner, tuple[Child, float]] = {}
+        """Children that have exited, as last observed, and when that was noticed."""
         self._last: Snapshot | None = None
 
     def begin(
@@ -62,6 +46,7 @@ class Ledger:
         state, failures = update_successors(self.state, snapshot)
         living, at = {child.owner for child in snapshot.children}, snapshot.at
         busy_since, idle_since = update_workload(state, snapshot, settings)
+        reclaimed = {(stat.pool, stat.pid): stat.reclaimed for stat in stats.values() if stat.reclaimed}
         self.state = replace(
             state,
             models=dict(models),
@@ -78,7 +63,12 @@ class Ledger:
             unhealthy=update_worker_health(state.unhealthy, snapshot, settings),
             busy_since=busy_since,
             idle_since=idle_since,
-            counters=with_reports(state.counters, stats),
+            counters=replace(
+                state.counters,
+                reclaimed_by={**state.counters.reclaimed_by, **reclaimed},
+                # All workers report the same parked list, possibly stale.
+                parked=max((stat.parked for stat in stats.values()), default=state.counters.parked),
+            ),
         )
         return lines + failures
 
@@ -116,34 +106,28 @@ class Ledger:
             )
 
     def _find_departed(self, snapshot: Snapshot) -> None:
-        before = self._last
-        if before is None:
+        if self._last is None:
             return
-        mains = {view.slot: view.pid for view in before.workers}
-        views = {view.slot: view for view in snapshot.workers}
+        mains = {view.slot: view.pid for view in self._last.workers}
+        # Children that exited with their main process were not recycled.
+        pids = {view.slot: view.pid for view in snapshot.workers if not view.state.is_leaving}
         living = {child.owner for child in snapshot.children}
-        for child in before.children:
-            view = views.get(child.slot)
-            # Children that exited with their main process were not recycled.
-            if view is None or view.state.is_leaving:
-                continue
-            if child.owner not in living and view.pid == mains.get(view.slot):
-                self._departed[child.owner] = DepartedChild(
-                    child.owner, child.slot, child.tree_bytes, snapshot.at
-                )
+        for child in self._last.children:
+            stays = child.slot in pids and pids[child.slot] == mains.get(child.slot)
+            if stays and child.owner not in living:
+                self._departed[child.owner] = child, snapshot.at
 
     def _explain_departed(self, snapshot: Snapshot, stats: Mapping[str, WorkerStat]) -> Iterator[str]:
-        for owner, gone in list(self._departed.items()):
+        for owner, (gone, noticed) in list(self._departed.items()):
             stat = stats.get(gone.slot)
-            if (stat is None or stat.sent <= gone.noticed) and is_recent(
-                gone.noticed, snapshot.at, DEPARTURE_SECONDS
-            ):
+            is_due = stat is not None and stat.sent > noticed
+            if not is_due and is_recent(noticed, snapshot.at, DEPARTURE_SECONDS):
                 continue
             del self._departed[owner]
             asked, reason = self.state.retired.get(owner), self._count_departed(owner, stat)
             if reason == "budget" and asked is not None:
                 yield (
-                    f"retired {owner.pool}/{owner.pid} has left, {gone.noticed - asked:.1f} s after it was "
+                    f"retired {owner.pool}/{owner.pid} has left, {noticed - asked:.1f} s after it was "
                     f"asked to: {gone.tree_bytes >> 20} MiB came back"
                 )
             elif reason == "died":
@@ -176,13 +160,3 @@ def keep_owners(times: Mapping[Owner, float], owners: Set[Owner]) -> dict[Owner,
 def to_lease_owner(stat: WorkerStat) -> LeaseOwner:
     """Return the owner of a worker's message leases, by its report."""
     return LeaseOwner(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))
-
-
-def with_reports(counters: Counters, stats: Mapping[str, WorkerStat]) -> Counters:
-    """Return the counters with the workers' reports; all report the same parked list, possibly stale."""
-    given_back = {(stat.pool, stat.pid): stat.reclaimed for stat in stats.values() if stat.reclaimed}
-    return replace(
-        counters,
-        reclaimed_by={**counters.reclaimed_by, **given_back},
-        parked=max((stat.parked for stat in stats.values()), default=counters.parked),
-    )
