@@ -168,10 +168,8 @@ def is_dead(path: Path, listed: bytes) -> bool:
         probe.setblocking(False)
         try:
             probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ConnectionRefusedError | FileNotFoundError)
     return False
 
 

@@ -21,9 +21,11 @@ NO_SUCH_SESSION = 404
 
 
 class Grid:
-    """The remote end at a URL; a user and password in it are sent, but never logged."""
+    """The remote end at an HTTP URL; a user and password in it are sent, but never logged."""
 
     def __init__(self, url: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(url)
         parts = urlsplit(url)
         self.address = parts.netloc.rpartition("@")[2]
         """Host and port, for the log."""
@@ -43,7 +45,7 @@ class Grid:
 
     def _delete(self, session: str) -> str | None:
         try:
-            request = urllib.request.Request(  # noqa: S310  # http or https, see open_grid
+            request = urllib.request.Request(  # noqa: S310  # http or https, see __init__
                 f"{self._base}/session/{quote(session, safe='')}", method="DELETE", headers=self._headers
             )
             with urllib.request.urlopen(request, timeout=GRID_ANSWER_SECONDS):  # noqa: S310
@@ -58,40 +60,25 @@ class Grid:
             return str(error) or type(error).__name__
 
 
-def open_grid(url: str) -> Grid | None:
-    """Return the remote end at a URL; None where it is no HTTP URL."""
+async def end_grid_session(action: EndGridSession, url: str) -> Outcome:
+    """End a dead child's session on the Grid at this URL, in a thread of its own."""
     try:
-        return Grid(url) if url.startswith(("http://", "https://")) else None
+        grid = Grid(url)
     except ValueError:
-        return None
-
-
-async def end_beside(grid: Grid, session: str) -> str | None:
-    """End one session in a thread of its own; return None when it is gone, else why not."""
+        why = "the supervisor has no usable SELENIUM_REMOTE_URL"
+        return Outcome(done=False, line=f"{action.summary}; not done: {why}")
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[str | None] = loop.create_future()
+    ended: asyncio.Future[str | None] = loop.create_future()
 
     def work() -> None:
-        why = grid.end(session)
+        why = grid.end(action.session)
         # The loop is closed if the governor has exited meanwhile.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(done.set_result, why)
+            loop.call_soon_threadsafe(ended.set_result, why)
 
     # Not one of the loop's threads: the ticks need those, and the loop waits for them at its end.
     threading.Thread(target=work, name="grid", daemon=True).start()
-    return await done
-
-
-async def end_grid_session(action: EndGridSession, url: str) -> Outcome:
-    """End a dead child's session on the Grid at this URL."""
-    grid = open_grid(url)
-    if grid is None:
-        return Outcome(
-            done=False, line=f"{action.summary}; not done: the supervisor has no usable SELENIUM_REMOTE_URL"
-        )
-    why = await end_beside(grid, action.session)
-    if why is not None:
-        return Outcome(
-            done=False, line=f"{action.summary}; not done in {GRID_TRIES} tries at {grid.address}: {why}"
-        )
+    if (failure := await ended) is not None:
+        tries = f"{GRID_TRIES} tries at {grid.address}"
+        return Outcome(done=False, line=f"{action.summary}; not done in {tries}: {failure}")
     return Outcome(done=True, line=f"{action.summary}; ended at {grid.address}")

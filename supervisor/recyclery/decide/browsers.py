@@ -115,20 +115,13 @@ def update_stalls(stalls: Mapping[Owner, StalledTask], snapshot: Snapshot) -> di
     for child in snapshot.children:
         if child.task_id is None:
             continue
-        before = stalls.get(child.owner)
+        stall = stalls.get(child.owner)
+        if stall is not None and stall.task_id != child.task_id:
+            stall = None
         ticks = sum(process.cpu_ticks for process in child.processes if process.pid == child.owner.pid)
-        same_task = before is not None and before.task_id == child.task_id
-        if (
-            before is None
-            or not same_task
-            or (ticks - before.python_ticks) * CLOCK_TICK_SECONDS > NO_CPU_SECONDS
-        ):
-            before = StalledTask(
-                task_id=child.task_id,
-                task_seen=before.task_seen if before is not None and same_task else snapshot.at,
-                since=snapshot.at,
-                python_ticks=ticks,
-                browser_ticks={each.key: each.cpu_ticks for each in child.processes if each.is_browser},
-            )
-        updated[child.owner] = before
+        if stall is None or (ticks - stall.python_ticks) * CLOCK_TICK_SECONDS > NO_CPU_SECONDS:
+            seen = stall.task_seen if stall is not None else snapshot.at
+            browser_ticks = {each.key: each.cpu_ticks for each in child.processes if each.is_browser}
+            stall = StalledTask(child.task_id, seen, snapshot.at, ticks, browser_ticks)
+        updated[child.owner] = stall
     return updated

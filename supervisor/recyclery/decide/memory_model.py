@@ -67,6 +67,11 @@ class GrowthStep(NamedTuple):
         """The memory that the task left; negative where the child shrank."""
         return self.after_bytes - self.before_bytes
 
+    @property
+    def octave(self) -> int:
+        """Of the child's life: the tasks 1, 2 to 3, 4 to 7 and so on, so that no warm-up looks like a shift."""
+        return (self.tasks_before + 1).bit_length()
+
 
 @dataclass(frozen=True, slots=True)
 class TaskCost:
@@ -106,13 +111,8 @@ def learn(model: PoolModel, run: TaskRun) -> PoolModel:
     steps = (*model.steps, *step)[-KEPT_RUNS:]
     kept = runs_since_shift(tails, steps)
     fresh = (*model.fresh_bytes, run.before_bytes)[-KEPT_FRESH:] if run.tasks_before == 0 else model.fresh_bytes
-    return replace(
-        model,
-        tails=tails[-kept:],
-        steps=steps[-kept:],
-        fresh_bytes=fresh,
-        tasks=learn_task(model.tasks, run, tail),
-    )
+    tasks = learn_task(model.tasks, run, tail)
+    return replace(model, tails=tails[-kept:], steps=steps[-kept:], fresh_bytes=fresh, tasks=tasks)
 
 
 def learn_idle(model: PoolModel, idle_bytes: int) -> PoolModel:
@@ -163,25 +163,15 @@ def tails_shifted(tails: Sequence[int], newest: int, sign: int) -> bool:
 
 
 def growth_shifted(steps: Sequence[GrowthStep], newest: int, sign: int) -> bool:
-    """Return the same for growth, each step compared with older ones of the same octave of a child's life.
-
-    Octaves are the tasks 1, 2 to 3, 4 to 7 and so on: the warm-up of every life is no shift.
-    """
-    middles: dict[int, float] = {}
-    for step in steps[-newest:]:
-        octave = (step.tasks_before + 1).bit_length()
-        if octave not in middles:
-            same_octave = [
-                older.growth_bytes
-                for older in steps[:-newest]
-                if (older.tasks_before + 1).bit_length() == octave
-            ]
-            if len(same_octave) < COMPARED_RUNS:
-                return False
-            middles[octave] = median(same_octave)
-        if (step.growth_bytes - middles[octave]) * sign <= SHIFT_BYTES:
-            return False
-    return bool(steps)
+    """Return the same for growth, each step compared with older ones of the same octave of a child's life."""
+    older: dict[int, list[int]] = {}
+    for step in steps[:-newest]:
+        older.setdefault(step.octave, []).append(step.growth_bytes)
+    middles = {octave: median(growths) for octave, growths in older.items() if len(growths) >= COMPARED_RUNS}
+    return bool(middles) and all(
+        step.octave in middles and (step.growth_bytes - middles[step.octave]) * sign > SHIFT_BYTES
+        for step in steps[-newest:]
+    )
 
 
 def headroom_bytes(model: PoolModel, risk: float = RISK) -> int:
@@ -238,12 +228,7 @@ def update_tracker(track: TaskTracker | None, child: Child) -> tuple[TaskTracker
     """
     tree = child.tree_bytes
     idle = child.task_id is None
-    fresh = TaskTracker(
-        tasks_done=child.tasks_done,
-        idle_bytes=tree if idle else None,
-        peak_bytes=tree,
-        task_name=child.task_name,
-    )
+    fresh = TaskTracker(child.tasks_done, tree if idle else None, tree, child.task_name)
     if track is None:
         return fresh, None
     if child.tasks_done == track.tasks_done:
@@ -251,9 +236,8 @@ def update_tracker(track: TaskTracker | None, child: Child) -> tuple[TaskTracker
             # Idle children do not grow, except fresh ones: more memory means a task whose report is late.
             seen = tree if track.idle_bytes is None or child.tasks_done == 0 else min(tree, track.idle_bytes)
             return replace(fresh, idle_bytes=seen, task_name=None), None
-        return replace(
-            track, peak_bytes=max(track.peak_bytes, tree), task_name=child.task_name or track.task_name
-        ), None
+        name = child.task_name or track.task_name
+        return replace(track, peak_bytes=max(track.peak_bytes, tree), task_name=name), None
     if not idle:
         # The next task is running: only the child's own report has what the last one left.
         fresh = replace(fresh, idle_bytes=child.idle_bytes or None)
