@@ -107,13 +107,8 @@ def remove_path(path: Path) -> bool:
     return not os.path.lexists(path)
 
 
-# Chrome's folders for one socket, and chromedriver's for one session.
-SOCKET_FOLDERS = (
-    "org.chromium.Chromium.",
-    ".org.chromium.Chromium.",
-    "com.google.Chrome.",
-    ".com.google.Chrome.",
-)
+# Chrome's folders for one socket, hidden or not, and chromedriver's for one session.
+SOCKET_FOLDERS = ("org.chromium.Chromium.", "com.google.Chrome.")
 PROFILES = ("org.chromium.Chromium.scoped_dir.", "com.google.Chrome.scoped_dir.", "scoped_dir")
 SOCKET_ENTRIES = {SOCKET_LINK, "SingletonCookie"}
 # A socket is made, bound and listened to within milliseconds; chromedriver removes a profile soon after a quit.
@@ -125,9 +120,8 @@ def remove_stale_files() -> list[Path]:
     listed = read_proc_file("/proc/net/unix")
     folders = list(Path(tempfile.gettempdir()).iterdir())
     profiles = [path for path in folders if path.name.startswith(PROFILES) and is_stale_profile(path, listed)]
-    sockets = [
-        path for path in folders if path.name.startswith(SOCKET_FOLDERS) and is_stale_socket(path, listed)
-    ]
+    named = (path for path in folders if path.name.removeprefix(".").startswith(SOCKET_FOLDERS))
+    sockets = [path for path in named if is_stale_socket(path, listed)]
     return [*remove_all(profiles), *(path for path in sockets if remove_socket(path))]
 
 

@@ -11,17 +11,8 @@ from pathlib import Path
 from recyclery.act.cleanup import remove_leftovers
 from recyclery.act.kill import kill_processes, signal_process
 from recyclery.config.paths import supervisord_socket
-from recyclery.decide.actions import (
-    Action,
-    EndGridSession,
-    Kill,
-    Outcome,
-    ReapZombies,
-    RemoveFiles,
-    SupervisordRequest,
-    Warn,
-    WorkerRequest,
-)
+from recyclery.decide import actions
+from recyclery.decide.actions import Action, Outcome
 from recyclery.observe.snapshot import Process
 from recyclery.observe.supervisord import SupervisordUnavailable, call_supervisord
 from recyclery.observe.workers import WorkerUnavailable, ask_worker
@@ -33,29 +24,29 @@ async def perform(
 ) -> Outcome:
     """Carry out one action; `slots` maps each pool to its active worker's slot."""
     match action:
-        case Kill():
+        case actions.Kill():
             return await kill(action, read_floor)
-        case WorkerRequest():
+        case actions.WorkerRequest():
             return await request_worker(action, runtime_dir, slots)
-        case SupervisordRequest():
+        case actions.SupervisordRequest():
             return await request_supervisord(action, runtime_dir)
-        case RemoveFiles():
+        case actions.RemoveFiles():
             removed = await asyncio.to_thread(remove_leftovers, action.leftover_files)
             names = ", ".join(map(str, removed)) or "nothing"
             return Outcome(done=True, line=f"{action.summary}: removed {names} of browsers that are gone")
-        case EndGridSession():
+        case actions.EndGridSession():
             # Imported lazily: urllib costs memory, and few have a Grid.
             from recyclery.act.selenium_grid import end_grid_session  # noqa: PLC0415
 
             return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
-        case ReapZombies():
+        case actions.ReapZombies():
             sent = signal_process(action.owner, link.COLLECT_SIGNAL)
             return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
-        case Warn():
+        case actions.Warn():
             return Outcome(done=True, line=action.summary)
 
 
-async def kill(action: Kill, read_floor: Callable[[], int | None]) -> Outcome:
+async def kill(action: actions.Kill, read_floor: Callable[[], int | None]) -> Outcome:
     """Kill the processes; report which are left, and the unreclaimable memory before and after."""
     before = read_floor()
     left = await kill_processes(action.processes)
@@ -67,7 +58,7 @@ async def kill(action: Kill, read_floor: Callable[[], int | None]) -> Outcome:
     return Outcome(done=not left, line=line)
 
 
-async def request_worker(action: WorkerRequest, runtime_dir: Path, slots: Mapping[str, str]) -> Outcome:
+async def request_worker(action: actions.WorkerRequest, runtime_dir: Path, slots: Mapping[str, str]) -> Outcome:
     """Send a request to a worker over its link."""
     slot, request = action.request(slots)
     try:
@@ -79,7 +70,7 @@ async def request_worker(action: WorkerRequest, runtime_dir: Path, slots: Mappin
     return Outcome(done=True, line=f"{action.summary}; {action.result}")
 
 
-async def request_supervisord(action: SupervisordRequest, runtime_dir: Path) -> Outcome:
+async def request_supervisord(action: actions.SupervisordRequest, runtime_dir: Path) -> Outcome:
     """Call PID 1's XML-RPC, in a thread."""
     method, *arguments = action.call()
     try:

@@ -46,16 +46,13 @@ def reclaim_dead(snapshot: Snapshot, state: PolicyState) -> Iterator[ReclaimMess
     living = {child.owner.pid for child in snapshot.children}
     # Only a worker that has reported its generation is up.
     up = {(owner.pool, owner.pid) for owner in owners}
-    through = next(
-        (view.slot for view in snapshot.workers if view.state.takes_requests and (view.name, view.pid) in up),
-        None,
-    )
-    if through is None:
+    live = (view for view in snapshot.workers if view.state.takes_requests and (view.name, view.pid) in up)
+    if (worker := next(live, None)) is None:
         return
     for owner in owners:
         if not owner.given_back and find_main(snapshot, owner) is None and not owner.children & living:
             reason = f"its main process {owner.pid} and all of its children are dead"
-            yield ReclaimMessages(owner.pool, owner.generation, through, reason)
+            yield ReclaimMessages(owner.pool, owner.generation, worker.slot, reason)
 
 
 def find_main(snapshot: Snapshot, owner: LeaseOwner) -> PoolView | None:

@@ -81,9 +81,8 @@ def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) 
     something else fills the memory.
     """
     container, hard_percent = snapshot.container, settings.memory.hard_percent
-    if container.floor_bytes < level_bytes(snapshot, hard_percent):
-        return None
-    if is_recent(state.preempted, snapshot.at, PREEMPT_AGAIN_SECONDS):
+    is_short = container.floor_bytes >= level_bytes(snapshot, hard_percent)
+    if not is_short or is_recent(state.preempted, snapshot.at, PREEMPT_AGAIN_SECONDS):
         return None
     pools = {pool.name for pool in settings.pools}
     children = [child for child in snapshot.children if child.owner.pool in pools]

@@ -33,10 +33,8 @@ class ContainerRates:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Arrivals at a number of slots, and the wait for a free one."""
+    """The wait of arrivals for a free slot."""
 
-    slots: int
-    busy_share: float
     waiting_share: float
     """The share of tasks that find no slot free."""
     wait_seconds: float
@@ -86,7 +84,7 @@ def plan_fleet(
         queue = join_queue(count * container.slots, busy, each_per_second, variation)
         p95 = response_quantile(queue, ordered, 0.95)
         if slo_seconds is None or p95 <= slo_seconds:
-            return Fleet(count, arrivals_per_second, queue.busy_share, queue.wait_seconds, p95)
+            return Fleet(count, arrivals_per_second, busy, queue.wait_seconds, p95)
         if queue.waiting_share < NOBODY_WAITS:
             return None
     return None
@@ -96,7 +94,7 @@ def join_queue(slots: int, busy_share: float, each_per_second: float, variation:
     """Return the queue: Erlang's C, and its mean wait times how much arrivals and tasks vary."""
     waiting = erlang_c(slots, busy_share)
     wait = waiting / (slots * each_per_second * (1 - busy_share)) * variation
-    return Queue(slots, busy_share, waiting if variation else 0.0, wait)
+    return Queue(waiting if variation else 0.0, wait)
 
 
 def erlang_c(slots: int, busy_share: float) -> float:

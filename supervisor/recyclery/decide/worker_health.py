@@ -38,8 +38,7 @@ def update_worker_health(
         return {}
     updated = {}
     for pool, view in active_workers(snapshot, settings):
-        fault = find_worker_fault(pool, view)
-        if view.vitals is None or fault is None:
+        if view.vitals is None or (fault := find_worker_fault(pool, view, view.vitals)) is None:
             continue
         before, seconds = unhealthy.get(pool.name), 0.0
         same = (fault, view.vitals.pid, view.vitals.received)
@@ -50,11 +49,8 @@ def update_worker_health(
     return updated
 
 
-def find_worker_fault(pool: Pool, view: PoolView) -> Fault | None:
+def find_worker_fault(pool: Pool, view: PoolView, vitals: Vitals) -> Fault | None:
     """Return a worker's fault in this snapshot; one that drains or starts has none."""
-    vitals = view.vitals
-    if vitals is None:
-        return None
     is_debugged = view.main is not None and view.main.state == "t"
     # Where tasks run in the main process, one of them may keep it from answering.
     if view.state is PoolState.NOT_ANSWERING and pool.forks and not vitals.stopping and not is_debugged:

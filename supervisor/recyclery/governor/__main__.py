@@ -60,28 +60,16 @@ def main() -> int:
 async def govern(settings: Settings, run: str) -> None:
     """Build the governor and run it until it is stopped."""
     woken = asyncio.Event()
-    board = Board(
-        settings,
-        Broker(os.environ.get("RECYCLERY_BROKER_URL", "")),
-        Ledger(settings),
-        ModelStore(settings.state_dir / "models.json"),
-        TaskTotals(since=now()),
-    )
+    broker = Broker(os.environ.get("RECYCLERY_BROKER_URL", ""))
+    models = ModelStore(settings.state_dir / "models.json")
+    board = Board(settings, broker, Ledger(settings), models, TaskTotals(since=now()))
     observer = Observer(settings=settings, markers=Markers(run))
     recorder = Recorder(settings)
-    inbox = Inbox(settings, board.broker, recorder.record_report)
+    inbox = Inbox(settings, broker, recorder.record_report)
     exits = ExitWatcher(woken.set)
-    governor = Governor(
-        board=board,
-        observer=observer,
-        inbox=inbox,
-        executor=Executor(board, observer, inbox, recorder, woken.set),
-        recorder=recorder,
-        sweeper=Sweeper(),
-        exits=exits,
-        heart=HeartbeatWriter(settings.runtime_dir),
-        woken=woken,
-    )
+    heart = HeartbeatWriter(settings.runtime_dir)
+    executor = Executor(board, observer, inbox, recorder, woken.set)
+    governor = Governor(board, observer, inbox, executor, recorder, Sweeper(), exits, heart, woken)
     try:
         await run_services(governor, Monitor(settings))
     finally:

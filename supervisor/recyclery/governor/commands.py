@@ -92,11 +92,8 @@ class CommandHandlers:
 
         snapshot, outcomes = await self.governor.act_now(choose)
         census = count_by_kind(snapshot, board.ledger.state.stalls, board.settings.browsers)
-        return ReapResult(
-            killed=[outcome.line for outcome in outcomes],
-            in_use=census.in_use,
-            strangers=0 if command.strangers else census.strangers,
-        )
+        killed = [outcome.line for outcome in outcomes]
+        return ReapResult(killed, census.in_use, 0 if command.strangers else census.strangers)
 
     async def recycle(self, command: Command) -> RecycleStatus | ErrorResult:
         """Request the replacement of a pool's worker; return the old one."""
@@ -172,14 +169,9 @@ def recycle_status(pool: str, snapshot: Snapshot, state: PolicyState) -> Recycle
         or find_successor(view, snapshot) is not None
         or view.state in {PoolState.DRAINING, PoolState.STARTING, PoolState.STOPPED}
     )
-    return RecycleStatus(
-        slot=view.slot,
-        pid=view.pid,
-        state=view.state,
-        going_on=going_on,
-        waits_for=describe_wait(view, snapshot) if going_on else describe_active(view, snapshot),
-        failure=state.failures.get(pool, ""),
-    )
+    waits_for = describe_wait(view, snapshot) if going_on else describe_active(view, snapshot)
+    failure = state.failures.get(pool, "")
+    return RecycleStatus(view.slot, view.pid, view.state, going_on, waits_for, failure)
 
 
 def describe_wait(view: PoolView, snapshot: Snapshot) -> str:

@@ -9,15 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recyclery.act.dispatch import perform
-from recyclery.decide.actions import (
-    Action,
-    EndGridSession,
-    Kill,
-    Outcome,
-    RemoveFiles,
-    SupervisordRequest,
-    WorkerRequest,
-)
+from recyclery.decide import actions
+from recyclery.decide.actions import Action, Outcome
 from recyclery.governor.inbox import Inbox
 from recyclery.history.recorder import Recorder
 from recyclery.observe.observer import Observer
@@ -46,7 +39,7 @@ class Executor:
 
     async def start(self, action: Action, snapshot: Snapshot) -> None:
         """Execute an action of a tick; the end of a Grid session may take seconds and is not waited for."""
-        if not isinstance(action, EndGridSession):
+        if not isinstance(action, actions.EndGridSession):
             await self.execute(action, snapshot)
             return
         # Else the next snapshot has it again.
@@ -74,15 +67,15 @@ class Executor:
             self.recorder.record_action(action, outcome, snapshot)
         # Let the next snapshot show what the action has changed.
         match action:
-            case WorkerRequest() if outcome.done and action.expected_stat:
+            case actions.WorkerRequest() if outcome.done and action.expected_stat:
                 # Taken as the worker's report until that includes it.
                 self.inbox.workers.expect(action.request(slots)[0], **action.expected_stat)
-            case SupervisordRequest() if outcome.done:
+            case actions.SupervisordRequest() if outcome.done:
                 self.inbox.hurry()
                 self.wake()
-            case Kill() if not outcome.raised:
+            case actions.Kill() if not outcome.raised:
                 self.wake()
-            case RemoveFiles(leftover_files=left):
+            case actions.RemoveFiles(leftover_files=left):
                 self.observer.browser_files.postpone_removal([each.folder for each in left], snapshot.at)
         return outcome
 

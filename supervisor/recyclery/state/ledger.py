@@ -46,6 +46,10 @@ class Ledger:
         state, failures = update_successors(self.state, snapshot)
         living, at = {child.owner for child in snapshot.children}, snapshot.at
         busy_since, idle_since = update_workload(state, snapshot, settings)
+        reports = [
+            LeaseOwner(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))
+            for stat in stats.values()
+        ]
         reclaimed = {(stat.pool, stat.pid): stat.reclaimed for stat in stats.values() if stat.reclaimed}
         self.state = replace(
             state,
@@ -58,7 +62,7 @@ class Ledger:
                 topic: then for topic, then in state.warned.items() if is_recent(then, at, WARN_AGAIN_SECONDS)
             },
             child_deaths=deaths,
-            lease_owners=update_lease_owners(state.lease_owners, snapshot, map(to_lease_owner, stats.values())),
+            lease_owners=update_lease_owners(state.lease_owners, snapshot, reports),
             stalls=update_stalls(state.stalls, snapshot),
             unhealthy=update_worker_health(state.unhealthy, snapshot, settings),
             busy_since=busy_since,
@@ -155,8 +159,3 @@ class Ledger:
 def keep_owners(times: Mapping[Owner, float], owners: Set[Owner]) -> dict[Owner, float]:
     """Return the times of these children."""
     return {owner: at for owner, at in times.items() if owner in owners}
-
-
-def to_lease_owner(stat: WorkerStat) -> LeaseOwner:
-    """Return the owner of a worker's message leases, by its report."""
-    return LeaseOwner(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))
