@@ -23,27 +23,36 @@ async def perform(
     action: Action, runtime_dir: Path, slots: Mapping[str, str], read_floor: Callable[[], int | None]
 ) -> Outcome:
     """Carry out one action; `slots` maps each pool to its active worker's slot."""
-    match action:
-        case actions.Kill():
-            return await kill(action, read_floor)
-        case actions.WorkerRequest():
-            return await request_worker(action, runtime_dir, slots)
-        case actions.SupervisordRequest():
-            return await request_supervisord(action, runtime_dir)
-        case actions.RemoveFiles():
-            removed = await asyncio.to_thread(remove_leftovers, action.leftover_files)
-            names = ", ".join(map(str, removed)) or "nothing"
-            return Outcome(done=True, line=f"{action.summary}: removed {names} of browsers that are gone")
-        case actions.EndGridSession():
-            # Imported lazily: urllib costs memory, and few have a Grid.
-            from recyclery.act.selenium_grid import end_grid_session  # noqa: PLC0415
+    try:
+        match action:
+            case actions.Kill():
+                return await kill(action, read_floor)
+            case actions.WorkerRequest():
+                slot, request = action.request(slots)
+                reply = await ask_worker(runtime_dir, slot, request)
+                if isinstance(reply, link.Refused):
+                    return Outcome(done=False, refused=True, line=f"{action.summary}; refused: {reply.reason}")
+                return Outcome(done=True, line=f"{action.summary}; {action.result}")
+            case actions.SupervisordRequest():
+                method, *arguments = action.call()
+                await asyncio.to_thread(call_supervisord, supervisord_socket(runtime_dir), method, *arguments)
+                return Outcome(done=True, line=f"{action.summary}; {action.result}")
+            case actions.RemoveFiles():
+                removed = await asyncio.to_thread(remove_leftovers, action.leftover_files)
+                names = ", ".join(map(str, removed)) or "nothing"
+                return Outcome(done=True, line=f"{action.summary}: removed {names} of browsers that are gone")
+            case actions.EndGridSession():
+                # Imported lazily: urllib costs memory, and few have a Grid.
+                from recyclery.act.selenium_grid import end_grid_session  # noqa: PLC0415
 
-            return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
-        case actions.ReapZombies():
-            sent = signal_process(action.owner, link.COLLECT_SIGNAL)
-            return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
-        case actions.Warn():
-            return Outcome(done=True, line=action.summary)
+                return await end_grid_session(action, os.environ.get("SELENIUM_REMOTE_URL", ""))
+            case actions.ReapZombies():
+                sent = signal_process(action.owner, link.COLLECT_SIGNAL)
+                return Outcome(done=sent, line=f"{action.summary}; {'told' if sent else 'gone'}")
+            case actions.Warn():
+                return Outcome(done=True, line=action.summary)
+    except (WorkerUnavailable, SupervisordUnavailable) as error:
+        return Outcome(done=False, line=f"{action.summary}; not done: {error}")
 
 
 async def kill(action: actions.Kill, read_floor: Callable[[], int | None]) -> Outcome:
@@ -56,28 +65,6 @@ async def kill(action: actions.Kill, read_floor: Callable[[], int | None]) -> Ou
         came += f", {before >> 20} MiB became {after >> 20}"
     line = f"{action.summary}: killed {count_names(action.processes)}; {action.reason}; {came}"
     return Outcome(done=not left, line=line)
-
-
-async def request_worker(action: actions.WorkerRequest, runtime_dir: Path, slots: Mapping[str, str]) -> Outcome:
-    """Send a request to a worker over its link."""
-    slot, request = action.request(slots)
-    try:
-        reply = await ask_worker(runtime_dir, slot, request)
-    except WorkerUnavailable as error:
-        return Outcome(done=False, line=f"{action.summary}; not done: {error}")
-    if isinstance(reply, link.Refused):
-        return Outcome(done=False, refused=True, line=f"{action.summary}; refused: {reply.reason}")
-    return Outcome(done=True, line=f"{action.summary}; {action.result}")
-
-
-async def request_supervisord(action: actions.SupervisordRequest, runtime_dir: Path) -> Outcome:
-    """Call PID 1's XML-RPC, in a thread."""
-    method, *arguments = action.call()
-    try:
-        await asyncio.to_thread(call_supervisord, supervisord_socket(runtime_dir), method, *arguments)
-    except SupervisordUnavailable as error:
-        return Outcome(done=False, line=f"{action.summary}; not done: {error}")
-    return Outcome(done=True, line=f"{action.summary}; {action.result}")
 
 
 def count_names(processes: Iterable[Process]) -> str:

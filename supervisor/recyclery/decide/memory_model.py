@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from recyclery.common.statistics import mean_excess
 from recyclery.observe.snapshot import Child, Owner, Snapshot
@@ -40,8 +42,7 @@ BEYOND_LARGEST = 1.1
 MOST_EXPOSED = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRun:
+class TaskRun(Struct, frozen=True):
     """One task's memory: its child's process tree before it, the peak while it ran, and after it, in bytes.
 
     `after_bytes` is None where other tasks had ended too before the next snapshot.
@@ -73,8 +74,7 @@ class GrowthStep(NamedTuple):
         return (self.tasks_before + 1).bit_length()
 
 
-@dataclass(frozen=True, slots=True)
-class TaskCost:
+class TaskCost(Struct, frozen=True):
     """A task name's runs, the mean and variance of its growth, and its largest tail."""
 
     runs: int = 0
@@ -83,8 +83,7 @@ class TaskCost:
     largest_tail_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PoolModel:
+class PoolModel(Struct, frozen=True):
     """What was learned of a pool's children; in each tuple, and in `tasks` (by name), the newest is last.
 
     `baseline_bytes` is the smallest idle child, `fresh_bytes` the idle children before their first task.
@@ -94,7 +93,7 @@ class PoolModel:
     tails: tuple[int, ...] = ()
     steps: tuple[GrowthStep, ...] = ()
     fresh_bytes: tuple[int, ...] = ()
-    tasks: dict[str, TaskCost] = field(default_factory=dict)
+    tasks: dict[str, TaskCost] = {}
 
     @property
     def fresh_child_bytes(self) -> float | None:
@@ -197,8 +196,7 @@ def headroom_bytes(model: PoolModel, risk: float = RISK) -> int:
     return int(min(most, max(largest, fitted)))
 
 
-@dataclass(frozen=True, slots=True)
-class TaskTracker:
+class TaskTracker(Struct, frozen=True):
     """A child between snapshots: its memory when last idle, the peak since, and its last task."""
 
     tasks_done: int
