@@ -1,5 +1,6 @@
 """Live concurrency: when there is one task more at a time, when one less, and when neither."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -73,16 +74,18 @@ def test_there_is_one_less_when_a_child_has_had_no_work_for_long() -> None:
     assert scaled(seen(2, busy=False), replace(LEARNED, idle_since={"slow": AT - 29})) == []
 
 
+def workload(state: PolicyState, look: Snapshot) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    after = update_workload(state, look, RANGE)
+    return after.busy_since, after.idle_since
+
+
 def test_a_pool_all_at_work_with_nothing_waiting_is_neither_busy_nor_idle() -> None:
     seen_with_empty_queue = seen(1, depth=0)
-    assert update_workload(policy_state(busy_since={"slow": 7.0}), seen_with_empty_queue, RANGE) == ({}, {})
+    assert workload(policy_state(busy_since={"slow": 7.0}), seen_with_empty_queue) == ({}, {})
 
 
 def test_a_pool_with_an_idle_child_and_tasks_waiting_is_neither_busy_nor_idle() -> None:
-    assert update_workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4), RANGE) == (
-        {},
-        {},
-    )
+    assert workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4)) == ({}, {})
 
 
 def test_after_a_change_idleness_is_waited_for_anew() -> None:
@@ -115,9 +118,9 @@ def test_a_constant_look_changes_the_number_in_one_direction_only() -> None:
 
 
 def test_work_is_noted_from_the_moment_it_waits_and_idleness_from_the_moment_it_begins() -> None:
-    busy, idle = update_workload(policy_state(), seen(2), RANGE)
+    busy, idle = workload(policy_state(), seen(2))
     assert (busy, idle) == ({"slow": AT}, {})
-    busy, idle = update_workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False), RANGE)
+    busy, idle = workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False))
     assert (busy, idle) == ({}, {"slow": 7.0})
 
 

@@ -12,6 +12,7 @@ Settings: the pool's `concurrency` range, `retire_percent`, `hard_percent`. A ch
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
@@ -78,10 +79,8 @@ def why_one_less(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: S
     return None
 
 
-def update_workload(
-    state: PolicyState, snapshot: Snapshot, settings: Settings
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return `busy_since` and `idle_since` of the policy state after this snapshot."""
+def update_workload(state: PolicyState, snapshot: Snapshot, settings: Settings) -> PolicyState:
+    """Return the state with `busy_since` and `idle_since` after this snapshot."""
     busy, idle = {}, {}
     for pool, view in active_workers(snapshot, settings):
         children = active_children(snapshot, pool.name)
@@ -91,4 +90,4 @@ def update_workload(
             busy[pool.name] = state.busy_since.get(pool.name, snapshot.at)
         elif children and not is_busy and not view.queue_depth:
             idle[pool.name] = state.idle_since.get(pool.name, snapshot.at)
-    return busy, idle
+    return replace(state, busy_since=busy, idle_since=idle)

@@ -5,17 +5,17 @@
 | 0 reap | `reap.find_reaps`, `reap_zombies` | a process that no live task owns, a runaway browser, a zombie |
 | | `reap.remove_leftover_files`, `end_sessions` | a dead browser's files, a dead child's Grid sessions |
 | 1 tune | `max_tasks.tune_max_tasks` | the learned max-tasks-per-child differs from the present one |
-| 2 retire | `recycle.recycle_children` | a child's memory and the next task's headroom pass its budget |
+| 2 retire | `retire.recycle_children` | a child's memory and the next task's headroom pass its budget |
 | 3 pause | `pressure.pause_pools` | memory is high, and a pool's next task would pass the hard level |
-| 4 replace | `recycle.recycle_children` | as 2, in a worker that cannot retire single children |
-| | `recycle.replace_grown_main` | memory is high because a main process grew |
+| 4 replace | `retire.recycle_children` | as 2, in a worker that cannot retire single children |
+| | `retire.replace_grown_main` | memory is high because a main process grew |
 | | `worker_health.restart_unhealthy` | a main process hangs, or takes no message while some wait |
-| | `handoff.replace_requested`, `finish_rollouts` | an operator, changed settings; the successor consumes |
+| | `replace.replace_requested`, `finish_rollouts` | an operator, changed settings; the successor consumes |
 | 5 preempt | `pressure.preempt_largest` | memory is above the hard level |
 | beside them | `concurrency.scale_pools` | messages wait and memory allows one child more, or one less |
 | | `delivery.reclaim_dead`, `report_deaths` | a worker is dead with its children; a child died during a task |
 | | `worker_health.end_overdue` | a worker did not enforce a hard time limit |
-| | `recycle.dismiss_traced` | a child has traced allocations |
+| | `retire.dismiss_traced` | a child has traced allocations |
 | | `warnings.find_warnings` | no recycle would help |
 
 Each module states the thresholds, durations, settings and costs of its rung.

@@ -89,14 +89,12 @@ def preempt_largest(snapshot: Snapshot, state: PolicyState, settings: Settings) 
     worst = max(children, key=lambda child: excess_bytes(child, state), default=None)
     if worst is None or excess_bytes(worst, state) < MIN_RECLAIMABLE_BYTES:
         return None
-    return PreemptChild(
-        owner=worst.owner,
-        processes=tuple(process for process in worst.processes if not process.is_defunct),
-        reason=(
-            f"{format_mib(container.floor_bytes)} cannot be reclaimed, above {hard_percent:g} % of "
-            f"{format_mib(container.limit_bytes)}; this child holds the most, {format_mib(worst.tree_bytes)}"
-        ),
+    processes = tuple(process for process in worst.processes if not process.is_defunct)
+    reason = (
+        f"{format_mib(container.floor_bytes)} cannot be reclaimed, above {hard_percent:g} % of "
+        f"{format_mib(container.limit_bytes)}; this child holds the most, {format_mib(worst.tree_bytes)}"
     )
+    return PreemptChild(processes, reason, worst.owner)
 
 
 def excess_bytes(child: Child, state: PolicyState) -> int:

@@ -1,7 +1,7 @@
 """Rungs 2 and 4: retire the child whose recycle frees most, or replace its worker.
 
-Retire: a child's memory and its next task's headroom pass its budget (`budget.child_budget`), and it is at
-    least MIN_RECLAIMABLE_BYTES larger than a fresh one. One per tick, each child every RETIRE_AGAIN_SECONDS.
+Retire: a child's memory and its next task's headroom pass its budget (`memory_levels.child_budget`), and it is
+    at least MIN_RECLAIMABLE_BYTES larger than a fresh one. One per tick, each child every RETIRE_AGAIN_SECONDS.
     Costs a fork.
 ReplaceWorker: the same, where the worker cannot retire single children or refused MAX_REFUSALS times; or memory
     is above `retire_percent` and a main process grew by MIN_MAIN_GROWTH_PERCENT of the limit. Each worker every

@@ -72,8 +72,7 @@ def restart_unhealthy(
         if backoff is not None and is_recent(backoff.at, snapshot.at, backoff.pause_seconds):
             continue
         if unhealthy.fault == "hangs" and unhealthy.seconds >= HANG_SECONDS:
-            kill = kill_hung(view, view.vitals, snapshot)
-            if kill is not None:
+            if (kill := kill_hung(view, view.vitals, snapshot)) is not None:
                 return kill
         elif unhealthy.fault == "starves" and unhealthy.seconds >= STARVE_SECONDS:
             if is_recent(state.replaced.get(pool.name), snapshot.at, RESTART_BACKOFF_SECONDS):
@@ -95,14 +94,11 @@ def kill_hung(view: PoolView, vitals: Vitals, snapshot: Snapshot) -> KillWorker 
     # The main process first: it must not react to the deaths of its children.
     processes = (view.main, *(each for child in children for each in child.processes if not each.is_defunct))
     running = sum(child.task_id is not None for child in children)
-    return KillWorker(
-        pool=view.name,
-        processes=processes,
-        reason=(
-            f"its main process {view.main.pid} has not answered for {snapshot.at - vitals.answered:.0f} s, "
-            f"{describe_hang(view, vitals, snapshot)}; {format_count(running, 'task')} of it will run again"
-        ),
+    reason = (
+        f"its main process {view.main.pid} has not answered for {snapshot.at - vitals.answered:.0f} s, "
+        f"{describe_hang(view, vitals, snapshot)}; {format_count(running, 'task')} of it will run again"
     )
+    return KillWorker(processes, reason, view.name)
 
 
 def describe_hang(view: PoolView, vitals: Vitals, snapshot: Snapshot) -> str:

@@ -45,7 +45,7 @@ class Ledger:
         lines = [*self._report_oom_kills(snapshot), *self._explain_departed(snapshot, stats)]
         state, failures = update_successors(self.state, snapshot)
         living, at = {child.owner for child in snapshot.children}, snapshot.at
-        busy_since, idle_since = update_workload(state, snapshot, settings)
+        state = update_workload(state, snapshot, settings)
         reports = [
             LeaseOwner(stat.generation, stat.pool, stat.pid, frozenset(child.pid for child in stat.children))
             for stat in stats.values()
@@ -65,8 +65,6 @@ class Ledger:
             lease_owners=update_lease_owners(state.lease_owners, snapshot, reports),
             stalls=update_stalls(state.stalls, snapshot),
             unhealthy=update_worker_health(state.unhealthy, snapshot, settings),
-            busy_since=busy_since,
-            idle_since=idle_since,
             counters=replace(
                 state.counters,
                 reclaimed_by={**state.counters.reclaimed_by, **reclaimed},
