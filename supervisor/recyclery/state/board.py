@@ -27,7 +27,7 @@ class LoggedEvent:
 
 
 class EventLog:
-    """The last KEPT lines of the log; one that repeats is there once, with its last time."""
+    """The last KEPT lines of the log, for all who show it; a repeated one is there once, with its last time."""
 
     def __init__(self) -> None:
         self._last: deque[LoggedEvent] = deque(maxlen=KEPT)
