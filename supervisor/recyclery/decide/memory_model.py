@@ -68,11 +68,6 @@ class GrowthStep(NamedTuple):
         """The memory that the task left; negative where the child shrank."""
         return self.after_bytes - self.before_bytes
 
-    @property
-    def octave(self) -> int:
-        """Of the child's life: the tasks 1, 2 to 3, 4 to 7 and so on, so that no warm-up looks like a shift."""
-        return (self.tasks_before + 1).bit_length()
-
 
 class TaskCost(Struct, frozen=True):
     """A task name's runs, the mean and variance of its growth, and its largest tail."""
@@ -162,15 +157,25 @@ def tails_shifted(tails: Sequence[int], newest: int, sign: int) -> bool:
 
 
 def growth_shifted(steps: Sequence[GrowthStep], newest: int, sign: int) -> bool:
-    """Return the same for growth, each step compared with older ones of the same octave of a child's life."""
-    older: dict[int, list[int]] = {}
-    for step in steps[:-newest]:
-        older.setdefault(step.octave, []).append(step.growth_bytes)
-    middles = {octave: median(growths) for octave, growths in older.items() if len(growths) >= COMPARED_RUNS}
-    return bool(middles) and all(
-        step.octave in middles and (step.growth_bytes - middles[step.octave]) * sign > SHIFT_BYTES
-        for step in steps[-newest:]
-    )
+    """Return the same for growth, each step compared with older ones of the same octave of a child's life.
+
+    Octaves are the tasks 1, 2 to 3, 4 to 7 and so on: the warm-up of every life is no shift.
+    """
+    middles: dict[int, float] = {}
+    for step in steps[-newest:]:
+        octave = (step.tasks_before + 1).bit_length()
+        if octave not in middles:
+            same_octave = [
+                older.growth_bytes
+                for older in steps[:-newest]
+                if (older.tasks_before + 1).bit_length() == octave
+            ]
+            if len(same_octave) < COMPARED_RUNS:
+                return False
+            middles[octave] = median(same_octave)
+        if (step.growth_bytes - middles[octave]) * sign <= SHIFT_BYTES:
+            return False
+    return bool(steps)
 
 
 def headroom_bytes(model: PoolModel, risk: float = RISK) -> int:
