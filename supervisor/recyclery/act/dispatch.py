@@ -68,6 +68,5 @@ async def kill(action: actions.Kill, read_floor: Callable[[], int | None]) -> Ou
 
 
 def count_names(processes: Iterable[Process]) -> str:
-    """Return the processes by name and number, for the log."""
     counts = Counter(process.name for process in processes)
     return ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts.items())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # A busier fleet would make bursts wait for long.
 MAX_UTILISATION = 0.8
@@ -21,8 +22,7 @@ NOBODY_WAITS = 0.001
 MOST_TIMES = 400
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerRates:
+class ContainerRates(Struct, frozen=True):
     """What one container does: tasks at a time, tasks per second at least, and how long they run."""
 
     slots: int
@@ -31,8 +31,7 @@ class ContainerRates:
     ran_variation: float
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(Struct, frozen=True):
     """The wait of arrivals for a free slot."""
 
     waiting_share: float
@@ -49,8 +48,7 @@ class Queue:
         return self.waiting_share * math.exp(-seconds * self.waiting_share / self.wait_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(Struct, frozen=True):
     """A number of containers for a rate of arrivals, and what is expected of them."""
 
     containers: int

@@ -98,8 +98,7 @@ class CommandHandlers:
     async def recycle(self, command: Command) -> RecycleStatus | ErrorResult:
         """Request the replacement of a pool's worker; return the old one."""
         pool, snapshot, ledger = command.table, await self.governor.observe_now(), self.governor.board.ledger
-        refusal = replacement_refusal(pool, snapshot, ledger.state)
-        if refusal is not None:
+        if (refusal := replacement_refusal(pool, snapshot, ledger.state)) is not None:
             return ErrorResult(error=refusal)
         ledger.ask_replacement(pool)
         self.governor.woken.set()

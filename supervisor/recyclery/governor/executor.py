@@ -51,10 +51,9 @@ class Executor:
     async def execute(self, action: Action, snapshot: Snapshot) -> Outcome:
         """Execute one action and record its outcome."""
         slots = {view.name: view.slot for view in snapshot.pools}
+        runtime_dir = self.board.settings.runtime_dir
         try:
-            outcome = await self.perform(
-                action, self.board.settings.runtime_dir, slots, self.observer.read_floor
-            )
+            outcome = await self.perform(action, runtime_dir, slots, self.observer.read_floor)
         except Exception as error:  # an error in one action must not prevent the others
             log.exception("%s", action.summary)
             outcome = Outcome(done=False, line=f"{action.summary}; failed: {error!r}", raised=True)

@@ -90,12 +90,9 @@ class Inbox:
             self._polling = asyncio.create_task(self._poll_workers({owner.pid: owner for owner in known}))
 
     async def _poll_workers(self, owners: dict[int, Owner]) -> None:
+        views = self.programs.items()
         # A draining worker does not answer.
-        running = {
-            slot: view.pid
-            for slot, view in self.programs.items()
-            if view.pid and view.state is not PoolState.DRAINING
-        }
+        running = {slot: view.pid for slot, view in views if view.pid and view.state is not PoolState.DRAINING}
         await self.workers.poll(running)
         for stat in self.workers.stats.values():
             apply_worker_stat(self.states, owners, stat)

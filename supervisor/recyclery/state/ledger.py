@@ -155,5 +155,4 @@ class Ledger:
 
 
 def keep_owners(times: Mapping[Owner, float], owners: Set[Owner]) -> dict[Owner, float]:
-    """Return the times of these children."""
     return {owner: at for owner, at in times.items() if owner in owners}

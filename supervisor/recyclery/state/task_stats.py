@@ -33,11 +33,8 @@ class TaskTotals:
         for stat in stats:
             if stat.tasks is not None:
                 self._add(stat, stat.tasks)
-        self._reports = {
-            worker: report
-            for worker, report in self._reports.items()
-            if snapshot.at - report[0] < FORGET_SECONDS
-        }
+        reports, at = self._reports.items(), snapshot.at
+        self._reports = {worker: report for worker, report in reports if at - report[0] < FORGET_SECONDS}
         for view in snapshot.pools:
             if view.pid is not None and view.pid != self._mains.get(view.name):
                 self._mains[view.name] = view.pid
