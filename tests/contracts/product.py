@@ -27,9 +27,8 @@ from recyclery.config.live import change_settings, follow_file
 from recyclery.config.settings import TABLES, Address, Alerts, Pool, Settings
 from recyclery.config.sources import CommandLine, load_settings
 from recyclery.config.stored import read_settings, write_settings
-from recyclery.control.problems import find_status_problems
 from recyclery.control.server import Command
-from recyclery.control.status_schema import Status
+from recyclery.control.status_schema import Status, find_status_problems
 from recyclery.decide.actions import Action, Outcome, PreemptChild, ReapProcesses
 from recyclery.governor.commands import CommandHandlers
 from recyclery.health.heartbeat import HeartbeatWriter, find_fault, find_unhealthy_pools

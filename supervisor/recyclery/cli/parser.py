@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pkgutil
+import select
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 from recyclery import __version__, leaks, tune
-from recyclery.cli.broken_pipe import end_on_broken_pipe
 
+# As Python itself ends on a broken pipe.
+BROKEN_PIPE = 1
 # argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[LateParser]"
 
@@ -29,14 +32,35 @@ class LateParser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code (2 for wrong usage, 1 on a broken pipe)."""
+    """Run one command; return its exit code: 2 for wrong usage, BROKEN_PIPE where its output's reader is gone.
 
-    def command() -> int:
-        args = build_parser().parse_args(arguments)
-        code: int = args.command(args)
-        return code
+    Ends quietly in that case, as in `recyclery leaks | head -1`.
+    """
+    try:
+        try:
+            args = build_parser().parse_args(arguments)
+            code: int = args.command(args)
+            return code
+        finally:
+            # Buffered output has to fail here, where the error can be caught.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        broken = [stream for stream in (sys.stdout, sys.stderr) if is_broken(stream)]
+        if not broken:
+            raise
+        for stream in broken:
+            # Python flushes them once more as it ends (its docs: "Note on SIGPIPE").
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return BROKEN_PIPE
 
-    return end_on_broken_pipe(command)
+
+def is_broken(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe, or a socket, that nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,14 +75,18 @@ def build_parser() -> argparse.ArgumentParser:
     add_operations(commands)
     add_checks(commands)
     add_parked(commands)
-    add_leaks_and_tune(commands)
-    add_trace(commands)
-    add_demo(commands)
+    add_measurements(commands)
+    # It is in a clone of the repository and in no wheel.
+    if find_spec("recyclery_demo") is not None:
+        import recyclery_demo as demo  # noqa: PLC0415
+
+        storm = "a storm of leaking browser tasks in a sandbox"
+        demo.add_arguments(add_command(commands, "demo", demo.main, storm))
     return parser
 
 
 def add_command(
-    commands: Subparsers, name: str, run: str | Callable[[argparse.Namespace], int], text: str, **more: Any
+    commands: Subparsers, name: str, run: str | Callable[[argparse.Namespace], int], text: str
 ) -> LateParser:
     """Add a command that calls `run`, which a `module:function` names where that is imported late."""
 
@@ -66,22 +94,12 @@ def add_command(
         function: Callable[[argparse.Namespace], int] = pkgutil.resolve_name(str(run))
         return function(args)
 
-    parser = commands.add_parser(name, help=text, **more)
+    parser = commands.add_parser(name, help=text)
     parser.set_defaults(command=import_and_run if isinstance(run, str) else run)
     return parser
 
 
-def add_demo(commands: Subparsers) -> None:
-    """Add `demo`, which is in a clone of the repository and in no wheel."""
-    if find_spec("recyclery_demo") is None:
-        return
-    from recyclery_demo import add_arguments, main  # noqa: PLC0415
-
-    add_arguments(add_command(commands, "demo", main, "a storm of leaking browser tasks in a sandbox"))
-
-
 def add_run(commands: Subparsers) -> None:
-    """Add `run`."""
     run = add_command(
         commands, "run", "recyclery.pid1.run:run", "supervise the pools: the container's entry point"
     )
@@ -109,7 +127,7 @@ def add_queries(commands: Subparsers) -> None:
         commands, "status", "recyclery.control.status_page:print_status", "the memory, browsers and pools now"
     )
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
-    top = add_command(commands, "top", show_top, "live view with keys to recycle and reap")
+    top = add_command(commands, "top", "recyclery.top.live:show_top", "live view with keys to recycle and reap")
     top.add_argument("--once", action="store_true", help="print one plain frame, as without a terminal")
     add_command(
         commands, "health", check_health, "exit 0 if all works, 1 with a reason if not; for HEALTHCHECK"
@@ -130,11 +148,7 @@ def add_operations(commands: Subparsers) -> None:
     )
     recycle.add_argument("pool", metavar="POOL")
     change = add_command(
-        commands,
-        "set",
-        "recyclery.control.operations:set_values",
-        "change settings of the running supervisor",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        commands, "set", "recyclery.control.operations:set_values", "change settings of the running supervisor"
     )
     change.add_late = add_set_arguments
 
@@ -146,7 +160,7 @@ def add_set_arguments(change: argparse.ArgumentParser) -> None:
 
     change.add_argument("table", metavar="POOL", help=f"a pool's name, or one of {', '.join(TABLES)}")
     change.add_argument("values", metavar="KEY=VALUE", nargs="+", help="values as in recyclery.toml")
-    change.epilog = describe_settings()
+    change.formatter_class, change.epilog = argparse.RawDescriptionHelpFormatter, describe_settings()
 
 
 def add_checks(commands: Subparsers) -> None:
@@ -178,7 +192,6 @@ def add_checks(commands: Subparsers) -> None:
 
 
 def add_parked(commands: Subparsers) -> None:
-    """Add `parked list`, `show`, `retry` and `drop`."""
     parked = commands.add_parser("parked", help="tasks that kept killing their process: list, retry or drop")
     actions = parked.add_subparsers(required=True, metavar="ACTION", dest="action")
     for name, text in (
@@ -198,8 +211,8 @@ def add_parked(commands: Subparsers) -> None:
         add_json(action)
 
 
-def add_leaks_and_tune(commands: Subparsers) -> None:
-    """Add `leaks` and `tune`, whose arguments are declared next to what they do."""
+def add_measurements(commands: Subparsers) -> None:
+    """Add `leaks` and `tune`, whose arguments are declared next to what they do, and `trace record`."""
     leaks.add_arguments(add_command(commands, "leaks", leaks.main, "which task leaves how much memory where"))
     tune.add_arguments(
         add_command(
@@ -209,10 +222,6 @@ def add_leaks_and_tune(commands: Subparsers) -> None:
             "measure your own tasks at several concurrencies and recommend one",
         )
     )
-
-
-def add_trace(commands: Subparsers) -> None:
-    """Add `trace record`."""
     trace = commands.add_parser("trace", help="when tasks arrive at a queue, for `recyclery tune --trace`")
     actions = trace.add_subparsers(required=True, metavar="ACTION")
     record = add_command(
@@ -235,15 +244,7 @@ def add_app(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def show_top(args: argparse.Namespace) -> int:
-    """`recyclery top`."""
-    from recyclery.top.command import show  # noqa: PLC0415
-
-    return show(once=args.once)
 
 
 def check_health(_: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ class NoSupervisor(Exception):
 
 
 class Declined(Exception):
-    """The supervisor refused the command; the message says why."""
+    """The supervisor refused a command or failed in it; the message says why."""
 
 
 def ask_governor(runtime_dir: Path, command: str, **arguments: Any) -> dict[str, Any]:

@@ -19,16 +19,12 @@ PROGRESS_SECONDS = 0.3
 GOVERNOR_AWAY_SECONDS = 60.0
 
 
-class NotReplaced(Exception):
-    """The old worker goes on; the message says why."""
-
-
 def recycle(args: argparse.Namespace) -> int:
     """Replace a pool's worker and print the progress; return 0 once the new one takes tasks, else 1."""
     try:
         for line in replace_worker(find_runtime_dir(os.environ), args.pool):
             print(line, flush=True)
-    except (NoSupervisor, Declined, NotReplaced) as error:
+    except (NoSupervisor, Declined) as error:
         return fail(error, 1)
     return 0
 
@@ -36,7 +32,7 @@ def recycle(args: argparse.Namespace) -> int:
 def replace_worker(directory: Path, pool: str) -> Iterator[str]:
     """Replace a pool's worker, yielding lines about the progress until the new one takes tasks.
 
-    Raises NoSupervisor, Declined or NotReplaced.
+    Raises NoSupervisor, or Declined where the old worker goes on.
     """
     before = ask_governor(directory, "recycle", table=pool)
     yield f"{pool}: replacing {before['slot']} (pid {before['pid']})"
@@ -51,7 +47,7 @@ def replace_worker(directory: Path, pool: str) -> Iterator[str]:
             return
         if not now["going_on"]:
             reason = now["failure"] or f"{now['slot']} is {now['state']}; the supervisor's log says more"
-            raise NotReplaced(f"{pool} was not replaced: {reason}")
+            raise Declined(f"{pool} was not replaced: {reason}")
 
 
 def ask_for_progress(directory: Path, pool: str) -> dict[str, Any]:

@@ -19,8 +19,7 @@ import h11
 import msgspec
 
 from recyclery import __version__
-from recyclery.control.problems import Problem, find_status_problems
-from recyclery.control.status_schema import Status
+from recyclery.control.status_schema import Problem, Status, find_status_problems
 from recyclery.history.reader import SPANS, NoHistory, Timeline, TimeSpan, read_timeline
 from recyclery.http.auth import is_signed_in
 from recyclery.http.page_leaks import Leaks, find_no_room, run_leaks_report

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_bytes
-from recyclery.control.problems import Problem, find_status_problems
 from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
     ContainerStatus,
     Event,
     PoolStatus,
+    Problem,
     Status,
+    find_status_problems,
 )
 from recyclery.top.text import (
     Style,
@@ -49,22 +50,11 @@ LATE_ANSWER_SECONDS = 4.0
 KEYS_HELP = "q quit  up/down or j/k choose a pool  r recycle it  b reap browsers  ? hide this"
 
 
-class Rank(IntEnum):
-    """The importance of a row; rows with the highest numbers are left out first."""
-
-    TITLE = 0
-    PROBLEM = 1
-    MEMORY = 2
-    CHOSEN_POOL = 3
-    POOL = 4
-    FIGURES = 5
-    NEWEST_EVENT = 6
-    CHOSEN_CHILD = 7
-    CHILD = 8
-    EVENT = 9
-    SPACE = 10
-    DETAIL = 11
-    REST = 12
+# The importance of a row: rows of the last ranks are left out first.
+Rank = IntEnum(
+    "Rank",
+    "TITLE PROBLEM MEMORY CHOSEN_POOL POOL FIGURES NEWEST_EVENT CHOSEN_CHILD CHILD EVENT SPACE DETAIL REST",
+)
 
 
 class Row(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import select
+import shutil
 import signal
 import termios
 import threading
@@ -17,11 +19,13 @@ from typing import Any, NoReturn, Self
 
 import msgspec
 
+from recyclery.common.exit_codes import fail
+from recyclery.config.paths import find_runtime_dir
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
-from recyclery.control.operations import NotReplaced, format_reaped, replace_worker
+from recyclery.control.operations import format_reaped, replace_worker
 from recyclery.control.status_schema import Status
-from recyclery.top.frame import Screen, draw_frame
-from recyclery.top.text import Paint, compose_screen
+from recyclery.top.frame import Screen, draw_frame, draw_page
+from recyclery.top.text import Paint, compose_screen, paint_plain, paint_styled
 from recyclery.top.view import (
     Disconnected,
     Message,
@@ -40,11 +44,24 @@ DRAW_EVERY_SECONDS = 1.0
 # Use the alternate screen, hide the cursor, do not wrap in the last column; and back.
 ENTER_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 LEAVE_SCREEN = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-# For terminals that do not report their size, such as one of a container.
-DEFAULT_COLUMNS, DEFAULT_LINES = 80, 24
+# Columns and lines of terminals that do not report their size, such as one of a container.
+DEFAULT_SIZE = os.terminal_size((80, 24))
 LOCAL_MODES = 3
 CONTROL_CHARACTERS = 6
 EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def show_top(args: argparse.Namespace) -> int:
+    """Show the supervisor live, or one frame if requested or without a terminal; return the exit code."""
+    directory = find_runtime_dir(os.environ)
+    if not args.once and os.isatty(0) and os.isatty(1) and os.environ.get("TERM") != "dumb":
+        return watch(directory, paint_plain if os.environ.get("NO_COLOR") else paint_styled)
+    status = read_update(directory)
+    if isinstance(status, Disconnected):
+        return fail(status.reason, 1)
+    screen = make_screen(shutil.get_terminal_size(DEFAULT_SIZE))
+    print("\n".join(map(paint_plain, draw_page(status, screen))))
+    return 0
 
 
 def read_update(directory: Path) -> Status | Disconnected:
@@ -73,7 +90,7 @@ def run_operation(directory: Path, operation: Operation, post: Callable[[Update]
         else:
             post(Message("reaping"))
             post(Message("; ".join(format_reaped(ask_governor(directory, "reap")).splitlines())))
-    except (NoSupervisor, Declined, NotReplaced) as error:
+    except (NoSupervisor, Declined) as error:
         post(Message(str(error), bad=True))
 
 
@@ -123,7 +140,7 @@ class Terminal:
     def size(self) -> os.terminal_size:
         """Return columns and lines."""
         size = os.get_terminal_size(self._screen)
-        return os.terminal_size((size.columns or DEFAULT_COLUMNS, size.lines or DEFAULT_LINES))
+        return os.terminal_size((size.columns or DEFAULT_SIZE.columns, size.lines or DEFAULT_SIZE.lines))
 
     def read(self) -> bytes:
         """Return the input; nothing once the terminal is gone."""

@@ -11,41 +11,15 @@ from recyclery.control.status_schema import Status
 
 # Matches whole escape sequences, so that their letters do not count as keys.
 KEYSTROKE = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+CTRL_C, CTRL_Z = b"\x03", b"\x1a"
+ARROWS = {b"\x1b[A": b"k", b"\x1bOA": b"k", b"\x1b[B": b"j", b"\x1bOB": b"j"}
+SAME_KEYS = {**ARROWS, b"Y": b"y", CTRL_C: b"q"}
 MESSAGE_SECONDS = 30.0
 
 
-class Keystroke(Enum):
-    """A key with a meaning; OTHER is any without one, and so does not confirm anything."""
-
-    QUIT = "q"
-    INTERRUPT = "Ctrl-C"
-    SUSPEND = "Ctrl-Z"
-    UP = "up"
-    DOWN = "down"
-    RECYCLE = "r"
-    REAP = "b"
-    YES = "y"
-    HELP = "?"
-    OTHER = ""
-
-
-KEYSTROKES = {
-    b"q": Keystroke.QUIT,
-    b"\x03": Keystroke.INTERRUPT,
-    b"\x1a": Keystroke.SUSPEND,
-    **dict.fromkeys((b"k", b"\x1b[A", b"\x1bOA"), Keystroke.UP),
-    **dict.fromkeys((b"j", b"\x1b[B", b"\x1bOB"), Keystroke.DOWN),
-    b"r": Keystroke.RECYCLE,
-    b"b": Keystroke.REAP,
-    b"y": Keystroke.YES,
-    b"Y": Keystroke.YES,
-    b"?": Keystroke.HELP,
-}
-
-
-def read_keys(typed: bytes) -> list[Keystroke]:
-    """Return the keys in the terminal's input."""
-    return [KEYSTROKES.get(key, Keystroke.OTHER) for key in KEYSTROKE.findall(typed)]
+def read_keys(typed: bytes) -> list[bytes]:
+    """Return the keys in the terminal's input, each as the key that stands for all with its meaning."""
+    return [SAME_KEYS.get(key, key) for key in KEYSTROKE.findall(typed)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,30 +107,28 @@ def choose_pool(chosen: str | None, status: Status | None, by: int = 0) -> str |
     return pools[min(max(pools.index(chosen) + by, 0), len(pools) - 1)]
 
 
-def press(view: View, key: Keystroke) -> tuple[View, Intent | None]:
+def press(view: View, key: bytes) -> tuple[View, Intent | None]:
     """Return the view after a key, and what to do."""
-    if key in {Keystroke.QUIT, Keystroke.INTERRUPT}:
+    if key == b"q":
         return view, ScreenAction.EXIT
-    if key is Keystroke.SUSPEND:
+    if key == CTRL_Z:
         return view, ScreenAction.SUSPEND
     if view.question is not None:
         # Any other key means no.
-        return replace(view, question=None), view.question if key is Keystroke.YES else None
+        return replace(view, question=None), view.question if key == b"y" else None
     match key:
-        case Keystroke.UP:
-            view = replace(view, chosen=choose_pool(view.chosen, view.status, -1))
-        case Keystroke.DOWN:
-            view = replace(view, chosen=choose_pool(view.chosen, view.status, 1))
-        case Keystroke.RECYCLE if view.chosen is not None:
+        case b"k" | b"j":
+            view = replace(view, chosen=choose_pool(view.chosen, view.status, 1 if key == b"j" else -1))
+        case b"r" if view.chosen is not None:
             view = replace(view, question=RecyclePool(view.chosen))
-        case Keystroke.REAP:
+        case b"b":
             view = replace(view, question=ReapBrowsers())
-        case Keystroke.HELP:
+        case b"?":
             view = replace(view, shows_help=not view.shows_help)
     return view, None
 
 
-def press_all(view: View, keys: Sequence[Keystroke]) -> tuple[View, list[Intent]]:
+def press_all(view: View, keys: Sequence[bytes]) -> tuple[View, list[Intent]]:
     """Press keys that came together; keys typed before a question could be read do not answer it."""
     intents = []
     for key in keys:
