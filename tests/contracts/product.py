@@ -38,7 +38,6 @@ from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
 from recyclery.http.metrics import list_metrics_page, render
-from recyclery.http.page_api import Sources
 from recyclery.http.routes import list_page, list_probes
 from recyclery.http.standalone import read_page_file
 from recyclery.http.status import build_status
@@ -342,7 +341,7 @@ def control_answers() -> dict[str, tuple[Any, ...]]:
 def http_paths() -> list[str]:
     """Return the method and path of every HTTP endpoint, except the static files of the page."""
     nobody = typing.cast(Any, None)
-    pages, forms = list_page(Sources(nobody, Path()), Address(host="127.0.0.1", port=9100), "token")
+    pages, forms = list_page(nobody, Path(), Address(host="127.0.0.1", port=9100), "token")
     read = {**list_probes(nobody), **list_metrics_page(nobody, nobody), **pages}
     shown = [path for path in read if not path.startswith("/files/")]
     return [*(f"GET {path}" for path in shown), *(f"POST {path}" for path in forms)]

@@ -7,9 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recyclery.http import page_leaks
-from recyclery.http.page_api import SharedResult
-from recyclery.http.page_leaks import NEEDED_BYTES, find_no_room, run_leaks_report
+from recyclery.http import page_api
+from recyclery.http.page_api import NEEDED_BYTES, SharedResult, find_no_room, run_leaks_report
 from support.statuses import status
 
 
@@ -41,7 +40,7 @@ def test_a_value_is_made_once_for_all_who_ask_and_anew_when_it_is_old() -> None:
 def test_a_report_that_takes_too_long_is_given_up_and_its_process_is_gone(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_leaks, "DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(page_api, "DEADLINE_SECONDS", 0.0)
     begun = time.time()
     found = asyncio.run(run_leaks_report(recorded))
     assert (found.problem, found.report) == ("The report took longer than 0 s.", None)
@@ -52,7 +51,7 @@ def test_a_report_that_takes_too_long_is_given_up_and_its_process_is_gone(
 def test_a_report_that_is_too_long_for_a_page_is_not_kept(
     recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_leaks, "MAX_REPORT_BYTES", 1000)
+    monkeypatch.setattr(page_api, "MAX_REPORT_BYTES", 1000)
     found = asyncio.run(run_leaks_report(recorded))
     assert found.report is None
     assert "see `recyclery leaks`" in found.problem

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import pytest
 
 import recyclery.http.server
+from recyclery.http.auth import MAX_ATTEMPTS
 from recyclery.http.server import MAX_BODY_BYTES
-from recyclery.http.sign_in import MAX_ATTEMPTS
 from support.pages import ODD_TASK, Served, serving_page
 from support.waiting import wait_for
 

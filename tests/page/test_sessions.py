@@ -8,8 +8,18 @@ import h11
 import pytest
 from itsdangerous import TimestampSigner
 
-from recyclery.http.auth import COOKIE, SESSION_SECONDS, is_signed_in, is_valid, make_session, set_cookie
-from recyclery.http.sign_in import ATTEMPT_SECONDS, MAX_ATTEMPTS, AttemptLimit, is_cross_site
+from recyclery.http.auth import (
+    ATTEMPT_SECONDS,
+    COOKIE,
+    MAX_ATTEMPTS,
+    SESSION_SECONDS,
+    AttemptLimit,
+    is_cross_site,
+    is_signed_in,
+    is_valid,
+    make_session,
+    set_cookie,
+)
 
 TOKEN = "correct horse"
 NOW = 1_800_000_000.5

@@ -14,7 +14,6 @@ from recyclery.control.status_schema import Event, Status
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
 from recyclery.history.retention import Keeping, tidy
 from recyclery.history.store import Store, stamp
-from recyclery.http.page_api import Sources
 from recyclery.http.routes import list_page
 from recyclery.http.server import serve_handlers
 from recyclery.observe.snapshot import Owner
@@ -141,7 +140,7 @@ class Served:
             self._loop.call_soon_threadsafe(self._server.cancel)
 
     async def _serve(self) -> None:
-        handlers, post_handlers = list_page(Sources(self._glance, self._history), self.address, self._token)
+        handlers, post_handlers = list_page(self._glance, self._history, self.address, self._token)
         self._server = asyncio.create_task(serve_handlers(self.address, handlers, post_handlers))
         await self._server
 

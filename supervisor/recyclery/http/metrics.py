@@ -20,7 +20,7 @@ from recyclery.alerts.monitor import Monitor
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Pool, Settings
 from recyclery.decide.browsers import BrowserCounts, count_by_kind
-from recyclery.decide.memory_levels import level_bytes
+from recyclery.decide.memory_levels import find_active_worker, level_bytes
 from recyclery.decide.policy_state import Counters
 from recyclery.http.server import GetHandler, Response
 from recyclery.http.status import read_cpu_seconds, unattributed_bytes
@@ -66,8 +66,8 @@ class Readings:
 
     def view(self, pool: Pool) -> PoolView:
         """Return the state of a pool's worker."""
-        views = {view.name: view for view in self.snapshot.pools}
-        return views.get(pool.name, PoolView(name=pool.name, state=PoolState.STOPPED, pid=None))
+        stopped = PoolView(name=pool.name, state=PoolState.STOPPED, pid=None)
+        return find_active_worker(self.snapshot, pool.name) or stopped
 
     def children(self, pool: Pool) -> list[Child]:
         """Return a pool's children, those of a draining worker included."""
@@ -119,9 +119,7 @@ async def read_now(board: Board, snapshot: Snapshot, monitor: Monitor) -> Readin
 
 def render(readings: Readings) -> str:
     """Return all metrics in Prometheus' text format; those that are not known now are left out."""
-    return "".join(
-        format_family(metric.name, metric.kind, metric.meaning, metric.read(readings)) for metric in METRICS
-    )
+    return "".join(format_family(each.name, each.kind, each.meaning, each.read(readings)) for each in METRICS)
 
 
 def format_family(name: str, kind: str, meaning: str, samples: Iterable[Sample]) -> str:
@@ -208,8 +206,7 @@ def browsers(readings: Readings) -> dict[str, float]:
 def tasks(readings: Readings) -> Iterator[Sample]:
     """Yield the number of ended tasks by outcome."""
     for pool in readings.settings.pools:
-        tally = readings.task_stats.tasks.get(pool.name)
-        if tally is not None:
+        if tally := readings.task_stats.tasks.get(pool.name):
             for outcome in ("succeeded", "failed", "retried"):
                 yield Sample(getattr(tally, outcome), {"pool": pool.name, "outcome": outcome})
 
@@ -217,9 +214,10 @@ def tasks(readings: Readings) -> Iterator[Sample]:
 def task_seconds(readings: Readings) -> Iterator[Sample]:
     """Yield the histograms of running times by queue; other routing keys count together."""
     for pool in readings.settings.pools:
-        stats = readings.task_stats.tasks.get(pool.name)
-        queues = dict.fromkeys(pool.queues, NO_SECONDS) if stats is not None else {}
-        for key, tally in stats.queues.items() if stats is not None else ():
+        if (stats := readings.task_stats.tasks.get(pool.name)) is None:
+            continue
+        queues = dict.fromkeys(pool.queues, NO_SECONDS)
+        for key, tally in stats.queues.items():
             queue = key if key in pool.queues else OTHER_ROUTING_KEYS
             queues[queue] = combine_queue(queues.get(queue, NO_SECONDS), tally, 1)
         for queue, tally in queues.items():

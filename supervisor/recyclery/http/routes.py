@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 
 import h11
 
@@ -15,11 +16,10 @@ from recyclery.config.paths import history_file
 from recyclery.config.secrets import read_token
 from recyclery.config.settings import Address
 from recyclery.health.heartbeat import Heartbeat, HeartbeatWriter, find_stale_heartbeat, find_unhealthy_pools
-from recyclery.http.auth import guard
+from recyclery.http.auth import SignIn, guard
 from recyclery.http.metrics import list_metrics_page
-from recyclery.http.page_api import Api, Sources
+from recyclery.http.page_api import Api, ReadQuickStatus
 from recyclery.http.server import GetHandler, PostHandler, Response, serve_handlers
-from recyclery.http.sign_in import SignIn
 from recyclery.http.standalone import read_page_file
 from recyclery.http.static import list_files, serve_text
 from recyclery.http.status import leave_unread, read_status
@@ -32,23 +32,24 @@ async def serve_pages(board: Board, monitor: Monitor, heart: HeartbeatWriter, ad
     """Serve until cancelled: probes are open to everybody, the rest needs the token."""
     token = read_token(os.environ)
     metrics = guard(list_metrics_page(board, monitor), address, token)
-    sources = Sources(partial(read_status, board, leave_unread), history_file(board.settings.state_dir))
-    page, forms = list_page(sources, address, token)
+    history = history_file(board.settings.state_dir)
+    page, forms = list_page(partial(read_status, board, leave_unread), history, address, token)
     await serve_handlers(address, {**list_probes(heart), **metrics, **page}, forms)
 
 
 def list_page(
-    sources: Sources, address: Address, token: str
+    read_quick_status: ReadQuickStatus, history: Path, address: Address, token: str
 ) -> tuple[Mapping[str, GetHandler], Mapping[str, PostHandler]]:
     """Return the page's GET and POST handlers by path."""
     sign_in = SignIn(address, token)
+    page = {"/": serve_text(read_page_file(PAGE), PAGE)}
     handlers = {
-        "/": sign_in.before(serve_text(read_page_file(PAGE), PAGE)),
-        **sign_in.handlers(),
+        **guard(page, address, token, with_form=True),
+        "/sign-in": sign_in.show_form,
         **list_files(),
-        **guard(Api(sources, token).handlers(), address, token),
+        **guard(Api(read_quick_status, history, token).handlers(), address, token),
     }
-    return handlers, sign_in.post_handlers()
+    return handlers, {"/sign-in": sign_in.check_token, "/sign-out": sign_in.sign_out}
 
 
 def list_probes(heart: HeartbeatWriter) -> Mapping[str, GetHandler]:

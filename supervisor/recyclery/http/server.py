@@ -111,9 +111,8 @@ class HttpServer:
         # `drain` then returns once the kernel has everything.
         writer.transport.set_write_buffer_limits(0)
         async with asyncio.timeout(RESPONSE_SECONDS):
-            writer.write(
-                encode_response(connection, response, with_text=request is None or request.method != b"HEAD")
-            )
+            with_text = request is None or request.method != b"HEAD"
+            writer.write(encode_response(connection, response, with_text=with_text))
             await writer.drain()
         writer.write_eof()
         with suppress(TimeoutError):
@@ -184,8 +183,7 @@ def encode_response(connection: h11.Connection, response: Response, *, with_text
         "Connection": "close",
         **response.headers,
     }
-    head = h11.Response(
-        status_code=response.status, headers=list(headers.items()), reason=response.status.phrase
-    )
+    status = response.status
+    head = h11.Response(status_code=status, headers=list(headers.items()), reason=status.phrase)
     events = [head, *([h11.Data(data=text)] if with_text else ()), h11.EndOfMessage()]
     return b"".join(connection.send(event) or b"" for event in events)
