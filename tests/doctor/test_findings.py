@@ -11,8 +11,7 @@ from recyclery.common.units import MIB
 from recyclery.config.settings import BUILT_IN, SINGLE, Settings
 from recyclery.doctor.application import AppFacts, app_findings
 from recyclery.doctor.broker import BrokerFacts, broker_findings, lease_findings
-from recyclery.doctor.browsers import BrowserFacts, browser_findings
-from recyclery.doctor.container import ContainerFacts, container_findings
+from recyclery.doctor.container import BrowserFacts, ContainerFacts, browser_findings, container_findings
 from recyclery.doctor.findings import Finding, Severity
 from recyclery.doctor.supervision import (
     HIGH_NOT_PRIORITISED,

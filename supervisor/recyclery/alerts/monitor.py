@@ -56,10 +56,9 @@ class Monitor:
     """The alert states, and the totals within the window. Without a webhook nothing is evaluated."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
-        webhook = read_webhook(environment, settings.alerts.format)
-        self._sender = (
-            None if webhook is None else WebhookSender(webhook, settings.alerts.format, os.uname().nodename)
-        )
+        form = settings.alerts.format
+        webhook = read_webhook(environment, form)
+        self._sender = None if webhook is None else WebhookSender(webhook, form, os.uname().nodename)
         self._path = settings.runtime_dir / "alerts.json"
         self._states = load_firing(self._path)
         self._window: deque[AlertTotals] = deque()
@@ -96,10 +95,8 @@ class Monitor:
         while counts.at - self._window[0].at > settings.alerts.window_seconds:
             self._window.popleft()
         measurements = build_measurements(settings, snapshot, depths, oldest=self._window[0], newest=counts)
-        before = self._states
-        self._states, alerts = update_alerts(
-            before, find_conditions(measurements, settings.alerts), measurements.at
-        )
+        conditions = find_conditions(measurements, settings.alerts)
+        self._states, alerts = update_alerts(self._states, conditions, measurements.at)
         for alert in alerts:
             state = "alert" if alert.firing else "well again"
             log.info("%s: %s: %s", state, " ".join(filter(None, alert.topic)), alert.text)
@@ -127,7 +124,7 @@ def load_firing(path: Path) -> dict[Topic, AlertState]:
         topics = msgspec.json.decode(path.read_bytes(), type=list[Topic])
     except (OSError, msgspec.DecodeError):
         return {}
-    return {topic: AlertState(firing=True, changing_since=None) for topic in topics}
+    return {topic: AlertState(firing=True) for topic in topics}
 
 
 def count_until(board: Board, snapshot: Snapshot) -> AlertTotals:

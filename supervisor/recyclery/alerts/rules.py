@@ -79,8 +79,8 @@ class Condition:
 class AlertState:
     """Whether an alert fires, and since when its condition says otherwise."""
 
-    firing: bool
-    changing_since: float | None
+    firing: bool = False
+    changing_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def update_alerts(
     updated: dict[Topic, AlertState] = {}
     alerts: list[Alert] = []
     for condition in conditions:
-        before = states.get(condition.topic, AlertState(firing=False, changing_since=None))
+        before = states.get(condition.topic, AlertState())
         after = update_alert(before, condition, at)
         if after.firing != before.firing:
             alerts.append(Alert(condition.topic, after.firing, condition.text))
@@ -125,7 +125,7 @@ def update_alert(before: AlertState, condition: Condition, at: float) -> AlertSt
         return replace(before, changing_since=None)
     since = at if before.changing_since is None else before.changing_since
     if at - since >= condition.lasting_seconds:
-        return AlertState(firing=not before.firing, changing_since=None)
+        return AlertState(not before.firing)
     return replace(before, changing_since=since)
 
 
@@ -133,8 +133,7 @@ def find_conditions(measurements: Measurements, alerts: Alerts) -> tuple[Conditi
     """Return the results of all rules; a bound of 0 switches a rule off."""
     found = [*container_conditions(measurements, alerts)]
     for pool in measurements.pools:
-        found += pool_conditions(pool, alerts)
-        found += queue_conditions(pool, alerts)
+        found += (*pool_conditions(pool, alerts), *queue_conditions(pool, alerts))
     return tuple(found)
 
 
@@ -160,25 +159,20 @@ def pool_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Conditio
         text = f"{name}: {depth} tasks wait"
         yield above(Topic("queue_depth", name), depth, alerts.queue_depth, text, alerts)
     if alerts.success_percent:
-        yield failure_condition(name, pool.recent, alerts)
+        # A retry is neither success nor failure.
+        failed, ended = pool.recent.failed, pool.recent.succeeded + pool.recent.failed
+        percent = 100 * pool.recent.succeeded / ended if ended else 100.0
+        yield Condition(
+            Topic("task_failures", name),
+            fires=failed >= MIN_TASKS_FOR_RATE and percent < alerts.success_percent,
+            resolves=percent >= min((alerts.success_percent + 100) / 2, alerts.success_percent + 1),
+            text=f"{name}: {failed} of {ended} tasks failed in {alerts.window_seconds:g} s",
+            lasting_seconds=0.0,
+        )
     if alerts.restarts:
         count = pool.recent_restarts
         text = f"{name} died or hung {count} times in {alerts.window_seconds:g} s and was started anew"
         yield at_once("restarts", name, count, alerts.restarts, text)
-
-
-def failure_condition(name: str, recent: TaskTally, alerts: Alerts) -> Condition:
-    """Return the result for a pool's success rate; a retry is neither success nor failure."""
-    ended = recent.succeeded + recent.failed
-    percent = 100 * recent.succeeded / ended if ended else 100.0
-    enough = (alerts.success_percent + 100) / 2
-    return Condition(
-        Topic("task_failures", name),
-        fires=recent.failed >= MIN_TASKS_FOR_RATE and percent < alerts.success_percent,
-        resolves=percent >= min(enough, alerts.success_percent + 1),
-        text=f"{name}: {recent.failed} of {ended} tasks failed in {alerts.window_seconds:g} s",
-        lasting_seconds=0.0,
-    )
 
 
 def queue_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Condition]:
@@ -212,7 +206,7 @@ def at_once(kind: str, subject: str, count: int, bound: int, text: str) -> Condi
 
 def count_slower(tally: QueueTally, seconds: float) -> float:
     """Return how many tasks took longer, taking those of a histogram bucket to be spread evenly in it."""
-    slow = 0.0
-    for (low, high), count in zip(pairwise((0.0, *SECONDS_BOUNDS)), tally.counts, strict=False):
-        slow += count * min(1.0, max(0.0, (high - seconds) / (high - low)))
-    return slow + tally.counts[-1]
+    return tally.counts[-1] + sum(
+        count * min(1.0, max(0.0, (high - seconds) / (high - low)))
+        for (low, high), count in zip(pairwise((0.0, *SECONDS_BOUNDS)), tally.counts, strict=False)
+    )

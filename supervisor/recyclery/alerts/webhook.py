@@ -95,7 +95,7 @@ class WebhookSender:
 
 
 def post(url: str, message: dict[str, Any]) -> None:
-    """Send one message; raises NotTaken, which never names the address."""
+    """Send one message; raises NotDelivered, which never names the address."""
     # Imported late: most governors never send one.
     from http.client import HTTPException  # noqa: PLC0415
     from urllib.error import HTTPError  # noqa: PLC0415
@@ -128,21 +128,17 @@ def build_message(alert: Alert, form: str, host: str, key: str, at: datetime) ->
     name = "/".join(filter(None, ("recyclery", host, kind, subject)))
     severity = "critical" if alert.is_urgent else "warning"
     if form == "pagerduty":
-        event: dict[str, Any] = {
-            "routing_key": key,
-            "event_action": "trigger" if alert.firing else "resolve",
-            "dedup_key": name,
+        action = "trigger" if alert.firing else "resolve"
+        payload = {
+            "summary": text[:SUMMARY_CHARACTERS],
+            "source": host,
+            "severity": severity,
+            "timestamp": at.isoformat(),
+            "component": subject or "container",
+            "class": kind,
         }
-        if alert.firing:
-            event["payload"] = {
-                "summary": text[:SUMMARY_CHARACTERS],
-                "source": host,
-                "severity": severity,
-                "timestamp": at.isoformat(),
-                "component": subject or "container",
-                "class": kind,
-            }
-        return event
+        event = {"routing_key": key, "event_action": action, "dedup_key": name}
+        return {**event, "payload": payload} if alert.firing else event
     return {
         "id": name,
         "state": state,

@@ -209,6 +209,11 @@ def format_problems(problems: list[str]) -> list[str]:
     return ["", *(line for sentence in sentences for line in wrap.wrap(sentence))]
 
 
+def wrap_text(text: str, first: str, rest: str) -> list[str]:
+    """Return a text as lines of at most 80 columns, the first and the others with these beginnings."""
+    return textwrap.wrap(text, COLUMNS, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
 def shorten_front(text: str, width: int) -> str:
     """Return the text's end where all of it is too long."""
     return text if len(text) <= width else f"…{text[1 - width :]}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from recyclery.celery_app.routing import (
     output_as_errors,
     shorten_end,
     shorten_front,
+    wrap_text,
 )
 from recyclery.common.exit_codes import BAD_CONFIGURATION, fail
 from recyclery.common.units import format_mib
@@ -158,10 +158,7 @@ def format_parked_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
 
 def format_paragraph(name: str, text: str, hang: str = "") -> list[str]:
     """Return a name and text to its right, in lines of at most 80 columns."""
-    first = name.ljust(11)
-    return textwrap.wrap(
-        text, COLUMNS, initial_indent=first, subsequent_indent=" " * len(first) + hang, break_on_hyphens=False
-    )
+    return wrap_text(text, first=name.ljust(11), rest=" " * 11 + hang)
 
 
 def parked_document(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,15 @@ def read_broker(url: str, address: str) -> BrokerFacts:
             return BrokerFacts(address, kind="redis, which does not let us ask")
         except (redis.RedisError, OSError) as error:
             return BrokerFacts(address, problem=str(error))
-        return read_info(address, info, saves=writes_snapshots(client))
+        return BrokerFacts(
+            address,
+            version=str(info.get("redis_version", "")),
+            policy=str(info.get("maxmemory_policy", "")),
+            max_bytes=int(info.get("maxmemory", 0)),
+            used_bytes=int(info.get("used_memory", 0)),
+            appends=bool(info.get("aof_enabled", 0)),
+            saves=writes_snapshots(client),
+        )
 
 
 def writes_snapshots(client: redis.Redis) -> bool | None:
@@ -59,19 +67,6 @@ def writes_snapshots(client: redis.Redis) -> bool | None:
     except redis.RedisError:
         return None
     return bool(answer.get("save", "").strip())
-
-
-def read_info(address: str, info: Mapping[str, Any], *, saves: bool | None) -> BrokerFacts:
-    """Return the facts that are in INFO."""
-    return BrokerFacts(
-        address,
-        version=str(info.get("redis_version", "")),
-        policy=str(info.get("maxmemory_policy", "")),
-        max_bytes=int(info.get("maxmemory", 0)),
-        used_bytes=int(info.get("used_memory", 0)),
-        appends=bool(info.get("aof_enabled", 0)),
-        saves=saves,
-    )
 
 
 def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
@@ -103,11 +98,10 @@ def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
         yield ok("eviction", "Redis evicts nothing to make room")
     if facts.appends:
         yield ok("persistence", "Redis writes everything to its append-only file")
-    elif facts.saves is False:
-        lost = "Redis keeps nothing on disk: waiting tasks are lost when it restarts"
-        yield warning("persistence", lost, "appendonly yes")
     else:
         lost = "Redis keeps snapshots only: the last minutes are lost when it crashes"
+        if facts.saves is False:
+            lost = "Redis keeps nothing on disk: waiting tasks are lost when it restarts"
         yield warning("persistence", lost, "appendonly yes")
 
 
@@ -142,12 +136,7 @@ def lease_findings(found: Sequence[OrphanedLease] | str) -> Iterator[Finding]:
 
 def tuning_findings(app: str) -> Iterator[Finding]:
     """Find tasks of a `recyclery tune` that was killed; nothing where that cannot be read."""
-    names: Sequence[str] = ()
     with contextlib.suppress(CannotTell):
-        names = find_dead_tunings(app)
-    for name in names:
-        yield warning(
-            "tunings",
-            f"one that was killed has left its tasks in Redis ({name})",
-            "the next `recyclery tune` removes them; or: recyclery reclaim",
-        )
+        for name in find_dead_tunings(app):
+            left = f"one that was killed has left its tasks in Redis ({name})"
+            yield warning("tunings", left, "the next `recyclery tune` removes them; or: recyclery reclaim")

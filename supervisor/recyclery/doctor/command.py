@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
@@ -14,30 +13,22 @@ from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from recyclery.celery_app.routing import (
-    COLUMNS,
     Routing,
     UnusableApp,
     find_routes,
     find_routing_problems,
     import_app,
+    wrap_text,
 )
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.sources import CommandLine, load_deployment, read_command_line
 from recyclery.doctor.application import app_findings, read_app
 from recyclery.doctor.broker import broker_findings, lease_findings, read_broker, read_leases, tuning_findings
-from recyclery.doctor.browsers import browser_findings, read_browser
-from recyclery.doctor.container import container_findings, read_container_facts
+from recyclery.doctor.container import browser_findings, container_findings, read_browser, read_container_facts
 from recyclery.doctor.findings import Finding, Severity, failure, ok, warning
 from recyclery.doctor.supervision import read_supervision, supervision_findings
 
-LABELS = {
-    Severity.OK: "ok",
-    Severity.NOTE: "note",
-    Severity.WARNING: "WARNING",
-    Severity.FAILURE: "FAILURE",
-    Severity.SKIPPED: "skipped",
-}
 FINDING_WIDTH = 9
 
 
@@ -108,23 +99,16 @@ def routing_findings(routing: Routing, pools: Sequence[Pool]) -> Iterator[Findin
 
 def format_finding(finding: Finding) -> list[str]:
     """Return its lines, of at most 80 columns."""
+    is_wrong = finding.level in {Severity.WARNING, Severity.FAILURE}
+    label = finding.level.upper() if is_wrong else str(finding.level)
     indent = " " * FINDING_WIDTH
-    first, fix = (
-        textwrap.TextWrapper(COLUMNS, initial_indent=initial, subsequent_indent=hanging, break_on_hyphens=False)
-        for initial, hanging in (
-            (f"{LABELS[finding.level]:{FINDING_WIDTH}}", indent),
-            (f"{indent}-> ", f"{indent}   "),
-        )
-    )
-    return [*first.wrap(f"{finding.name}: {finding.text}"), *fix.wrap(finding.fix)]
+    text = wrap_text(f"{finding.name}: {finding.text}", first=label.ljust(FINDING_WIDTH), rest=indent)
+    return [*text, *wrap_text(finding.fix, first=f"{indent}-> ", rest=f"{indent}   ")]
 
 
 def summarize(findings: Iterable[Finding]) -> str:
     """Return the numbers of failures, warnings and skipped checks in one line."""
     levels = [finding.level for finding in findings]
-    wrong = {
-        "failures": levels.count(Severity.FAILURE),
-        "warnings": levels.count(Severity.WARNING),
-        "not checked": levels.count(Severity.SKIPPED),
-    }
-    return ", ".join(f"{kind}: {count}" for kind, count in wrong.items() if count) or "All is well."
+    kinds = {Severity.FAILURE: "failures", Severity.WARNING: "warnings", Severity.SKIPPED: "not checked"}
+    wrong = [f"{kind}: {levels.count(level)}" for level, kind in kinds.items() if level in levels]
+    return ", ".join(wrong) or "All is well."

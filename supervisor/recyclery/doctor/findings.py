@@ -11,9 +11,12 @@ class Severity(StrEnum):
 
     OK = "ok"
     NOTE = "note"
+    """Worth knowing."""
     WARNING = "warning"
+    """It may go wrong."""
     FAILURE = "failure"
     SKIPPED = "skipped"
+    """It could not be checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +30,20 @@ class Finding:
 
 
 def ok(name: str, text: str) -> Finding:
-    """Return that something is as it should be."""
     return Finding(name, Severity.OK, text)
 
 
 def note(name: str, text: str, fix: str = "") -> Finding:
-    """Return something worth knowing."""
     return Finding(name, Severity.NOTE, text, fix)
 
 
 def warning(name: str, text: str, fix: str) -> Finding:
-    """Return something that may go wrong."""
     return Finding(name, Severity.WARNING, text, fix)
 
 
 def failure(name: str, text: str, fix: str) -> Finding:
-    """Return something that is wrong."""
     return Finding(name, Severity.FAILURE, text, fix)
 
 
 def skipped(name: str, text: str) -> Finding:
-    """Return something that could not be checked, and why."""
     return Finding(name, Severity.SKIPPED, text)
