@@ -31,6 +31,7 @@ ALERT_KINDS = (
     "restarts",
     "parked",
 )
+# Tasks already fail or wait.
 URGENT = frozenset({"pool_down", "memory", "oom_kills"})
 
 
@@ -90,11 +91,6 @@ class Alert:
     topic: Topic
     firing: bool
     text: str
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether tasks already fail or wait."""
-        return self.topic.kind in URGENT
 
 
 def update_alerts(

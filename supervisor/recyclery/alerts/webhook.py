@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from recyclery.alerts.rules import Alert
+from recyclery.alerts.rules import URGENT, Alert
 from recyclery.config.secrets import Webhook
 
 POST_SECONDS = 10.0
@@ -126,7 +126,7 @@ def build_message(alert: Alert, form: str, host: str, key: str, at: datetime) ->
     if form == "slack":
         return {"text": f"{':rotating_light:' if alert.firing else ':white_check_mark:'} {state}: {text}"}
     name = "/".join(filter(None, ("recyclery", host, kind, subject)))
-    severity = "critical" if alert.is_urgent else "warning"
+    severity = "critical" if kind in URGENT else "warning"
     if form == "pagerduty":
         action = "trigger" if alert.firing else "resolve"
         payload = {

@@ -67,6 +67,14 @@ def import_app(name: str) -> Celery:
     return app
 
 
+def import_configured_app(name: str) -> Celery:
+    """Import the app that the settings name; raises BadConfiguration."""
+    try:
+        return import_app(name)
+    except UnusableApp as error:
+        raise BadConfiguration(f"app is {name!r}: it cannot be imported from {Path.cwd()}: {error}") from None
+
+
 def find_routes(app: Celery) -> Routing:
     """Ask the router of an app that is finalized."""
     declared = tuple(queue.name for queue in app.conf.task_queues or ())
@@ -123,12 +131,9 @@ def print_routes(args: argparse.Namespace) -> int:
     """Print where the tasks go; return 1 where a queue has no pool, or a pool no task."""
     try:
         settings, pools = load_deployment(read_command_line(args), os.environ)
-        app = import_app(settings.app)
+        app = import_configured_app(settings.app)
     except BadConfiguration as error:
         return fail(error, BAD_CONFIGURATION)
-    except UnusableApp as error:
-        message = f"app is {settings.app!r}: it cannot be imported from {Path.cwd()}: {error}"
-        return fail(message, BAD_CONFIGURATION)
     with output_as_errors():
         routing = find_routes(app)
     problems = find_routing_problems(routing, pools)

@@ -6,17 +6,14 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from recyclery.celery_app.routing import (
     COLUMNS,
-    UnusableApp,
-    import_app,
+    import_configured_app,
     output_as_errors,
     shorten_end,
     shorten_front,
@@ -35,19 +32,18 @@ DONE = {"retry": "back in its queue", "drop": "dropped"}
 LONGEST_PARKED_QUEUE = 10
 
 
-class Unknown(Exception):
-    """No such task is parked; the message says which."""
-
-
-class OtherBroker(Exception):
-    """The app's broker is not Redis; the message says what it is."""
+class NotParked(Exception):
+    """No such task is parked, or none can be; the message says why."""
 
 
 def run_action(args: argparse.Namespace) -> int:
     """List, show, retry or drop; return 1 with a message where Redis is away or no such task is parked."""
     try:
-        app = open_app(args)
-        with connect_redis(app) as channel:
+        app = import_configured_app(load_settings(read_command_line(args), os.environ).app)
+        with connected(app) as channel:
+            kind = channel.connection.client.transport.driver_type
+            if kind != "redis":
+                raise NotParked(f"the broker is {kind}: tasks are parked only with Redis")
             store = open_dead_letters(channel)
             if args.action in DONE:
                 retry_or_drop(app, channel, store, args)
@@ -56,30 +52,11 @@ def run_action(args: argparse.Namespace) -> int:
                 print_tasks([(task, store.list_deaths(task.task_id)) for task in tasks], args)
     except BadConfiguration as error:
         return fail(error, BAD_CONFIGURATION)
-    except (Unknown, OtherBroker) as error:
+    except NotParked as error:
         return fail(error, 1)
     except Exception as error:  # kombu, redis and result backends raise errors of many kinds
         return fail(f"the broker or the result backend failed: {type(error).__name__}: {error}", 1)
     return 0
-
-
-def open_app(args: argparse.Namespace) -> Any:
-    """Import the app of the settings; raises BadConfiguration."""
-    name = load_settings(read_command_line(args), os.environ).app
-    try:
-        return import_app(name)
-    except UnusableApp as error:
-        raise BadConfiguration(f"app is {name!r}: it cannot be imported from {Path.cwd()}: {error}") from None
-
-
-@contextmanager
-def connect_redis(app: Any) -> Iterator[Any]:
-    """Yield a channel to the app's broker; raises OtherBroker where tasks cannot be parked."""
-    with connected(app) as channel:
-        kind = channel.connection.client.transport.driver_type
-        if kind != "redis":
-            raise OtherBroker(f"the broker is {kind}: tasks are parked only with Redis")
-        yield channel
 
 
 def print_tasks(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]], args: argparse.Namespace) -> None:
@@ -93,7 +70,7 @@ def print_tasks(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]], args: argpa
 
 
 def retry_or_drop(app: Any, channel: Any, store: DeadLetterStore, args: argparse.Namespace) -> None:
-    """Retry or drop the chosen tasks, and print which those were; raises Unknown."""
+    """Retry or drop the chosen tasks, and print which those were; raises NotParked."""
     act: Callable[[Any, Any, ParkedTask], bool] = {"retry": retry_parked, "drop": drop_parked}[args.action]
     done = []
     for task in store.list_parked() if args.all else find_parked(store, args.ids):
@@ -111,10 +88,10 @@ def retry_or_drop(app: Any, channel: Any, store: DeadLetterStore, args: argparse
 
 
 def find_parked(store: DeadLetterStore, task_ids: Iterable[str]) -> list[ParkedTask]:
-    """Return the parked tasks with these ids, all of them or none; raises Unknown."""
+    """Return the parked tasks with these ids, all of them or none; raises NotParked."""
     wanted, parked = set(task_ids), store.list_parked()
     if missing := wanted - {task.task_id for task in parked}:
-        raise Unknown(f"{', '.join(sorted(missing))} is not parked: see `recyclery parked list`")
+        raise NotParked(f"{', '.join(sorted(missing))} is not parked: see `recyclery parked list`")
     return [task for task in parked if task.task_id in wanted]
 
 

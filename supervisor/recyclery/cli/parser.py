@@ -124,7 +124,7 @@ def add_run_settings(run: argparse.ArgumentParser) -> None:
 def add_queries(commands: Subparsers) -> None:
     """Add the commands that ask the running supervisor for its state."""
     status = add_command(
-        commands, "status", "recyclery.control.status_page:print_status", "the memory, browsers and pools now"
+        commands, "status", "recyclery.control.operations:print_status", "the memory, browsers and pools now"
     )
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     top = add_command(commands, "top", "recyclery.top.live:show_top", "live view with keys to recycle and reap")

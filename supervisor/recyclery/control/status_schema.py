@@ -172,6 +172,14 @@ def find_memory_problems(container: ContainerStatus, oom_kills_before: int) -> I
             break
 
 
+def describe_handover(pool: PoolStatus) -> Iterator[str]:
+    """Yield a line for each worker of a pool besides its active one."""
+    if pool.successor is not None:
+        yield f"{pool.successor.slot} starts to take over from {pool.slot}"
+    for worker in pool.draining:
+        yield f"{worker.slot} drains: {', '.join(worker.tasks) or 'no task any more'}"
+
+
 def find_pool_problems(name: str, pool: PoolStatus) -> Iterator[Problem]:
     """Yield why a pool consumes no tasks."""
     depth = pool.queue_depth

@@ -55,11 +55,8 @@ def read_app(app: Celery) -> AppFacts:
 
 def time_limit(app: Celery, task: Any) -> float | None:
     """Return the time limit that ends a task for certain: the hard one, else the soft one."""
-    hard, soft = (
-        (task.time_limit, app.conf.task_time_limit),
-        (task.soft_time_limit, app.conf.task_soft_time_limit),
-    )
-    return next((float(limit) for limit in (*hard, *soft) if limit is not None), None)
+    limits = (task.time_limit, app.conf.task_time_limit, task.soft_time_limit, app.conf.task_soft_time_limit)
+    return next((float(limit) for limit in limits if limit is not None), None)
 
 
 def is_acknowledged_early(app: Celery, task: Any) -> bool:

@@ -79,15 +79,11 @@ def processing_findings(facts: SupervisionFacts) -> Iterator[Finding]:
     pools = facts.status.pools if facts.status is not None else {}
     troubled = {name: pool.state for name, pool in pools.items() if pool.state is not PoolState.RUNNING}
     for name, state in troubled.items():
-        yield (
-            failure(
-                TASKS_NOT_PROCESSED,
-                f"pool {name} is {state}",
-                "its log says why; `broker` above shows whether Redis is reached",
-            )
-            if not state.is_changing
-            else note(TASKS_NOT_PROCESSED, f"pool {name} is {state}")
-        )
+        if state.is_changing:
+            yield note(TASKS_NOT_PROCESSED, f"pool {name} is {state}")
+        else:
+            advice = "its log says why; `broker` above shows whether Redis is reached"
+            yield failure(TASKS_NOT_PROCESSED, f"pool {name} is {state}", advice)
     if facts.depths is None or facts.consumers is None:
         yield skipped(TASKS_NOT_PROCESSED, "the queues or their workers could not be asked")
         return

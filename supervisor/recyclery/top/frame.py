@@ -17,6 +17,7 @@ from recyclery.control.status_schema import (
     PoolStatus,
     Problem,
     Status,
+    describe_handover,
     find_status_problems,
 )
 from recyclery.top.text import (
@@ -223,12 +224,8 @@ def draw_pools(pools: Mapping[str, PoolStatus], chosen: str | None, width: int) 
                 *draw_work(pool),
             ),
         )
-        if pool.successor is not None:
-            text = f"  {pool.successor.slot} starts to take over from {pool.slot}"
-            yield Row(Rank.CHOSEN_CHILD, line(text, Style.WORRY))
-        for former in pool.draining:
-            tasks = printable(", ".join(former.tasks)) or "no task any more"
-            yield Row(Rank.CHOSEN_CHILD, line(f"  {former.slot} drains: {tasks}", Style.WORRY))
+        for text in describe_handover(pool):
+            yield Row(Rank.CHOSEN_CHILD, line(f"  {printable(text)}", Style.WORRY))
         # The longest running task first, idle children last.
         for child in sorted(pool.children, key=lambda c: (c.task is None, -(c.task_seconds or 0), c.pid)):
             rank = Rank.CHOSEN_CHILD if is_chosen else Rank.CHILD

@@ -8,12 +8,12 @@ import select
 import shutil
 import signal
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Thread
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
@@ -92,11 +92,6 @@ def run_operation(directory: Path, operation: Operation, post: Callable[[Update]
             post(Message("; ".join(format_reaped(ask_governor(directory, "reap")).splitlines())))
     except (NoSupervisor, Declined) as error:
         post(Message(str(error), bad=True))
-
-
-def start_thread(task: Callable[..., None], *arguments: object) -> None:
-    """Run a function in a thread, for which the exit does not wait."""
-    threading.Thread(target=task, args=arguments, daemon=True).start()
 
 
 class Terminal:
@@ -188,7 +183,8 @@ def watch(directory: Path, paint: Paint) -> int:
     mailbox = Mailbox()
     with exit_by_signals(), Terminal(0, 1) as terminal:
         mailbox.wake_for_signals()
-        start_thread(poll_status, directory, mailbox.post)
+        # The exit waits for no thread.
+        Thread(target=poll_status, args=(directory, mailbox.post), daemon=True).start()
         view = View()
         while True:
             screen = make_screen(terminal.size())
@@ -210,7 +206,7 @@ def watch(directory: Path, paint: Paint) -> int:
                     os.kill(0, signal.SIGTSTP)
                     terminal.enter()
                 else:
-                    start_thread(run_operation, directory, intent, mailbox.post)
+                    Thread(target=run_operation, args=(directory, intent, mailbox.post), daemon=True).start()
 
 
 def make_screen(size: os.terminal_size) -> Screen:
