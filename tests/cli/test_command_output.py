@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from recyclery.control.operations import format_browsers, format_reaped
+from recyclery.control.client import format_browsers, format_reaped
 from recyclery.control.status_schema import BrowserStatus
 
 CALM = BrowserStatus(

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 from recyclery.config.settings import Settings
-from recyclery.decide.browsers import count_by_kind
 from recyclery.decide.policy_state import Counters
 from recyclery.http.metrics import Readings
 from recyclery.observe.snapshot import Snapshot
 from recyclery.state.task_stats import TaskTotals
 from recyclery_worker.link import SECONDS_BOUNDS, QueueTally, TaskTally
-from support.snapshots import ANSWERED, SETTINGS, child, process, slow_view, snapshot
+from support.snapshots import ANSWERED, SETTINGS, board, child, process, slow_view, snapshot
 
 PLACES = len(SECONDS_BOUNDS) + 1
 
@@ -32,16 +31,16 @@ def readings(seen: Snapshot | None = None, settings: Settings = SETTINGS) -> Rea
     """One moment."""
     running = child(process(30, mib=200), mib=60, task_id="a", task_name="scrape")
     seen = seen or snapshot(running, pools=(slow_view(queue_depth=None, vitals=ANSWERED),))
+    known = board(settings)
+    known.task_stats = TaskTotals(since=0.0, tasks={"slow": tally(low=7, strange=1)}, restarts={"slow": 1})
+    counters = Counters(reaped=4, parked=1).with_recycle("slow", "replace")
+    known.ledger.state = replace(known.ledger.state, counters=counters)
     return Readings(
         at=seen.at + 0.5,
-        settings=settings,
+        board=known,
         snapshot=replace(seen, container=replace(seen.container, oom_kills=2)),
-        census=count_by_kind(seen, {}, settings.browsers),
-        counters=Counters(reaped=4, parked=1).with_recycle("slow", "replace"),
-        task_stats=TaskTotals(since=0.0, tasks={"slow": tally(low=7, strange=1)}, restarts={"slow": 1}),
         depths={"fast": None, "slow": 12},
         governor_bytes=30 << 20,
-        governor_cpu_seconds=1.5,
         alerts_firing={"queue_depth": 1, "parked": 0},
         alerts_dropped=0,
     )

@@ -128,7 +128,6 @@ def load_firing(path: Path) -> dict[Topic, AlertState]:
 
 
 def count_until(board: Board, snapshot: Snapshot) -> AlertTotals:
-    """Return the totals up to this snapshot."""
     return AlertTotals(
         at=snapshot.at,
         tasks=dict(board.task_stats.tasks),

@@ -73,7 +73,7 @@ class Condition:
     fires: bool
     resolves: bool
     text: str
-    lasting_seconds: float
+    lasting_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,6 @@ def update_alerts(
 
 
 def update_alert(before: AlertState, condition: Condition, at: float) -> AlertState:
-    """Return an alert's state after its condition."""
     if not (condition.resolves if before.firing else condition.fires):
         return replace(before, changing_since=None)
     since = at if before.changing_since is None else before.changing_since
@@ -163,7 +162,6 @@ def pool_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Conditio
             fires=failed >= MIN_TASKS_FOR_RATE and percent < alerts.success_percent,
             resolves=percent >= min((alerts.success_percent + 100) / 2, alerts.success_percent + 1),
             text=f"{name}: {failed} of {ended} tasks failed in {alerts.window_seconds:g} s",
-            lasting_seconds=0.0,
         )
     if alerts.restarts:
         count = pool.recent_restarts
@@ -184,7 +182,6 @@ def queue_conditions(pool: PoolMeasurements, alerts: Alerts) -> Iterator[Conditi
             fires=slow >= MIN_TASKS_FOR_RATE and percent > SLOW_PERCENT,
             resolves=percent <= RESOLVE_SHARE * SLOW_PERCENT,
             text=f"{queue}: {round(slow)} of {count} tasks took longer than {bound:g} s",
-            lasting_seconds=0.0,
         )
 
 
@@ -197,7 +194,7 @@ def above(topic: Topic, value: float | None, bound: float, text: str, alerts: Al
 
 def at_once(kind: str, subject: str, count: int, bound: int, text: str) -> Condition:
     """Return the result of a rule that fires without delay and resolves at a count of 0."""
-    return Condition(Topic(kind, subject), count >= bound, count == 0, text, lasting_seconds=0.0)
+    return Condition(Topic(kind, subject), count >= bound, count == 0, text)
 
 
 def count_slower(tally: QueueTally, seconds: float) -> float:

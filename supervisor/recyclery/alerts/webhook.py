@@ -79,13 +79,12 @@ class WebhookSender:
         for tries_left in reversed(range(WEBHOOK_TRIES)):
             try:
                 post(self._webhook.url, message)
+                return
             except NotDelivered as error:
                 if error.hopeless or not tries_left or self._hurry.is_set():
                     self._drop(str(error))
                     return
                 log.debug("an alert was not taken: %s; trying again", error)
-            else:
-                return
             self._hurry.wait(pause)
             pause = min(2 * pause, MAX_RETRY_SECONDS)
 
@@ -105,8 +104,7 @@ def post(url: str, message: dict[str, Any]) -> None:
     # Only http and https: config/secrets.py.
     request = Request(url, json.dumps(message).encode(), headers)  # noqa: S310
     try:
-        with urlopen(request, timeout=POST_SECONDS):  # noqa: S310
-            return
+        urlopen(request, timeout=POST_SECONDS).close()  # noqa: S310
     except HTTPError as error:
         error.close()
         raise NotDelivered(f"the webhook answered {error.code}", hopeless=error.code not in TRY_AGAIN) from None

@@ -115,8 +115,7 @@ def format_list(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]]) -> list[str
 
 
 def format_parked_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
-    """Return everything that is known of a task, as text."""
-    lines = []
+    lines, indent = [], " " * 11
     for name, text in (
         ("task", task.task_id),
         ("name", task.name),
@@ -125,17 +124,13 @@ def format_parked_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
         ("arguments", task.arguments),
         ("died", times(len(deaths))),
     ):
-        lines += format_paragraph(name, text)
+        lines += wrap_text(text, first=name.ljust(len(indent)), rest=indent)
     for death in deaths:
         where = death.node if death.pid is None else f"{death.node}, pid {death.pid}"
         size = "" if death.tree_bytes is None else f", {format_mib(death.tree_bytes)}"
-        lines += format_paragraph("", f"{format_utc(death.at)} on {where}{size}: {death.how}", hang="  ")
+        how = f"{format_utc(death.at)} on {where}{size}: {death.how}"
+        lines += wrap_text(how, first=indent, rest=f"{indent}  ")
     return lines
-
-
-def format_paragraph(name: str, text: str, hang: str = "") -> list[str]:
-    """Return a name and text to its right, in lines of at most 80 columns."""
-    return wrap_text(text, first=name.ljust(11), rest=" " * 11 + hang)
 
 
 def parked_document(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]:
@@ -153,5 +148,4 @@ def parked_document(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]
 
 
 def format_utc(at: float) -> str:
-    """Return a time of day in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))

@@ -25,7 +25,6 @@ class LateParser(argparse.ArgumentParser):
     add_late: Callable[[argparse.ArgumentParser], None] | None = None
 
     def parse_known_args(self, *args: Any, **more: Any) -> Any:
-        """Add the arguments, then parse."""
         if self.add_late is not None:
             self.add_late(self)
         return super().parse_known_args(*args, **more)
@@ -71,7 +70,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recyclery {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands)
-    add_queries(commands)
     add_operations(commands)
     add_checks(commands)
     add_parked(commands)
@@ -113,7 +111,6 @@ def add_run(commands: Subparsers) -> None:
 
 
 def add_run_settings(run: argparse.ArgumentParser) -> None:
-    """Add the options of `run` that give a setting."""
     from recyclery.config.sources import with_options  # noqa: PLC0415
 
     for option, setting in with_options().items():
@@ -121,10 +118,10 @@ def add_run_settings(run: argparse.ArgumentParser) -> None:
             run.add_argument(option, metavar=setting.flag.split()[1], help=setting.describe())
 
 
-def add_queries(commands: Subparsers) -> None:
-    """Add the commands that ask the running supervisor for its state."""
+def add_operations(commands: Subparsers) -> None:
+    """Add the commands that ask the running supervisor for its state, or to do something."""
     status = add_command(
-        commands, "status", "recyclery.control.operations:print_status", "the memory, browsers and pools now"
+        commands, "status", "recyclery.control.client:print_status", "the memory, browsers and pools now"
     )
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
     top = add_command(commands, "top", "recyclery.top.live:show_top", "live view with keys to recycle and reap")
@@ -132,23 +129,19 @@ def add_queries(commands: Subparsers) -> None:
     add_command(
         commands, "health", check_health, "exit 0 if all works, 1 with a reason if not; for HEALTHCHECK"
     )
-
-
-def add_operations(commands: Subparsers) -> None:
-    """Add the commands that have the running supervisor do something."""
     reap = add_command(
-        commands, "reap", "recyclery.control.operations:reap", "kill browsers that no task owns, now"
+        commands, "reap", "recyclery.control.client:reap", "kill browsers that no task owns, now"
     )
     reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
     recycle = add_command(
         commands,
         "recycle",
-        "recyclery.control.operations:recycle",
+        "recyclery.control.client:recycle",
         "replace a pool's worker while its queues are served",
     )
     recycle.add_argument("pool", metavar="POOL")
     change = add_command(
-        commands, "set", "recyclery.control.operations:set_values", "change settings of the running supervisor"
+        commands, "set", "recyclery.control.client:set_values", "change settings of the running supervisor"
     )
     change.add_late = add_set_arguments
 
@@ -248,7 +241,6 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def check_health(_: argparse.Namespace) -> int:
-    """`recyclery health`."""
     from recyclery.health import heartbeat  # noqa: PLC0415
 
     return heartbeat.main()

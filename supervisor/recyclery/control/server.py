@@ -43,7 +43,6 @@ class ErrorResult(msgspec.Struct):
 
 
 def control_socket(runtime_dir: Path) -> Path:
-    """Return the path of the control socket."""
     return runtime_dir / "control.sock"
 
 
@@ -71,7 +70,6 @@ async def serve_control(path: Path, handlers: Mapping[str, CommandHandler]) -> a
 
 
 async def handle_line(line: bytes, handlers: Mapping[str, CommandHandler]) -> Any:
-    """Return the answer to one request."""
     try:
         request = msgspec.json.decode(line, type=Command)
     except msgspec.DecodeError as error:

@@ -70,7 +70,6 @@ def writes_snapshots(client: redis.Redis) -> bool | None:
 
 
 def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
-    """Find what is wrong with the broker."""
     if facts.problem is not None:
         yield failure(
             "broker",

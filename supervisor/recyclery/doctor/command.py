@@ -69,7 +69,6 @@ def examine(line: CommandLine) -> Iterator[Finding]:
 
 
 def examine_app(app: Celery, settings: Settings, pools: Sequence[Pool]) -> Iterator[Finding]:
-    """Yield the findings about an imported app, its broker and its container."""
     uses_browser = "recyclery_worker.browser" in sys.modules
     facts = read_app(app)
     yield from app_findings(facts, settings)

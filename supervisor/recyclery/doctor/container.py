@@ -172,7 +172,6 @@ def read_browser(*, used: bool) -> BrowserFacts:
 
 
 def browser_findings(facts: BrowserFacts) -> Iterator[Finding]:
-    """Check that tasks will find a browser."""
     if not facts.used:
         yield skipped("browser", "the app does not import recyclery_worker.browser")
     elif facts.remote:

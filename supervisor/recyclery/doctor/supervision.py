@@ -64,7 +64,6 @@ def find_consumers(app: Celery) -> dict[str, tuple[str, ...]] | None:
 
 
 def supervision_findings(facts: SupervisionFacts, settings: Settings, queue_order: str) -> Iterator[Finding]:
-    """Find the problems of the deployment guide."""
     if facts.status is None:
         yield note("supervisor", facts.problem)
     else:

@@ -144,7 +144,7 @@ async def follow_events(governor: Governor) -> None:
 async def log_status(board: Board) -> None:
     """Log the status as `recyclery status` prints it."""
     # Imported late: few ask for it.
-    from recyclery.control.operations import format_status  # noqa: PLC0415
+    from recyclery.control.client import format_status  # noqa: PLC0415
 
     for line in format_status(msgspec.to_builtins(await read_status(board))).splitlines():
         log.info("%s", line)

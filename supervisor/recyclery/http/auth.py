@@ -29,9 +29,8 @@ from itsdangerous import TimestampSigner
 
 from recyclery.config.secrets import TOKEN
 from recyclery.config.settings import Address
-from recyclery.http.server import GetHandler, Response, find_header
+from recyclery.http.server import GetHandler, Response, file_response, find_header
 from recyclery.http.standalone import read_page_file
-from recyclery.http.static import file_response
 
 COOKIE = "recyclery_session"
 SESSION_SECONDS = 12 * 3600
@@ -153,7 +152,6 @@ class AttemptLimit:
         return max(0.0, self._free_at - (MAX_ATTEMPTS - 1) * ATTEMPT_SECONDS - now)
 
     def record_wrong(self, now: float) -> None:
-        """Count one wrong token."""
         self._free_at = max(self._free_at, now) + ATTEMPT_SECONDS
 
 
@@ -197,7 +195,6 @@ class SignIn:
         return self._fill_in(f"This is not the value of {TOKEN}.", HTTPStatus.UNAUTHORIZED)
 
     async def sign_out(self, request: h11.Request, _: bytes) -> Response:
-        """End the session in the browser."""
         if is_cross_site(request):
             return Response(HTTPStatus.FORBIDDEN, CROSS_SITE)
         return redirect("/sign-in", {"Set-Cookie": set_cookie("", request, max_age=0)})

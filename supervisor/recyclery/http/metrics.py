@@ -18,17 +18,16 @@ import h11
 from recyclery import __version__
 from recyclery.alerts.monitor import Monitor
 from recyclery.common.pool_state import PoolState
-from recyclery.config.settings import Pool, Settings
-from recyclery.decide.browsers import BrowserCounts, count_by_kind
+from recyclery.config.settings import Pool
+from recyclery.decide.browsers import count_by_kind
 from recyclery.decide.memory_levels import find_active_worker, level_bytes
-from recyclery.decide.policy_state import Counters
 from recyclery.http.server import GetHandler, Response
 from recyclery.http.status import read_cpu_seconds, unattributed_bytes
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
 from recyclery.state.board import Board
-from recyclery.state.task_stats import NO_SECONDS, TaskTotals, combine_queue
+from recyclery.state.task_stats import NO_SECONDS, combine_queue
 from recyclery_worker.link import SECONDS_BOUNDS, now
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -50,22 +49,17 @@ class Readings:
     """All that is read for one response. `at` is a time of CLOCK_BOOTTIME, as in the snapshot."""
 
     at: float
-    settings: Settings
+    board: Board
     snapshot: Snapshot
-    census: BrowserCounts
-    counters: Counters
-    task_stats: TaskTotals
     depths: Mapping[str, int | None]
     """Waiting tasks by pool; None if not known."""
     governor_bytes: int
-    governor_cpu_seconds: float
     alerts_firing: Mapping[str, int]
     """Firing alerts by kind."""
     alerts_dropped: int
     """Alert messages that could not be delivered."""
 
     def view(self, pool: Pool) -> PoolView:
-        """Return the state of a pool's worker."""
         stopped = PoolView(name=pool.name, state=PoolState.STOPPED, pid=None)
         return find_active_worker(self.snapshot, pool.name) or stopped
 
@@ -86,8 +80,6 @@ class Family:
 
 
 def list_metrics_page(board: Board, monitor: Monitor) -> Mapping[str, GetHandler]:
-    """Return the handler by its path."""
-
     async def metrics(_: h11.Request) -> Response:
         if board.snapshot is None:
             return Response(HTTPStatus.SERVICE_UNAVAILABLE, "the governor has not taken a snapshot yet\n")
@@ -99,19 +91,14 @@ def list_metrics_page(board: Board, monitor: Monitor) -> Mapping[str, GetHandler
 
 async def read_now(board: Board, snapshot: Snapshot, monitor: Monitor) -> Readings:
     """Collect the readings; what may block is read in a thread."""
-    settings, state = board.settings, board.ledger.state
-    depths = await asyncio.to_thread(read_depths, settings.pools, snapshot, board.broker)
+    depths = await asyncio.to_thread(read_depths, board.settings.pools, snapshot, board.broker)
     governor_bytes = await asyncio.to_thread(read_pss, os.getpid())
     return Readings(
         at=now(),
-        settings=settings,
+        board=board,
         snapshot=snapshot,
-        census=count_by_kind(snapshot, state.stalls, settings.browsers),
-        counters=state.counters,
-        task_stats=board.task_stats,
         depths=depths,
         governor_bytes=governor_bytes,
-        governor_cpu_seconds=read_cpu_seconds(),
         alerts_firing=monitor.count_firing(),
         alerts_dropped=monitor.dropped,
     )
@@ -147,7 +134,7 @@ def each_pool(read: Callable[[Readings, Pool], float | None]) -> Callable[[Readi
     """Return a reader of one value per pool; None if not known."""
     return lambda readings: [
         Sample(value, {"pool": pool.name})
-        for pool in readings.settings.pools
+        for pool in readings.board.settings.pools
         if (value := read(readings, pool)) is not None
     ]
 
@@ -165,34 +152,33 @@ def pressure_ratio(readings: Readings) -> float | None:
 
 def levels(readings: Readings) -> dict[str, float]:
     """Return the levels in bytes."""
-    memory = readings.settings.memory
+    memory = readings.board.settings.memory
     percents = {"retire": memory.retire_percent, "high": memory.high_percent, "hard": memory.hard_percent}
     return {name: level_bytes(readings.snapshot, percent) for name, percent in percents.items()}
 
 
 def is_paused(readings: Readings, pool: Pool) -> int | None:
-    """Return 1 while consuming is paused."""
     holding = readings.view(pool).holding
     return None if holding is None else int(holding)
 
 
 def browser_memory(readings: Readings, pool: Pool) -> int:
-    """Return the memory of the browsers of a pool's children."""
     processes = (process for child in readings.children(pool) for process in child.processes)
     return sum(process.anon_bytes for process in processes if process.is_browser)
 
 
 def recycles(readings: Readings) -> Iterator[Sample]:
     """Yield recycles by reason, beginning at 0: Prometheus sees no increase in a counter that begins at 1."""
-    for pool in readings.settings.pools:
-        counted = readings.counters.recycles.get(pool.name, {})
+    for pool in readings.board.settings.pools:
+        counted = readings.board.ledger.state.counters.recycles.get(pool.name, {})
         for reason, count in {**dict.fromkeys(REASONS, 0), **counted}.items():
             yield Sample(count, {"pool": pool.name, "reason": reason})
 
 
 def browsers(readings: Readings) -> dict[str, float]:
     """Return the number of browsers by kind; each has one kind."""
-    census = readings.census
+    state, settings = readings.board.ledger.state, readings.board.settings
+    census = count_by_kind(readings.snapshot, state.stalls, settings.browsers)
     return {
         "in_use": census.in_use - census.kept,
         "kept": census.kept,
@@ -204,17 +190,16 @@ def browsers(readings: Readings) -> dict[str, float]:
 
 
 def tasks(readings: Readings) -> Iterator[Sample]:
-    """Yield the number of ended tasks by outcome."""
-    for pool in readings.settings.pools:
-        if tally := readings.task_stats.tasks.get(pool.name):
+    for pool in readings.board.settings.pools:
+        if tally := readings.board.task_stats.tasks.get(pool.name):
             for outcome in ("succeeded", "failed", "retried"):
                 yield Sample(getattr(tally, outcome), {"pool": pool.name, "outcome": outcome})
 
 
 def task_seconds(readings: Readings) -> Iterator[Sample]:
     """Yield the histograms of running times by queue; other routing keys count together."""
-    for pool in readings.settings.pools:
-        if (stats := readings.task_stats.tasks.get(pool.name)) is None:
+    for pool in readings.board.settings.pools:
+        if (stats := readings.board.task_stats.tasks.get(pool.name)) is None:
             continue
         queues = dict.fromkeys(pool.queues, NO_SECONDS)
         for key, tally in stats.queues.items():
@@ -283,7 +268,7 @@ METRICS = (
            each_pool(lambda now, pool: sum(v.main_bytes for v in now.snapshot.workers if v.name == pool.name))),
     Family("recyclery_pool_restarts_total", "counter", ("pool",),
            "Worker restarts after a crash or a hang, replacements not included.",
-           each_pool(lambda now, pool: now.task_stats.restarts.get(pool.name, 0))),
+           each_pool(lambda now, pool: now.board.task_stats.restarts.get(pool.name, 0))),
     Family("recyclery_recycles_total", "counter", ("pool", "reason"),
            "Recycled children and, with the reasons replace and hung, whole workers.", recycles),
     # Tasks.
@@ -292,23 +277,23 @@ METRICS = (
     Family("recyclery_task_seconds", "histogram", ("pool", "queue"), "Running time of tasks in their child.",
            task_seconds),
     Family("recyclery_tasks_reclaimed_total", "counter", (), "Tasks of dead workers returned to their queues.",
-           one(lambda now: now.counters.reclaimed)),
+           one(lambda now: now.board.ledger.state.counters.reclaimed)),
     Family("recyclery_tasks_parked", "gauge", (), "Parked tasks that wait for a decision.",
-           one(lambda now: now.counters.parked)),
+           one(lambda now: now.board.ledger.state.counters.parked)),
     # Browsers.
     Family("recyclery_browsers", "gauge", ("kind",), "Browsers by kind.", each("kind", browsers)),
     Family("recyclery_browser_processes_defunct", "gauge", (), "Zombie browser processes.",
            one(lambda now: now.snapshot.defunct)),
     Family("recyclery_browsers_reaped_total", "counter", (), "Browsers killed by the governor.",
-           one(lambda now: now.counters.reaped)),
+           one(lambda now: now.board.ledger.state.counters.reaped)),
     Family("recyclery_grid_sessions_ended_total", "counter", (),
            "Selenium Grid sessions that the governor ended.",
-           one(lambda now: now.counters.grid_ended)),
+           one(lambda now: now.board.ledger.state.counters.grid_ended)),
     # The governor itself.
     Family("recyclery_governor_memory_bytes", "gauge", (), "Memory of the governor (PSS).",
            one(lambda now: now.governor_bytes)),
     Family("recyclery_governor_cpu_seconds_total", "counter", (), "CPU time used by the governor.",
-           one(lambda now: now.governor_cpu_seconds)),
+           one(lambda _: read_cpu_seconds())),
     Family("recyclery_governor_look_age_seconds", "gauge", (), "Age of the snapshot behind these values.",
            one(lambda now: round(max(0.0, now.at - now.snapshot.at), 3))),
     Family("recyclery_alerts_firing", "gauge", ("alert",), "Firing alerts by kind, of those that are sent.",

@@ -24,8 +24,7 @@ from recyclery.config import secrets
 from recyclery.control.status_schema import ContainerStatus, Problem, Status, find_status_problems
 from recyclery.history.reader import SPANS, NoHistory, Timeline, TimeSpan, read_timeline
 from recyclery.http.auth import is_signed_in
-from recyclery.http.server import GetHandler, Response
-from recyclery.http.static import SECURITY_HEADERS
+from recyclery.http.server import SECURITY_HEADERS, GetHandler, Response
 
 STATUS_SECONDS = 1.0
 LEAKS_SECONDS = 60.0
@@ -105,11 +104,9 @@ class Api:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="page")
 
     def handlers(self) -> Mapping[str, GetHandler]:
-        """Return the handlers by path."""
         return {"/api/status": self.status, "/api/history": self.history, "/api/leaks": self.leaks}
 
     async def status(self, request: h11.Request) -> Response:
-        """Return the status now."""
         status = await self._status.get()
         return json_response(
             Now(
@@ -158,7 +155,6 @@ class Api:
 
 
 def json_response(document: msgspec.Struct) -> Response:
-    """Return a document as a response."""
     text = msgspec.json.encode(document).decode()
     return Response(HTTPStatus.OK, text, {**SECURITY_HEADERS, "Content-Type": "application/json"})
 

@@ -19,13 +19,17 @@ from recyclery.health.heartbeat import Heartbeat, HeartbeatWriter, find_stale_he
 from recyclery.http.auth import SignIn, guard
 from recyclery.http.metrics import list_metrics_page
 from recyclery.http.page_api import Api, ReadQuickStatus
-from recyclery.http.server import GetHandler, PostHandler, Response, serve_handlers
-from recyclery.http.standalone import read_page_file
-from recyclery.http.static import list_files, serve_text
+from recyclery.http.server import (
+    CONTENT_TYPES,
+    GetHandler,
+    PostHandler,
+    Response,
+    file_response,
+    serve_handlers,
+)
+from recyclery.http.standalone import FOLDER, read_page_file
 from recyclery.http.status import leave_unread, read_status
 from recyclery.state.board import Board
-
-PAGE = "page.html"
 
 
 async def serve_pages(board: Board, monitor: Monitor, heart: HeartbeatWriter, address: Address) -> None:
@@ -42,14 +46,29 @@ def list_page(
 ) -> tuple[Mapping[str, GetHandler], Mapping[str, PostHandler]]:
     """Return the page's GET and POST handlers by path."""
     sign_in = SignIn(address, token)
-    page = {"/": serve_text(read_page_file(PAGE), PAGE)}
     handlers = {
-        **guard(page, address, token, with_form=True),
+        **guard({"/": serve_file("page.html")}, address, token, with_form=True),
         "/sign-in": sign_in.show_form,
         **list_files(),
         **guard(Api(read_quick_status, history, token).handlers(), address, token),
     }
     return handlers, {"/sign-in": sign_in.check_token, "/sign-out": sign_in.sign_out}
+
+
+def list_files() -> Mapping[str, GetHandler]:
+    """Return the handlers of all files but pages, by path; without figures, they are open to everybody."""
+    names = [path.name for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES and path.suffix != ".html"]
+    return {f"/files/{name}": serve_file(name) for name in names}
+
+
+def serve_file(name: str) -> GetHandler:
+    """Return the handler of a file, which is read now: a disk may hang later."""
+    text = read_page_file(name)
+
+    async def answer(_: h11.Request) -> Response:
+        return file_response(text, name)
+
+    return answer
 
 
 def list_probes(heart: HeartbeatWriter) -> Mapping[str, GetHandler]:

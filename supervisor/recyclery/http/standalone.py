@@ -14,7 +14,6 @@ MODULE_WORDS = re.compile(r"^import .*\n|^export ", re.MULTILINE)
 
 
 def read_page_file(name: str) -> str:
-    """Return one file of the page."""
     return (FOLDER / name).read_text(encoding="utf-8")
 
 

@@ -49,7 +49,6 @@ async def read_status(board: Board, pss_of: ReadPss = read_pss) -> Status:
 
 
 def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
-    """Return the status at a snapshot."""
     settings, state, container = board.settings, board.ledger.state, snapshot.container
     depths = read_depths(settings.pools, snapshot, board.broker)
     return Status(
@@ -85,7 +84,6 @@ def unattributed_bytes(snapshot: Snapshot) -> int:
 
 
 def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, pss_of: ReadPss) -> PoolStatus:
-    """Return one pool's part."""
     view = find_active_worker(snapshot, pool.name)
     stat = board.worker_stats.get(view.slot) if view is not None else None
     successor = find_successor(view, snapshot) if view is not None else None
@@ -129,7 +127,6 @@ def build_worker(view: PoolView, snapshot: Snapshot) -> WorkerStatus:
 
 
 def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
-    """Return one child's part."""
     started = next(process.started for process in child.processes if process.pid == child.owner.pid)
     python = browser = other = 0
     for process in child.processes:
@@ -156,7 +153,6 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
 
 
 def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
-    """Return the number of browsers by kind, and of zombies."""
     return BrowserStatus(
         **asdict(count_by_kind(snapshot, state.stalls, settings)),
         defunct=snapshot.defunct,
@@ -166,6 +162,5 @@ def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -
 
 
 def read_cpu_seconds() -> float:
-    """Return the CPU time of this process."""
     times = psutil.Process().cpu_times()
     return round(times.user + times.system, 2)

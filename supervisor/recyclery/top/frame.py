@@ -148,7 +148,6 @@ def draw_problem(problem: Problem) -> StyledLine:
 
 
 def draw_status(status: Status, chosen: str | None, problems: Sequence[Problem], width: int) -> Iterator[Row]:
-    """Yield the rows of the status."""
     for number, problem in enumerate(problems):
         yield Row(Rank.PROBLEM if number < HIGH_RANK_PROBLEMS else Rank.EVENT, draw_problem(problem))
     yield Row(Rank.SPACE, line(""))
@@ -204,7 +203,6 @@ def draw_browsers(browsers: BrowserStatus) -> Row:
 
 
 def draw_pools(pools: Mapping[str, PoolStatus], chosen: str | None, width: int) -> Iterator[Row]:
-    """Yield the rows of all pools."""
     if any(pool.children for pool in pools.values()):
         header = format_columns(("PID", "TASK", "FOR", "MEMORY", "BROWSER", "DONE", "AGE"), width)
         yield Row(Rank.CHILD, line(header, Style.FAINT))
@@ -256,7 +254,6 @@ def draw_work(pool: PoolStatus) -> StyledLine:
 
 
 def draw_child(child: ChildStatus, width: int) -> StyledLine:
-    """Return a child's row."""
     columns = (
         str(child.pid),
         printable(child.task) if child.task is not None else "idle",

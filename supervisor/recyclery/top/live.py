@@ -15,14 +15,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import msgspec
 
 from recyclery.common.exit_codes import fail
 from recyclery.config.paths import find_runtime_dir
-from recyclery.control.client import Declined, NoSupervisor, ask_governor
-from recyclery.control.operations import format_reaped, replace_worker
+from recyclery.control.client import Declined, NoSupervisor, ask_governor, format_reaped, replace_worker
 from recyclery.control.status_schema import Status
 from recyclery.top.frame import Screen, draw_frame, draw_page
 from recyclery.top.text import Paint, compose_screen, paint_plain, paint_styled
@@ -75,7 +74,6 @@ def read_update(directory: Path) -> Status | Disconnected:
 
 
 def poll_status(directory: Path, post: Callable[[Update], None]) -> None:
-    """Post the status every second, forever."""
     while True:
         post(read_update(directory))
         time.sleep(STATUS_EVERY_SECONDS)
@@ -100,10 +98,9 @@ class Terminal:
     def __init__(self, keyboard: int, screen: int) -> None:
         self.keyboard = keyboard
         self._screen = screen
-        self._before: list[Any] = []
+        self._before = termios.tcgetattr(keyboard)
 
     def __enter__(self) -> Self:
-        self._before = termios.tcgetattr(self.keyboard)
         try:
             self.enter()
         except BaseException:
@@ -133,7 +130,6 @@ class Terminal:
             self.write(LEAVE_SCREEN)
 
     def size(self) -> os.terminal_size:
-        """Return columns and lines."""
         size = os.get_terminal_size(self._screen)
         return os.terminal_size((size.columns or DEFAULT_SIZE.columns, size.lines or DEFAULT_SIZE.lines))
 
@@ -155,7 +151,7 @@ class Mailbox:
     """Updates from the threads, and a pipe that wakes the loop for them and for signals."""
 
     def __init__(self) -> None:
-        self.pipe, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.pipe, self.write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._updates: SimpleQueue[Update] = SimpleQueue()
 
     def post(self, update: Update) -> None:
@@ -163,26 +159,22 @@ class Mailbox:
         self._updates.put(update)
         # A full pipe wakes the loop too.
         with suppress(BlockingIOError):
-            os.write(self._write_end, b".")
+            os.write(self.write_end, b".")
 
     def take(self) -> Iterator[Update]:
-        """Yield all updates."""
         with suppress(BlockingIOError):
             os.read(self.pipe, 1 << 16)
         with suppress(Empty):
             while True:
                 yield self._updates.get_nowait()
 
-    def wake_for_signals(self) -> None:
-        """Have every handled signal wake the loop."""
-        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-
 
 def watch(directory: Path, paint: Paint) -> int:
     """Show the supervisor until a key ends it; the terminal is restored in any case."""
     mailbox = Mailbox()
     with exit_by_signals(), Terminal(0, 1) as terminal:
-        mailbox.wake_for_signals()
+        # Every handled signal wakes the loop.
+        signal.set_wakeup_fd(mailbox.write_end, warn_on_full_buffer=False)
         # The exit waits for no thread.
         Thread(target=poll_status, args=(directory, mailbox.post), daemon=True).start()
         view = View()
@@ -210,7 +202,6 @@ def watch(directory: Path, paint: Paint) -> int:
 
 
 def make_screen(size: os.terminal_size) -> Screen:
-    """Return a screen of this size, now."""
     clock = time.strftime("%H:%M:%S %Z")
     return Screen(size.columns, size.lines, os.uname().nodename, clock, time.monotonic())
 

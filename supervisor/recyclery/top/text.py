@@ -36,7 +36,6 @@ Paint = Callable[[StyledLine], str]
 
 
 def line(text: str, style: Style = Style.PLAIN) -> StyledLine:
-    """Return a line in one style."""
     return (TextSpan(text, style),)
 
 
@@ -51,7 +50,6 @@ def width_of(text: str) -> int:
 
 
 def columns_of(character: str) -> int:
-    """Return how many columns a character takes."""
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -118,7 +116,6 @@ def paint_plain(spans: StyledLine) -> str:
 
 
 def paint_styled(spans: StyledLine) -> str:
-    """Return a line with its styles."""
     return "".join(
         f"\x1b[{span.style.value}m{span.text}\x1b[m" if span.style is not Style.PLAIN else span.text
         for span in spans
