@@ -79,11 +79,8 @@ def app_findings(facts: AppFacts, settings: Settings) -> Iterator[Finding]:
         yield ok("celery", f"Celery {facts.celery_version} has everything that the pool needs")
     yield from limit_findings(facts, settings.grace_seconds)
     if facts.early_tasks:
-        yield note(
-            "acknowledgement",
-            f"{format_names(facts.early_tasks)} are acknowledged before they run: lost with their process",
-            "unless they must not run twice, leave out acks_late=False",
-        )
+        text = f"{format_names(facts.early_tasks)} are acknowledged before they run: lost with their process"
+        yield note("acknowledgement", text, "unless they must not run twice, leave out acks_late=False")
     else:
         yield ok("acknowledgement", "tasks are acknowledged when they are done")
     yield from visibility_findings(facts)

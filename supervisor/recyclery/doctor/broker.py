@@ -71,11 +71,8 @@ def writes_snapshots(client: redis.Redis) -> bool | None:
 
 def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
     if facts.problem is not None:
-        yield failure(
-            "broker",
-            f"{facts.address} does not answer: {facts.problem}",
-            "start it, or set REDIS_URL (or what your app reads its broker from) to where it is",
-        )
+        advice = "start it, or set REDIS_URL (or what your app reads its broker from) to where it is"
+        yield failure("broker", f"{facts.address} does not answer: {facts.problem}", advice)
         return
     if facts.kind != "redis":
         yield skipped("broker", f"{facts.address} is {facts.kind}: only Redis is checked")
@@ -85,11 +82,8 @@ def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
     else:
         yield ok("broker", f"Redis {facts.version} at {facts.address} answers")
     if facts.max_bytes and facts.policy != "noeviction":
-        yield failure(
-            "eviction",
-            f"Redis may evict queues when it is full: maxmemory-policy is {facts.policy}",
-            "set maxmemory-policy noeviction, and cache elsewhere",
-        )
+        text = f"Redis may evict queues when it is full: maxmemory-policy is {facts.policy}"
+        yield failure("eviction", text, "set maxmemory-policy noeviction, and cache elsewhere")
     elif facts.max_bytes and facts.used_bytes > 0.8 * facts.max_bytes:
         share = facts.used_bytes / facts.max_bytes
         yield warning("eviction", f"Redis is {share:.0%} full; at 100 % no task can be sent", "raise maxmemory")

@@ -66,11 +66,8 @@ def container_findings(
     yield from memory_findings(facts, settings, imports_browser=imports_browser)
     shm = f"{facts.shm_bytes // MIB} MiB"
     if facts.shm_bytes <= 64 * MIB:
-        yield note(
-            DEV_SHM,
-            f"{shm}: browser() keeps Chrome off it, plain Selenium does not",
-            "--disable-dev-shm-usage, or shm_size of 1 GiB",
-        )
+        advice = "--disable-dev-shm-usage, or shm_size of 1 GiB"
+        yield note(DEV_SHM, f"{shm}: browser() keeps Chrome off it, plain Selenium does not", advice)
     else:
         yield ok(DEV_SHM, shm)
     yield from init_findings(facts)
@@ -83,11 +80,8 @@ def container_findings(
             f"{grace + 5:g} or more",
         )
     elif drain <= grace:
-        yield failure(
-            STOP_TIMEOUT,
-            f"the platform kills after {drain:g} s, tasks get {grace:g} s",
-            f"set {RAILWAY_DRAIN} to {grace + 5:g}, or RECYCLERY_GRACE below it",
-        )
+        advice = f"set {RAILWAY_DRAIN} to {grace + 5:g}, or RECYCLERY_GRACE below it"
+        yield failure(STOP_TIMEOUT, f"the platform kills after {drain:g} s, tasks get {grace:g} s", advice)
     else:
         yield ok(STOP_TIMEOUT, f"{drain:g} s, of which tasks get {grace:g} s")
 
@@ -95,11 +89,8 @@ def container_findings(
 def memory_findings(facts: ContainerFacts, settings: Settings, *, imports_browser: bool) -> Iterator[Finding]:
     """Compare the limit with what the workers hold, and the rest of it with what browsers need."""
     if facts.limit_bytes is None:
-        yield warning(
-            "memory",
-            "nothing limits this container: the supervisor goes by the whole machine's memory",
-            "give the container a limit, or set RECYCLERY_MEMORY_LIMIT",
-        )
+        text = "nothing limits this container: the supervisor goes by the whole machine's memory"
+        yield warning("memory", text, "give the container a limit, or set RECYCLERY_MEMORY_LIMIT")
         return
     level = facts.limit_bytes * settings.memory.retire_percent // 100
     children = sum(pool.least for pool in settings.pools)
@@ -124,11 +115,8 @@ def init_findings(facts: ContainerFacts) -> Iterator[Finding]:
     command = " ".join(facts.init)
     name = Path(facts.init[0]).name if facts.init else ""
     if name in {"sh", "bash", "dash"}:
-        yield failure(
-            "PID 1",
-            f"is a shell ({command[:60]}): it forwards no signal, and a stop kills running tasks",
-            'ENTRYPOINT ["recyclery", "run"], or `exec recyclery run` in the script',
-        )
+        text = f"is a shell ({command[:60]}): it forwards no signal, and a stop kills running tasks"
+        yield failure("PID 1", text, 'ENTRYPOINT ["recyclery", "run"], or `exec recyclery run` in the script')
     elif "recyclery" in command:
         yield ok("PID 1", "is the supervisor")
     else:
@@ -177,9 +165,8 @@ def browser_findings(facts: BrowserFacts) -> Iterator[Finding]:
     elif facts.remote:
         yield ok("browser", "on the Selenium Grid that SELENIUM_REMOTE_URL names")
     elif facts.missing:
-        yield warning(
-            "browser", facts.missing, "only the container of a pool that uses one needs it: install it there"
-        )
+        advice = "only the container of a pool that uses one needs it: install it there"
+        yield warning("browser", facts.missing, advice)
     elif facts.mismatch:
         yield failure("browser", facts.mismatch, "install a driver of the same major version")
     else:

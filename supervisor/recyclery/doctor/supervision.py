@@ -88,11 +88,8 @@ def processing_findings(facts: SupervisionFacts) -> Iterator[Finding]:
         return
     unserved = {queue: n for queue, n in facts.depths.items() if n and not facts.consumers.get(queue)}
     for queue, waiting in unserved.items():
-        yield failure(
-            TASKS_NOT_PROCESSED,
-            f"{waiting} wait in {queue}, and no worker takes from it",
-            f"start the pool that serves {queue} (CELERY_QUEUES), or route its tasks elsewhere",
-        )
+        advice = f"start the pool that serves {queue} (CELERY_QUEUES), or route its tasks elsewhere"
+        yield failure(TASKS_NOT_PROCESSED, f"{waiting} wait in {queue}, and no worker takes from it", advice)
     if not unserved and not troubled:
         waiting = sum(facts.depths.values())
         yield ok(TASKS_NOT_PROCESSED, f"every queue with tasks has a worker ({waiting} wait)")
@@ -105,11 +102,8 @@ def restart_findings(status: Status | None) -> Iterator[Finding]:
         return
     failing = [name for name, pool in status.pools.items() if pool.state.is_failing]
     for name in failing:
-        yield failure(
-            KEEPS_RESTARTING,
-            f"pool {name} ends right after its start",
-            "its last lines in the log say why: the app's imports, a database it connects to, its options",
-        )
+        advice = "its last lines in the log say why: the app's imports, a database it connects to, its options"
+        yield failure(KEEPS_RESTARTING, f"pool {name} ends right after its start", advice)
     kills = status.container.oom_kills
     killed = [f"the kernel has killed {kills} processes for memory"] if kills else []
     killed += [
@@ -129,11 +123,8 @@ def order_findings(facts: SupervisionFacts, settings: Settings, queue_order: str
     shared = [pool for pool in settings.pools if "high" in pool.queues and len(pool.queues) > 1]
     with_low = [pool.name for pool in shared if "low" in pool.queues]
     if with_low:
-        yield warning(
-            HIGH_NOT_PRIORITISED,
-            f"pool {with_low[0]} serves high and low: long tasks take the slots that urgent ones need",
-            "run fast and slow (leave out --single)",
-        )
+        text = f"pool {with_low[0]} serves high and low: long tasks take the slots that urgent ones need"
+        yield warning(HIGH_NOT_PRIORITISED, text, "run fast and slow (leave out --single)")
     elif shared and queue_order != "priority":
         yield note(
             HIGH_NOT_PRIORITISED,
@@ -144,8 +135,5 @@ def order_findings(facts: SupervisionFacts, settings: Settings, queue_order: str
         yield ok(HIGH_NOT_PRIORITISED, "high does not wait for others")
     waiting = (facts.depths or {}).get("high", 0)
     if waiting >= 10:
-        yield warning(
-            HIGH_NOT_PRIORITISED,
-            f"{waiting} wait in high",
-            "raise the concurrency of its pool, or start another container",
-        )
+        advice = "raise the concurrency of its pool, or start another container"
+        yield warning(HIGH_NOT_PRIORITISED, f"{waiting} wait in high", advice)
