@@ -8,6 +8,7 @@ import pkgutil
 import select
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TextIO, TypeAlias
 
@@ -74,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_checks(commands)
     add_parked(commands)
     add_measurements(commands)
-    # It is in a clone of the repository and in no wheel.
+    # `demo` is in a clone of the repository and in no wheel.
     if find_spec("recyclery_demo") is not None:
         import recyclery_demo as demo  # noqa: PLC0415
 
@@ -120,29 +121,19 @@ def add_run_settings(run: argparse.ArgumentParser) -> None:
 
 def add_operations(commands: Subparsers) -> None:
     """Add the commands that ask the running supervisor for its state, or to do something."""
-    status = add_command(
-        commands, "status", "recyclery.control.client:print_status", "the memory, browsers and pools now"
-    )
+    add = partial(add_command, commands)
+    status = add("status", "recyclery.control.client:print_status", "the memory, browsers and pools now")
     status.add_argument("--json", action="store_true", help="print the whole status as one JSON object")
-    top = add_command(commands, "top", "recyclery.top.live:show_top", "live view with keys to recycle and reap")
+    top = add("top", "recyclery.top.live:show_top", "live view with keys to recycle and reap")
     top.add_argument("--once", action="store_true", help="print one plain frame, as without a terminal")
-    add_command(
-        commands, "health", check_health, "exit 0 if all works, 1 with a reason if not; for HEALTHCHECK"
-    )
-    reap = add_command(
-        commands, "reap", "recyclery.control.client:reap", "kill browsers that no task owns, now"
-    )
+    add("health", check_health, "exit 0 if all works, 1 with a reason if not; for HEALTHCHECK")
+    reap = add("reap", "recyclery.control.client:reap", "kill browsers that no task owns, now")
     reap.add_argument("--strangers", action="store_true", help="also those that no pool started")
-    recycle = add_command(
-        commands,
-        "recycle",
-        "recyclery.control.client:recycle",
-        "replace a pool's worker while its queues are served",
+    recycle = add(
+        "recycle", "recyclery.control.client:recycle", "replace a pool's worker while its queues are served"
     )
     recycle.add_argument("pool", metavar="POOL")
-    change = add_command(
-        commands, "set", "recyclery.control.client:set_values", "change settings of the running supervisor"
-    )
+    change = add("set", "recyclery.control.client:set_values", "change settings of the running supervisor")
     change.add_late = add_set_arguments
 
 
@@ -158,22 +149,20 @@ def add_set_arguments(change: argparse.ArgumentParser) -> None:
 
 def add_checks(commands: Subparsers) -> None:
     """Add the commands that examine the app and its broker, with or without a supervisor."""
-    routes = add_command(
-        commands,
+    add = partial(add_command, commands)
+    routes = add(
         "routes",
         "recyclery.celery_app.routing:print_routes",
         "each task, its queue, and the pool that serves it; needs no broker",
     )
-    doctor = add_command(
-        commands,
+    doctor = add(
         "doctor",
         "recyclery.doctor.command:print_findings",
         "check everything a deployment rests on; exit 1 on a failure",
     )
     for parser in (routes, doctor):
         parser.add_argument("--single", action="store_true", help="for one worker on high,default,low")
-    reclaim = add_command(
-        commands,
+    reclaim = add(
         "reclaim",
         "recyclery.celery_app.reclaim:reclaim_command",
         "put the unacknowledged tasks of dead workers back to their queues; needs no supervisor",
