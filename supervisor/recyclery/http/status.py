@@ -10,7 +10,7 @@ from dataclasses import asdict
 import psutil
 
 from recyclery.common.pool_state import PoolState
-from recyclery.config.settings import Browsers, Pool
+from recyclery.config.settings import Pool
 from recyclery.control.status_schema import (
     BrowserStatus,
     ChildStatus,
@@ -24,7 +24,6 @@ from recyclery.control.status_schema import (
 )
 from recyclery.decide.browsers import count_by_kind
 from recyclery.decide.memory_levels import find_active_worker, level_bytes
-from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.replace import find_successor
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
@@ -68,7 +67,12 @@ def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
             pool.name: build_pool(pool, board, snapshot, depths.get(pool.name), pss_of)
             for pool in settings.pools
         },
-        browsers=build_browsers(snapshot, state, settings.browsers),
+        browsers=BrowserStatus(
+            **asdict(count_by_kind(snapshot, state.stalls, settings.browsers)),
+            defunct=snapshot.defunct,
+            reaped=state.counters.reaped,
+            grid_ended=state.counters.grid_ended,
+        ),
         tasks=TaskStatus(reclaimed=state.counters.reclaimed, parked=state.counters.parked),
         governor=GovernorStatus(pss_bytes=pss_of(os.getpid()), cpu_seconds=read_cpu_seconds()),
         recent=[
@@ -149,15 +153,6 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
         tree_bytes=child.tree_bytes,
         tree_browser_bytes=sum(process.anon_bytes for process in child.processes if process.is_browser),
         task_seconds=round(max(0.0, at - child.task_started), 1) if child.task_started is not None else None,
-    )
-
-
-def build_browsers(snapshot: Snapshot, state: PolicyState, settings: Browsers) -> BrowserStatus:
-    return BrowserStatus(
-        **asdict(count_by_kind(snapshot, state.stalls, settings)),
-        defunct=snapshot.defunct,
-        reaped=state.counters.reaped,
-        grid_ended=state.counters.grid_ended,
     )
 
 
