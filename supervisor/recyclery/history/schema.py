@@ -69,8 +69,7 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def migrate(
-    connection: sqlite3.Connection,
-    migrations: tuple[Callable[[sqlite3.Connection], None], ...] = MIGRATIONS,
+    connection: sqlite3.Connection, migrations: tuple[Callable[[sqlite3.Connection], None], ...] = MIGRATIONS
 ) -> None:
     """Migrate a file to the present version in one transaction; raises NewerSchema."""
     with transaction(connection):

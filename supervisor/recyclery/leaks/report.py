@@ -110,13 +110,7 @@ def report_pool(
 
 
 def report_task(
-    pool: str,
-    growth: TaskGrowth,
-    facts: Facts,
-    causes: Counter[str],
-    *,
-    share: float,
-    suggested: int | None,
+    pool: str, growth: TaskGrowth, facts: Facts, causes: Counter[str], *, share: float, suggested: int | None
 ) -> TaskReport:
     """Return one task's part."""
     mean, margin, browsers_left = growth.mean_bytes, growth.margin_bytes, causes["reap leftovers"]

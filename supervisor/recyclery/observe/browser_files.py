@@ -16,13 +16,7 @@ SHM_FOLDER = Path("/dev/shm")  # noqa: S108  # Chrome's
 # Profiles that `browser()` makes: their owner holds a lock on them, by which they are swept.
 OWN_PREFIX = "recyclery-profile-"
 # Names that chromedriver, Chromium and Chrome choose.
-PREFIXES = (
-    "org.chromium.",
-    ".org.chromium.",
-    "com.google.Chrome.",
-    ".com.google.Chrome.",
-    "scoped_dir",
-)
+PREFIXES = ("org.chromium.", ".org.chromium.", "com.google.Chrome.", ".com.google.Chrome.", "scoped_dir")
 # Arguments for a browser's profile and its crash reports.
 FOLDER_ARGUMENTS = ("--user-data-dir=", "--database=")
 PROFILE_ARGUMENT = FOLDER_ARGUMENTS[0]

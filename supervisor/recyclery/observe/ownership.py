@@ -78,10 +78,7 @@ def assign_owners(
 
 
 def find_owner(
-    process: Process,
-    table: Mapping[int, Process],
-    sessions: Mapping[int, Owner],
-    markers: Mapping[int, Owner],
+    process: Process, table: Mapping[int, Process], sessions: Mapping[int, Owner], markers: Mapping[int, Owner]
 ) -> Owner | None:
     """Return the owner of a process by its session, its marker, or the nearest ancestor that has one."""
     for line in ancestry(process, table):
