@@ -41,8 +41,7 @@ from recyclery.http.metrics import list_metrics_page, render
 from recyclery.http.routes import list_page, list_probes
 from recyclery.http.standalone import read_page_file
 from recyclery.http.status import build_status
-from recyclery.leaks.document import LeakReport
-from recyclery.leaks.report import RECYCLES, build_leak_report
+from recyclery.leaks.report import RECYCLES, LeakReport, build_leak_report
 from recyclery.leaks.trace_command import Chosen, build_trace_report
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS

@@ -24,7 +24,7 @@ def differences(left: dict[int, float], noise: float, runs: int = 400) -> list[D
 
 def test_noise_that_neighbours_share_cancels_out() -> None:
     fit = fit_kinds(differences({0: 2.0}, noise=6), 1)
-    mean, spread = fit.combine([1])
+    mean, spread = fit.combine({0: 1})
     # Differences taken as independent would be sure to 0.4 MiB only.
     assert spread < 0.2 * MIB
     assert mean / MIB == pytest.approx(2, abs=0.2)
@@ -52,10 +52,10 @@ def test_of_runs_that_always_ended_together_only_the_sum_is_sure(kinds: int) -> 
     mix = dict.fromkeys(range(kinds), 1)
     chance = random.Random(7)
     fit = fit_kinds([Difference(mix, (3 + chance.gauss(0, 0.1)) * MIB, False) for _ in range(40)], kinds)
-    mean, spread = fit.combine([1] * kinds)
+    mean, spread = fit.combine(dict.fromkeys(range(kinds), 1))
     assert mean / MIB == pytest.approx(3, abs=0.1)
     assert spread < 0.1 * MIB
-    alone, unsure = fit.combine([1, *[0] * (kinds - 1)])
+    alone, unsure = fit.combine({0: 1})
     assert alone / MIB == pytest.approx(3 / kinds, abs=0.1)
     assert unsure > 100 * MIB
 
@@ -63,7 +63,7 @@ def test_of_runs_that_always_ended_together_only_the_sum_is_sure(kinds: int) -> 
 def test_of_a_kind_that_never_ran_nothing_is_known_and_the_others_are_told_as_ever() -> None:
     fit = fit_kinds(differences({0: 2.0, 2: 0.0}, noise=0.1), 3)
     assert [round(mean / MIB) for mean in fit.means] == [2, 0, 0]
-    assert fit.combine([0, 1, 0])[1] > 10_000 * MIB
+    assert fit.combine({1: 1})[1] > 10_000 * MIB
 
 
 def test_a_reading_far_off_is_taken_out_and_its_runs_counted_together() -> None:

@@ -33,12 +33,9 @@ def report_leaks(args: argparse.Namespace) -> int:
             if args.compare:
                 return compare_leaks(history, path, args, time.time())
             return print_leaks(history, path, args, time.time())
-    except BadTime as error:
+    except (BadTime, NoHistory) as error:
         print(f"recyclery: {error}", file=sys.stderr)
-        return exit_codes.WRONG_USAGE
-    except NoHistory as error:
-        print(f"recyclery: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.WRONG_USAGE if isinstance(error, BadTime) else 1
 
 
 def find_history(args: argparse.Namespace) -> Path:
@@ -77,11 +74,9 @@ def compare_leaks(history: HistoryReader, path: Path, args: argparse.Namespace, 
         raise BadTime(f"--compare is {args.compare!r}: A must be before B")
     spans = (begin, change), (change, now + 1)
     before, after = (build_leak_report(history, path, *span, args.task) for span in spans)
-    if args.json:
-        print(format_json({"before": before, "after": after}))
-    else:
-        titles = [f"{format_time(begin)} to {format_time(end)}" for begin, end in spans]
-        print(format_leaks_comparison(before, after, titles))
+    titles = [f"{format_time(begin)} to {format_time(end)}" for begin, end in spans]
+    both = {"before": before, "after": after}
+    print(format_json(both) if args.json else format_leaks_comparison(before, after, titles))
     return 0
 
 

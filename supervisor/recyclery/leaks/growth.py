@@ -145,26 +145,20 @@ def classify_growth(runs: Sequence[StoredRun]) -> list[TaskGrowth]:
     positions = count_earlier(runs)
     stretches = divide_lives(runs, positions)
     fits = {place: fit_place(runs, positions, stretches, place) for place in PLACES}
-    children: dict[str, set[int]] = defaultdict(set)
-    first: dict[str, float] = {}
-    seen: Counter[str] = Counter()
-    for run in runs:
-        seen.update(run.tasks)
-        for task in run.tasks:
-            children[task].add(run.child)
-            first[task] = min(run.ended, first.get(task, run.ended))
-    return [
-        TaskGrowth(
+    growths = []
+    for task, stretch in stretches.items():
+        own = [run for run in runs if task in run.tasks]
+        growth = TaskGrowth(
             task=task,
             runs=sum(stretch.runs),
-            seen=seen[task],
-            children=len(children[task]),
-            first_ended=first[task],
+            seen=sum(run.tasks[task] for run in own),
+            children=len({run.child for run in own}),
             life=stretch.life,
-            places={place: classify_place(stretch, fits[place]) for place in PLACES},
+            places={place: classify_place(stretch, fit) for place, fit in fits.items()},
+            first_ended=min(run.ended for run in own),
         )
-        for task, stretch in stretches.items()
-    ]
+        growths.append(growth)
+    return growths
 
 
 def count_earlier(runs: Sequence[StoredRun]) -> list[dict[str, int]]:
@@ -207,11 +201,8 @@ def divide_lives(runs: Sequence[StoredRun], positions: Sequence[Mapping[str, int
             first, kind = kind, kind + 1
         else:
             later = all_positions
-        parts = [
-            sum(position < half for position in later),
-            sum(half <= position < three_quarters for position in later),
-            sum(position >= three_quarters for position in later),
-        ]
+        late, last = (sum(position >= begin for position in later) for begin in (half, three_quarters))
+        parts = [len(later) - late, late - last, last]
         if life < JUDGED_LIFE or min(parts) < STRETCH_RUNS:
             parts = [len(later)]
         stretches[task] = Stretches(
@@ -230,20 +221,12 @@ def left_in(run: StoredRun, place: str) -> int | None:
     return after - before
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceFit:
-    """What a run of each kind leaves in one place, and what the runs measured singly left, by kind."""
-
-    fit: Fit
-    singles: Mapping[int, Sequence[float]]
-
-
 def fit_place(
     runs: Sequence[StoredRun],
     positions: Sequence[Mapping[str, int]],
     stretches: Mapping[str, Stretches],
     place: str,
-) -> PlaceFit | None:
+) -> Fit | None:
     """Fit one place; None if nothing ever changed there."""
     if not any(left_in(run, place) for run in runs):
         return None
@@ -260,28 +243,23 @@ def fit_place(
             for task, count in run.tasks.items():
                 mix[stretches[task].kind_of(counts[task])] += count
             differences.append(Difference(mix, left, joined))
-    differences = without_odd(differences)
-    singles: dict[int, list[float]] = defaultdict(list)
-    for difference in differences:
-        if difference.single:
-            singles[next(iter(difference.runs))].append(difference.left_bytes)
-    return PlaceFit(fit_kinds(differences, kinds), singles)
+    return fit_kinds(without_odd(differences), kinds)
 
 
-def classify_place(stretch: Stretches, fitted: PlaceFit | None) -> PlaceGrowth:
+def classify_place(stretch: Stretches, fit: Fit | None) -> PlaceGrowth:
     """Return one task's growth in one place."""
-    if fitted is None:
+    if fit is None:
         # Nothing was ever there: a few runs are enough to know.
         return PlaceGrowth(0.0, 0.0, 0.0, "none" if sum(stretch.runs) >= STRETCH_RUNS else "undecided")
-    return Classifier(stretch, fitted).classify()
+    return Classifier(stretch, fit).classify()
 
 
 class Classifier:
     """Classifies one task's growth in one place. Means are bytes per run, each with its standard error."""
 
-    def __init__(self, stretch: Stretches, fitted: PlaceFit) -> None:
+    def __init__(self, stretch: Stretches, fit: Fit) -> None:
         self._stretch = stretch
-        self._fitted = fitted
+        self._fit = fit
         self._runs = sum(stretch.runs)
         self._parts = len(stretch.runs)
         if self._parts > 1:
@@ -301,11 +279,9 @@ class Classifier:
 
     def _combine(self, weights: Sequence[float]) -> tuple[float, float]:
         """Return the weighted mean of the stretches; weights that sum to 0 are taken as they are."""
-        total = sum(weights)
-        full = [0.0] * len(self._fitted.fit.means)
-        for kind, weight in zip(self._stretch.kinds, weights, strict=True):
-            full[kind] = weight / total if total else weight
-        return self._fitted.fit.combine(full)
+        total = sum(weights) or 1
+        weighted = zip(self._stretch.kinds, weights, strict=True)
+        return self._fit.combine({kind: weight / total for kind, weight in weighted if weight})
 
     def _is_slower(self) -> bool:
         """Return whether growth in the second half of a life is certainly slower than in the first."""
@@ -347,9 +323,9 @@ class Classifier:
     def _is_stepped(self) -> bool:
         """Return whether few runs leave most of the growth, and not only at the beginning of a life."""
         kinds = self._stretch.kinds[1:] if self._levels_off else self._stretch.kinds
-        left = sorted((size for kind in kinds for size in self._fitted.singles.get(kind, ())), reverse=True)
+        left = sorted((size for kind in kinds for size in self._fit.singles.get(kind, ())), reverse=True)
         if len(left) < JUDGED_LATE_STEPS or fmean(left) <= MIN_LEAK_BYTES:
             return False
-        least = max(STEP_NOISES * self._fitted.fit.noise_bytes, STEP_MEDIANS * abs(left[len(left) // 2]))
+        least = max(STEP_NOISES * self._fit.noise_bytes, STEP_MEDIANS * abs(left[len(left) // 2]))
         steps = [size for size in left[: math.ceil(STEP_TASKS * len(left))] if size > least]
         return len(steps) >= MIN_STEPS and sum(steps) >= STEP_SHARE * sum(size for size in left if size > 0)

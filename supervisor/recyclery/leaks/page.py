@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from recyclery.history.reader import HistoryReader, StoredRun, read_stretch
-from recyclery.history.records import PLACES
+from recyclery.history.records import PLACES, Parts
 from recyclery.http.standalone import fill_in
-from recyclery.leaks.document import LeakReport, PoolReport, TaskReport
 from recyclery.leaks.growth import left_in
-from recyclery.leaks.report import JUDGED_RUNS
+from recyclery.leaks.report import JUDGED_RUNS, LeakReport, PoolReport, TaskReport
 from recyclery.leaks.table import LEAKS_LEGEND, format_growth, format_small_mib, format_time
 
 # More cannot be distinguished, and makes the file large.
@@ -90,22 +89,21 @@ def format_html_row(task: TaskReport) -> str:
 
 def chart_lives(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
     """Return the idle memory of the newest children after each task, relative to their beginning."""
-    lives: dict[tuple[str, int], list[StoredRun]] = defaultdict(list)
+    lives: dict[tuple[str, int], list[tuple[StoredRun, Parts]]] = defaultdict(list)
     for run in runs:
         if run.after is not None:
-            lives[run.pool, run.child].append(run)
+            lives[run.pool, run.child].append((run, run.after))
     charted = []
-    for (pool, _), life in sorted(lives.items(), key=lambda item: item[1][-1].ended)[-MOST_CHILDREN:]:
-        begin = life[0].before or life[0].after
-        if begin is not None:
-            charted.append(
-                {
-                    "pool": pool,
-                    "at": [run.place + sum(run.tasks.values()) for run in life],
-                    "bytes": [run.after.total - begin.total for run in life if run.after is not None],
-                    "tasks": [", ".join(run.tasks) for run in life],
-                }
-            )
+    for (pool, _), life in sorted(lives.items(), key=lambda item: item[1][-1][0].ended)[-MOST_CHILDREN:]:
+        first, first_after = life[0]
+        begin = (first.before or first_after).total
+        chart = {
+            "pool": pool,
+            "at": [run.place + sum(run.tasks.values()) for run, _ in life],
+            "bytes": [after.total - begin for _, after in life],
+            "tasks": [", ".join(run.tasks) for run, _ in life],
+        }
+        charted.append(chart)
     return charted
 
 
@@ -114,9 +112,8 @@ def chart_spread(runs: Sequence[StoredRun], shown: set[tuple[str, str]]) -> list
     left: dict[tuple[str, str], list[int]] = defaultdict(list)
     for run in runs:
         (task, *others) = run.tasks
-        places = [left_in(run, place) for place in PLACES]
-        if not others and (run.pool, task) in shown and run.before is not None and run.after is not None:
-            left[run.pool, task].append(sum(filter(None, places)))
+        if not others and (run.pool, task) in shown and left_in(run, "python") is not None:
+            left[run.pool, task].append(sum(left_in(run, place) or 0 for place in PLACES))
     return [{"name": f"{task} ({pool})", **box_plot(values)} for (pool, task), values in sorted(left.items())]
 
 

@@ -9,8 +9,8 @@ variance for each kind) and by the noise of readings, which the products of neig
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -40,43 +40,43 @@ class Difference(NamedTuple):
     left_bytes: float
     joined: bool
 
-    @property
-    def single(self) -> bool:
-        """Whether it is of one run."""
-        return sum(self.runs.values()) == 1
-
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Bytes left by a run of each kind, the covariance of these estimates, and the noise of a reading."""
+    """Bytes left by a run of each kind, the covariance of these estimates, and the noise of a reading.
 
-    means: tuple[float, ...]
-    covariance: tuple[tuple[float, ...], ...]
+    `singles` is what the runs measured singly left, by kind.
+    """
+
+    means: Sequence[float]
+    covariance: Sequence[Sequence[float]]
     noise_bytes: float
+    singles: Mapping[int, Sequence[float]]
 
-    def combine(self, weights: Sequence[float]) -> tuple[float, float]:
-        """Return a weighted sum of the means and its standard error."""
-        mean = sum(weight * value for weight, value in zip(weights, self.means, strict=True))
-        used = [kind for kind, weight in enumerate(weights) if weight]
-        variance = sum(weights[i] * weights[j] * self.covariance[i][j] for i in used for j in used)
+    def combine(self, weights: Mapping[int, float]) -> tuple[float, float]:
+        """Return a sum of the means, weighted by kind, and its standard error."""
+        mean = sum(weight * self.means[kind] for kind, weight in weights.items())
+        variance = sum(weights[i] * weights[j] * self.covariance[i][j] for i in weights for j in weights)
         return mean, math.sqrt(max(0.0, variance))
 
 
 def fit_kinds(differences: Sequence[Difference], kinds: int) -> Fit:
     """Return the fit; a kind without runs gets an enormous variance."""
-    means, _ = least_squares(differences, kinds, [sum(each.runs.values()) for each in differences], 0.0)
-    covariance: list[list[float]] = []
+    means, covariance = least_squares(
+        differences, kinds, [sum(each.runs.values()) for each in differences], 0.0
+    )
     noise = 0.0
     for _ in range(ROUNDS):
-        residuals = [
-            each.left_bytes - sum(runs * means[kind] for kind, runs in each.runs.items())
-            for each in differences
-        ]
+        residuals = [left - sum(means[kind] * runs[kind] for kind in runs) for runs, left, _ in differences]
         by_kind = kind_variances(differences, residuals, kinds)
-        variances = [sum(runs * by_kind[kind] for kind, runs in each.runs.items()) for each in differences]
+        variances = [sum(by_kind[kind] * runs[kind] for kind in runs) for runs, _, _ in differences]
         noise = noise_variance(differences, residuals, variances)
         means, covariance = least_squares(differences, kinds, variances, noise)
-    return Fit(tuple(means), tuple(map(tuple, covariance)), math.sqrt(noise))
+    singles: dict[int, list[float]] = defaultdict(list)
+    for each in differences:
+        if sum(each.runs.values()) == 1:
+            singles[next(iter(each.runs))].append(each.left_bytes)
+    return Fit(means, covariance, math.sqrt(noise), singles)
 
 
 def without_odd(differences: Sequence[Difference]) -> list[Difference]:
@@ -88,17 +88,13 @@ def without_odd(differences: Sequence[Difference]) -> list[Difference]:
     sizes = sorted(abs(difference.left_bytes) for difference in differences)
     far = ODD_READING * max(LEAST_DEVIATION_BYTES, sizes[len(sizes) // 2]) if sizes else 0.0
     kept: list[Difference] = []
-    for difference in differences:
-        before = kept[-1] if kept and difference.joined else None
-        if (
-            before is not None
-            and before.left_bytes * difference.left_bytes < 0
-            and min(abs(before.left_bytes), abs(difference.left_bytes)) > far
-        ):
-            both = Counter(before.runs) + Counter(difference.runs)
-            kept[-1] = Difference(both, before.left_bytes + difference.left_bytes, before.joined)
+    for runs, left, joined in differences:
+        before = kept[-1] if kept and joined else None
+        if before and before.left_bytes * left < 0 and min(abs(before.left_bytes), abs(left)) > far:
+            both = Counter(before.runs) + Counter(runs)
+            kept[-1] = Difference(both, before.left_bytes + left, before.joined)
         else:
-            kept.append(difference)
+            kept.append(Difference(runs, left, joined))
     return kept
 
 
@@ -167,12 +163,10 @@ def least_squares(
     return means, inverse
 
 
-def invert(matrix: Iterable[Sequence[float]]) -> list[list[float]]:
+def invert(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
     """Return the inverse of a symmetric positive definite matrix (Gauss-Jordan elimination)."""
-    lines = [list(line) for line in matrix]
-    size = len(lines)
-    for number, line in enumerate(lines):
-        line.extend(float(number == other) for other in range(size))
+    size = len(matrix)
+    lines = [[*line, *(float(row == column) for column in range(size))] for row, line in enumerate(matrix)]
     for number in range(size):
         pivot = lines[number][number]
         lines[number] = [value / pivot for value in lines[number]]

@@ -1,26 +1,31 @@
-"""Builds the leak report from the history: each task's growth, its causes, and what to do about it."""
+"""The leak report from the history: each task's growth, its causes, and what to do about it.
+
+As values, which are what `--json` prints, and what the table and the page are made from.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from statistics import median_high
+
+import msgspec
 
 from recyclery.common.statistics import t_quantile
 from recyclery.decide.max_tasks import MIN_LEAK_BYTES, choose_max_tasks
 from recyclery.decide.memory_model import GrowthStep, PoolModel
 from recyclery.history.reader import HistoryReader, StoredAction, StoredRun
-from recyclery.leaks.document import LeakReport, PlaceReport, PoolReport, TaskReport
 from recyclery.leaks.growth import (
     JUDGED_LIFE,
     JUDGED_STEPS,
     PLATEAU_BYTES,
     SURE,
     PlaceGrowth,
+    Shape,
     TaskGrowth,
     classify_growth,
     is_leak,
@@ -45,6 +50,68 @@ PLACE_NAMES = {
     "other": "other programs",
     "files": "files in /dev/shm",
 }
+
+
+class PlaceReport(msgspec.Struct, frozen=True):
+    """What a run leaves in one place, with its 95 % interval, which is None if there are too few runs."""
+
+    bytes_per_run: float
+    low_bytes: float | None
+    high_bytes: float | None
+    shape: Shape
+
+
+class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of one pool."""
+
+    pool: str
+    task: str
+    shape: Shape
+    place: str
+    runs: int
+    judged_runs: int
+    """How many of the newest runs were measured."""
+    children: int
+    bytes_per_run: float
+    low_bytes: float | None
+    high_bytes: float | None
+    share_of_growth: float = 0.0
+    """Share of what all of the pool's tasks left."""
+    places: dict[str, PlaceReport]
+    first_seen: float
+    suggested_max_tasks_per_child: int | None = None
+    """How many runs of this task alone fit in a child's budget; None if no limit is needed or known."""
+    recycles: int
+    oom_kills: int
+    browsers_left: int
+    """How often it left a browser that was then killed."""
+    note: str
+    """Advice, in a sentence."""
+
+
+class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool: its tasks, leaks first, and the max_tasks_per_child that suits their mix."""
+
+    pool: str
+    runs: int
+    budget_bytes: int | None
+    max_tasks_per_child: int | None
+    suggested_max_tasks_per_child: int | None
+    tasks: list[TaskReport]
+
+
+class LeakReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All pools, from the end of the first run to that of the last. Times are seconds since 1970."""
+
+    history: str
+    since: float
+    until: float
+    pools: list[PoolReport]
+
+    @property
+    def tasks(self) -> list[TaskReport]:
+        """All tasks of all pools."""
+        return [task for pool in self.pools for task in pool.tasks]
 
 
 @dataclass(frozen=True)
@@ -87,18 +154,36 @@ def report_pool(
     causes = count_causes([action for action in facts.actions if action.pool == pool], runs, growths)
     budget, max_tasks = facts.budgets.get(pool, (None, None))
     pool_left = sum(growth.left_bytes for growth in growths)
-    tasks = [
-        report_task(
-            pool,
-            growth,
-            facts,
-            causes[growth.task],
-            share=round(growth.left_bytes / pool_left, 4) if pool_left else 0.0,
-            suggested=suggest_for_task(growth, runs, budget) if is_leak(growth.shape) else None,
+    tasks = []
+    for growth in growths:
+        task, why = growth.task, causes[growth.task]
+        if not task or pattern not in task:
+            continue
+        mean, margin = growth.mean_bytes, growth.margin_bytes
+        report = TaskReport(
+            pool=pool,
+            task=task,
+            shape=growth.shape,
+            place=growth.place,
+            runs=max(facts.counts.get((pool, task), 0), growth.seen),
+            judged_runs=growth.runs,
+            children=growth.children,
+            bytes_per_run=round(mean),
+            low_bytes=finite(mean - margin),
+            high_bytes=finite(mean + margin),
+            share_of_growth=round(growth.left_bytes / pool_left, 4) if pool_left else 0.0,
+            places={
+                name: PlaceReport(round(at.mean_bytes), finite(at.low_bytes), finite(at.high_bytes), at.shape)
+                for name, at in growth.places.items()
+            },
+            first_seen=facts.first_seen.get((pool, task), growth.first_ended),
+            suggested_max_tasks_per_child=suggest_for_task(growth, runs, budget),
+            recycles=sum(why[kind] for kind in RECYCLES),
+            oom_kills=why["oom"],
+            browsers_left=why["reap leftovers"],
+            note=write_advice(growth, why["reap leftovers"]),
         )
-        for growth in growths
-        if growth.task and pattern in growth.task
-    ]
+        tasks.append(report)
     return PoolReport(
         pool=pool,
         runs=max(len(runs), sum(count for (name, _), count in facts.counts.items() if name == pool)),
@@ -106,36 +191,6 @@ def report_pool(
         max_tasks_per_child=max_tasks,
         suggested_max_tasks_per_child=suggest_for_mix(runs, budget),
         tasks=sorted(tasks, key=lambda task: (is_leak(task.shape), task.bytes_per_run), reverse=True),
-    )
-
-
-def report_task(
-    pool: str, growth: TaskGrowth, facts: Facts, causes: Counter[str], *, share: float, suggested: int | None
-) -> TaskReport:
-    """Return one task's part."""
-    mean, margin, browsers_left = growth.mean_bytes, growth.margin_bytes, causes["reap leftovers"]
-    return TaskReport(
-        pool=pool,
-        task=growth.task,
-        shape=growth.shape,
-        place=growth.place,
-        runs=max(facts.counts.get((pool, growth.task), 0), growth.seen),
-        judged_runs=growth.runs,
-        children=growth.children,
-        bytes_per_run=round(mean),
-        low_bytes=finite(mean - margin),
-        high_bytes=finite(mean + margin),
-        share_of_growth=share,
-        places={
-            name: PlaceReport(round(at.mean_bytes), finite(at.low_bytes), finite(at.high_bytes), at.shape)
-            for name, at in growth.places.items()
-        },
-        first_seen=facts.first_seen.get((pool, growth.task), growth.first_ended),
-        suggested_max_tasks_per_child=suggested,
-        recycles=sum(causes[kind] for kind in RECYCLES),
-        oom_kills=causes["oom"],
-        browsers_left=browsers_left,
-        note=write_advice(growth, browsers_left),
     )
 
 
@@ -188,7 +243,7 @@ def shm_files(
     quantile = t_quantile(SURE, max(3, len(differences) - len(kinds)))
     for pool, tasks in pools.items():
         for number, growth in enumerate(tasks):
-            mean, error = fit.combine([float(key == (pool, growth.task)) for key in keys])
+            mean, error = fit.combine({kinds[pool, growth.task]: 1.0})
             left = PlaceGrowth(mean, mean - quantile * error, mean + quantile * error, "leak")
             if left.low_bytes > MIN_LEAK_BYTES and not is_leak(growth.places["shared"].shape):
                 tasks[number] = replace(growth, places={**growth.places, "files": left})
@@ -254,52 +309,38 @@ def explain_undecided(growth: TaskGrowth) -> str:
     return "readings vary more than it grows: more runs will tell"
 
 
-class Measured(NamedTuple):
-    """A run whose idle memory is known before and after it; `tail_bytes` is its peak above the former."""
-
-    run: StoredRun
-    before_bytes: int
-    after_bytes: int
-    tail_bytes: int
-
-
-def measured(runs: Iterable[StoredRun]) -> list[Measured]:
-    """Return the measured runs."""
-    return [
-        Measured(run, run.before.total, run.after.total, max(0, run.peak.total - run.before.total))
-        for run in runs
-        if run.before is not None and run.after is not None
-    ]
+def measured(runs: Iterable[StoredRun]) -> Iterator[tuple[StoredRun, GrowthStep, int]]:
+    """Yield the runs with known idle memory before and after, with both, and their peak above the former."""
+    for run in runs:
+        if run.before is not None and run.after is not None:
+            before_bytes = run.before.total
+            step = GrowthStep(run.place, before_bytes, run.after.total)
+            yield run, step, max(0, run.peak.total - before_bytes)
 
 
 def suggest_for_task(growth: TaskGrowth, runs: Sequence[StoredRun], budget: int | None) -> int | None:
-    """Return how many runs of this task alone fit in a child's budget."""
-    own = [each for each in measured(runs) if each.run.tasks.keys() == {growth.task}]
-    if budget is None or not own:
+    """Return how many runs of this task alone fit in a child's budget; None if it does not leak."""
+    own = list(measured(run for run in runs if run.tasks.keys() == {growth.task}))
+    if budget is None or not own or not is_leak(growth.shape):
         return None
-    fresh = sorted(run.before.total for run in runs if run.place == 0 and run.before is not None)
-    start = fresh[len(fresh) // 2] if fresh else min(each.before_bytes for each in own)
-    # As if one child had run them all.
-    begins = [start + round(number * growth.mean_bytes) for number in range(len(own))]
-    steps = tuple(
-        GrowthStep(number, begin, begin + each.after_bytes - each.before_bytes)
-        for number, (begin, each) in enumerate(zip(begins, own, strict=True))
-    )
-    return suggest(PoolModel(start, tuple(each.tail_bytes for each in own), steps), budget)
+    fresh = [run.before.total for run in runs if run.place == 0 and run.before is not None]
+    start = median_high(fresh) if fresh else min(step.before_bytes for _, step, _ in own)
+    steps = []
+    for number, (_, step, _) in enumerate(own):
+        # As if one child had run them all.
+        begin = start + round(number * growth.mean_bytes)
+        steps.append(GrowthStep(number, begin, begin + step.growth_bytes))
+    return suggest(PoolModel(start, tuple(tail for _, _, tail in own), tuple(steps)), budget)
 
 
 def suggest_for_mix(runs: Sequence[StoredRun], budget: int | None) -> int | None:
     """Return how many of the pool's tasks, in their present mix, fit in a child's budget."""
-    found = measured(runs)
+    found = list(measured(runs))
     if budget is None or not found:
         return None
-    steps = tuple(
-        GrowthStep(each.run.place, each.before_bytes, each.after_bytes)
-        for each in found
-        if sum(each.run.tasks.values()) == 1
-    )
+    steps = tuple(step for run, step, _ in found if sum(run.tasks.values()) == 1)
     fresh = tuple(step.before_bytes for step in steps if step.tasks_before == 0)
-    return suggest(PoolModel(None, tuple(each.tail_bytes for each in found), steps, fresh), budget)
+    return suggest(PoolModel(None, tuple(tail for _, _, tail in found), steps, fresh), budget)
 
 
 def suggest(model: PoolModel, budget: int) -> int | None:

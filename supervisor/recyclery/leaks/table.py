@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from recyclery.common.units import MIB
-from recyclery.leaks.document import LeakReport, PoolReport, TaskReport
 from recyclery.leaks.growth import is_leak
+from recyclery.leaks.report import LeakReport, PoolReport, TaskReport
 
 PAGE_WIDTH = 80
 TASK_WIDTH = 24
