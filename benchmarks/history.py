@@ -25,13 +25,13 @@ from pathlib import Path
 from benchmarks.contract import Bound, close
 from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import history_file
-from recyclery.config.settings import BUILT_IN, Settings
+from recyclery.config.settings import BUILT_IN, HistorySettings, Settings
 from recyclery.decide.memory_model import RISK
 from recyclery.decide.policy_state import PolicyState
 from recyclery.history.reader import read_stretch
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ChildSample, ContainerSample, Parts, PoolSample, Record, RunRecord
-from recyclery.history.retention import Keeping, tidy
+from recyclery.history.retention import tidy
 from recyclery.history.store import Store, stamp
 from recyclery.leaks.page import MOST_ACTIONS, MOST_STEPS
 from recyclery.observe.snapshot import Child, ContainerMemory, Owner, PoolView, Process, Snapshot
@@ -105,7 +105,7 @@ def write_days(path: Path, days: int, coarse: int) -> dict[str, float]:
                 spent += time.perf_counter() - started
                 rows += len(records)
                 if number % 10 == 0:
-                    tidy(store.connection, Keeping(max_bytes=CAP_BYTES), stamp(begin + number * 60))
+                    tidy(store.connection, HistorySettings(max_bytes=CAP_BYTES), stamp(begin + number * 60))
                     largest = max(largest, size_of(path))
             sizes.append(size_of(path))
             print(f"day {days - day + 1}: {sizes[-1] / MIB:.1f} MiB", flush=True)

@@ -24,7 +24,7 @@ from recyclery.common import exit_codes as codes
 from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration, settings_of
 from recyclery.config.live import change_settings, follow_file
-from recyclery.config.settings import TABLES, Address, Alerts, Pool, Settings
+from recyclery.config.settings import TABLES, Address, Alerts, HistorySettings, Pool, Settings
 from recyclery.config.sources import CommandLine, load_settings
 from recyclery.config.stored import read_settings, write_settings
 from recyclery.control.server import Command
@@ -35,7 +35,7 @@ from recyclery.health.heartbeat import HeartbeatWriter, find_fault, find_unhealt
 from recyclery.history.reader import open_history
 from recyclery.history.recorder import Recorder
 from recyclery.history.records import ActionRecord, Parts, PoolSample, RunRecord
-from recyclery.history.retention import Keeping, tidy
+from recyclery.history.retention import tidy
 from recyclery.history.store import Store, stamp
 from recyclery.http.metrics import list_metrics_page, render
 from recyclery.http.routes import list_page, list_probes
@@ -166,7 +166,7 @@ def look(recorder: Recorder, living: Iterable[Owner], *, at: float, oom_kills: i
 def sum_up(history: Path) -> None:
     """Run the upkeep of a history: roll up, delete what is too old."""
     store = Store(history)
-    tidy(store.connection, Keeping(), stamp(time.time()))
+    tidy(store.connection, HistorySettings(), stamp(time.time()))
     store.close()
 
 

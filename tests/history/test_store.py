@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.config.settings import HistorySettings
 from recyclery.history import retention as upkeep
 from recyclery.history.reader import NoHistory, open_history
 from recyclery.history.records import ChildSample, ContainerSample, Parts, Record, RunRecord
-from recyclery.history.retention import DAY_MS, Keeping, tidy
+from recyclery.history.retention import DAY_MS, tidy
 from recyclery.history.schema import MIGRATIONS, SCHEMA_VERSION, NewerSchema, migrate, read_schema_version
 from recyclery.history.store import Store
 from recyclery.observe.snapshot import Owner
@@ -51,7 +52,7 @@ def test_short_tasks_of_several_names_are_read_as_they_were(store: Store) -> Non
 def test_short_tasks_of_several_names_are_counted_for_none_of_them(store: Store) -> None:
     mixed = RunRecord(OWNER, {"leak": 2, "b": 1}, 0, NOON, 1.0, None, Parts(), None, False, "done")
     store.write([run_at(NOON), mixed])
-    tidy(store.connection, Keeping(), NOON * 1000)
+    tidy(store.connection, HistorySettings(), NOON * 1000)
     with open_history(store.path) as history:
         assert history.counts(0, NOON + 1) == {("slow", "leak"): 1}
         assert history.totals() == {("slow", "leak"): (NOON, 1)}
@@ -102,7 +103,7 @@ def test_a_missing_history_is_reported_with_where_it_would_be(tmp_path: Path) ->
 
 def test_samples_by_second_are_summed_up_to_minutes_and_deleted(store: Store) -> None:
     store.write([sample_at(NOON + second) for second in range(180)])
-    tidy(store.connection, Keeping(seconds_ms=60_000), (NOON + 180) * 1000)
+    tidy(store.connection, HistorySettings(seconds_hours=1 / 60), (NOON + 180) * 1000)
     (minutes,) = store.connection.execute("SELECT count(*) FROM container_minutes").fetchone()
     (seconds,) = store.connection.execute("SELECT count(*) FROM container_samples").fetchone()
     assert minutes >= 2
@@ -111,18 +112,18 @@ def test_samples_by_second_are_summed_up_to_minutes_and_deleted(store: Store) ->
 
 def test_each_run_is_summed_up_to_its_day_once(store: Store) -> None:
     store.write([run_at(NOON), run_at(NOON + 1, left=3 * MIB)])
-    tidy(store.connection, Keeping(), NOON * 1000)
+    tidy(store.connection, HistorySettings(), NOON * 1000)
     store.write([run_at(NOON + 2)])
-    tidy(store.connection, Keeping(), NOON * 1000)
-    tidy(store.connection, Keeping(), NOON * 1000)
+    tidy(store.connection, HistorySettings(), NOON * 1000)
+    tidy(store.connection, HistorySettings(), NOON * 1000)
     found = store.connection.execute("SELECT runs, measured, python FROM task_days").fetchall()
     assert found == [(3, 3, 5 * MIB)]
 
 
 def test_days_outlive_the_runs_they_sum_up(store: Store) -> None:
     store.write([run_at(NOON)])
-    tidy(store.connection, Keeping(), NOON * 1000)
-    tidy(store.connection, Keeping(), NOON * 1000 + 15 * DAY_MS)
+    tidy(store.connection, HistorySettings(), NOON * 1000)
+    tidy(store.connection, HistorySettings(), NOON * 1000 + 15 * DAY_MS)
     with open_history(store.path) as history:
         assert history.runs("slow", 0, NOON * 2, 10) == []
         assert history.totals() == {("slow", "leak"): (NOON, 1)}
@@ -138,7 +139,7 @@ def test_a_file_that_grows_past_its_cap_loses_the_finest_first_and_gets_smaller(
     ]
     store.write([*samples, run_at(NOON)])
     before = upkeep.used_bytes(store.connection)
-    tidy(store.connection, Keeping(max_bytes=before // 2), (NOON + 6_000) * 1000)
+    tidy(store.connection, HistorySettings(max_bytes=before // 2), (NOON + 6_000) * 1000)
     store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert store.path.stat().st_size <= before // 2
     with open_history(store.path) as history:
@@ -148,7 +149,7 @@ def test_a_file_that_grows_past_its_cap_loses_the_finest_first_and_gets_smaller(
 def test_children_of_whom_nothing_is_kept_are_forgotten(store: Store) -> None:
     store.write([run_at(NOON)])
     store.connection.execute("INSERT INTO children VALUES (NULL, 'old', 1, 1, '', 0)")
-    tidy(store.connection, Keeping(), (NOON + 1) * 1000)
+    tidy(store.connection, HistorySettings(), (NOON + 1) * 1000)
     assert store.connection.execute("SELECT pool FROM children").fetchall() == [("slow",)]
 
 

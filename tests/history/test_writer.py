@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.config.settings import HistorySettings
 from recyclery.history import store as writing
 from recyclery.history.reader import SPANS, read_timeline
 from recyclery.history.records import ContainerSample
-from recyclery.history.retention import Keeping
 from recyclery.history.schema import SCHEMA_VERSION
 from recyclery.history.store import Store, Writer
 from support.waiting import wait_for
@@ -43,7 +43,7 @@ def written(path: Path) -> list[float]:
 
 def test_records_are_in_the_file_soon_and_after_the_end(tmp_path: Path) -> None:
     path = tmp_path / "state" / "history.db"
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(1)])
     wait_for(lambda: written(path) == [1], "the first is written")
     writer.put([sample(2)])
@@ -56,7 +56,7 @@ def test_a_broken_file_is_set_aside_and_a_new_one_begun(
 ) -> None:
     path = tmp_path / "history.db"
     path.write_bytes(b"no database at all" * 1000)
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(1)])
     wait_for(lambda: written(path) == [1], "a new file is written")
     writer.close()
@@ -70,7 +70,7 @@ def test_a_file_of_a_later_version_is_set_aside_whole(tmp_path: Path) -> None:
     store.write([sample(7)])
     store.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     store.close()
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(1)])
     wait_for(lambda: written(path) == [1], "a new file is written")
     writer.close()
@@ -79,7 +79,7 @@ def test_a_file_of_a_later_version_is_set_aside_whole(tmp_path: Path) -> None:
 
 def test_a_file_that_is_deleted_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(1)])
     wait_for(lambda: written(path) == [1], "written")
     for part in tmp_path.glob("history.db*"):
@@ -95,7 +95,7 @@ def test_what_cannot_be_written_stays_in_memory_until_it_can(
     caplog.set_level(logging.INFO)
     (tmp_path / "state").write_text("a file where a folder should be")
     path = tmp_path / "state" / "history.db"
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(1)])
     wait_for(lambda: "kept in memory only" in caplog.text, "it is said")
     writer.put([sample(2)])
@@ -108,7 +108,7 @@ def test_what_cannot_be_written_stays_in_memory_until_it_can(
 
 def test_a_full_disk_is_survived_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "history.db"
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(1)])
     wait_for(lambda: written(path) == [1], "written")
     assert writer._store is not None
@@ -125,7 +125,7 @@ def test_the_records_that_wait_in_memory_are_bounded(tmp_path: Path, monkeypatch
     monkeypatch.setattr(writing, "KEPT_RECORDS", 10)
     (tmp_path / "state").write_text("")
     path = tmp_path / "state" / "history.db"
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     writer.put([sample(at) for at in range(100)])
     wait_for(lambda: len(writer._waiting) == 10, "the newest wait")
     (tmp_path / "state").unlink()
@@ -138,7 +138,7 @@ def test_who_records_never_waits_for_a_file_that_is_locked(tmp_path: Path) -> No
     Store(path).close()
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    writer = Writer(path, Keeping())
+    writer = Writer(path, HistorySettings())
     for at in range(1000):
         writer.put([sample(at)])
     holder.execute("COMMIT")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from recyclery.config.settings import HistorySettings
 from recyclery.history.reader import MAX_TIMELINE_ACTIONS, SPANS, read_stretch, read_timeline
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record
-from recyclery.history.retention import Keeping, tidy
+from recyclery.history.retention import tidy
 from recyclery.history.store import Store, stamp
 from support.statuses import MIB
 
@@ -62,7 +63,7 @@ def test_what_is_older_than_the_span_is_not_read(tmp_path: Path) -> None:
 def test_a_long_span_is_read_from_minutes_and_ends_with_the_seconds_not_summed_up_yet(tmp_path: Path) -> None:
     path = write(tmp_path / "h.db", *(container(NOW - 600 + at, at) for at in range(0, 540, 10)))
     store = Store(path)
-    tidy(store.connection, Keeping(), stamp(NOW - 60))
+    tidy(store.connection, HistorySettings(), stamp(NOW - 60))
     store.write([container(NOW - 5, 999)])
     # Only the minutes have it now.
     store.connection.execute("DELETE FROM container_samples WHERE at < ?", (stamp(NOW - 120),))
@@ -76,7 +77,7 @@ def test_a_long_span_is_read_from_minutes_and_ends_with_the_seconds_not_summed_u
 def test_a_stretch_of_the_past_is_read_by_seconds_as_long_as_all_of_them_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "h.db", *(container(NOW - 600 + at, at) for at in range(600)))
     store = Store(path)
-    tidy(store.connection, Keeping(), stamp(NOW))
+    tidy(store.connection, HistorySettings(), stamp(NOW))
     line = read_stretch(path, NOW - 300, NOW - 100, 100, 10)
     assert (line.step_seconds, line.at[0], line.at[-1]) == (2, NOW - 300, NOW - 100)
     store.connection.execute("DELETE FROM container_samples WHERE at < ?", (stamp(NOW - 200),))

@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.leak_worlds import Planted, live
-from recyclery.config.settings import Address
+from recyclery.config.settings import Address, HistorySettings
 from recyclery.control.status_schema import Event, Status
 from recyclery.history.records import ActionRecord, ContainerSample, PoolSample, Record, RunRecord
-from recyclery.history.retention import Keeping, tidy
+from recyclery.history.retention import tidy
 from recyclery.history.store import Store, stamp
 from recyclery.http.routes import list_page
 from recyclery.http.server import serve_handlers
@@ -36,7 +36,7 @@ def record_hours(path: Path, hours: float) -> Path:
     now = time.time()
     begun = int(now - hours * 3600)
     store.write(samples(begun, int(now)))
-    tidy(store.connection, Keeping(), stamp(now))
+    tidy(store.connection, HistorySettings(), stamp(now))
     store.write(runs(begun, int(now)))
     store.close()
     return path

@@ -6,22 +6,12 @@ import time
 from dataclasses import replace
 
 from recyclery.config.paths import history_file
-from recyclery.config.settings import HistorySettings, Settings
-from recyclery.decide.actions import (
-    Action,
-    Outcome,
-    PauseConsuming,
-    PreemptChild,
-    ReapProcesses,
-    ReapZombies,
-    RemoveFiles,
-    RetireChild,
-    RetireTraced,
-)
+from recyclery.config.settings import Settings
+from recyclery.decide import actions
+from recyclery.decide.actions import Action, Outcome, PreemptChild, ReapProcesses, RetireChild, RetireTraced
 from recyclery.decide.memory_levels import pool_budget
 from recyclery.decide.policy_state import PolicyState
 from recyclery.history.records import ActionRecord, ChildSample, ContainerSample, PoolSample, Record, parts_of
-from recyclery.history.retention import DAY_MS, HOUR_MS, Keeping
 from recyclery.history.runs import RunTracker
 from recyclery.history.store import Writer
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
@@ -37,7 +27,7 @@ class Recorder:
     """Never blocks: the writer's thread writes the records."""
 
     def __init__(self, settings: Settings) -> None:
-        self._writer = Writer(history_file(settings.state_dir), keeping(settings.history))
+        self._writer = Writer(history_file(settings.state_dir), settings.history)
         self._runs = RunTracker()
         self._sampled = 0.0
         self._children: dict[Owner, ChildSample] = {}
@@ -53,8 +43,9 @@ class Recorder:
     def record_snapshot(self, snapshot: Snapshot, state: PolicyState, settings: Settings) -> None:
         """Record a snapshot."""
         wall = time.time() - snapshot.at
-        kills = snapshot.container.oom_kills - (self._oom_kills or 0) if self._oom_kills is not None else 0
-        self._oom_kills = snapshot.container.oom_kills
+        at, container = snapshot.at + wall, snapshot.container
+        kills = container.oom_kills - self._oom_kills if self._oom_kills is not None else 0
+        self._oom_kills = container.oom_kills
         records: list[Record] = [
             replace(run, ended=run.ended + wall)
             for run in self._runs.record_snapshot(snapshot, kills > 0, self._preempted)
@@ -62,36 +53,18 @@ class Recorder:
         if kills > 0:
             # The kernel does not report which process it chose: the largest child is named.
             largest = max(self._children.values(), key=lambda sample: sample.parts.total, default=None)
-            records.append(
-                ActionRecord(
-                    at=snapshot.at + wall,
-                    kind="oom",
-                    pool=largest.owner.pool if largest is not None else "",
-                    owner=largest.owner if largest is not None else None,
-                    task=largest.task if largest is not None else None,
-                    reason=f"{kills}",
-                    line=f"the kernel's OOM killer killed {kills}",
-                    done=True,
-                    floor_bytes=snapshot.container.floor_bytes,
-                    limit_bytes=snapshot.container.limit_bytes,
-                )
-            )
+            owner, task = (largest.owner, largest.task) if largest is not None else (None, None)
+            pool, line = owner.pool if owner is not None else "", f"the kernel's OOM killer killed {kills}"
+            levels = container.floor_bytes, container.limit_bytes
+            records.append(ActionRecord(at, "oom", pool, owner, task, f"{kills}", line, True, *levels))
         if snapshot.at - self._sampled >= SAMPLE_INTERVAL_SECONDS:
             # A snapshot that is a little late must not delay all later ones.
             self._sampled = max(
                 self._sampled + SAMPLE_INTERVAL_SECONDS, snapshot.at - SAMPLE_INTERVAL_SECONDS / 2
             )
-            at, container = snapshot.at + wall, snapshot.container
-            records.append(
-                ContainerSample(
-                    at,
-                    container.limit_bytes,
-                    container.usage_bytes,
-                    container.floor_bytes,
-                    snapshot.shm_files_bytes,
-                    container.oom_kills,
-                )
-            )
+            limit, usage, floor = container.limit_bytes, container.usage_bytes, container.floor_bytes
+            shm_files, oom_kills = snapshot.shm_files_bytes, container.oom_kills
+            records.append(ContainerSample(at, limit, usage, floor, shm_files, oom_kills))
             records += self._sample_children(snapshot, at)
             for view in snapshot.pools:
                 records += self._sample_pool(view, snapshot, state, settings, at)
@@ -101,17 +74,14 @@ class Recorder:
 
     def record_action(self, action: Action, outcome: Outcome, snapshot: Snapshot) -> None:
         """Record an action and its outcome, except those that are repeated all the time."""
-        if isinstance(action, RemoveFiles | ReapZombies) or (
-            isinstance(action, PauseConsuming) and action.renewed
-        ):
-            return
+        owner = None
+        match action:
+            case actions.RemoveFiles() | actions.ReapZombies() | actions.PauseConsuming(renewed=True):
+                return
+            case ReapProcesses() | RetireChild() | RetireTraced() | PreemptChild():
+                owner = action.owner
         if isinstance(action, PreemptChild):
             self._preempted.add(action.owner)
-        owner = (
-            action.owner
-            if isinstance(action, ReapProcesses | RetireChild | RetireTraced | PreemptChild)
-            else None
-        )
         record = ActionRecord(
             at=time.time(),
             kind=f"{action.kind} {action.cause}" if isinstance(action, ReapProcesses) else action.kind,
@@ -128,7 +98,7 @@ class Recorder:
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply changed settings."""
-        self._writer.keeping = keeping(settings.history)
+        self._writer.limits = settings.history
 
     def close(self) -> None:
         """Write what is left."""
@@ -174,14 +144,4 @@ def has_changed(last: ChildSample | None, sample: ChildSample) -> bool:
         or sample.at - last.at >= REPEAT_SECONDS
         or sample.task != last.task
         or any(abs(now - before) >= CHANGE_BYTES for now, before in zip(sample.parts, last.parts, strict=True))
-    )
-
-
-def keeping(history: HistorySettings) -> Keeping:
-    """Return the limits in the settings."""
-    return Keeping(
-        max_bytes=history.max_bytes,
-        seconds_ms=round(history.seconds_hours * HOUR_MS),
-        minutes_ms=round(history.minutes_days * DAY_MS),
-        totals_ms=round(history.totals_days * DAY_MS),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 
+from recyclery.config.settings import HistorySettings
 from recyclery.history.schema import transaction
 
 HOUR_MS = 3_600_000
@@ -16,16 +16,6 @@ PIECE_ROWS = 20_000
 FULL_SHARE = 0.95
 EMPTIED_SHARE = 0.85
 FOREVER_MS = 1 << 62
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """The maximum size of the file, and the maximum ages of seconds, minutes and runs, days and actions."""
-
-    max_bytes: int = 100 << 20
-    seconds_ms: int = DAY_MS
-    minutes_ms: int = 14 * DAY_MS
-    totals_ms: int = 90 * DAY_MS
 
 
 ROLLUPS = {
@@ -65,33 +55,38 @@ TASK_DAYS = """
         shared = shared + excluded.shared, other = other + excluded.other,
         most_peak_bytes = max(most_peak_bytes, excluded.most_peak_bytes)"""
 
-# The time column and the maximum age of each table, in the order in which a file that is too large loses rows.
+# The time column and the kind of each table, in the order in which a file that is too large loses rows.
 DATED = {
-    "child_samples": ("at", "seconds_ms"),
-    "pool_samples": ("at", "seconds_ms"),
-    "container_samples": ("at", "seconds_ms"),
-    "child_minutes": ("at", "minutes_ms"),
-    "runs": ("ended", "minutes_ms"),
-    "pool_minutes": ("at", "minutes_ms"),
-    "container_minutes": ("at", "minutes_ms"),
-    "actions": ("at", "totals_ms"),
+    "child_samples": ("at", "seconds"),
+    "pool_samples": ("at", "seconds"),
+    "container_samples": ("at", "seconds"),
+    "child_minutes": ("at", "minutes"),
+    "runs": ("ended", "minutes"),
+    "pool_minutes": ("at", "minutes"),
+    "container_minutes": ("at", "minutes"),
+    "actions": ("at", "totals"),
 }
 
 
-def tidy(connection: sqlite3.Connection, keeping: Keeping, now_ms: int) -> None:
+def tidy(connection: sqlite3.Connection, limits: HistorySettings, now_ms: int) -> None:
     """Sum up and delete what is due; raises sqlite3.Error."""
     until = now_ms // MINUTE_MS * MINUTE_MS
     for table, statement in ROLLUPS.items():
         roll_up(connection, table, statement, until)
     newest_run = connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0]
     roll_up(connection, "task_days", TASK_DAYS, newest_run)
-    for table, (_, age) in DATED.items():
-        while delete_oldest(connection, table, now_ms - getattr(keeping, age)):
+    oldest_ms = {
+        "seconds": now_ms - round(limits.seconds_hours * HOUR_MS),
+        "minutes": now_ms - round(limits.minutes_days * DAY_MS),
+        "totals": now_ms - round(limits.totals_days * DAY_MS),
+    }
+    for table, (_, kind) in DATED.items():
+        while delete_oldest(connection, table, oldest_ms[kind]):
             pass
-    connection.execute("DELETE FROM task_days WHERE day < ?", ((now_ms - keeping.totals_ms) // DAY_MS,))
-    if used_bytes(connection) > keeping.max_bytes * FULL_SHARE:
+    connection.execute("DELETE FROM task_days WHERE day < ?", (oldest_ms["totals"] // DAY_MS,))
+    if used_bytes(connection) > limits.max_bytes * FULL_SHARE:
         for table in DATED:
-            while used_bytes(connection) > keeping.max_bytes * EMPTIED_SHARE:
+            while used_bytes(connection) > limits.max_bytes * EMPTIED_SHARE:
                 if not delete_oldest(connection, table, FOREVER_MS):
                     break
     delete_unused_children(connection, now_ms)
@@ -126,18 +121,13 @@ def delete_unused_children(connection: sqlite3.Connection, now_ms: int) -> None:
         return
     tables = ("runs", "child_minutes", "child_samples", "actions")
     used = " UNION ".join(f"SELECT child FROM {table} WHERE child IS NOT NULL" for table in tables)  # noqa: S608  # our names
-    connection.execute(
-        f"DELETE FROM children WHERE seen < ? AND id NOT IN ({used})",  # noqa: S608  # our names
-        (now_ms - HOUR_MS,),
-    )
+    statement = f"DELETE FROM children WHERE seen < ? AND id NOT IN ({used})"  # noqa: S608  # our names
+    connection.execute(statement, (now_ms - HOUR_MS,))
     connection.execute("INSERT OR REPLACE INTO progress VALUES ('children', ?)", (now_ms,))
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
     """Return the file's size without its free pages."""
-    pages, free, size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    used: int = (pages - free) * size
-    return used
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+    return (pages - free) * size

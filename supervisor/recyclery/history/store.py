@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from recyclery.config.settings import HistorySettings
 from recyclery.history.records import (
     ActionRecord,
     ChildSample,
@@ -22,7 +23,7 @@ from recyclery.history.records import (
     Record,
     RunRecord,
 )
-from recyclery.history.retention import Keeping, tidy
+from recyclery.history.retention import tidy
 from recyclery.history.schema import BUSY_TIMEOUT_SECONDS, NewerSchema, migrate, transaction
 from recyclery.observe.snapshot import Owner
 
@@ -177,8 +178,8 @@ def stamp(seconds: float) -> int:
 class Writer:
     """Queues records and writes them in batches, in a thread of its own."""
 
-    def __init__(self, path: Path, keeping: Keeping) -> None:
-        self.keeping = keeping
+    def __init__(self, path: Path, limits: HistorySettings) -> None:
+        self.limits = limits
         self._path = path
         self._inbox: queue.SimpleQueue[tuple[Record, ...] | None] = queue.SimpleQueue()
         self._waiting: deque[Record] = deque(maxlen=KEPT_RECORDS)
@@ -242,7 +243,7 @@ class Writer:
             self._store.write(self._waiting)
             self._waiting.clear()
         if time.monotonic() - self._tidied > TIDY_EVERY_SECONDS:
-            tidy(self._store.connection, self.keeping, stamp(time.time()))
+            tidy(self._store.connection, self.limits, stamp(time.time()))
             self._tidied = time.monotonic()
         if self._problem:
             log.info("history: %s is written again", self._path)

@@ -62,10 +62,8 @@ class Fit:
 
 def fit_kinds(differences: Sequence[Difference], kinds: int) -> Fit:
     """Return the fit; a kind without runs gets an enormous variance."""
-    means, covariance = least_squares(
-        differences, kinds, [sum(each.runs.values()) for each in differences], 0.0
-    )
-    noise = 0.0
+    noise, variances = 0.0, [float(sum(runs.values())) for runs, _, _ in differences]
+    means, covariance = least_squares(differences, kinds, variances, noise)
     for _ in range(ROUNDS):
         residuals = [left - sum(means[kind] * runs[kind] for kind in runs) for runs, left, _ in differences]
         by_kind = kind_variances(differences, residuals, kinds)
