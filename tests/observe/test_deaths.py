@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 
-from recyclery.observe.exit_watcher import ExitWatcher, find_watched
+from recyclery.observe.observer import ExitWatcher, find_watched
 from recyclery.observe.processes import read_process
 from recyclery.observe.snapshot import ProcessKey
 from support.snapshots import CHILD, child, process, snapshot

@@ -30,8 +30,7 @@ from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
 from recyclery.http.status import read_status
 from recyclery.observe.child_reports import bind_reports
-from recyclery.observe.exit_watcher import ExitWatcher
-from recyclery.observe.observer import Observer
+from recyclery.observe.observer import ExitWatcher, Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.supervisord import read_events

@@ -21,8 +21,7 @@ from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
 from recyclery.observe.child_reports import forget_children
-from recyclery.observe.exit_watcher import ExitWatcher, find_watched
-from recyclery.observe.observer import Observer
+from recyclery.observe.observer import ExitWatcher, Observer, find_watched
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.state.board import Board
 from recyclery_worker.link import now

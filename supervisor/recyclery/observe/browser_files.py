@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,26 +43,15 @@ def split_command(command: bytes) -> list[str]:
 
 
 def find_named_folders(command: list[str]) -> Iterator[Path]:
-    """Yield the throw-away folders in a command line, and those that its profile links to."""
+    """Yield the throw-away folders in a command line, and that of its profile's socket, whoever chose that."""
     for word in command:
         for argument in FOLDER_ARGUMENTS:
             if word.startswith(argument):
-                path = Path(word.removeprefix(argument))
-                found = find_throwaway(path)
-                if found is not None:
-                    yield found
+                paths = [Path(word.removeprefix(argument))]
                 if argument == PROFILE_ARGUMENT:
-                    yield from linked_folder(path)
-
-
-def linked_folder(profile: Path) -> Iterator[Path]:
-    """Yield the throw-away folder of a profile's socket, whoever chose the profile."""
-    try:
-        found = find_throwaway((profile / SOCKET_LINK).readlink())
-    except OSError:
-        return
-    if found is not None:
-        yield found
+                    with suppress(OSError):
+                        paths.append((paths[0] / SOCKET_LINK).readlink())
+                yield from filter(None, map(find_throwaway, paths))
 
 
 # The argument that chromedriver passes to every browser.
@@ -95,19 +85,11 @@ class BrowserFiles:
         self._read: set[ProcessKey] = set()
         self._driven: set[ProcessKey] = set()
         self._had_driver: set[ProcessKey] = set()
-        self._orphaned: dict[ProcessKey, float] = {}
-        self._starting: set[ProcessKey] = set()
         self._folders: dict[Path, Folder] = {}
-
-    @property
-    def orphaned_browsers(self) -> Mapping[ProcessKey, float]:
+        self.orphaned_browsers: dict[ProcessKey, float] = {}
         """Browsers whose chromedriver has exited (init adopted them), and since when."""
-        return dict(self._orphaned)
-
-    @property
-    def browsers_starting(self) -> bool:
+        self.browsers_starting = False
         """Whether a browser has just started and its profile does not link to its socket yet."""
-        return bool(self._starting)
 
     def update(
         self, processes: Iterable[Process], owned: Container[int], at: float
@@ -117,7 +99,7 @@ class BrowserFiles:
             process.key: process for process in processes if process.is_browser and not process.is_defunct
         }
         by_pid = {key.pid: key for key in browsers}
-        self._starting.clear()
+        self.browsers_starting = False
         for key in browsers.keys() - self._read:
             process = browsers[key]
             self._read_command(process, by_pid.get(process.parent), owned)
@@ -129,8 +111,8 @@ class BrowserFiles:
         drivers = {key.pid for key, process in browsers.items() if process.is_driver}
         self._had_driver |= {key for key in self._driven if browsers[key].parent in drivers}
         self._had_driver &= browsers.keys()
-        self._orphaned = {
-            key: self._orphaned.get(key, at)
+        self.orphaned_browsers = {
+            key: self.orphaned_browsers.get(key, at)
             for key in self._driven
             # A crashpad handler is adopted by init before its exec, and looks like its browser until then.
             if browsers[key].parent in self._inits and (key in self._had_driver or key in self._read)
@@ -145,18 +127,15 @@ class BrowserFiles:
 
     def _read_command(self, process: Process, parent: ProcessKey | None, owned: Container[int]) -> None:
         command = split_command(read_proc_file(f"/proc/{process.pid}/cmdline"))
-        profiles = {
-            find_throwaway(Path(word.removeprefix(PROFILE_ARGUMENT)))
-            for word in command
-            if word.startswith(PROFILE_ARGUMENT)
-        }
+        chosen = [word.removeprefix(PROFILE_ARGUMENT) for word in command if word.startswith(PROFILE_ARGUMENT)]
+        profiles = {find_throwaway(Path(path)) for path in chosen}
         named = {folder for folder in find_named_folders(command) if not folder.name.startswith(OWN_PREFIX)}
         guessed: set[Path] = set()
         self._driven.discard(process.key)
         if DRIVEN_FLAG in command and not any(word.startswith(HELPER) for word in command):
             self._driven.add(process.key)
             if process.pid in owned and named and named <= profiles:
-                self._starting.add(process.key)
+                self.browsers_starting = True
             guessed = set(find_extensions(process)) - named
         drivers = {parent} if parent is not None and process.key in self._driven else set()
         for path in named | guessed:
@@ -169,9 +148,9 @@ class BrowserFiles:
                 folder.guessed = False
                 folder.drivers |= drivers
 
-    def _leftover_files(self, living: Container[ProcessKey], at: float) -> Iterator[LeftoverFiles]:
+    def _leftover_files(self, living: Set[ProcessKey], at: float) -> Iterator[LeftoverFiles]:
         for path, folder in list(self._folders.items()):
-            folder.users = {key for key in folder.users if key in living}
+            folder.users &= living
             if folder.users:
                 folder.free_since = None
             elif not folder.ours or not os.path.lexists(path):

@@ -6,6 +6,7 @@ pages, what cAdvisor and the kubelet show. Files: Documentation/admin-guide/cgro
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -51,11 +52,8 @@ def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | Non
 
     A `memory` controller on a v1 line means v1, even if a v2 hierarchy is mounted too (hybrid).
     """
-    paths = {}
-    for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            paths[controller] = path
+    lines = [line.split(":", 2) for line in cgroup.splitlines()]
+    paths = {controller: path for _, controllers, path in lines for controller in controllers.split(",")}
     version, path = (1, paths["memory"]) if "memory" in paths else (2, paths.get("", ""))
     if not path:
         return None
@@ -64,9 +62,8 @@ def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | Non
         before, _, after = line.partition(" - ")
         root, mount_point = (unescape(field) for field in before.split(" ")[3:5])
         kind, _, options = after.split(" ", 2)
-        if (version == 2 and kind == "cgroup2") or (
-            version == 1 and kind == "cgroup" and "memory" in options.split(",")
-        ):
+        holds_memory = version == 2 or "memory" in options.split(",")
+        if kind == ("cgroup2" if version == 2 else "cgroup") and holds_memory:
             # A later mount hides an earlier one at the same place.
             found = version, Path(mount_point), path_below(root, path)
     return found
@@ -86,15 +83,14 @@ def unescape(field: str) -> str:
 
 def tightest(version: int, mount_point: Path, folder: Path) -> LimitedCgroup | None:
     """Return the cgroup with the lowest limit from ours to the mount's root; ours where none is limited."""
-    best: LimitedCgroup | None = None
-    for level in [folder, *folder.parents]:
-        if (level / usage_file(version)).exists():
-            limit = read_limit(level / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
-            if best is None or (limit is not None and (best.limit_bytes is None or limit < best.limit_bytes)):
-                best = LimitedCgroup(version=version, folder=level, limit_bytes=limit)
-        if level == mount_point:
-            break
-    return best
+    limit_file = "memory.max" if version == 2 else "memory.limit_in_bytes"
+    levels = [level for level in (folder, *folder.parents) if level.is_relative_to(mount_point)]
+    found = [
+        LimitedCgroup(version, level, read_limit(level / limit_file))
+        for level in levels
+        if (level / usage_file(version)).exists()
+    ]
+    return min(found, key=lambda one: math.inf if one.limit_bytes is None else one.limit_bytes, default=None)
 
 
 def usage_file(version: int) -> str:
@@ -202,35 +198,18 @@ class CpuMeter:
 def allowed_cores(root: Path) -> float:
     """Return how many cores may be used: the quota, at most the number of cores."""
     cores = float(len(os.sched_getaffinity(0)))
-    quota, period = read_quota(root)
+    try:
+        quota, period = map(int, (root / "cpu.max").read_text().replace("max", "0").split())
+    except (OSError, ValueError):
+        quota, period = (read_number(root / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     return min(cores, quota / period) if quota > 0 and period > 0 else cores
-
-
-def read_quota(root: Path) -> tuple[float, float]:
-    """Return (quota, period) in microseconds; zeros without a quota."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-        return (0.0, 0.0) if quota == "max" else (float(quota), float(period))
-    except (OSError, ValueError):
-        pass
-    try:
-        folder = root / "cpu"
-        quota_us = float((folder / "cpu.cfs_quota_us").read_text())
-        return max(0.0, quota_us), float((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return 0.0, 0.0
 
 
 def used_seconds(root: Path) -> float:
     """Return the CPU time used so far."""
-    try:
-        for line in (root / "cpu.stat").read_text().splitlines():
-            if line.startswith("usage_usec "):
-                return int(line.split()[1]) / 1e6
-    except (OSError, ValueError):
-        pass
-    try:
-        return int((root / "cpuacct" / "cpuacct.usage").read_text()) / 1e9
-    except (OSError, ValueError):
-        times = psutil.cpu_times()
-        return times.user + times.system
+    if used_us := read_pairs(root / "cpu.stat").get("usage_usec"):
+        return used_us / 1e6
+    if used_ns := read_number(root / "cpuacct" / "cpuacct.usage"):
+        return used_ns / 1e9
+    times = psutil.cpu_times()
+    return times.user + times.system

@@ -1,9 +1,11 @@
-"""Builds one `Snapshot` from all readings."""
+"""Builds one `Snapshot` from all readings, and wakes the loop when a process exits before the next one."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 
 from recyclery.common.pool_state import PoolState
@@ -27,6 +29,8 @@ from recyclery.observe.snapshot import (
 from recyclery.observe.workers import choose_active_workers
 from recyclery_worker.link import now
 
+# The exits of further processes are observed at the next tick.
+MOST_WATCHED = 500
 # A child's state without the time of its report.
 REPORTED_FIELDS = tuple(each.name for each in fields(ChildState) if each.name != "heard")
 
@@ -178,3 +182,44 @@ def read_shm_files() -> int:
     except OSError:
         return 0
     return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+class ExitWatcher:
+    """Holds a pidfd (pidfd_open(2)) for each watched process; without pidfds exits wait for the next tick."""
+
+    def __init__(self, on_exit: Callable[[], None]) -> None:
+        self._on_exit = on_exit
+        self._files: dict[ProcessKey, int] = {}
+
+    def watch(self, wanted: Iterable[ProcessKey]) -> None:
+        """Watch these processes and no others."""
+        loop, keys = asyncio.get_running_loop(), set(wanted)
+        for key in self._files.keys() - keys:
+            file = self._files.pop(key)
+            loop.remove_reader(file)
+            os.close(file)
+        for key in keys - self._files.keys():
+            if len(self._files) < MOST_WATCHED:
+                with suppress(OSError):
+                    self._files[key] = os.pidfd_open(key.pid)
+                    loop.add_reader(self._files[key], self._ended, key)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self.watch(())
+
+    def _ended(self, key: ProcessKey) -> None:
+        # A pidfd stays readable after the exit.
+        asyncio.get_running_loop().remove_reader(self._files[key])
+        self._on_exit()
+
+
+def find_watched(snapshot: Snapshot) -> Iterator[ProcessKey]:
+    """Yield the processes whose exit leaves something behind: children, drivers and topmost browsers."""
+    for child in snapshot.children:
+        drivers = {process.pid for process in child.processes if process.is_driver}
+        browsers = {process.pid for process in child.processes if process.is_browser}
+        for process in child.processes:
+            top = process.parent in drivers or process.parent not in browsers
+            if process.pid == child.owner.pid or (process.is_browser and top and not process.is_defunct):
+                yield process.key

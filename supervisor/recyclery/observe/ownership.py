@@ -63,7 +63,13 @@ def assign_owners(
         found = find_owner(process, table, sessions, markers)
         if found is not None:
             owned.setdefault(found, []).append(process)
-        elif process.is_browser and not process.is_defunct and not descends(process, mains, table):
+        elif (
+            # Where no worker is known, whatever has no owner may be theirs.
+            mains
+            and process.is_browser
+            and not process.is_defunct
+            and not any(line.pid in mains for line in ancestry(process, table))
+        ):
             foreign.append(process)
     living: dict[Owner, tuple[Process, ...]] = {}
     dead: dict[Owner, tuple[Process, ...]] = {}
@@ -71,26 +77,15 @@ def assign_owners(
         leader = table.get(owner.pid)
         alive = leader is not None and leader.start_ticks == owner.start_ticks and not leader.is_defunct
         (living if alive else dead)[owner] = tuple(members)
-    # Where no worker is known, whatever has no owner may be theirs.
-    return Ownership(
-        living=living, dead=dead, sessions=sessions, foreign_browsers=tuple(foreign) if mains else ()
-    )
+    return Ownership(living, dead, sessions, tuple(foreign))
 
 
 def find_owner(
     process: Process, table: Mapping[int, Process], sessions: Mapping[int, Owner], markers: Mapping[int, Owner]
 ) -> Owner | None:
     """Return the owner of a process by its session, its marker, or the nearest ancestor that has one."""
-    for line in ancestry(process, table):
-        owner = sessions.get(line.session) or markers.get(line.pid)
-        if owner is not None:
-            return owner
-    return None
-
-
-def descends(process: Process, mains: Mapping[int, str], table: Mapping[int, Process]) -> bool:
-    """Return whether a process descends from a worker's main process."""
-    return any(line.pid in mains for line in ancestry(process, table))
+    found = (sessions.get(line.session) or markers.get(line.pid) for line in ancestry(process, table))
+    return next(filter(None, found), None)
 
 
 def ancestry(process: Process, table: Mapping[int, Process]) -> Iterator[Process]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from recyclery.config.settings import Pool
 from recyclery.observe.snapshot import Snapshot
@@ -29,46 +30,35 @@ class Broker:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client: redis.Redis | None = None
-        self._is_open = False
 
     def answers(self) -> bool:
         """Return whether Redis answers; True for another broker."""
-        client = self._open()
-        if client is None:
-            return True
-        import redis  # noqa: PLC0415
-
-        try:
-            return bool(client.ping())
-        except (redis.RedisError, OSError, TypeError, ValueError):
-            return False
-
-    def depths(self, pools: Iterable[Pool]) -> dict[str, int | None]:
-        """Return the depths by pool; None where unknown."""
-        return {pool.name: self.depth(pool.queues) for pool in pools}
+        return self._client is None or bool(ask_redis(self._client.ping))
 
     def depth(self, queues: Iterable[str]) -> int | None:
         """Return how many messages wait in the queues together; None where Redis is away or not the broker."""
-        client = self._open()
-        if client is None:
+        if self._client is None:
             return None
-        import redis  # noqa: PLC0415
+        pipe = self._client.pipeline(transaction=False)
+        for queue in queues:
+            for step in PRIORITY_STEPS:
+                pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue)
+        lengths = ask_redis(pipe.execute)
+        return None if lengths is None else sum(lengths)
 
-        try:
-            pipe = client.pipeline(transaction=False)
-            for queue in queues:
-                for step in PRIORITY_STEPS:
-                    pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue)
-            lengths: list[int] = pipe.execute()
-            return sum(lengths)
-        except (redis.RedisError, OSError, TypeError, ValueError):
-            return None
+    @cached_property
+    def _client(self) -> redis.Redis | None:
+        return open_client(self._url)
 
-    def _open(self) -> redis.Redis | None:
-        if not self._is_open:
-            self._client, self._is_open = open_client(self._url), True
-        return self._client
+
+def ask_redis(request: Callable[[], Any]) -> Any:
+    """Return what Redis answers; None where it does not."""
+    import redis  # noqa: PLC0415
+
+    try:
+        return request()
+    except (redis.RedisError, OSError, TypeError, ValueError):
+        return None
 
 
 def open_client(broker_url: str) -> redis.Redis | None:
@@ -94,5 +84,4 @@ def open_client(broker_url: str) -> redis.Redis | None:
 def read_depths(pools: Iterable[Pool], snapshot: Snapshot, broker: Broker) -> dict[str, int | None]:
     """Return the depths by pool, None where unknown; may ask the broker, so not on the event loop."""
     reported = {view.name: view.queue_depth for view in snapshot.pools if view.queue_depth is not None}
-    unreported = [pool for pool in pools if pool.name not in reported]
-    return reported | (broker.depths(unreported) if unreported else {})
+    return reported | {pool.name: broker.depth(pool.queues) for pool in pools if pool.name not in reported}
