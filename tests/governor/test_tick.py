@@ -17,8 +17,7 @@ from recyclery.governor import __main__ as service
 from recyclery.governor import loop
 from recyclery.governor.executor import Executor
 from recyclery.governor.loop import Governor
-from recyclery.observe.child_reports import ChildState
-from recyclery.observe.snapshot import OpenSessions, Orphans, Owner, Snapshot
+from recyclery.observe.snapshot import ChildState, OpenSessions, Orphans, Owner, Snapshot
 from support.snapshots import AT, SETTINGS, board, child, process, slow_view, snapshot
 
 FIRST, SECOND = Owner("slow", 20, 2000), Owner("slow", 21, 2100)

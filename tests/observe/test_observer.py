@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 from recyclery.config.settings import BUILT_IN, Settings
-from recyclery.observe.child_reports import ChildState
 from recyclery.observe.observer import Observer, find_open_sessions
 from recyclery.observe.processes import Markers
-from recyclery.observe.snapshot import OpenSessions, Owner, Snapshot
+from recyclery.observe.snapshot import ChildState, OpenSessions, Owner, Snapshot
 from support.snapshots import CHILD, process
 from support.waiting import wait_for
 

@@ -5,35 +5,19 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from recyclery.observe.snapshot import Owner
+from recyclery.observe.snapshot import ChildState, Owner
 from recyclery_worker.link import LINK_VERSION, MAX_PACKET_BYTES, ChildReport, Report, WorkerStat, decode_report
 
 log = logging.getLogger("recyclery")
 
 # A datagram may arrive this much later than its result, or earlier.
 REPORT_DELAY_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class ChildState:
-    """What a child reports of its tasks; `heard` is the time of the report."""
-
-    tasks_done: int = 0
-    task_id: str | None = None
-    task_name: str | None = None
-    task_started: float | None = None
-    first_task_started: float | None = None
-    last_task_ended: float | None = None
-    heard: float = 0.0
-    idle_bytes: int = 0
-    kept: tuple[int, ...] = ()
-    remote: tuple[str, ...] = ()
-    tracing: str = ""
 
 
 def bind_reports(path: Path) -> socket.socket:
@@ -67,13 +51,12 @@ def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
     before = states.get(owner, ChildState())
     if report.sent < before.heard:
         return False
-    same_task = report.task_id == before.task_id
-    task_started = None if report.task_id is None else before.task_started if same_task else report.sent
+    task_started = before.task_started if report.task_id == before.task_id else report.sent
     states[owner] = ChildState(
         tasks_done=report.tasks_done,
         task_id=report.task_id,
         task_name=report.task_name,
-        task_started=task_started,
+        task_started=task_started if report.task_id is not None else None,
         first_task_started=report.first_task_started,
         last_task_ended=report.last_task_ended,
         heard=report.sent,
@@ -92,36 +75,19 @@ def apply_worker_stat(states: dict[Owner, ChildState], owners: dict[int, Owner],
         if owner is None:
             continue
         before = states.get(owner)
+        told: dict[str, Any] = {"task_id": child.task_id, "task_name": child.task_name, "heard": stat.sent}
         if before is None:
             # A restarted governor has no report of a running task, nor when it started.
             if child.task_id is not None:
-                states[owner] = ChildState(
-                    tasks_done=child.tasks_done,
-                    task_id=child.task_id,
-                    task_name=child.task_name,
-                    heard=stat.sent,
-                )
+                states[owner] = ChildState(tasks_done=child.tasks_done, **told)
+        elif stat.sent - before.heard < REPORT_DELAY_SECONDS:
             continue
-        if stat.sent - before.heard < REPORT_DELAY_SECONDS:
-            continue
-        if child.task_id is not None and before.task_id is None:
-            states[owner] = replace(
-                before,
-                task_id=child.task_id,
-                task_name=child.task_name,
-                task_started=stat.sent,
-                heard=stat.sent,
-            )
+        elif child.task_id is not None and before.task_id is None:
+            states[owner] = replace(before, task_started=stat.sent, **told)
         elif child.task_id is None and before.task_id is not None and child.tasks_done > before.tasks_done:
-            states[owner] = replace(
-                before,
-                tasks_done=child.tasks_done,
-                task_id=None,
-                task_name=None,
-                task_started=None,
-                last_task_ended=stat.sent - REPORT_DELAY_SECONDS,
-                heard=stat.sent,
-            )
+            ended = stat.sent - REPORT_DELAY_SECONDS
+            told |= {"tasks_done": child.tasks_done, "task_started": None, "last_task_ended": ended}
+            states[owner] = replace(before, **told)
 
 
 def forget_children(states: dict[Owner, ChildState], living: set[Owner], now: float) -> None:

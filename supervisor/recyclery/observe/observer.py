@@ -12,11 +12,11 @@ from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.observe.browser_files import BrowserFiles
 from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
-from recyclery.observe.child_reports import ChildState
 from recyclery.observe.ownership import assign_owners
 from recyclery.observe.processes import Markers, OpenFiles, read_processes, with_memory
 from recyclery.observe.snapshot import (
     Child,
+    ChildState,
     ContainerMemory,
     OpenSessions,
     Orphans,
@@ -31,8 +31,8 @@ from recyclery_worker.link import now
 
 # The exits of further processes are observed at the next tick.
 MOST_WATCHED = 500
-# A child's state without the time of its report.
-REPORTED_FIELDS = tuple(each.name for each in fields(ChildState) if each.name != "heard")
+NOTHING_REPORTED = ChildState()
+REPORTED_FIELDS = tuple(each.name for each in fields(ChildState))
 
 
 @dataclass
@@ -58,40 +58,34 @@ class Observer:
     ) -> Snapshot:
         """Return a snapshot; `programs` are the workers by slot, `late_seconds` the delay of this tick."""
         at = now()
-        mains = {view.pid: view.name for view in programs.values() if view.pid is not None}
-        slots = {view.pid: view.slot for view in programs.values() if view.pid is not None}
+        workers = {view.pid: view for view in programs.values() if view.pid is not None}
         processes = read_processes(self._files.read)
+        mains = {process.pid: process for process in processes if process.pid in workers}
         # A process keeps its owner, even after the leader of its session has exited.
-        markers = {
-            process.pid: self._owners[process.key] for process in processes if process.key in self._owners
-        } | self.markers.read(processes, at)
+        markers = {each.pid: self._owners[each.key] for each in processes if each.key in self._owners}
+        markers |= self.markers.read(processes, at)
         # Where tasks run in a worker's main process, that counts as the child.
-        alone = {view.pid for view in programs.values() if view.pid is not None and not view.forks}
         markers |= {
-            process.pid: Owner(mains[process.pid], process.pid, process.start_ticks)
-            for process in processes
-            if process.pid in alone
+            pid: Owner(workers[pid].name, pid, main.start_ticks)
+            for pid, main in mains.items()
+            if not workers[pid].forks
         }
-        forking = {pid: name for pid, name in mains.items() if pid not in alone}
+        forking = {pid: view.name for pid, view in workers.items() if view.forks}
         ownership = assign_owners(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
         owners = ownership.owners
         self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
         children = tuple(
-            make_child(owner, self._with_memory(members), find_slot(owner, members, slots), states.get(owner))
+            make_child(owner, self._with_memory(members), workers, states.get(owner, NOTHING_REPORTED))
             for owner, members in ownership.living.items()
         )
-        ours = {*mains, self._supervisor, os.getpid()}
+        ours = {*workers, self._supervisor, os.getpid()}
         supervision = {
             process.pid: process.anon_bytes
             for process in self._with_memory(process for process in processes if process.pid in ours)
         }
-        main_processes = {process.pid: process for process in processes if process.pid in mains}
         self._files.turn()
-        views = [
-            replace(self._with_main(view, supervision), main=main_processes.get(view.pid or 0))
-            for view in programs.values()
-        ]
+        views = [self._with_main(view, mains.get(view.pid or 0), supervision) for view in programs.values()]
         active, others = choose_active_workers(views)
         return Snapshot(
             at=at,
@@ -101,7 +95,7 @@ class Observer:
             empty_slots=tuple(view for view in views if view not in active and view not in others),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
-            defunct=count_defunct(processes, owners, {*mains, self._supervisor}),
+            defunct=count_defunct(processes, owners, {*workers, self._supervisor}),
             foreign_browsers=ownership.foreign_browsers,
             leftover_files=self.browser_files.update(processes, owners, at),
             orphaned_browsers=self.browser_files.orphaned_browsers,
@@ -121,18 +115,18 @@ class Observer:
     def _with_memory(self, processes: Iterable[Process]) -> tuple[Process, ...]:
         return tuple(with_memory(process, self._files.read) for process in processes)
 
-    def _with_main(self, view: PoolView, supervision: Mapping[int, int]) -> PoolView:
-        """Add the main process's memory now, and when it was first observed running."""
+    def _with_main(self, view: PoolView, main: Process | None, supervision: Mapping[int, int]) -> PoolView:
+        """Add the main process, its memory now, and that when it was first observed running."""
         if view.pid is None:
             return view
         held = supervision.get(view.pid, 0)
         place = view.name, view.slot
-        if view.state is PoolState.RUNNING:
-            kept = self._main_starts.get(place)
-            if kept is None or kept[0] != view.pid:
+        pid, start_bytes = self._main_starts.get(place, (0, 0))
+        if pid != view.pid:
+            start_bytes = held
+            if view.state is PoolState.RUNNING:
                 self._main_starts[place] = view.pid, held
-        pid, started_with = self._main_starts.get(place, (view.pid, held))
-        return replace(view, main_bytes=held, main_start_bytes=started_with if pid == view.pid else held)
+        return replace(view, main=main, main_bytes=held, main_start_bytes=start_bytes)
 
     def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> ContainerMemory:
         stated = self.settings.memory.limit_bytes
@@ -144,16 +138,14 @@ class Observer:
         return stated_budget(stated, apart + sum(child.tree_bytes for child in children))
 
 
-def find_slot(owner: Owner, members: Iterable[Process], slots: Mapping[int, str]) -> str:
-    """Return the slot of a child's worker; `slots` are by the main processes' pids."""
-    parent = next((process.parent for process in members if process.pid == owner.pid), 0)
-    return slots.get(owner.pid) or slots.get(parent, "")
-
-
-def make_child(owner: Owner, processes: tuple[Process, ...], slot: str, state: ChildState | None) -> Child:
-    """Return a living child with what it reports."""
-    reported = {} if state is None else {name: getattr(state, name) for name in REPORTED_FIELDS}
-    return Child(owner, processes, slot=slot, **reported)
+def make_child(
+    owner: Owner, processes: tuple[Process, ...], workers: Mapping[int, PoolView], state: ChildState
+) -> Child:
+    """Return a living child with what it reports; `workers` are by the main processes' pids."""
+    parent = next((process.parent for process in processes if process.pid == owner.pid), 0)
+    worker = workers.get(owner.pid) or workers.get(parent)
+    reported = {name: getattr(state, name) for name in REPORTED_FIELDS}
+    return Child(owner, processes, worker.slot if worker is not None else "", **reported)
 
 
 def count_defunct(processes: list[Process], owned: Mapping[int, Owner], ours: set[int]) -> int:

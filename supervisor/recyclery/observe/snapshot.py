@@ -91,12 +91,10 @@ class Process:
         return self.name.startswith("chromedriver")
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A living pool child with its descendants. Fields from `tasks_done` on are what it reports."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildState:
+    """What a child reports of its tasks."""
 
-    owner: Owner
-    processes: tuple[Process, ...]
     tasks_done: int = 0
     task_id: str | None = None
     task_name: str | None = None
@@ -104,8 +102,6 @@ class Child:
     """When its task was first reported; None for one that started before this governor."""
     first_task_started: float | None = None
     last_task_ended: float | None = None
-    slot: str = ""
-    """Its worker's; empty where that is unknown or dead."""
     idle_bytes: int = 0
     """Its memory when its last task ended; 0 where unknown."""
     kept: tuple[int, ...] = ()
@@ -114,6 +110,18 @@ class Child:
     """Ids of its sessions on a Selenium Grid."""
     tracing: str = ""
     """`on` while it traces allocations, then `over`: its memory includes the trace."""
+    heard: float = 0.0
+    """When that was reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child(ChildState):
+    """A living pool child with its descendants, and what it reports."""
+
+    owner: Owner
+    processes: tuple[Process, ...]
+    slot: str = ""
+    """Its worker's; empty where that is unknown or dead."""
 
     @property
     def tree_bytes(self) -> int:

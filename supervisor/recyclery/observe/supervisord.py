@@ -34,7 +34,7 @@ class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
         self.socketfile = str(path)
 
     def connect(self) -> None:
-        """Connect, and wait for no answer longer than ANSWER_SECONDS."""
+        """Connect, and wait for no answer longer than SUPERVISORD_ANSWER_SECONDS."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(SUPERVISORD_ANSWER_SECONDS)
         self.sock.connect(self.socketfile)
@@ -51,21 +51,20 @@ class Transport(SupervisorTransport):  # type: ignore[misc]
 def call_supervisord(path: Path, method: str, *arguments: str | bool) -> Any:
     """Call one method, such as supervisor.getPID, of the XML-RPC on PID 1's socket; blocks while it answers.
 
-    Raises EngineAway.
+    Raises SupervisordUnavailable.
     """
     proxy = ServerProxy("http://127.0.0.1", transport=Transport(path))
     try:
         return getattr(proxy, method)(*arguments)
     except Fault as fault:
-        raise SupervisordUnavailable(
-            "it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)
-        ) from None
+        reason = "it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)
+        raise SupervisordUnavailable(reason) from None
     except OSError as error:
         raise SupervisordUnavailable(str(error)) from None
 
 
 def list_workers(path: Path) -> dict[str, PoolView]:
-    """Return what PID 1 knows of the workers, by slot. Raises EngineAway."""
+    """Return what PID 1 knows of the workers, by slot; raises SupervisordUnavailable."""
     workers = call_supervisord(path, "recyclery.list_workers")
     at = now()
     return {

@@ -88,7 +88,7 @@ class WorkerUnavailable(Exception):
 
 
 async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
-    """Send one request to the worker in `slot` and return its reply; raises NoAnswer."""
+    """Send one request to the worker in `slot` and return its reply; raises WorkerUnavailable."""
     loop = asyncio.get_running_loop()
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with link:
@@ -164,29 +164,24 @@ class Workers:
             answers = await asyncio.to_thread(self._broker_answers)
         return PoolState.WAITING_FOR_BROKER if answers is False else PoolState.NOT_ANSWERING
 
-    def _vitals_of(self, view: PoolView) -> Vitals | None:
-        last = self._last.get(view.slot)
-        if last is None or view.pid is None or last.pid != view.pid:
-            return None
-        pulse, fresh = self.heartbeats.last(view.pid), self.heartbeats.fresh(view.pid)
-        return Vitals(
-            pid=view.pid,
-            answered=last.sent,
-            last_heartbeat=pulse.sent if pulse is not None else None,
-            broker_answers=fresh.broker_answers if fresh is not None else None,
-            stopping=pulse is not None and pulse.stopping,
-            consumes=frozenset(last.consumes),
-            received=last.received,
-            has_room=last.has_room,
-            waiting=self.heartbeats.depth(view.pid, last.consumes),
-            overdue=last.overdue,
-        )
-
     def describe(self, view: PoolView) -> PoolView:
         """Return PID 1's view of a worker with the worker's own stats and heartbeats."""
-        last, vitals = self._last.get(view.slot), self._vitals_of(view)
+        last = self._last.get(view.slot)
         if last is not None and last.pid == view.pid:
             # Also while it stops and no longer answers.
+            pulse, fresh = self.heartbeats.last(last.pid), self.heartbeats.fresh(last.pid)
+            vitals = Vitals(
+                pid=last.pid,
+                answered=last.sent,
+                last_heartbeat=pulse.sent if pulse is not None else None,
+                broker_answers=fresh.broker_answers if fresh is not None else None,
+                stopping=pulse is not None and pulse.stopping,
+                consumes=frozenset(last.consumes),
+                received=last.received,
+                has_room=last.has_room,
+                waiting=self.heartbeats.depth(last.pid, last.consumes),
+                overdue=last.overdue,
+            )
             view = replace(
                 view,
                 retires=last.retires,
@@ -200,11 +195,10 @@ class Workers:
                 state=PoolState.RUNNING if view.state is PoolState.STARTING and last.consuming else view.state,
                 vitals=vitals,
             )
-        if view.state is PoolState.RUNNING and vitals is not None and vitals.stopping:
-            return replace(view, state=PoolState.DRAINING)
-        if view.state is PoolState.RUNNING and view.slot in self._silent:
-            return replace(view, state=self._silent[view.slot])
-        return view
+        if view.state is not PoolState.RUNNING:
+            return view
+        stopping = view.vitals is not None and view.vitals.stopping
+        return replace(view, state=PoolState.DRAINING if stopping else self._silent.get(view.slot, view.state))
 
     async def _ask_stat(self, slot: str) -> WorkerStat | None:
         try:
