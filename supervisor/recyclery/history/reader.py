@@ -7,7 +7,7 @@ import math
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -90,13 +90,13 @@ class Timeline:
     until: float
     step_seconds: int
     kept_since: float | None
-    at: list[int] = field(default_factory=list)
-    usage_bytes: list[int] = field(default_factory=list)
-    floor_bytes: list[int] = field(default_factory=list)
-    limit_bytes: list[int] = field(default_factory=list)
-    pools: dict[str, list[int | None]] = field(default_factory=dict)
-    actions: list[TimelineAction] = field(default_factory=list)
-    actions_in_all: int = 0
+    at: list[int]
+    usage_bytes: list[int]
+    floor_bytes: list[int]
+    limit_bytes: list[int]
+    pools: dict[str, list[int | None]]
+    actions: list[TimelineAction]
+    actions_in_all: int
 
 
 @contextmanager
@@ -266,7 +266,6 @@ NEWEST_ACTIONS = """
     WHERE at >= :since AND at <= :until ORDER BY at DESC LIMIT :most"""
 COUNT_ACTIONS = "SELECT count(*) FROM actions WHERE at >= :since AND at <= :until"
 SUMMED_UP_TO = "SELECT upto FROM progress WHERE what = 'container_minutes'"
-SECONDS_KEPT_SINCE = "SELECT min(at) FROM container_samples"
 
 
 def read_timeline(path: Path, span: TimeSpan, now: float) -> Timeline:
@@ -284,7 +283,7 @@ def read_stretch(path: Path, since: float, until: float, most_steps: int, most_a
     seconds = math.ceil(until - since)
     step = math.ceil(seconds / most_steps) or 1
     with open_database(path) as connection:
-        (kept_since,) = connection.execute(SECONDS_KEPT_SINCE).fetchone()
+        (kept_since,) = connection.execute("SELECT min(at) FROM container_samples").fetchone()
         if step > MINUTE_SECONDS or kept_since is None or kept_since > since * 1000:
             step = math.ceil(step / MINUTE_SECONDS) * MINUTE_SECONDS
         return read_steps(connection, TimeSpan(seconds, step), until, most_actions)

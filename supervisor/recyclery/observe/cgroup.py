@@ -19,6 +19,8 @@ from recyclery.observe.snapshot import ContainerMemory
 
 # v1 has a huge number, a multiple of the page size, for "no limit".
 NO_LIMIT_BYTES = 1 << 60
+USAGE_FILES = {1: "memory.usage_in_bytes", 2: "memory.current"}
+LIMIT_FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
 V2_FLOOR_KEYS = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock")
 
 
@@ -32,7 +34,10 @@ class LimitedCgroup:
 
 
 def find_memory_cgroup(proc: Path = Path("/proc/self")) -> LimitedCgroup | None:
-    """Return the cgroup that limits this process's memory; None without a readable memory controller."""
+    """Return the cgroup with the lowest limit from ours to the mount's root; ours where none is limited.
+
+    None without a readable memory controller.
+    """
     try:
         located = locate((proc / "cgroup").read_text(), (proc / "mountinfo").read_text())
     except OSError:
@@ -42,9 +47,15 @@ def find_memory_cgroup(proc: Path = Path("/proc/self")) -> LimitedCgroup | None:
     version, mount_point, relative = located
     folder = mount_point / relative
     # In a cgroup namespace the mount's root is our own cgroup.
-    if not (folder / usage_file(version)).exists():
+    if not (folder / USAGE_FILES[version]).exists():
         folder = mount_point
-    return tightest(version, mount_point, folder)
+    levels = [level for level in (folder, *folder.parents) if level.is_relative_to(mount_point)]
+    found = [
+        LimitedCgroup(version, level, read_limit(level / LIMIT_FILES[version]))
+        for level in levels
+        if (level / USAGE_FILES[version]).exists()
+    ]
+    return min(found, key=lambda one: math.inf if one.limit_bytes is None else one.limit_bytes, default=None)
 
 
 def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | None:
@@ -81,23 +92,6 @@ def unescape(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def tightest(version: int, mount_point: Path, folder: Path) -> LimitedCgroup | None:
-    """Return the cgroup with the lowest limit from ours to the mount's root; ours where none is limited."""
-    limit_file = "memory.max" if version == 2 else "memory.limit_in_bytes"
-    levels = [level for level in (folder, *folder.parents) if level.is_relative_to(mount_point)]
-    found = [
-        LimitedCgroup(version, level, read_limit(level / limit_file))
-        for level in levels
-        if (level / usage_file(version)).exists()
-    ]
-    return min(found, key=lambda one: math.inf if one.limit_bytes is None else one.limit_bytes, default=None)
-
-
-def usage_file(version: int) -> str:
-    """Return the name of the file with a cgroup's memory usage."""
-    return "memory.current" if version == 2 else "memory.usage_in_bytes"
-
-
 def read_limit(path: Path) -> int | None:
     """Return the limit in bytes, None for none."""
     try:
@@ -111,7 +105,7 @@ def read_limit(path: Path) -> int | None:
 def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> ContainerMemory:
     """Read a cgroup's memory; a configured limit counts if it is lower. Raises OSError."""
     folder = cgroup.folder
-    usage = int((folder / usage_file(cgroup.version)).read_text())
+    usage = int((folder / USAGE_FILES[cgroup.version]).read_text())
     stat = read_pairs(folder / "memory.stat")
     if cgroup.version == 2:
         floor = sum(stat.get(key, 0) for key in V2_FLOOR_KEYS)

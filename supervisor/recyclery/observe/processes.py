@@ -72,13 +72,9 @@ class OpenFiles:
 
 def read_processes(read: Callable[[str], bytes] = read_proc_file) -> list[Process]:
     """Return all visible processes, without memory figures."""
-    processes = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208  # Path costs ten times as much
-        if entry.isdigit():
-            process = read_process(int(entry), read)
-            if process is not None:
-                processes.append(process)
-    return processes
+    entries = os.listdir("/proc")  # noqa: PTH208  # Path costs ten times as much
+    found = (read_process(int(entry), read) for entry in entries if entry.isdigit())
+    return [process for process in found if process is not None]
 
 
 def read_process(pid: int, read: Callable[[str], bytes] = read_proc_file) -> Process | None:

@@ -40,22 +40,15 @@ class Connection(UnixStreamHTTPConnection):  # type: ignore[misc]
         self.sock.connect(self.socketfile)
 
 
-class Transport(SupervisorTransport):  # type: ignore[misc]
-    """supervisor's transport over `Connection`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("", "", f"unix://{path}")
-        self._get_connection = lambda: Connection(path)
-
-
 def call_supervisord(path: Path, method: str, *arguments: str | bool) -> Any:
     """Call one method, such as supervisor.getPID, of the XML-RPC on PID 1's socket; blocks while it answers.
 
     Raises SupervisordUnavailable.
     """
-    proxy = ServerProxy("http://127.0.0.1", transport=Transport(path))
+    transport = SupervisorTransport("", "", f"unix://{path}")
+    transport._get_connection = lambda: Connection(path)
     try:
-        return getattr(proxy, method)(*arguments)
+        return getattr(ServerProxy("http://127.0.0.1", transport), method)(*arguments)
     except Fault as fault:
         reason = "it is stopping" if fault.faultCode == SHUTDOWN_STATE else str(fault)
         raise SupervisordUnavailable(reason) from None
