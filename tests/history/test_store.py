@@ -72,7 +72,7 @@ def test_a_reader_cannot_write(store: Store) -> None:
         pytest.raises(NoHistory, match="readonly"),
         open_history(store.path) as history,
     ):
-        history._rows("DELETE FROM runs")
+        history.rows("DELETE FROM runs")
 
 
 def test_the_file_and_its_journal_are_their_owners_alone(store: Store) -> None:

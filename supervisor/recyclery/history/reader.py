@@ -102,13 +102,6 @@ class Timeline:
 @contextmanager
 def open_history(path: Path) -> Iterator[HistoryReader]:
     """Open a history read-only for the block; raises NoHistory."""
-    with open_database(path) as connection:
-        yield HistoryReader(connection)
-
-
-@contextmanager
-def open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database of a history read-only for the block; raises NoHistory."""
     if not path.exists():
         raise NoHistory(
             f"{path}: there is no history; `recyclery run` writes it in RECYCLERY_STATE_DIR, or name "
@@ -121,7 +114,7 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
             raise NoHistory(f"{path}: written by a later version of Recyclery; read it with that one")
         if version < SCHEMA_VERSION:
             raise NoHistory(f"{path}: of an older version; the governor of this version migrates it")
-        yield connection
+        yield HistoryReader(connection)
     except sqlite3.Error as error:
         raise NoHistory(f"{path}: {error}; the governor sets such a file aside and starts a new one") from None
     finally:
@@ -148,16 +141,16 @@ class HistoryReader:
     """An open history."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._rows = connection.execute
+        self.rows = connection.execute
 
     def pools(self) -> list[str]:
         """Return the pools that had children."""
-        return [pool for (pool,) in self._rows("SELECT DISTINCT pool FROM children ORDER BY pool")]
+        return [pool for (pool,) in self.rows("SELECT DISTINCT pool FROM children ORDER BY pool")]
 
     def runs(self, pool: str, since: float, until: float, most: int) -> list[StoredRun]:
         """Return the newest `most` runs of a pool that ended in this time, by child, oldest first."""
-        names: dict[int | None, str] = {None: "", **dict(self._rows("SELECT id, name FROM tasks").fetchall())}
-        found = self._rows(
+        names: dict[int | None, str] = {None: "", **dict(self.rows("SELECT id, name FROM tasks").fetchall())}
+        found = self.rows(
             "SELECT child, task, runs, mix, place, ended, milliseconds, browser_seen, outcome, "
             "before_python, before_browser, before_shared, before_other, peak_python, peak_browser, "
             "peak_shared, peak_other, after_python, after_browser, after_shared, after_other FROM runs "
@@ -187,7 +180,7 @@ class HistoryReader:
 
     def counts(self, since: float, until: float) -> dict[tuple[str, str], int]:
         """Return the number of runs by pool and task, without short ones of several names."""
-        found = self._rows(
+        found = self.rows(
             "SELECT pool, coalesce(name, ''), sum(runs) FROM runs JOIN children ON children.id = child "
             "LEFT JOIN tasks ON tasks.id = task WHERE ended >= ? AND ended < ? AND mix IS NULL "
             "GROUP BY pool, task",
@@ -197,7 +190,7 @@ class HistoryReader:
 
     def totals(self) -> dict[tuple[str, str], tuple[float, int]]:
         """Return when each task of each pool was first seen, and its runs since, while days are kept."""
-        found = self._rows(
+        found = self.rows(
             "SELECT pool, coalesce(name, ''), min(first), sum(runs) FROM task_days "
             "LEFT JOIN tasks ON tasks.id = task GROUP BY pool, task"
         )
@@ -205,7 +198,7 @@ class HistoryReader:
 
     def actions(self, since: float, until: float) -> list[StoredAction]:
         """Return the actions of this time."""
-        found = self._rows(
+        found = self.rows(
             "SELECT at / 1000.0, kind, pool, name, line, done, child FROM actions "
             "LEFT JOIN tasks ON tasks.id = task WHERE at >= ? AND at < ? ORDER BY at",
             (since * 1000, until * 1000),
@@ -220,14 +213,14 @@ class HistoryReader:
         return {
             pool: (budget, max_tasks)
             for table in ("pool_minutes", "pool_samples")
-            for pool, budget, max_tasks, _ in self._rows(
+            for pool, budget, max_tasks, _ in self.rows(
                 f"SELECT pool, budget_bytes, max_tasks, max(at) FROM {table} GROUP BY pool"  # noqa: S608  # our names
             )
         }
 
     def shm_minutes(self, since: float, until: float) -> list[tuple[int, int]]:
         """Return the size of the files in /dev/shm at the end of each minute since 1970 with samples."""
-        found = self._rows(
+        found = self.rows(
             "SELECT minute, shm_files_bytes FROM (SELECT at / 60000 AS minute, shm_files_bytes, max(at) "
             "FROM container_samples WHERE at >= :since AND at < :until GROUP BY 1 UNION ALL "
             "SELECT at / 60000, shm_files_bytes, at FROM container_minutes WHERE at >= :since AND at < :until "
@@ -270,9 +263,9 @@ SUMMED_UP_TO = "SELECT upto FROM progress WHERE what = 'container_minutes'"
 
 def read_timeline(path: Path, span: TimeSpan, now: float) -> Timeline:
     """Read a span of time up to now; raises NoHistory."""
-    with open_database(path) as connection:
-        connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
-        return read_steps(connection, span, now, MAX_TIMELINE_ACTIONS)
+    with open_history(path) as history:
+        history.rows(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+        return read_steps(history, span, now, MAX_TIMELINE_ACTIONS)
 
 
 def read_stretch(path: Path, since: float, until: float, most_steps: int, most_actions: int) -> Timeline:
@@ -282,19 +275,19 @@ def read_stretch(path: Path, since: float, until: float, most_steps: int, most_a
     """
     seconds = math.ceil(until - since)
     step = math.ceil(seconds / most_steps) or 1
-    with open_database(path) as connection:
-        (kept_since,) = connection.execute("SELECT min(at) FROM container_samples").fetchone()
+    with open_history(path) as history:
+        (kept_since,) = history.rows("SELECT min(at) FROM container_samples").fetchone()
         if step > MINUTE_SECONDS or kept_since is None or kept_since > since * 1000:
             step = math.ceil(step / MINUTE_SECONDS) * MINUTE_SECONDS
-        return read_steps(connection, TimeSpan(seconds, step), until, most_actions)
+        return read_steps(history, TimeSpan(seconds, step), until, most_actions)
 
 
-def read_steps(connection: sqlite3.Connection, span: TimeSpan, until: float, most_actions: int) -> Timeline:
+def read_steps(history: HistoryReader, span: TimeSpan, until: float, most_actions: int) -> Timeline:
     """Read a span of time up to `until`."""
     step_ms, until_ms = span.step_seconds * 1000, round(until * 1000)
     # Steps begin at multiples of their length, so that they are the same each time.
     since_ms = (until_ms - span.seconds * 1000) // step_ms * step_ms
-    summed = connection.execute(SUMMED_UP_TO).fetchone() if span.step_seconds >= MINUTE_SECONDS else None
+    summed = history.rows(SUMMED_UP_TO).fetchone() if span.step_seconds >= MINUTE_SECONDS else None
     values = {
         "step": step_ms,
         "since": since_ms,
@@ -302,17 +295,17 @@ def read_steps(connection: sqlite3.Connection, span: TimeSpan, until: float, mos
         "summed": int(summed[0]) if summed else 0,
         "most": most_actions,
     }
-    rows = connection.execute(CONTAINER_STEPS, values).fetchall()
+    rows = history.rows(CONTAINER_STEPS, values).fetchall()
     numbers = {step: number for number, (step, *_) in enumerate(rows)}
     pools: dict[str, list[int | None]] = {}
-    for step, pool, tree in connection.execute(POOL_STEPS, values):
+    for step, pool, tree in history.rows(POOL_STEPS, values):
         if step in numbers:
             pools.setdefault(pool, [None] * len(rows))[numbers[step]] = int(tree)
     return Timeline(
         since=since_ms / 1000,
         until=until_ms / 1000,
         step_seconds=span.step_seconds,
-        kept_since=connection.execute(KEPT_SINCE).fetchone()[0],
+        kept_since=history.rows(KEPT_SINCE).fetchone()[0],
         at=[step * span.step_seconds for step, *_ in rows],
         usage_bytes=[int(usage) for _, usage, _, _ in rows],
         floor_bytes=[int(floor) for _, _, floor, _ in rows],
@@ -320,7 +313,7 @@ def read_steps(connection: sqlite3.Connection, span: TimeSpan, until: float, mos
         pools=pools,
         actions=[
             TimelineAction(at, kind, pool, task, line, bool(done))
-            for at, kind, pool, task, line, done in connection.execute(NEWEST_ACTIONS, values)
+            for at, kind, pool, task, line, done in history.rows(NEWEST_ACTIONS, values)
         ],
-        actions_in_all=connection.execute(COUNT_ACTIONS, values).fetchone()[0],
+        actions_in_all=history.rows(COUNT_ACTIONS, values).fetchone()[0],
     )

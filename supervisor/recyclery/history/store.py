@@ -104,45 +104,33 @@ class Store:
             case RunRecord():
                 task, *others = record.tasks
                 mix = {self._task(name): count for name, count in record.tasks.items()} if others else None
-                return "runs", (
-                    None,
-                    stamp(record.ended),
-                    self._child(record.owner),
-                    self._task(task),
-                    record.place,
-                    sum(record.tasks.values()),
-                    json.dumps(mix) if mix else None,
-                    stamp(record.seconds),
-                    *(record.before or NOT_MEASURED),
-                    *record.peak,
-                    *(record.after or NOT_MEASURED),
-                    record.browser_seen,
-                    record.outcome,
-                )
+                whose = self._child(record.owner), self._task(task), record.place
+                runs = sum(record.tasks.values()), json.dumps(mix) if mix else None, stamp(record.seconds)
+                memory = *(record.before or NOT_MEASURED), *record.peak, *(record.after or NOT_MEASURED)
+                seen = record.browser_seen, record.outcome
+                return "runs", (None, stamp(record.ended), *whose, *runs, *memory, *seen)
 
     def _child(self, owner: Owner) -> int:
-        number = self._children.get(owner)
-        if number is None:
+        if owner not in self._children:
             key = (self._boot, owner.pid, owner.start_ticks, owner.pool)
             self.connection.execute(
                 "INSERT OR IGNORE INTO children (boot, pid, start_ticks, pool, seen) VALUES (?, ?, ?, ?, ?)",
                 (*key, stamp(time.time())),
             )
-            (number,) = self.connection.execute(
+            found = self.connection.execute(
                 "SELECT id FROM children WHERE boot = ? AND pid = ? AND start_ticks = ? AND pool = ?", key
-            ).fetchone()
-            self._children[owner] = number
-        return number
+            )
+            (self._children[owner],) = found.fetchone()
+        return self._children[owner]
 
     def _task(self, name: str | None) -> int | None:
         if name is None:
             return None
-        number = self._tasks.get(name)
-        if number is None:
+        if name not in self._tasks:
             self.connection.execute("INSERT OR IGNORE INTO tasks (name) VALUES (?)", (name,))
-            (number,) = self.connection.execute("SELECT id FROM tasks WHERE name = ?", (name,)).fetchone()
-            self._tasks[name] = number
-        return number
+            found = self.connection.execute("SELECT id FROM tasks WHERE name = ?", (name,))
+            (self._tasks[name],) = found.fetchone()
+        return self._tasks[name]
 
 
 def connect_for_writing(path: Path) -> sqlite3.Connection:

@@ -47,6 +47,8 @@ SLOWER_SHARE = 0.9
 LASTING_SHARE = 0.8
 
 Shape = Literal["leak", "step", "plateau", "none", "undecided"]
+# For each run how often its child ran each of its tasks before.
+Positions = Sequence[Mapping[str, int]]
 ORDER: tuple[Shape, ...] = ("undecided", "plateau", "none")
 
 
@@ -161,7 +163,7 @@ def classify_growth(runs: Sequence[StoredRun]) -> list[TaskGrowth]:
     return growths
 
 
-def count_earlier(runs: Sequence[StoredRun]) -> list[dict[str, int]]:
+def count_earlier(runs: Sequence[StoredRun]) -> Positions:
     """Return for each run how often its child ran each of its tasks before.
 
     If the beginning of a child's life was not recorded, the same mix of tasks as in the record is assumed.
@@ -183,7 +185,7 @@ def count_earlier(runs: Sequence[StoredRun]) -> list[dict[str, int]]:
     return positions
 
 
-def divide_lives(runs: Sequence[StoredRun], positions: Sequence[Mapping[str, int]]) -> dict[str, Stretches]:
+def divide_lives(runs: Sequence[StoredRun], positions: Positions) -> dict[str, Stretches]:
     """Return the stretches of each task's measured runs; kinds are numbered across all tasks."""
     found: dict[str, list[int]] = defaultdict(list)
     for run, counts in zip(runs, positions, strict=True):
@@ -222,10 +224,7 @@ def left_in(run: StoredRun, place: str) -> int | None:
 
 
 def fit_place(
-    runs: Sequence[StoredRun],
-    positions: Sequence[Mapping[str, int]],
-    stretches: Mapping[str, Stretches],
-    place: str,
+    runs: Sequence[StoredRun], positions: Positions, stretches: Mapping[str, Stretches], place: str
 ) -> Fit | None:
     """Fit one place; None if nothing ever changed there."""
     if not any(left_in(run, place) for run in runs):

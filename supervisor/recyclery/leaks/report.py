@@ -51,6 +51,8 @@ PLACE_NAMES = {
     "files": "files in /dev/shm",
 }
 
+RunsByPool = Mapping[str, Sequence[StoredRun]]
+
 
 class PlaceReport(msgspec.Struct, frozen=True):
     """What a run leaves in one place, with its 95 % interval, which is None if there are too few runs."""
@@ -223,9 +225,7 @@ def count_causes(
 
 
 def shm_files(
-    growths: Mapping[str, list[TaskGrowth]],
-    runs: Mapping[str, Sequence[StoredRun]],
-    minutes: Sequence[tuple[int, int]],
+    growths: Mapping[str, list[TaskGrowth]], runs: RunsByPool, minutes: Sequence[tuple[int, int]]
 ) -> dict[str, list[TaskGrowth]]:
     """Add the place "files" to tasks that leave files in /dev/shm, found by regression over minutes.
 
@@ -251,9 +251,7 @@ def shm_files(
 
 
 def shm_differences(
-    runs: Mapping[str, Sequence[StoredRun]],
-    kinds: Mapping[tuple[str, str], int],
-    minutes: Sequence[tuple[int, int]],
+    runs: RunsByPool, kinds: Mapping[tuple[str, str], int], minutes: Sequence[tuple[int, int]]
 ) -> list[Difference]:
     """Return how much the files grew between minutes, with the runs that ended meanwhile."""
     ended: dict[int, Counter[int]] = defaultdict(Counter)

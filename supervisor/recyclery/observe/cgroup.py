@@ -94,12 +94,8 @@ def unescape(field: str) -> str:
 
 def read_limit(path: Path) -> int | None:
     """Return the limit in bytes, None for none."""
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    limit = NO_LIMIT_BYTES if text == "max" else int(text)
-    return None if limit >= NO_LIMIT_BYTES else limit
+    text = read_or_empty(path).strip()
+    return int(text) if text not in {"", "max"} and int(text) < NO_LIMIT_BYTES else None
 
 
 def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> ContainerMemory:
@@ -131,10 +127,7 @@ def read_container(cgroup: LimitedCgroup, stated_limit_bytes: int | None) -> Con
 
 def read_pressure(path: Path) -> float | None:
     """Return `some avg10` of a pressure file (Documentation/accounting/psi.rst); None where there is none."""
-    try:
-        found = re.match(r"some avg10=([\d.]+)", path.read_text())
-    except OSError:
-        return None
+    found = re.match(r"some avg10=([\d.]+)", read_or_empty(path))
     return float(found[1]) if found else None
 
 
@@ -154,19 +147,21 @@ def stated_budget(limit_bytes: int, used_bytes: int) -> ContainerMemory:
 
 def read_pairs(path: Path) -> dict[str, int]:
     """Return a file of `key number` lines; empty where it cannot be read."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
+    lines = read_or_empty(path).splitlines()
     return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
 
 
 def read_number(path: Path) -> int:
     """Return a file's number; 0 where it cannot be read."""
+    return int(read_or_empty(path) or 0)
+
+
+def read_or_empty(path: Path) -> str:
+    """Return a file's text; empty where it cannot be read."""
     try:
-        return int(path.read_text())
+        return path.read_text()
     except OSError:
-        return 0
+        return ""
 
 
 class CpuMeter:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 
+import psutil
+
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.observe.browser_files import BrowserFiles
@@ -79,11 +81,9 @@ class Observer:
             make_child(owner, self._with_memory(members), workers, states.get(owner, NOTHING_REPORTED))
             for owner, members in ownership.living.items()
         )
-        ours = {*workers, self._supervisor, os.getpid()}
-        supervision = {
-            process.pid: process.anon_bytes
-            for process in self._with_memory(process for process in processes if process.pid in ours)
-        }
+        roots = {*workers, self._supervisor}
+        ours = [process for process in processes if process.pid in roots or process.pid == os.getpid()]
+        supervision = {process.pid: process.anon_bytes for process in self._with_memory(ours)}
         self._files.turn()
         views = [self._with_main(view, mains.get(view.pid or 0), supervision) for view in programs.values()]
         active, others = choose_active_workers(views)
@@ -95,7 +95,7 @@ class Observer:
             empty_slots=tuple(view for view in views if view not in active and view not in others),
             children=children,
             orphans=tuple(Orphans(owner, members) for owner, members in ownership.dead.items()),
-            defunct=count_defunct(processes, owners, {*workers, self._supervisor}),
+            defunct=sum(each.is_defunct and (each.pid in owners or each.parent in roots) for each in processes),
             foreign_browsers=ownership.foreign_browsers,
             leftover_files=self.browser_files.update(processes, owners, at),
             orphaned_browsers=self.browser_files.orphaned_browsers,
@@ -148,11 +148,6 @@ def make_child(
     return Child(owner, processes, worker.slot if worker is not None else "", **reported)
 
 
-def count_defunct(processes: list[Process], owned: Mapping[int, Owner], ours: set[int]) -> int:
-    """Count the zombies of children, main processes and the supervisor."""
-    return sum(process.is_defunct and (process.pid in owned or process.parent in ours) for process in processes)
-
-
 def find_open_sessions(
     processes: Iterable[Process], states: Mapping[Owner, ChildState]
 ) -> tuple[OpenSessions, ...]:
@@ -170,10 +165,9 @@ def find_open_sessions(
 def read_shm_files() -> int:
     """Return the size of the files in /dev/shm; 0 where there is none."""
     try:
-        found = os.statvfs("/dev/shm")  # noqa: S108  # only read
+        return psutil.disk_usage("/dev/shm").used  # noqa: S108  # only read
     except OSError:
         return 0
-    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 class ExitWatcher:

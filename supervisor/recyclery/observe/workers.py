@@ -39,22 +39,19 @@ class Heartbeats:
     """The latest heartbeats by pid, sent by a thread of each main process, whatever its event loop does."""
 
     def __init__(self) -> None:
-        self._last: dict[int, WorkerHeartbeat] = {}
+        self.last: dict[int, WorkerHeartbeat] = {}
+        """By pid, however old."""
         self._away: dict[int, float] = {}
 
     def record(self, pulse: WorkerHeartbeat) -> None:
         """Record a heartbeat."""
-        self._last[pulse.pid] = pulse
+        self.last[pulse.pid] = pulse
         if pulse.broker_answers is False:
             self._away[pulse.pid] = pulse.sent
 
-    def last(self, pid: int) -> WorkerHeartbeat | None:
-        """Return the last heartbeat of a process, however old."""
-        return self._last.get(pid)
-
     def fresh(self, pid: int) -> WorkerHeartbeat | None:
         """Return the last heartbeat of a process, unless it is too old."""
-        pulse = self._last.get(pid)
+        pulse = self.last.get(pid)
         return pulse if pulse is not None and now() - pulse.sent <= FRESH_SECONDS else None
 
     def broker_was_away(self, pid: int) -> bool:
@@ -71,8 +68,8 @@ class Heartbeats:
     def forget(self) -> None:
         """Drop the heartbeats of processes that are long gone."""
         at = now()
-        for pid in [pid for pid, pulse in self._last.items() if at - pulse.sent > FORGOTTEN_SECONDS]:
-            del self._last[pid]
+        for pid in [pid for pid, pulse in self.last.items() if at - pulse.sent > FORGOTTEN_SECONDS]:
+            del self.last[pid]
             self._away.pop(pid, None)
 
 
@@ -158,7 +155,7 @@ class Workers:
         if self.heartbeats.broker_was_away(pid):
             return PoolState.WAITING_FOR_BROKER
         pulse = self.heartbeats.fresh(pid)
-        if pulse is not None or self.heartbeats.last(pid) is None:
+        if pulse is not None or pid not in self.heartbeats.last:
             answers = pulse.broker_answers if pulse is not None else None
         else:
             answers = await asyncio.to_thread(self._broker_answers)
@@ -169,7 +166,7 @@ class Workers:
         last = self._last.get(view.slot)
         if last is not None and last.pid == view.pid:
             # Also while it stops and no longer answers.
-            pulse, fresh = self.heartbeats.last(last.pid), self.heartbeats.fresh(last.pid)
+            pulse, fresh = self.heartbeats.last.get(last.pid), self.heartbeats.fresh(last.pid)
             vitals = Vitals(
                 pid=last.pid,
                 answered=last.sent,
