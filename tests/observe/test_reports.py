@@ -1,7 +1,7 @@
 """What children and workers say, and what is made of it when a datagram is lost."""
 
-from recyclery.observe.child_reports import apply_report, apply_worker_stat, forget_children
 from recyclery.observe.snapshot import ChildState, Owner
+from recyclery.observe.workers import apply_report, apply_worker_stat, forget_children
 from recyclery_worker.link import ChildReport, ChildStat, WorkerStat
 
 CHILD = Owner("slow", 20, 2000)

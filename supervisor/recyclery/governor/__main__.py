@@ -29,11 +29,11 @@ from recyclery.governor.loop import Governor
 from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
 from recyclery.http.status import read_status
-from recyclery.observe.child_reports import bind_reports
 from recyclery.observe.observer import ExitWatcher, Observer
 from recyclery.observe.processes import Markers
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.supervisord import read_events
+from recyclery.observe.workers import bind_reports
 from recyclery.state.board import Board
 from recyclery.state.ledger import Ledger
 from recyclery.state.model_store import ModelStore

@@ -11,11 +11,10 @@ from dataclasses import replace
 from recyclery.common.pool_state import PoolState
 from recyclery.config.paths import supervisord_socket
 from recyclery.config.settings import Settings
-from recyclery.observe.child_reports import apply_report, apply_worker_stat, read_reports
 from recyclery.observe.queue_depths import Broker
 from recyclery.observe.snapshot import ChildState, Owner, PoolView
 from recyclery.observe.supervisord import SupervisordUnavailable, list_workers
-from recyclery.observe.workers import Workers
+from recyclery.observe.workers import Workers, apply_report, apply_worker_stat, read_reports
 from recyclery_worker.link import ChildReport, WorkerHeartbeat, now
 
 log = logging.getLogger("recyclery")

@@ -20,9 +20,9 @@ from recyclery.governor.executor import Executor, logged_errors
 from recyclery.governor.inbox import Inbox
 from recyclery.health.heartbeat import HeartbeatWriter
 from recyclery.history.recorder import Recorder
-from recyclery.observe.child_reports import forget_children
 from recyclery.observe.observer import ExitWatcher, Observer, find_watched
 from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.observe.workers import forget_children
 from recyclery.state.board import Board
 from recyclery_worker.link import now
 

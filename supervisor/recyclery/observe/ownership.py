@@ -60,7 +60,9 @@ def assign_owners(
     owned: dict[Owner, list[Process]] = {}
     foreign = []
     for process in table.values():
-        found = find_owner(process, table, sessions, markers)
+        # The owner by its session, its marker, or the nearest ancestor that has one.
+        claims = (sessions.get(line.session) or markers.get(line.pid) for line in ancestry(process, table))
+        found = next(filter(None, claims), None)
         if found is not None:
             owned.setdefault(found, []).append(process)
         elif (
@@ -78,14 +80,6 @@ def assign_owners(
         alive = leader is not None and leader.start_ticks == owner.start_ticks and not leader.is_defunct
         (living if alive else dead)[owner] = tuple(members)
     return Ownership(living, dead, sessions, tuple(foreign))
-
-
-def find_owner(
-    process: Process, table: Mapping[int, Process], sessions: Mapping[int, Owner], markers: Mapping[int, Owner]
-) -> Owner | None:
-    """Return the owner of a process by its session, its marker, or the nearest ancestor that has one."""
-    found = (sessions.get(line.session) or markers.get(line.pid) for line in ancestry(process, table))
-    return next(filter(None, found), None)
 
 
 def ancestry(process: Process, table: Mapping[int, Process]) -> Iterator[Process]:

@@ -1,11 +1,11 @@
-"""The main processes' heartbeats and stats, and which worker of a pool is active."""
+"""What workers report: heartbeats, stats and their children's tasks; and which worker of a pool is active."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,22 @@ from typing import Any
 import msgspec
 
 from recyclery.common.pool_state import PoolState
-from recyclery.observe.snapshot import PoolView, Vitals
-from recyclery_worker.link import (
-    LINK_VERSION,
-    MAX_PACKET_BYTES,
-    Reply,
-    Request,
-    StatRequest,
-    WorkerHeartbeat,
-    WorkerStat,
-    decode_reply,
-    encode_message,
-    now,
-    worker_socket,
-)
+from recyclery.observe.snapshot import ChildState, Owner, PoolView, Vitals
+from recyclery_worker import link
+from recyclery_worker.link import ChildReport, WorkerHeartbeat, WorkerStat, now
+
+log = logging.getLogger("recyclery")
 
 # Heartbeats come every two seconds; an older one counts as missing.
 FRESH_SECONDS = 10.0
 # How long an event loop may need to reconnect after its broker is back.
 RECONNECT_SECONDS = 10.0
 FORGOTTEN_SECONDS = 3600.0
+WORKER_ANSWER_SECONDS = 2.0
+# A worker that does not answer for this long is not just busy.
+SILENT_SECONDS = 10.0
+# A child's report may arrive this much later than its result, or earlier.
+REPORT_DELAY_SECONDS = 0.5
 
 
 class Heartbeats:
@@ -73,27 +69,20 @@ class Heartbeats:
             self._away.pop(pid, None)
 
 
-log = logging.getLogger("recyclery")
-
-WORKER_ANSWER_SECONDS = 2.0
-# A worker that does not answer for this long is not just busy.
-SILENT_SECONDS = 10.0
-
-
 class WorkerUnavailable(Exception):
     """The worker does not run, is busy with its broker, or sent an invalid reply."""
 
 
-async def ask_worker(runtime_dir: Path, slot: str, request: Request) -> Reply:
+async def ask_worker(runtime_dir: Path, slot: str, request: link.Request) -> link.Reply:
     """Send one request to the worker in `slot` and return its reply; raises WorkerUnavailable."""
     loop = asyncio.get_running_loop()
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    with link:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with channel:
         try:
             async with asyncio.timeout(WORKER_ANSWER_SECONDS):
-                await loop.sock_connect(link, str(worker_socket(runtime_dir, slot)))
-                await loop.sock_sendall(link, encode_message(request))
-                return decode_reply(await loop.sock_recv(link, MAX_PACKET_BYTES))
+                await loop.sock_connect(channel, str(link.worker_socket(runtime_dir, slot)))
+                await loop.sock_sendall(channel, link.encode_message(request))
+                return link.decode_reply(await loop.sock_recv(channel, link.MAX_PACKET_BYTES))
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
             raise WorkerUnavailable(f"{slot}: {str(error) or 'no answer in time'}") from None
 
@@ -199,13 +188,13 @@ class Workers:
 
     async def _ask_stat(self, slot: str) -> WorkerStat | None:
         try:
-            reply = await ask_worker(self._runtime_dir, slot, StatRequest())
+            reply = await ask_worker(self._runtime_dir, slot, link.StatRequest())
         except WorkerUnavailable as error:
             log.debug("%s", error)
             return None
         if not isinstance(reply, WorkerStat):
             return None
-        if reply.version != LINK_VERSION:
+        if reply.version != link.LINK_VERSION:
             # Another version may mean something else: it gets no requests, and is replaced where necessary.
             return msgspec.structs.replace(reply, retires=False, children=[], departures=[])
         return reply
@@ -230,3 +219,79 @@ def choose_active_worker(slots: Sequence[PoolView]) -> PoolView:
         return min(up, key=lambda view: view.started)
     # One that supervisord will restart comes before one that it has given up.
     return max(slots, key=lambda view: (view.pid is not None, view.state is PoolState.BACKOFF, view.started))
+
+
+def bind_reports(path: Path) -> socket.socket:
+    """Bind and return the datagram socket for reports, 0600; raises OSError."""
+    reports = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    path.unlink(missing_ok=True)
+    reports.bind(str(path))
+    path.chmod(0o600)
+    return reports
+
+
+def read_reports(reports: socket.socket) -> Iterator[link.Report]:
+    """Yield all waiting reports; invalid ones and those of another version are dropped and logged."""
+    while True:
+        try:
+            report = link.decode_report(reports.recv(link.MAX_PACKET_BYTES))
+        except BlockingIOError:
+            return
+        except msgspec.DecodeError as error:
+            log.warning("a datagram that is no report was dropped: %s", error)
+            continue
+        if report.version == link.LINK_VERSION:
+            yield report
+        else:
+            log.warning("a report of version %d was dropped: ours is %d", report.version, link.LINK_VERSION)
+
+
+def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
+    """Apply a child's report; return whether a task has ended."""
+    owner = Owner(report.pool, report.pid, report.start_ticks)
+    before = states.get(owner, ChildState())
+    if report.sent < before.heard:
+        return False
+    task_started = before.task_started if report.task_id == before.task_id else report.sent
+    states[owner] = ChildState(
+        tasks_done=report.tasks_done,
+        task_id=report.task_id,
+        task_name=report.task_name,
+        task_started=task_started if report.task_id is not None else None,
+        first_task_started=report.first_task_started,
+        last_task_ended=report.last_task_ended,
+        heard=report.sent,
+        idle_bytes=report.idle_bytes,
+        kept=tuple(report.kept),
+        remote=tuple(report.remote),
+        tracing=report.tracing,
+    )
+    return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
+
+
+def apply_worker_stat(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:
+    """Apply a worker's stat where a datagram is missing: a task has started, or its result has arrived."""
+    for child in stat.children:
+        owner = owners.get(child.pid)
+        if owner is None:
+            continue
+        before = states.get(owner)
+        told: dict[str, Any] = {"task_id": child.task_id, "task_name": child.task_name, "heard": stat.sent}
+        if before is None:
+            # A restarted governor has no report of a running task, nor when it started.
+            if child.task_id is not None:
+                states[owner] = ChildState(tasks_done=child.tasks_done, **told)
+        elif stat.sent - before.heard < REPORT_DELAY_SECONDS:
+            continue
+        elif child.task_id is not None and before.task_id is None:
+            states[owner] = replace(before, task_started=stat.sent, **told)
+        elif child.task_id is None and before.task_id is not None and child.tasks_done > before.tasks_done:
+            ended = stat.sent - REPORT_DELAY_SECONDS
+            told |= {"tasks_done": child.tasks_done, "task_started": None, "last_task_ended": ended}
+            states[owner] = replace(before, **told)
+
+
+def forget_children(states: dict[Owner, ChildState], living: set[Owner], at: float) -> None:
+    """Drop children that are gone; one that reported before its process was observed is kept for a minute."""
+    for owner in [owner for owner, state in states.items() if owner not in living and at - state.heard > 60]:
+        del states[owner]
