@@ -44,15 +44,13 @@ def assign_owners(
     snapshot before. A session's id is not reused while a member lives, so it can be trusted.
     """
     table = {process.pid: process for process in processes}
-    sessions = {
+    in_use = {process.session for process in table.values()}
+    sessions = {session: owner for session, owner in known_sessions.items() if session in in_use}
+    sessions |= {
         process.pid: Owner(mains[process.parent], process.pid, process.start_ticks)
         for process in table.values()
         if process.parent in mains and process.session == process.pid and not process.is_defunct
     }
-    in_use = {process.session for process in table.values()}
-    for session, owner in known_sessions.items():
-        if session in in_use:
-            sessions.setdefault(session, owner)
     for pid, owner in markers.items():
         if table[pid].session == owner.pid:
             sessions.setdefault(owner.pid, owner)
@@ -60,9 +58,12 @@ def assign_owners(
     owned: dict[Owner, list[Process]] = {}
     foreign = []
     for process in table.values():
-        # The owner by its session, its marker, or the nearest ancestor that has one.
-        claims = (sessions.get(line.session) or markers.get(line.pid) for line in ancestry(process, table))
-        found = next(filter(None, claims), None)
+        found: Owner | None = None
+        # By its session, its marker, or the nearest ancestor that has one.
+        for line in ancestry(process, table):
+            found = sessions.get(line.session) or markers.get(line.pid)
+            if found is not None:
+                break
         if found is not None:
             owned.setdefault(found, []).append(process)
         elif (

@@ -6,7 +6,7 @@ import os
 import resource
 from collections.abc import Callable, Iterable
 
-from recyclery.observe.snapshot import Owner, Process, ProcessKey
+from recyclery.observe.snapshot import Owner, Process
 
 MARKER = b"RECYCLERY_CHILD="
 # Between fork and exec a process has its parent's environment: it is read again until this old.
@@ -125,18 +125,19 @@ class Markers:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._owners: dict[ProcessKey, Owner | None] = {}
+        self._owners: dict[tuple[int, int], Owner | None] = {}
 
     def read(self, processes: Iterable[Process], now: float) -> dict[int, Owner]:
         """Return the owners by pid of the processes with this run's marker."""
-        owners: dict[ProcessKey, Owner | None] = {}
+        owners: dict[tuple[int, int], Owner | None] = {}
         for process in processes:
-            key = process.key
-            owners[key] = self._owners.get(key)
-            if owners[key] is None and (key not in self._owners or now - process.started < AFTER_EXEC_SECONDS):
-                owners[key] = parse_marker(read_proc_file(f"/proc/{process.pid}/environ"), self._run)
+            key = (process.pid, process.start_ticks)
+            owner = self._owners.get(key)
+            if owner is None and (key not in self._owners or now - process.started < AFTER_EXEC_SECONDS):
+                owner = parse_marker(read_proc_file(f"/proc/{process.pid}/environ"), self._run)
+            owners[key] = owner
         self._owners = owners
-        return {key.pid: owner for key, owner in owners.items() if owner is not None}
+        return {pid: owner for (pid, _), owner in owners.items() if owner is not None}
 
 
 def parse_marker(environment: bytes, run: str) -> Owner | None:
