@@ -1,6 +1,6 @@
 """The leak report from the history: each task's growth, its causes, and what to do about it.
 
-As values, which are what `--json` prints, and what the table and the page are made from.
+Its values are what `--json` prints, and what the table and the page are made from.
 """
 
 from __future__ import annotations
@@ -318,8 +318,10 @@ def measured(runs: Iterable[StoredRun]) -> Iterator[tuple[StoredRun, GrowthStep,
 
 def suggest_for_task(growth: TaskGrowth, runs: Sequence[StoredRun], budget: int | None) -> int | None:
     """Return how many runs of this task alone fit in a child's budget; None if it does not leak."""
+    if budget is None or not is_leak(growth.shape):
+        return None
     own = list(measured(run for run in runs if run.tasks.keys() == {growth.task}))
-    if budget is None or not own or not is_leak(growth.shape):
+    if not own:
         return None
     fresh = [run.before.total for run in runs if run.place == 0 and run.before is not None]
     start = median_high(fresh) if fresh else min(step.before_bytes for _, step, _ in own)

@@ -131,7 +131,5 @@ def describe_change(old: TaskReport | None, new: TaskReport | None) -> str:
     if old.high_bytes is None or new.high_bytes is None:
         return "too few"
     change = new.bytes_per_run - old.bytes_per_run
-    margin = math.hypot(
-        *(high - task.bytes_per_run for task, high in ((old, old.high_bytes), (new, new.high_bytes)))
-    )
+    margin = math.hypot(old.high_bytes - old.bytes_per_run, new.high_bytes - new.bytes_per_run)
     return f"{change / MIB:+.1f}" if abs(change) > margin else "not sure"
