@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
-from supervisor.childutils import get_headers
+from supervisor.childutils import get_headers, listener
 from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
 
 from recyclery.common.pool_state import PoolState
@@ -76,22 +76,16 @@ def list_workers(path: Path) -> dict[str, PoolView]:
 
 
 async def read_events() -> AsyncIterator[str]:
-    """Yield each event's name until stdin closes, acknowledged at once: supervisord buffers only ten."""
+    """Yield each event's name until stdin closes; answer on stdout at once: supervisord buffers only ten."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while True:
-        acknowledge("READY\n")
+        listener.ready(sys.stdout)
         header = await reader.readline()
         if not header:
             return
         headers: dict[str, str] = get_headers(header.decode())
         await reader.readexactly(int(headers["len"]))
-        acknowledge("RESULT 2\nOK")
+        listener.ok(sys.stdout)
         yield headers["eventname"]
-
-
-def acknowledge(text: str) -> None:
-    """Answer supervisord on stdout, which is part of the event protocol."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
