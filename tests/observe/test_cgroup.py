@@ -1,15 +1,18 @@
 """Finding the container's memory limit, and reading what the kernel counts."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from recyclery.observe.cgroup import (
     LimitedCgroup,
+    allowed_cores,
     find_memory_cgroup,
     locate,
     read_container,
     stated_budget,
+    used_seconds,
 )
 
 V1_MOUNT = "31 22 0:27 {root} {point} rw,nosuid - cgroup cgroup rw,memory\n"
@@ -123,3 +126,18 @@ def test_this_machines_own_cgroup_is_read_without_an_error() -> None:
     if cgroup is None:
         pytest.skip("no memory controller here")
     assert read_container(LimitedCgroup(cgroup.version, cgroup.folder, 1 << 40), None).usage_bytes > 0
+
+
+@pytest.mark.parametrize("text", ["", "max\n", "-1\n", "none\n", "1.5\n"])
+def test_a_cpu_file_without_a_number_means_no_quota_and_the_machines_time(tmp_path: Path, text: str) -> None:
+    for name in (
+        "cpu.max",
+        "cpu.stat",
+        "cpu/cpu.cfs_quota_us",
+        "cpu/cpu.cfs_period_us",
+        "cpuacct/cpuacct.usage",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert allowed_cores(tmp_path) == len(os.sched_getaffinity(0))
+    assert used_seconds(tmp_path) > 0

@@ -147,13 +147,14 @@ def stated_budget(limit_bytes: int, used_bytes: int) -> ContainerMemory:
 
 def read_pairs(path: Path) -> dict[str, int]:
     """Return a file of `key number` lines; empty where it cannot be read."""
-    lines = read_or_empty(path).splitlines()
-    return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+    pairs = (line.partition(" ") for line in read_or_empty(path).splitlines())
+    return {key: int(value) for key, _, value in pairs if value.isdigit()}
 
 
 def read_number(path: Path) -> int:
-    """Return a file's number; 0 where it cannot be read."""
-    return int(read_or_empty(path) or 0)
+    """Return a file's number; 0 where it has none, or cannot be read."""
+    text = read_or_empty(path).strip()
+    return int(text) if text.isdigit() else 0
 
 
 def read_or_empty(path: Path) -> str:
