@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from recyclery.common.pool_state import PoolState
-from recyclery.config.stored import read_settings
+from recyclery.config.settings import read_settings
 from recyclery.decide.policy import decide
 from recyclery.observe.observer import Observer
 from recyclery.observe.processes import Markers, read_proc_file, read_pss

@@ -10,9 +10,8 @@ from msgspec import NODEFAULT
 
 from recyclery.cli.parser import main
 from recyclery.config.fields import declared, settings_of
-from recyclery.config.settings import BUILT_IN, TABLES, Pool, Settings
+from recyclery.config.settings import BUILT_IN, TABLES, Pool, Settings, read_settings, write_settings
 from recyclery.config.sources import with_options
-from recyclery.config.stored import read_settings, write_settings
 
 ALL: dict[str, type[msgspec.Struct]] = {"": Settings, "POOL": Pool, **TABLES}
 

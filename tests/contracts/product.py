@@ -24,9 +24,17 @@ from recyclery.common import exit_codes as codes
 from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration, settings_of
 from recyclery.config.live import change_settings, follow_file
-from recyclery.config.settings import TABLES, Address, Alerts, HistorySettings, Pool, Settings
+from recyclery.config.settings import (
+    TABLES,
+    Address,
+    Alerts,
+    HistorySettings,
+    Pool,
+    Settings,
+    read_settings,
+    write_settings,
+)
 from recyclery.config.sources import CommandLine, load_settings
-from recyclery.config.stored import read_settings, write_settings
 from recyclery.control.server import Command
 from recyclery.control.status_schema import Status, find_status_problems
 from recyclery.decide.actions import Action, Outcome, PreemptChild, ReapProcesses
@@ -45,7 +53,7 @@ from recyclery.leaks.report import RECYCLES, LeakReport, build_leak_report
 from recyclery.leaks.trace_command import Chosen, build_trace_report
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.pid1.output import FORMATS
-from recyclery.pid1.worker_process import BANNER
+from recyclery.pid1.processes import BANNER
 from recyclery.state.model_store import ModelStore
 from recyclery_worker import link
 from recyclery_worker.broker.wait import PROBE

@@ -9,8 +9,7 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from recyclery.config.listener import open_listener
-from recyclery.config.settings import Address
+from recyclery.config.settings import Address, open_listener
 from recyclery.health.heartbeat import Heartbeat
 from recyclery.http import server as http_server
 from recyclery.http.routes import find_stop, find_unready

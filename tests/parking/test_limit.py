@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from recyclery.config.settings import FAST, SLOW, Settings
-from recyclery.config.stored import write_settings
+from recyclery.config.settings import FAST, SLOW, Settings, write_settings
 from recyclery_worker.link import DEFAULT_MAX_DEATHS
 from recyclery_worker.parking.admission import exceeds_limit, read_max_deaths
 

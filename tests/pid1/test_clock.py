@@ -2,7 +2,7 @@
 
 import time
 
-from recyclery.pid1.supervisord_options import LONGEST_TICK_SECONDS, RunningClock
+from recyclery.pid1.supervisord import LONGEST_TICK_SECONDS, RunningClock
 
 
 class Steps:

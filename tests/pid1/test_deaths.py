@@ -4,8 +4,7 @@ import signal
 
 import pytest
 
-from recyclery.pid1.governor_process import format_exit
-from recyclery.pid1.worker_process import is_death, recent
+from recyclery.pid1.processes import format_exit, is_death, recent
 
 EXITED_3 = 3 << 8
 

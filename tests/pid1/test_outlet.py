@@ -9,7 +9,7 @@ import pytest
 
 from recyclery.config.settings import SLOW, Settings
 from recyclery.pid1.output import BUFFER_BYTES, Outlet
-from recyclery.pid1.supervisord_options import RunningClock, SupervisordOptions
+from recyclery.pid1.supervisord import RunningClock, SupervisordOptions
 
 
 def note_dropped(count: int) -> bytes:

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-from recyclery.config.slots import slots_of
 
 DEFAULT_RUNTIME_DIR = Path("/run/recyclery")
 DEFAULT_STATE_DIR = Path("/var/lib/recyclery")
-# A unix socket's address holds 107 bytes (unix(7)); the longest name in the folder is a worker's socket.
-LONGEST_ADDRESS = 107
-
-
-class UnusableDirectory(Exception):
-    """The runtime folder cannot be used; the message says why."""
 
 
 def find_runtime_dir(environment: Mapping[str, str]) -> Path:
@@ -53,29 +45,3 @@ def supervisord_socket(runtime_dir: Path) -> Path:
 def history_file(state_dir: Path) -> Path:
     """Return the database of the history."""
     return state_dir / "history.db"
-
-
-def prepare_runtime_dir(path: Path, pool_names: Iterable[str]) -> None:
-    """Make the runtime folder, private and with a short enough path for sockets; raises UnusableDirectory."""
-    slots = (slot for name in pool_names for slot in slots_of(name))
-    longest = LONGEST_ADDRESS - max(len(f"/worker-{slot}.sock") for slot in slots)
-    if len(os.fsencode(path)) > longest:
-        raise UnusableDirectory(
-            f"{path}: longer than {longest} bytes, too long for unix sockets; "
-            "set RECYCLERY_RUNTIME_DIR to a shorter one"
-        )
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-    except OSError as error:
-        problem, advice = error.strerror, "a writable folder"
-    else:
-        if status.st_uid != os.getuid():
-            problem, advice = "belongs to another user", "one of yours"
-        elif status.st_mode & 0o022:
-            problem, advice = "others can write to it", "a folder of its own"
-        elif not os.access(path, os.W_OK):
-            problem, advice = "not writable", "a writable folder"
-        else:
-            return
-    raise UnusableDirectory(f"{path}: {problem}; set RECYCLERY_RUNTIME_DIR to {advice}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +34,7 @@ from recyclery.config.fields import (
 from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
 HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
+BACKLOG = 64
 # How tasks run, in the words of `celery worker -P`.
 Implementation = Literal["prefork", "threads", "gevent", "eventlet", "solo"]
 
@@ -45,13 +47,11 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], setting("the queues it takes tasks from", parse=parse_queues, env="CELERY_QUEUES")
     ]
     concurrency: Annotated[
-        int,
-        live("tasks at a time, or { min = 1, max = 4 }", parse=parse_concurrency, env="CELERY_CONCURRENCY"),
+        int, live("tasks at a time, or { min = 1, max = 4 }", parse=parse_concurrency, env="CELERY_CONCURRENCY")
     ]
     """Where `concurrency_most` is higher, the initial and the lowest concurrency."""
     max_tasks_per_child: Annotated[
-        int,
-        live("tasks after which a child is replaced", 1, 1_000_000, env="CELERY_MAX_TASKS_PER_CHILD"),
+        int, live("tasks after which a child is replaced", 1, 1_000_000, env="CELERY_MAX_TASKS_PER_CHILD")
     ]
     implementation: Annotated[Implementation, setting("how tasks run, as in celery worker -P")] = "prefork"
     celery_options: Annotated[
@@ -73,6 +73,19 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def most(self) -> int:
         """The highest concurrency the governor may set."""
         return max(self.concurrency, self.concurrency_most or 0)
+
+    @property
+    def slots(self) -> tuple[str, str]:
+        """The two slots of its worker: its own, and a spare one in which a successor starts.
+
+        A slot's name is that of supervisord's program, of the node (before the @) and of the link's socket.
+        """
+        return self.name, f"{self.name}-b"
+
+    def other_slot(self, slot: str) -> str:
+        """Return the slot that is not this one."""
+        own, spare = self.slots
+        return spare if slot == own else own
 
     @property
     def forks(self) -> bool:
@@ -111,8 +124,7 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
     """The alert rules and the webhook's format, which depends on its address; 0 turns a rule off."""
 
     format: Annotated[
-        Literal["json", "slack", "pagerduty"],
-        setting("whose format alerts have", env="RECYCLERY_ALERT_FORMAT"),
+        Literal["json", "slack", "pagerduty"], setting("whose format alerts have", env="RECYCLERY_ALERT_FORMAT")
     ] = "json"
     queue_depth: Annotated[int, live("tasks that wait for one pool", 0, 1_000_000)] = 10
     success_percent: Annotated[int, live("share of a pool's tasks that must succeed", 0, 100)] = 95
@@ -144,6 +156,15 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def open_listener(address: Address) -> socket.socket:
+    """Listen on the address, for IPv4 and IPv6 where it names no host; raises OSError."""
+    if not address.host and socket.has_dualstack_ipv6():
+        where = ("", address.port)
+        return socket.create_server(where, family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
 
 
 def parse_address(value: Any) -> Address:
@@ -194,8 +215,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 25.0
     log_format: Annotated[
-        Literal["text", "json"],
-        setting("text or json", env="RECYCLERY_LOG_FORMAT", flag="--log-format FORMAT"),
+        Literal["text", "json"], setting("text or json", env="RECYCLERY_LOG_FORMAT", flag="--log-format FORMAT")
     ] = "text"
     max_deaths: Annotated[
         int, setting("deaths of a pool's worker until all stops", 1, 1000, env="RECYCLERY_MAX_DEATHS")
@@ -250,3 +270,21 @@ def check_levels(memory: Memory, source: str) -> None:
             f"[memory] retire_percent, high_percent and hard_percent are {memory.retire_percent}, "
             f"{memory.high_percent} and {memory.hard_percent} ({source}): each must be above the one before"
         )
+
+
+def write_settings(settings: Settings) -> None:
+    """Store them in the runtime folder, for each governor that starts; atomic, private; raises OSError."""
+    path = settings.runtime_dir / "settings.json"
+    new = path.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(settings, enc_hook=str))
+    new.chmod(0o600)
+    new.replace(path)
+
+
+def read_settings(directory: Path) -> Settings:
+    """Return the settings stored in a runtime folder."""
+
+    def to_path(kind: type, value: object) -> object:
+        return Path(str(value)) if kind is Path else value
+
+    return msgspec.json.decode((directory / "settings.json").read_bytes(), type=Settings, dec_hook=to_path)

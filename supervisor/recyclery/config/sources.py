@@ -23,7 +23,6 @@ from recyclery.config.fields import (
 from recyclery.config.paths import find_runtime_dir, find_state_dir
 from recyclery.config.secrets import read_webhook
 from recyclery.config.settings import BUILT_IN, SINGLE, TABLES, Pool, Settings, check_levels, with_values
-from recyclery.config.slots import slots_of
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 IN_ENVIRONMENT = "in the environment"
@@ -213,10 +212,10 @@ def pools_everywhere(here: tuple[Pool, ...], file: File) -> tuple[Pool, ...]:
 def check_slots(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
     """Return the pools if none is named like another's spare slot; raises BadConfiguration."""
     names = {pool.name for pool in pools}
-    for name in names:
-        if (spare := slots_of(name)[1]) in names:
+    for pool in pools:
+        if (spare := pool.slots[1]) in names:
             raise BadConfiguration(
-                f"[pools] name is {spare!r}, as the worker is called that replaces one of {name!r}: "
+                f"[pools] name is {spare!r}, as the worker is called that replaces one of {pool.name!r}: "
                 "rename one of the two pools"
             )
     return pools

@@ -20,7 +20,6 @@ from msgspec import structs
 from recyclery.common.pool_state import PoolState
 from recyclery.common.units import format_mib
 from recyclery.config.settings import Pool, Settings
-from recyclery.config.slots import other_slot
 from recyclery.decide.actions import AbortRollout, KillWorker, ReplaceWorker, RetireChild, StopOld
 from recyclery.decide.memory_levels import (
     active_children,
@@ -76,7 +75,7 @@ def plan_rollout(
     shortage = find_shortage(pool, view, snapshot, state, settings)
     if shortage is not None:
         return structs.replace(action, reason=f"{action.reason}; {shortage}")
-    return structs.replace(action, successor=other_slot(pool.name, view.slot))
+    return structs.replace(action, successor=pool.other_slot(view.slot))
 
 
 def find_shortage(

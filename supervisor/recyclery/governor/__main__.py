@@ -19,8 +19,7 @@ import msgspec
 
 from recyclery.act.cleanup import Sweeper
 from recyclery.alerts.monitor import Monitor
-from recyclery.config.settings import Settings
-from recyclery.config.stored import read_settings
+from recyclery.config.settings import Settings, read_settings
 from recyclery.control.server import control_socket, serve_control
 from recyclery.governor.commands import CommandHandlers
 from recyclery.governor.executor import Executor, logged_errors

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import h11
 
-from recyclery.config.listener import open_listener
-from recyclery.config.settings import Address
+from recyclery.config.settings import Address, open_listener
 
 REQUEST_SECONDS = 5.0
 RESPONSE_SECONDS = 10.0

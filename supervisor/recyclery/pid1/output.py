@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -68,32 +68,19 @@ def character_boundary(line: bytes, at: int) -> int:
     return next((index for index in range(at, at - 4, -1) if line[index] & 0xC0 != 0x80), at)
 
 
-class LogFormat(Protocol):
-    """Formats lines, with their newline."""
-
-    def output(self, name: str, line: bytes, *, cut: bool) -> bytes:
-        """Return a line that a child printed; `cut` when it goes on in the next one."""
-
-    def banner(self, name: str, line: str) -> bytes:
-        """Return a line that announces the start of a pool."""
-
-    def own(self, level: str, message: str) -> bytes:
-        """Return a log line of the supervisor itself."""
-
-
 class TextFormat:
-    """The child's name and its line unchanged."""
+    """Formats lines, with their newline: the child's name and its line unchanged."""
 
     def output(self, name: str, line: bytes, *, cut: bool) -> bytes:
-        """Return a line that a child printed, byte for byte."""
+        """Return a line that a child printed, byte for byte; `cut` when it goes on in the next one."""
         return b"%s | %s\n" % (name.encode(), line)
 
     def banner(self, name: str, line: str) -> bytes:
-        """Return the line alone: people search for exactly that text."""
+        """Return a line that announces the start of a pool alone: people search for exactly that text."""
         return f"{line}\n".encode()
 
     def own(self, level: str, message: str) -> bytes:
-        """Return a line that begins as Celery's do; a message of several lines becomes several."""
+        """Return our own line, which begins as Celery's do; a message of several lines becomes several."""
         at = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")
         lines = message.splitlines() or [""]
         return "".join(f"{OWN_NAME} | [{at}] {line}\n" for line in lines).encode()
@@ -109,8 +96,7 @@ class JsonFormat:
         """Return a line that a child printed; what is not UTF-8 in it is written as \\xNN."""
         text = line.decode("utf-8", "backslashreplace").removesuffix("\r")
         partial = {"partial": True} if cut else {}
-        found = CELERY_LINE.fullmatch(text)
-        if found is None:
+        if not (found := CELERY_LINE.fullmatch(text)):
             return encode_entry(name, {}, text, partial)
         level, process, message = found.groups()
         return encode_entry(name, {"level": level.lower()}, message, {"process": process} | partial)
@@ -130,6 +116,7 @@ def encode_entry(name: str, level: dict[str, str], message: str, more: dict[str,
     return msgspec.json.encode(entry | level | {"message": message} | more) + b"\n"
 
 
+LogFormat: TypeAlias = TextFormat | JsonFormat
 FORMATS: dict[str, LogFormat] = {"text": TextFormat(), "json": JsonFormat()}
 
 
@@ -144,10 +131,14 @@ class Outlet:
         # Where a write may block, POLLOUT on a pipe promises that PIPE_BUF bytes will not (pipe(7)).
         self._never_blocks = is_file(self.fd) or not os.get_blocking(self.fd)
         self.dropped_total = 0
-        self.buffered_bytes = 0
         self._format_dropped = format_dropped
-        self._lines: deque[bytes] = deque()
+        self._buffer = bytearray()
         self._dropped = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much waits to be written."""
+        return len(self._buffer)
 
     def put(self, line: bytes) -> None:
         """Queue one line with its newline; drop and count it where the reader is too far behind."""
@@ -158,12 +149,8 @@ class Outlet:
         if self._dropped or self.buffered_bytes + len(line) > BUFFER_BYTES:
             self._dropped += 1
             self.dropped_total += 1
-            return
-        self._append(line)
-
-    def _append(self, line: bytes) -> None:
-        self._lines.append(line)
-        self.buffered_bytes += len(line)
+        else:
+            self._buffer += line
 
     def readable(self) -> bool:
         """Return False: it is only written to."""
@@ -171,40 +158,28 @@ class Outlet:
 
     def writable(self) -> bool:
         """Return whether lines wait to be written."""
-        return bool(self._lines)
+        return bool(self._buffer)
 
     def handle_write_event(self) -> None:
         """Write as much as the reader accepts without blocking; where a write might block, once."""
-        while self._lines and self._write_some() and self._never_blocks:
+        while self._buffer and self._write_some() and self._never_blocks:
             pass
         if self._dropped and self.buffered_bytes < BUFFER_BYTES // 2:
-            self._append(self._format_dropped(self._dropped))
+            self._buffer += self._format_dropped(self._dropped)
             self._dropped = 0
 
     def _write_some(self) -> bool:
         """Write once; return whether all of it was accepted."""
-        most = CHUNK_BYTES if self._never_blocks else select.PIPE_BUF
-        chunk = bytearray()
-        while self._lines and len(chunk) < most:
-            line = self._lines.popleft()
-            room = most - len(chunk)
-            chunk += line[:room]
-            if len(line) > room:
-                self._lines.appendleft(line[room:])
-        written = self._write(chunk)
-        self.buffered_bytes -= written
-        if written < len(chunk):
-            self._lines.appendleft(bytes(chunk[written:]))
-        return written == len(chunk)
-
-    def _write(self, chunk: bytearray) -> int:
+        chunk = self._buffer[: CHUNK_BYTES if self._never_blocks else select.PIPE_BUF]
         try:
-            return os.write(self.fd, chunk)
+            written = os.write(self.fd, chunk)
         except BlockingIOError:
-            return 0
+            written = 0
         except OSError:
             # There is no reader any more; losing the log is better than stopping the container.
-            return len(chunk)
+            written = len(chunk)
+        del self._buffer[:written]
+        return written == len(chunk)
 
     def handle_error(self) -> None:
         """Ignore exceptions in a handler, for which supervisord calls this."""
@@ -214,7 +189,7 @@ class Outlet:
         deadline = time.monotonic() + seconds
         poller = select.poll()
         poller.register(self.fd, select.POLLOUT)
-        while self._lines and (left := deadline - time.monotonic()) > 0:
+        while self._buffer and (left := deadline - time.monotonic()) > 0:
             if poller.poll(left * 1000):
                 self.handle_write_event()
 

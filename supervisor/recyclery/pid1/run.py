@@ -11,20 +11,21 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
 from recyclery.common import exit_codes
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.listener import open_listener
-from recyclery.config.paths import UnusableDirectory, heartbeat_file, prepare_runtime_dir
-from recyclery.config.settings import Address
+from recyclery.config.paths import heartbeat_file
+from recyclery.config.settings import Address, Pool, open_listener, write_settings
 from recyclery.config.sources import load_settings, read_command_line
-from recyclery.config.stored import write_settings
 from recyclery.pid1.output import Outlet
 from recyclery.pid1.signals import become_subreaper, sweep_descendants
 from recyclery.pid1.supervisord_conf import write_configuration
 
+# A unix socket's address holds 107 bytes (unix(7)); the longest name in the folder is a worker's socket.
+LONGEST_ADDRESS = 107
 # Includes the download of a chromedriver, which has its own time limit.
 APP_CHECK_SECONDS = 180.0
 # Exit code of recyclery_worker.app_check for a Chrome that no driver fits.
@@ -41,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     line = read_command_line(args)
     try:
         settings = load_settings(line, os.environ)
-        prepare_runtime_dir(settings.runtime_dir, [pool.name for pool in settings.pools])
+        prepare_runtime_dir(settings.runtime_dir, settings.pools)
         lock = lock_runtime_dir(settings.runtime_dir)
         check_listening(settings.http)
         broker_url = check_app(settings.app)
-    except (BadConfiguration, UnusableDirectory) as error:
+    except BadConfiguration as error:
         print_briefly(f"recyclery: {error}\n")
         return exit_codes.BAD_CONFIGURATION
     heartbeat_file(settings.runtime_dir).unlink(missing_ok=True)
@@ -79,6 +80,31 @@ def print_briefly(text: str) -> None:
 def stop_early(*_: object) -> None:
     """Exit before anything was started."""
     raise SystemExit(exit_codes.DRAINED)
+
+
+def prepare_runtime_dir(path: Path, pools: Iterable[Pool]) -> None:
+    """Make the runtime folder, private and with a short enough path for sockets; raises BadConfiguration."""
+    longest = LONGEST_ADDRESS - max(len(f"/worker-{slot}.sock") for pool in pools for slot in pool.slots)
+    if len(os.fsencode(path)) > longest:
+        raise BadConfiguration(
+            f"{path}: longer than {longest} bytes, too long for unix sockets; "
+            "set RECYCLERY_RUNTIME_DIR to a shorter one"
+        )
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        problem, advice = error.strerror, "a writable folder"
+    else:
+        if status.st_uid != os.getuid():
+            problem, advice = "belongs to another user", "one of yours"
+        elif status.st_mode & 0o022:
+            problem, advice = "others can write to it", "a folder of its own"
+        elif not os.access(path, os.W_OK):
+            problem, advice = "not writable", "a writable folder"
+        else:
+            return
+    raise BadConfiguration(f"{path}: {problem}; set RECYCLERY_RUNTIME_DIR to {advice}")
 
 
 def lock_runtime_dir(directory: Path) -> TextIO:

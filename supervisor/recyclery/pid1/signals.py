@@ -12,7 +12,8 @@ import psutil
 
 # Sent by a terminal that we write to from the background: they must not stop the supervisor.
 IGNORED = (signal.SIGTTIN, signal.SIGTTOU)
-UNCATCHABLE = frozenset({signal.SIGKILL, signal.SIGSTOP})
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+SWEEP_SECONDS = 2.0
 
 
 class SignalPipe:
@@ -48,16 +49,12 @@ def fork_with_default_signals() -> int:
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            for signum in signal.valid_signals() - UNCATCHABLE:
+            for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
                 signal.signal(signum, signal.SIG_DFL)
             before = set()
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-SWEEP_SECONDS = 2.0
 
 
 def become_subreaper() -> None:
@@ -69,24 +66,17 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def sweep_descendants() -> int:
-    """Kill and reap every remaining descendant, for at most SWEEP_SECONDS; return how many there were."""
-    myself = psutil.Process()
-    swept: set[psutil.Process] = set()
+def sweep_descendants() -> None:
+    """Kill and reap every remaining descendant, for at most SWEEP_SECONDS."""
     deadline = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < deadline:
-        left = myself.children(recursive=True)
+        left = psutil.Process().children(recursive=True)
         for process in left:
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    swept.add(process)
-                    process.send_signal(signal.SIGKILL)
-            except psutil.Error:
-                continue
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         if not reap_children() and not left:
             break
         time.sleep(0.02)
-    return len(swept)
 
 
 def reap_children() -> bool:

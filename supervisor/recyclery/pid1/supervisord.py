@@ -6,42 +6,149 @@ Overridden, and why (line numbers are supervisor 4.3.0's, see docs/architecture.
 - orphans of other processes are reaped without a limit and without a log line each (:285-300);
 - signals wake the loop, which upstream sleeps up to a second;
 - children's output goes line by line through one `Outlet` (loggers.py:102 blocks in write());
-- deadlines go by a clock that does not jump (`supervisord_options.RunningClock`; time.time() upstream);
+- deadlines go by a clock that does not jump (`RunningClock`; time.time() upstream);
 - a pool has one worker in service in one of two slots, and a successor in the other while it is replaced
-  (`worker_process.py`; upstream a program that ends is always restarted);
+  (`processes.py`; upstream a program that ends is always restarted);
 - a governor that hangs is killed, a pool that keeps dying stops everything (restarted for ever upstream);
 - the exit code shows how it ended (always 0 upstream).
 """
 
 from __future__ import annotations
 
+import contextlib
+import select
 import signal
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from supervisor.loggers import LevelsByName, Logger
 from supervisor.medusa.asyncore_25 import ExitNow
-from supervisor.options import signame
+from supervisor.options import EventListenerConfig, ServerOptions, signame
 from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDescription
 from supervisor.supervisord import Supervisor
 
 from recyclery.common import exit_codes
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.live import follow_file
-from recyclery.config.settings import Settings
-from recyclery.config.stored import read_settings, write_settings
-from recyclery.pid1.governor_process import GovernorProcess, SupervisedProcess
-from recyclery.pid1.output import FORMATS, Outlet
-from recyclery.pid1.signals import SignalPipe
+from recyclery.config.settings import Pool, Settings, read_settings, write_settings
+from recyclery.pid1.output import FORMATS, LogFormat, Outlet
+from recyclery.pid1.processes import (
+    GovernorConfig,
+    GovernorProcess,
+    SupervisedProcess,
+    WorkerConfig,
+    WorkerProcess,
+)
+from recyclery.pid1.signals import IGNORED, SignalPipe, fork_with_default_signals
 from recyclery.pid1.supervisord_conf import GOVERNOR
-from recyclery.pid1.supervisord_options import RunningClock, SupervisordOptions, set_clock
-from recyclery.pid1.worker_process import WorkerProcess
+from supervisor import process, rpcinterface, supervisord  # type: ignore[attr-defined]  # supervisor has no types
 
 # Some senders (coreutils' timeout) signal the process and then its whole group: that counts as one request.
 SAME_REQUEST_SECONDS = 1.0
-
-
+# The loop runs at least once a second; a longer step means that this process was suspended.
+LONGEST_TICK_SECONDS = 2.0
+LEVELS = {
+    LevelsByName.CRIT: "critical",
+    LevelsByName.ERRO: "error",
+    LevelsByName.WARN: "warning",
+    LevelsByName.INFO: "info",
+}
 ProcessKind = TypeVar("ProcessKind", bound=SupervisedProcess)
+
+
+class RunningClock:
+    """Counts the seconds in which this process ran, from the time of day at which it began.
+
+    It ignores steps of the wall clock, and the time that the machine or the container was suspended: such time
+    must not count against the grace of tasks or the governor's watchdog. Between two calls at most
+    LONGEST_TICK_SECONDS are counted.
+    """
+
+    def __init__(self, read: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._before = read()
+        self._time = time.time()
+
+    def time(self) -> float:
+        """Return the time, as time.time() does."""
+        now = self._read()
+        self._time += min(now - self._before, LONGEST_TICK_SECONDS)
+        self._before = now
+        return self._time
+
+    def __getattr__(self, name: str) -> object:
+        """Return the rest of the module `time`, which this replaces."""
+        return getattr(time, name)
+
+
+class SupervisordOptions(ServerOptions):  # type: ignore[misc]
+    """supervisord's options, and the objects that our processes reach through their configuration."""
+
+    def __init__(self, settings: Settings, outlet: Outlet, clock: RunningClock) -> None:
+        super().__init__()
+        self.settings = settings
+        self.outlet = outlet
+        self.clock = clock
+        self.log_format: LogFormat = FORMATS[settings.log_format]
+        # A pipe without a reader polls only as an error, which the following write reports.
+        self.poller.WRITE = select.POLLOUT | select.POLLERR
+        self.workers: dict[str, WorkerProcess] = {}
+        """By slot."""
+
+    def pool_of(self, slot: str) -> Pool:
+        """Return the pool of a slot with its current settings."""
+        return next(pool for pool in self.settings.pools if slot in pool.slots)
+
+    def processes_from_section(self, parser: Any, section: str, group_name: str, klass: Any = None) -> Any:
+        """Build our configuration classes in place of supervisord's."""
+        ours = GovernorConfig if klass is EventListenerConfig else WorkerConfig
+        return super().processes_from_section(parser, section, group_name, ours)
+
+    def make_logger(self) -> None:
+        """Log through the outlet, without supervisord's messages about its own start."""
+        self.logger = Logger(self.loglevel)
+        self.logger.addHandler(OutletHandler(self.outlet, self.log_format))
+        for text in self.parse_warnings:
+            self.logger.warn(text)
+
+    def openhttpservers(self, supervisord: Supervisor) -> None:
+        """Open the RPC socket, without the warning that it has no password: its mode is 0600."""
+        level, self.logger.level = self.logger.level, LevelsByName.CRIT + 1
+        super().openhttpservers(supervisord)
+        self.logger.level = level
+
+    def setsignals(self) -> None:
+        """Handle USR1 too, and ignore a terminal's stray signals."""
+        super().setsignals()
+        signal.signal(signal.SIGUSR1, self.signal_receiver.receive)
+        for signum in IGNORED:
+            signal.signal(signum, signal.SIG_IGN)
+
+    def fork(self) -> int:
+        """Fork a child with default signal dispositions."""
+        return fork_with_default_signals()
+
+
+class OutletHandler:
+    """The handler of supervisord's logger, which filters by level, over the outlet."""
+
+    level = LevelsByName.BLAT
+
+    def __init__(self, outlet: Outlet, log_format: LogFormat) -> None:
+        self._outlet = outlet
+        self._format = log_format
+
+    def emit(self, record: Any) -> None:
+        """Write one record."""
+        message = record.msg % record.kw if record.kw else record.msg
+        self._outlet.put(self._format.own(LEVELS.get(record.level, "debug"), message))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def reopen(self) -> None:
+        """Nothing to reopen."""
 
 
 class Engine(Supervisor):  # type: ignore[misc]
@@ -54,17 +161,16 @@ class Engine(Supervisor):  # type: ignore[misc]
         self.gave_up = False
         self._stop_requested: float | None = None
 
-    @property
     def exit_code(self) -> int:
-        """The exit code of `recyclery run`."""
+        """Return the exit code of `recyclery run`."""
         if self.gave_up:
             return exit_codes.GAVE_UP
-        killed = any(process.had_to_be_killed for process in self._processes(WorkerProcess))
+        killed = any(worker.had_to_be_killed for worker in self._processes(WorkerProcess))
         return exit_codes.KILLED if killed else exit_codes.DRAINED
 
     def _processes(self, kind: type[ProcessKind]) -> list[ProcessKind]:
-        processes = (process for group in self.process_groups.values() for process in group.processes.values())
-        return [process for process in processes if isinstance(process, kind)]
+        groups = self.process_groups.values()
+        return [each for group in groups for each in group.processes.values() if isinstance(each, kind)]
 
     def runforever(self) -> None:
         """Run until everything has stopped."""
@@ -76,14 +182,12 @@ class Engine(Supervisor):  # type: ignore[misc]
 
     def ordered_stop_groups_phase_1(self) -> None:
         """Stop all pools together, and the governor after them: it reaps browsers meanwhile."""
-        stop_governor = not any(
-            group.get_unstopped_processes() for name, group in self.process_groups.items() if name != GOVERNOR
-        )
-        for name, group in self.process_groups.items():
-            if name != GOVERNOR or stop_governor:
-                group.stop_all()
-        for process in self._processes(WorkerProcess):
-            process.hurry()
+        pools = [group for name, group in self.process_groups.items() if name != GOVERNOR]
+        pools_have_stopped = not any(group.get_unstopped_processes() for group in pools)
+        for group in self.process_groups.values() if pools_have_stopped else pools:
+            group.stop_all()
+        for worker in self._processes(WorkerProcess):
+            worker.hurry()
 
     def ordered_stop_groups_phase_2(self) -> None:
         """Do nothing: phase 1 stops all groups, and is repeated."""
@@ -92,10 +196,8 @@ class Engine(Supervisor):  # type: ignore[misc]
         """Reap every child that has ended: our programs, and the orphans of other processes."""
         orphans = 0
         while (pid_and_status := self.options.waitpid())[0]:
-            pid, status = pid_and_status
-            process = self.options.pidhistory.pop(pid, None)
-            if process is not None:
-                process.finish(pid, status)
+            if (ended := self.options.pidhistory.pop(pid_and_status[0], None)) is not None:
+                ended.finish(*pid_and_status)
             else:
                 orphans += 1
             if once:
@@ -123,19 +225,18 @@ class Engine(Supervisor):  # type: ignore[misc]
             self.options.mood = SupervisorStates.SHUTDOWN
         elif time.monotonic() - self._stop_requested > SAME_REQUEST_SECONDS:
             self.options.logger.warn(f"{name} again: killing what still runs")
-            for process in self._processes(SupervisedProcess):
-                if process.state == ProcessStates.STOPPING:
-                    process.kill(signal.SIGKILL)
+            for program in self._processes(SupervisedProcess):
+                if program.state == ProcessStates.STOPPING:
+                    program.kill(signal.SIGKILL)
 
     def _log_state(self) -> None:
         """Log the states of the programs, and have the governor log the rest."""
         logger, outlet = self.options.logger, self.options.outlet
-        for process in self._processes(SupervisedProcess):
-            state = getProcessStateDescription(process.state).lower()
-            pid_and_age = (
-                f"pid {process.pid} for {process.running_seconds:.0f} s" if process.pid else "no process"
-            )
-            logger.info(f"USR1: {process.config.name}: {state}, {pid_and_age}{process.describe()}")
+        for program in self._processes(SupervisedProcess):
+            state = getProcessStateDescription(program.state).lower()
+            age_seconds = program.now() - program.laststart
+            pid_and_age = f"pid {program.pid} for {age_seconds:.0f} s" if program.pid else "no process"
+            logger.info(f"USR1: {program.config.name}: {state}, {pid_and_age}{program.describe()}")
         logger.info(
             f"USR1: {outlet.buffered_bytes} bytes of log wait to be read, "
             f"{outlet.dropped_total} lines were dropped so far"
@@ -149,13 +250,12 @@ class Engine(Supervisor):  # type: ignore[misc]
         """Apply the settings that can be changed live, and log those that need a restart."""
         try:
             fresh = self._reload()
-        except BadConfiguration as error:
-            self.options.logger.error(f"HUP: nothing is changed: {error}")
-            return
-        try:
             # The stored settings include changes by `recyclery set`, which the file overrides.
             settings, changes, waiting = follow_file(read_settings(self._runtime_dir), fresh)
             write_settings(settings)
+        except BadConfiguration as error:
+            self.options.logger.error(f"HUP: nothing is changed: {error}")
+            return
         except (OSError, ValueError) as error:
             self.options.logger.error(f"HUP: nothing is changed: {self._runtime_dir}: {error}")
             return
@@ -177,21 +277,17 @@ class Engine(Supervisor):  # type: ignore[misc]
         if self.gave_up or self.options.mood == SupervisorStates.SHUTDOWN:
             return
         for governor in self._processes(GovernorProcess):
-            if governor.hangs():
-                silent = governor.silent_seconds()
-                self.options.logger.warn(f"governor: no heartbeat for {silent:.0f} s: killed and restarted")
-                governor.restart()
-        failed = [process for process in self._processes(WorkerProcess) if process.gave_up()]
-        if failed:
-            self._give_up(max(failed, key=lambda process: process.laststop))
+            governor.end_if_silent()
+        if failed := [worker for worker in self._processes(WorkerProcess) if worker.gave_up()]:
+            self._give_up(max(failed, key=lambda worker: worker.laststop))
 
-    def _give_up(self, process: WorkerProcess) -> None:
+    def _give_up(self, worker: WorkerProcess) -> None:
         """Stop everything and log why: a container without its pool is no use."""
         self.gave_up = True
-        logger, settings, name = self.options.logger, self.options.settings, process.pool.name
-        often = f"{process.deaths()} deaths in {settings.death_window_seconds:g} s"
-        logger.critical(f"{name} does not stay up ({often}): giving up; the last time it {process.end}")
-        for line in process.tail:
+        logger, settings, name = self.options.logger, self.options.settings, worker.pool.name
+        often = f"{worker.deaths()} deaths in {settings.death_window_seconds:g} s"
+        logger.critical(f"{name} does not stay up ({often}): giving up; the last time it {worker.end}")
+        for line in worker.tail:
             logger.critical(f"{name}: {line.decode('utf-8', 'backslashreplace')}")
         self.options.mood = SupervisorStates.SHUTDOWN
 
@@ -202,7 +298,9 @@ def run_engine(settings: Settings, configuration: str, reload: Callable[[], Sett
     `reload` reads the configuration again on HUP; it raises BadConfiguration.
     """
     clock = RunningClock()
-    set_clock(clock)
+    # supervisord reads it in place of time.time(), whose steps would end a grace period early.
+    for module in (process, rpcinterface, supervisord):
+        module.time = clock
 
     def format_dropped(count: int) -> bytes:
         message = f"{count} log lines dropped: standard output was not read"
@@ -215,10 +313,9 @@ def run_engine(settings: Settings, configuration: str, reload: Callable[[], Sett
     options.test = False
     engine = Engine(options, settings, reload)
     try:
-        engine.main()
-    except ExitNow:
-        pass
+        with contextlib.suppress(ExitNow):
+            engine.main()
     finally:
         options.close_httpservers()
         outlet.drain(1.0)
-    return engine.exit_code
+    return engine.exit_code()

@@ -9,10 +9,8 @@ from pathlib import Path
 from recyclery.config import secrets
 from recyclery.config.paths import supervisord_socket
 from recyclery.config.settings import Pool, Settings
-from recyclery.config.slots import slots_of
 
 GOVERNOR = "governor"
-GOVERNOR_GRACE_SECONDS = 3
 
 TEMPLATE = """\
 ; Written by `recyclery run` at every start, for supervisorctl -c.
@@ -24,7 +22,7 @@ chmod=0600
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [rpcinterface:recyclery]
-supervisor.rpcinterface_factory=recyclery.pid1.workers_rpc:WorkersInterface
+supervisor.rpcinterface_factory=recyclery.pid1.processes:WorkersInterface
 
 [supervisorctl]
 serverurl=unix://{socket}
@@ -46,9 +44,9 @@ command={governor_command}
 events=PROCESS_STATE
 priority=1
 startsecs=1
-startretries=1000000
+startretries=1000000000
 autorestart=true
-stopwaitsecs={governor_grace_seconds}
+stopwaitsecs=3
 stdout_logfile=NONE
 stderr_logfile=NONE
 """
@@ -84,10 +82,9 @@ def write_configuration(settings: Settings) -> Path:
         log_level="debug" if settings.log_level == "debug" else "info",
         governor=GOVERNOR,
         governor_command=escape_percent(shlex.join([sys.executable, "-m", "recyclery.governor"])),
-        governor_grace_seconds=GOVERNOR_GRACE_SECONDS,
     )
     for pool in settings.pools:
-        for slot in slots_of(pool.name):
+        for slot in pool.slots:
             text += PROGRAM.format(
                 pool=pool.name,
                 slot=slot,
