@@ -7,15 +7,15 @@ import time
 from types import FrameType
 
 from recyclery.common.exit_codes import INTERRUPTED
-from recyclery_demo.display import Display, Frame, make_display
+from recyclery_demo.display import Display, Frame, open_display
 from recyclery_demo.managers import Manager, find_manager
 from recyclery_demo.options import Options, read_options
 from recyclery_demo.plan import StormPlan, describe_habit, plan_storm
 from recyclery_demo.requirements import DemoError, find_requirements
 from recyclery_demo.stage import Stage, limited_memory, set_stage, stop_workers, wait_for_workers
 from recyclery_demo.storm import percentile
-from recyclery_demo.summary import Summary, make_table, verdict
-from recyclery_demo.watch import Watcher
+from recyclery_demo.summary import Summary
+from recyclery_demo.watch import Moment, count_processes
 
 LOOK_SECONDS = 0.5
 SETTLE_SECONDS = 3.0
@@ -33,7 +33,12 @@ def run_command(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("recyclery demo: interrupted; all is stopped", file=sys.stderr)
         return INTERRUPTED
-    print_summary(summary, json=options.json)
+    if options.json:
+        print(summary.to_json(), flush=True)
+    else:
+        from recyclery_demo.picture import print_summary  # noqa: PLC0415 - rich, which may be missing at the start
+
+        print_summary(summary)
     return INTERRUPTED if summary.ending == "interrupted" else summary.exit_status()
 
 
@@ -54,15 +59,10 @@ def run_storm(manager: Manager, options: Options) -> Summary:
             limit_bytes=options.limit_bytes,
             memory_kind=cgroup.kind if cgroup else "budget",
         )
-        with make_display(frame, json=options.json) as display:
+        with open_display(frame, json=options.json) as display:
             display.say("Starting Redis, the tax office's site and the workers")
             with set_stage(
-                requirements,
-                manager,
-                plan,
-                cgroup=cgroup,
-                limit_bytes=options.limit_bytes,
-                log=options.log,
+                requirements, manager, plan, cgroup=cgroup, limit_bytes=options.limit_bytes, log=options.log
             ) as stage:
                 wait_for_workers(stage)
                 return blow(stage, plan, display, options)
@@ -85,7 +85,7 @@ class StormWatch:
         self._stage = stage
         self._plan = plan
         self._display = display
-        self._watcher = Watcher(stage.cage, stage.meter, stage.storm, stage.poll)
+        self._started = time.monotonic()
         self._peak_floor_bytes = 0
         self._seconds = 0.0
         self._scraped_seconds = 0.0
@@ -98,7 +98,7 @@ class StormWatch:
             self._stage.poll.start()
         all_scraped = False
         while True:
-            moment = self._watcher.look()
+            moment = self._look()
             self._display.show(moment)
             self._seconds = moment.elapsed_seconds
             self._peak_floor_bytes = max(self._peak_floor_bytes, moment.floor_bytes)
@@ -112,6 +112,26 @@ class StormWatch:
                 return "deadline"
             if self._stage.cage.wait(LOOK_SECONDS) is not None:
                 return "ended"
+
+    def _look(self) -> Moment:
+        stage = self._stage
+        counts = stage.storm.read_counts()
+        browsers, defunct = count_processes(stage.cage)
+        status = stage.poll.latest
+        return Moment(
+            elapsed_seconds=time.monotonic() - self._started,
+            done=counts.tally.succeeded,
+            failed=counts.tally.failed,
+            pinged=counts.pinged,
+            fast_p95_seconds=percentile(counts.latencies_seconds, 95),
+            usage_bytes=stage.meter.usage_bytes(),
+            floor_bytes=stage.meter.floor_bytes(),
+            oom_kills=stage.meter.oom_kills(),
+            browsers=browsers,
+            defunct=defunct,
+            reaped=status.reaped,
+            recycles=status.recycles,
+        )
 
     def finish(self, ending: str, options: Options) -> Summary:
         """Stop everything and count."""
@@ -157,7 +177,7 @@ class StormWatch:
         """Return the browsers and the defunct processes left after a moment to tidy up."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            browsers, defunct = self._watcher.count_processes()
+            browsers, defunct = count_processes(self._stage.cage)
             if browsers == defunct == 0 or time.monotonic() >= deadline:
                 return browsers, defunct
             time.sleep(0.1)
@@ -165,15 +185,3 @@ class StormWatch:
 
 def _round(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 4)
-
-
-def print_summary(summary: Summary, *, json: bool) -> None:
-    """Print one JSON object, or the table and a verdict."""
-    if json:
-        print(summary.to_json(), flush=True)
-        return
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False)
-    console.print(make_table(summary))
-    console.print(verdict(summary), style="bold green" if summary.exit_status() == 0 else "bold red")

@@ -1,19 +1,15 @@
 """Progress of a storm: one live picture in a terminal, a plain line every few seconds elsewhere."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import TextIO
 
 from recyclery.common.units import format_bytes
 from recyclery_demo.watch import Moment
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
 PLAIN_LINE_SECONDS = 5.0
-WIDTH = 78
 
 
 @dataclass(frozen=True)
@@ -28,43 +24,16 @@ class Frame:
     memory_kind: str
 
 
-class Display(Protocol):
-    """Where progress goes."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the last picture standing."""
-
-    def say(self, text: str) -> None:
-        """Show what is going on now."""
-
-    def show(self, moment: Moment) -> None:
-        """Show the storm."""
-
-
-class PlainDisplay:
-    """Lines of text, one every few seconds."""
+class Display:
+    """Progress as lines of text, one every few seconds."""
 
     def __init__(self, frame: Frame, stream: TextIO) -> None:
         self._frame = frame
         self._stream = stream
         self._next_line_seconds = 0.0
 
-    def __enter__(self) -> Self:
-        self.say(describe_storm(self._frame))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
     def say(self, text: str) -> None:
-        """Print the text."""
+        """Show what is going on now."""
         print(text, file=self._stream, flush=True)
 
     def show(self, moment: Moment) -> None:
@@ -74,49 +43,18 @@ class PlainDisplay:
             self.say(plain_line(self._frame, moment))
 
 
-class LiveDisplay:
-    """One picture that is redrawn in place."""
+@contextmanager
+def open_display(frame: Frame, *, json: bool) -> Iterator[Display]:
+    """Yield the live picture where standard output is a terminal and free, else lines."""
+    if not json and sys.stdout.isatty():
+        from recyclery_demo.picture import open_picture  # noqa: PLC0415
 
-    def __init__(self, frame: Frame, console: "Console") -> None:
-        from rich.live import Live  # noqa: PLC0415
-
-        self._frame = frame
-        self._text = "starting"
-        self._moment: Moment | None = None
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
-
-    def say(self, text: str) -> None:
-        """Put the text on the last line of the picture."""
-        self._text = text
-
-    def show(self, moment: Moment) -> None:
-        """Take the moment into the picture."""
-        self._moment = moment
-
-    def _render(self) -> "RenderableType":
-        from recyclery_demo.picture import draw  # noqa: PLC0415
-
-        return draw(self._frame, self._moment, self._text)
-
-
-def make_display(frame: Frame, *, json: bool) -> Display:
-    """Return the live picture where standard output is a terminal and free, else lines."""
-    if json:
-        return PlainDisplay(frame, sys.stderr)
-    if not sys.stdout.isatty():
-        return PlainDisplay(frame, sys.stdout)
-    from rich.console import Console  # noqa: PLC0415
-
-    return LiveDisplay(frame, Console(highlight=False))
+        with open_picture(frame) as picture:
+            yield picture
+    else:
+        lines = Display(frame, sys.stderr if json else sys.stdout)
+        lines.say(describe_storm(frame))
+        yield lines
 
 
 def describe_storm(frame: Frame) -> str:

@@ -25,16 +25,14 @@ class Manager:
     stop_seconds: float
 
 
-def recyclery() -> Manager:
-    """Return Recyclery with its built-in pools, which are the guide's."""
-    return Manager("recyclery", (sys.executable, "-m", "recyclery", "run"), stop_seconds=30.0)
+def find_manager(name: str) -> Manager:
+    """Return `recyclery` with its built-in pools, which are the guide's, or else stock Celery.
 
-
-def stock_celery() -> Manager:
-    """Return two plain workers under a shell, as a container's CMD starts them.
-
-    The shell installs no handler, so as PID 1 it ignores TERM; ten seconds later Docker kills it, and so do we.
+    That is two plain workers under a shell, as a container's CMD starts them. The shell installs no handler, so
+    as PID 1 it ignores TERM; ten seconds later Docker kills it, and so do we.
     """
+    if name == "recyclery":
+        return Manager(name, (sys.executable, "-m", "recyclery", "run"), stop_seconds=30.0)
     return Manager("celery", ("/bin/sh", "-c", shell_script()), stop_seconds=10.0)
 
 
@@ -58,30 +56,6 @@ def _worker(name: str, *options: str) -> str:
     return shlex.join([*celery, "worker", "-l", "info", "-n", f"{name}@%h", *options])
 
 
-def find_manager(name: str) -> Manager:
-    """Return the manager of that name."""
-    return recyclery() if name == "recyclery" else stock_celery()
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the demo's own services and folders are."""
-
-    redis_url: str
-    site_url: str
-    folder: Path
-
-    @property
-    def runtime(self) -> Path:
-        """Recyclery's sockets; short, because a unix socket's path may have 107 bytes."""
-        return self.folder / "run"
-
-    @property
-    def temporary(self) -> Path:
-        """Temporary files of everything in the cage, the browsers' profiles above all."""
-        return self.folder / "tmp"
-
-
 def base_environment(requirements: Requirements) -> dict[str, str]:
     """Return our environment with the example importable, without settings of Celery or Recyclery."""
     environment = {
@@ -95,19 +69,28 @@ def base_environment(requirements: Requirements) -> dict[str, str]:
 
 
 def worker_environment(
-    base: Mapping[str, str], requirements: Requirements, places: Places, budget_bytes: int | None
+    base: Mapping[str, str],
+    requirements: Requirements,
+    redis_url: str,
+    site_url: str,
+    folder: Path,
+    *,
+    budget_bytes: int | None,
 ) -> dict[str, str]:
-    """Return the environment of the workers and of every command that speaks to their supervisor."""
+    """Return the environment of the workers and of every command that speaks to their supervisor.
+
+    `folder` holds Recyclery's sockets, and the temporary files of everything in the cage, browsers above all.
+    """
     environment = {
         **base,
         "CELERY_APP": CELERY_APP,
-        "REDIS_URL": places.redis_url,
-        "SITE_URL": places.site_url,
+        "REDIS_URL": redis_url,
+        "SITE_URL": site_url,
         "CHROME_BINARY": str(requirements.chrome),
         "CHROMEDRIVER": str(requirements.chromedriver),
-        "RECYCLERY_RUNTIME_DIR": str(places.runtime),
-        "RECYCLERY_STATE_DIR": str(places.folder / "state"),
-        "TMPDIR": str(places.temporary),
+        "RECYCLERY_RUNTIME_DIR": str(folder / "run"),
+        "RECYCLERY_STATE_DIR": str(folder / "state"),
+        "TMPDIR": str(folder / "tmp"),
     }
     if budget_bytes is not None:
         environment["RECYCLERY_MEMORY_LIMIT"] = str(budget_bytes)

@@ -107,17 +107,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_options(args: argparse.Namespace) -> Options:
     """Return the options with every default filled in."""
-    fast_tasks = default_fast_tasks(args.tasks) if args.fast_tasks is None else args.fast_tasks
-    deadline_seconds = args.deadline or DEFAULT_DEADLINE_SECONDS[args.manager]
     return Options(
         manager=args.manager,
         tasks=args.tasks,
         mix_name=args.mix,
         mix=_read_mix(args),
-        fast_tasks=fast_tasks,
+        fast_tasks=default_fast_tasks(args.tasks) if args.fast_tasks is None else args.fast_tasks,
         seed=args.seed,
         limit_bytes=args.memory,
-        deadline_seconds=deadline_seconds,
+        deadline_seconds=args.deadline or DEFAULT_DEADLINE_SECONDS[args.manager],
         json=args.json,
         log=args.log,
     )
@@ -130,12 +128,8 @@ def default_fast_tasks(tasks: int) -> int:
 
 def _read_mix(args: argparse.Namespace) -> Mix:
     """Return the mix of that name with what --leak and --leave change in it."""
-    mix = MIXES[args.mix]
-    if args.leak is not None:
-        mix = replace(mix, forget_share=args.leak)
-    if args.leave is not None:
-        mix = replace(mix, leave_bytes=args.leave)
-    return mix
+    stated = {"forget_share": args.leak, "leave_bytes": args.leave}
+    return replace(MIXES[args.mix], **{name: value for name, value in stated.items() if value is not None})
 
 
 def number_from(smallest: int) -> Callable[[str], int]:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_PACKAGES = {"rich": "rich", "selenium": "selenium"}
+_PACKAGES = ("rich", "selenium")
 _BACKOFFICE = Path(__file__).parents[2] / "examples" / "backoffice"
 
 
@@ -27,15 +27,12 @@ class Requirements:
 def find_requirements() -> Requirements:
     """Return where everything is, or raise DemoError for the first thing missing."""
     find_packages()
-    backoffice = find_backoffice()
-    redis_server = find_redis_server()
-    chrome, chromedriver = require_browser()
-    return Requirements(backoffice, redis_server, chrome, chromedriver)
+    return Requirements(find_backoffice(), find_redis_server(), *require_browser())
 
 
 def find_packages() -> None:
     """Raise DemoError where a package of the group `demo` was not installed."""
-    missing = [name for name, module in _PACKAGES.items() if importlib.util.find_spec(module) is None]
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise DemoError(
             f"{', '.join(missing)} missing: run scripts/setup, or {sys.executable} -m pip install "

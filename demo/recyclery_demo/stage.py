@@ -15,13 +15,14 @@ from pathlib import Path
 from recyclery.sandbox.cage import Cage, CannotCageError, last_lines
 from recyclery_demo.cage import CgroupCage, make_cage_cgroup
 from recyclery_demo.cgroups import SandboxCgroup
-from recyclery_demo.managers import POOLS, Manager, Places, base_environment, worker_environment
+from recyclery_demo.managers import POOLS, Manager, base_environment, worker_environment
 from recyclery_demo.plan import StormPlan
 from recyclery_demo.requirements import DemoError, Requirements
 from recyclery_demo.storm import Storm
-from recyclery_demo.watch import Meter, StatusPoll, make_meter
+from recyclery_demo.watch import BudgetMeter, CgroupMeter, Meter, StatusPoll
 
 START_SECONDS = 20.0
+READY_SECONDS = 90.0
 STOP_SECONDS = 3.0
 _LOOPBACK = "127.0.0.1"
 
@@ -105,9 +106,6 @@ def _read_site_url(log: Path) -> str:
     return ""
 
 
-READY_SECONDS = 90.0
-
-
 @dataclass(frozen=True)
 class Stage:
     """Everything one storm needs."""
@@ -123,16 +121,16 @@ class Stage:
 @contextmanager
 def limited_memory(limit_bytes: int, say: Callable[[str], None]) -> Iterator[SandboxCgroup | None]:
     """Yield a cgroup of this limit, or None where there can be none and a stated budget has to do."""
-    cgroup = None
     try:
         cgroup = make_cage_cgroup(limit_bytes)
     except CannotCageError as error:
         say(f"No kernel limit here ({error}): the supervisor is told its budget instead.")
+        yield None
+        return
     try:
         yield cgroup
     finally:
-        if cgroup is not None:
-            cgroup.remove()
+        cgroup.remove()
 
 
 @contextmanager
@@ -151,20 +149,18 @@ def set_stage(
         base = base_environment(requirements)
         redis_url = stack.enter_context(running_redis(requirements.redis_server, base, folder))
         site_url = stack.enter_context(running_site(sys.executable, base, folder))
-        places = Places(redis_url, site_url, folder)
-        places.temporary.mkdir()
+        (folder / "tmp").mkdir()
         environment = worker_environment(
-            base, requirements, places, budget_bytes=None if cgroup else limit_bytes
+            base, requirements, redis_url, site_url, folder, budget_bytes=None if cgroup else limit_bytes
         )
         log = log or folder / "workers.log"
-        cage = stack.enter_context(
-            CgroupCage(
-                manager.command, environment=environment, folder=requirements.backoffice, log=log, cgroup=cgroup
-            )
+        workers = CgroupCage(
+            manager.command, environment=environment, folder=requirements.backoffice, log=log, cgroup=cgroup
         )
-        poll = StatusPoll(environment)
+        cage = stack.enter_context(workers)
+        meter = CgroupMeter(cgroup) if cgroup else BudgetMeter(cage)
         storm = Storm(redis_url, secrets.token_hex(4), plan)
-        yield Stage(manager, cage, make_meter(cage), storm, poll, log)
+        yield Stage(manager, cage, meter, storm, StatusPoll(environment), log)
 
 
 @contextmanager
@@ -182,8 +178,7 @@ def wait_for_workers(stage: Stage) -> None:
     deadline = time.monotonic() + READY_SECONDS
     answered: set[str] = set()
     while not answered.issuperset(POOLS):
-        status = stage.cage.wait(0.1)
-        if status is not None:
+        if (status := stage.cage.wait(0.1)) is not None:
             raise DemoError(
                 f"{stage.manager.name} ended with status {status} at its start:\n{last_lines(stage.log)}"
             )

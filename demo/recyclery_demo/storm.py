@@ -5,8 +5,8 @@ import math
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import redis
 from celery import Celery
@@ -33,24 +33,16 @@ class Tally:
 
 
 def count_tasks(
-    numbers: Iterable[int],
-    times_done: Mapping[int, int],
-    failed: Collection[int],
-    queued: Collection[int] = (),
+    numbers: Iterable[int], times_done: Mapping[int, int], failed: Collection[int], queued: Collection[int] = ()
 ) -> Tally:
     """Sort the numbers into the fates of a Tally; being done beats every other sign."""
-    undone = set()
-    succeeded = duplicates = 0
-    for number in numbers:
-        times = times_done.get(number, 0)
-        if times > 0:
-            succeeded += 1
-            duplicates += times - 1
-        else:
-            undone.add(number)
+    times = {number: times_done.get(number, 0) for number in numbers}
+    done = [count for count in times.values() if count]
+    undone = {number for number, count in times.items() if not count}
     failures = undone & set(failed)
     waiting = (undone - failures) & set(queued)
-    return Tally(succeeded, duplicates, len(failures), len(waiting), len(undone - failures - waiting))
+    lost = undone - failures - waiting
+    return Tally(len(done), sum(done) - len(done), len(failures), len(waiting), len(lost))
 
 
 def percentile(values: Iterable[float], percent: float) -> float | None:
@@ -111,12 +103,7 @@ class Storm:
             self._celery.send_task(
                 f"{_TASKS}.scrape",
                 (scrape.number, self.run),
-                {
-                    "forget": scrape.forget,
-                    "leave_bytes": scrape.leave_bytes,
-                    "take_bytes": scrape.take_bytes,
-                    "cache_bytes": scrape.cache_bytes,
-                },
+                {name: value for name, value in asdict(scrape).items() if name != "number"},
                 queue=_SLOW_QUEUE,
                 task_id=self._task_id(scrape.number),
             )
@@ -133,15 +120,12 @@ class Storm:
     def _key(self, name: str) -> str:
         return f"recyclery:storm:{self.run}:{name}"
 
-    def read_counts(self) -> Counts:
-        """Return where the storm stands."""
-        return self._read_counts(queued=set())
-
     def read_final_counts(self) -> Counts:
         """Return where the storm ended; only once the workers stopped is a task in the queue not in work."""
-        return self._read_counts(queued=self._read_queued())
+        return self.read_counts(self._read_queued())
 
-    def _read_counts(self, queued: set[int]) -> Counts:
+    def read_counts(self, queued: Collection[int] = ()) -> Counts:
+        """Return where the storm stands."""
         times_done = {
             int(number): int(times)
             for number, times in cast("dict[str, str]", self._redis.hgetall(self._key("scraped"))).items()
@@ -158,8 +142,7 @@ class Storm:
 
     def _read_failed(self, numbers: list[int]) -> set[int]:
         """Return which of these Celery's result backend calls FAILURE; one request for all of them."""
-        open_numbers = [number for number in numbers if number not in self._failed]
-        if not open_numbers:
+        if not (open_numbers := [number for number in numbers if number not in self._failed]):
             return set()
         keys = [f"celery-task-meta-{self._task_id(number)}" for number in open_numbers]
         results = cast("list[str | None]", self._redis.mget(keys))
@@ -171,14 +154,9 @@ class Storm:
 
     def _read_queued(self) -> set[int]:
         """Return the scrapes that still wait in the slow queue."""
-        numbers_by_id = {self._task_id(scrape.number): scrape.number for scrape in self.plan.scrapes}
-        queued = set()
-        for key in self._redis.scan_iter(f"{_SLOW_QUEUE}*", _type="list"):
-            if key != _SLOW_QUEUE and not key.startswith(_SLOW_QUEUE + _PRIORITY_MARK):
-                continue
-            for text in cast("list[str]", self._redis.lrange(key, 0, -1)):
-                message: dict[str, Any] = json.loads(text)
-                task_id = message.get("headers", {}).get("id", "")
-                if task_id in numbers_by_id:
-                    queued.add(numbers_by_id[task_id])
-        return queued
+        keys = self._redis.scan_iter(f"{_SLOW_QUEUE}*", _type="list")
+        queues = [key for key in keys if key == _SLOW_QUEUE or key.startswith(_SLOW_QUEUE + _PRIORITY_MARK)]
+        texts = (text for key in queues for text in cast("list[str]", self._redis.lrange(key, 0, -1)))
+        waiting = {json.loads(text).get("headers", {}).get("id") for text in texts}
+        numbers = (scrape.number for scrape in self.plan.scrapes)
+        return {number for number in numbers if self._task_id(number) in waiting}

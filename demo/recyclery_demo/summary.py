@@ -1,15 +1,8 @@
-"""What came of a storm: the figures, the verdict, and both ways to print them."""
+"""What came of a storm: the figures and the verdict."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
-
-from recyclery.common.units import format_bytes
-from recyclery_demo.display import format_clock, format_latency, format_recycles
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -66,18 +59,17 @@ class Summary:
 
     def problems(self) -> list[str]:
         """Return everything that keeps this storm from being a success, in words."""
+        undone, light_undone = self.tasks - self.succeeded, self.fast_tasks - self.fast_succeeded
         found = {
-            f"{self.tasks - self.succeeded} of {self.tasks} tasks not done": self.succeeded != self.tasks,
-            f"{self.fast_tasks - self.fast_succeeded} of {self.fast_tasks} light tasks not done": (
-                self.fast_succeeded != self.fast_tasks
-            ),
-            f"{self.failed} failed": self.failed != 0,
-            f"{self.lost} lost": self.lost != 0,
-            f"{self.oom_kills} OOM kills": self.oom_kills != 0,
-            f"{self.defunct_left} defunct left": self.defunct_left != 0,
-            f"{self.processes_left} processes left": self.processes_left != 0,
+            f"{undone} of {self.tasks} tasks not done": undone,
+            f"{light_undone} of {self.fast_tasks} light tasks not done": light_undone,
+            f"{self.failed} failed": self.failed,
+            f"{self.lost} lost": self.lost,
+            f"{self.oom_kills} OOM kills": self.oom_kills,
+            f"{self.defunct_left} defunct left": self.defunct_left,
+            f"{self.processes_left} processes left": self.processes_left,
         }
-        return [text for text, holds in found.items() if holds]
+        return [text for text, count in found.items() if count]
 
     def exit_status(self) -> int:
         """Return the demo's exit status: 0 only without any problem."""
@@ -86,50 +78,6 @@ class Summary:
     def to_json(self) -> str:
         """Return the figures as one JSON object."""
         return json.dumps(asdict(self))
-
-
-def make_table(summary: Summary) -> "Table":
-    """Return the figures as a table for people."""
-    from rich import box  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(
-        box=box.SIMPLE, show_header=False, title=f"leak storm under {summary.manager}", title_justify="left"
-    )
-    table.add_column(style="bold")
-    table.add_column()
-    for name, value, bad in _rows(summary):
-        table.add_row(name, value, style="red" if bad else None)
-    return table
-
-
-def _rows(summary: Summary) -> list[tuple[str, str, bool]]:
-    undone = summary.succeeded != summary.tasks
-    return [
-        ("tasks done", f"{summary.succeeded} of {summary.tasks} in {format_clock(summary.seconds)}", undone),
-        ("failed", str(summary.failed), summary.failed > 0),
-        ("lost", str(summary.lost), summary.lost > 0),
-        ("still queued", str(summary.queued), summary.queued > 0),
-        ("done twice", str(summary.duplicates), False),
-        (
-            "light tasks done",
-            f"{summary.fast_succeeded} of {summary.fast_tasks}, p95 {format_latency(summary.fast_p95_seconds)}",
-            summary.fast_succeeded != summary.fast_tasks,
-        ),
-        ("OOM kills", str(summary.oom_kills), summary.oom_kills > 0),
-        (
-            "memory peak",
-            f"{format_bytes(summary.peak_bytes)} of {format_bytes(summary.limit_bytes)} ({summary.memory}), "
-            f"{format_bytes(summary.peak_floor_bytes)} without page cache",
-            False,
-        ),
-        ("recycles", format_recycles(summary.recycles), False),
-        ("orphans reaped", str(summary.orphans_reaped), False),
-        ("browsers leaked", str(summary.leaked_browsers), summary.leaked_browsers > 0),
-        ("defunct left", str(summary.defunct_left), summary.defunct_left > 0),
-        ("processes left", str(summary.processes_left), summary.processes_left > 0),
-        ("exit of PID 1", str(summary.exit), summary.exit != 0),
-    ]
 
 
 def verdict(summary: Summary) -> str:

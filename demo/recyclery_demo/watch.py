@@ -5,40 +5,20 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from recyclery.observe.processes import read_proc_file, with_memory
 from recyclery.observe.snapshot import Process
 from recyclery.sandbox.cage import Cage, CannotCageError
 from recyclery.sandbox.guard import descendants
-from recyclery_demo.cage import CgroupCage
 from recyclery_demo.cgroups import SandboxCgroup, find_own_home
-from recyclery_demo.storm import Storm, percentile
 
-
-class Meter(Protocol):
-    """What a storm is measured by."""
-
-    kind: str
-
-    def usage_bytes(self) -> int:
-        """Return the memory in use."""
-
-    def floor_bytes(self) -> int:
-        """Return the part of it that cannot be reclaimed."""
-
-    def peak_bytes(self) -> int:
-        """Return the highest usage so far."""
-
-    def oom_kills(self) -> int:
-        """Return how many processes were killed for want of memory."""
-
-    def processes_left(self) -> int:
-        """Return how many processes there are."""
+POLL_SECONDS = 2.0
+ANSWER_SECONDS = 10.0
+NOT_BROWSERS = ("chromedriver", "chrome_crashpad")
 
 
 class CgroupMeter:
@@ -117,13 +97,7 @@ class BudgetMeter:
             return 0
 
 
-def make_meter(cage: CgroupCage) -> Meter:
-    """Return the meter that fits the cage."""
-    return CgroupMeter(cage.cgroup) if cage.cgroup is not None else BudgetMeter(cage)
-
-
-POLL_SECONDS = 2.0
-ANSWER_SECONDS = 10.0
+Meter: TypeAlias = CgroupMeter | BudgetMeter
 
 
 @dataclass(frozen=True)
@@ -182,9 +156,6 @@ class StatusPoll:
             self.ask()
 
 
-NOT_BROWSERS = ("chromedriver", "chrome_crashpad")
-
-
 @dataclass(frozen=True)
 class Moment:
     """What a storm looked like at one moment."""
@@ -203,40 +174,10 @@ class Moment:
     recycles: Mapping[str, int]
 
 
-class Watcher:
-    """Looks at a storm from outside its cage."""
-
-    def __init__(self, cage: Cage, meter: Meter, storm: Storm, poll: StatusPoll) -> None:
-        self._cage = cage
-        self._meter = meter
-        self._storm = storm
-        self._poll = poll
-        self._started = time.monotonic()
-
-    def look(self) -> Moment:
-        """Return the moment."""
-        counts = self._storm.read_counts()
-        browsers, defunct = self.count_processes()
-        status = self._poll.latest
-        return Moment(
-            elapsed_seconds=time.monotonic() - self._started,
-            done=counts.tally.succeeded,
-            failed=counts.tally.failed,
-            pinged=counts.pinged,
-            fast_p95_seconds=percentile(counts.latencies_seconds, 95),
-            usage_bytes=self._meter.usage_bytes(),
-            floor_bytes=self._meter.floor_bytes(),
-            oom_kills=self._meter.oom_kills(),
-            browsers=browsers,
-            defunct=defunct,
-            reaped=status.reaped,
-            recycles=status.recycles,
-        )
-
-    def count_processes(self) -> tuple[int, int]:
-        """Return the running browsers and the defunct processes in the cage."""
-        below = descendants(self._cage.guard_pid)
-        return sum(is_browser(process) for process in below), sum(process.is_defunct for process in below)
+def count_processes(cage: Cage) -> tuple[int, int]:
+    """Return the running browsers and the defunct processes in the cage."""
+    below = descendants(cage.guard_pid)
+    return sum(is_browser(process) for process in below), sum(process.is_defunct for process in below)
 
 
 def is_browser(process: Process) -> bool:

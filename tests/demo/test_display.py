@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from recyclery_demo.display import Frame, PlainDisplay, format_latency, format_recycles, plain_line
+from recyclery_demo.display import Display, Frame, format_latency, format_recycles, plain_line
 from recyclery_demo.picture import draw
 from recyclery_demo.watch import Moment
 
@@ -44,7 +44,7 @@ def test_a_plain_line_has_all_that_matters() -> None:
 
 def test_plain_lines_come_every_few_seconds_only() -> None:
     stream = io.StringIO()
-    display = PlainDisplay(FRAME, stream)
+    display = Display(FRAME, stream)
     for tenth in range(0, 100):
         display.show(moment(elapsed_seconds=tenth / 10))
     assert len(stream.getvalue().splitlines()) == 2

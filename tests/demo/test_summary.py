@@ -7,7 +7,8 @@ import json
 import pytest
 from rich.console import Console
 
-from recyclery_demo.summary import Summary, make_table, verdict
+from recyclery_demo.picture import make_table
+from recyclery_demo.summary import Summary, verdict
 
 FLAWLESS = Summary(
     manager="recyclery",
