@@ -29,6 +29,12 @@ def test_anything_else_is_refused_by_its_name(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("unit", ["", "T"])
+def test_more_than_a_float_holds_is_refused_too(unit: str) -> None:
+    with pytest.raises(ValueError, match="is not an amount of memory"):
+        parse_size("9" * 400 + unit)
+
+
 @pytest.mark.parametrize(
     ("amount", "text"),
     [(1 << 30, "1 GiB"), (1280 << 20, "1.25 GiB"), (312 << 20, "312 MiB"), (4096, "4 KiB"), (0, "0 KiB")],

@@ -94,3 +94,11 @@ def test_a_new_look_at_the_file_takes_over_what_can_be_changed_and_says_what_mus
         "new is new",
         "grace_seconds is 9.0",
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 400, "9" * 5000, "0x" + "f" * 5000, "[" * 5000 + "]" * 5000], ids=range(4)
+)
+def test_a_value_longer_than_any_sense_is_told_like_another(text: str) -> None:
+    with pytest.raises(BadConfiguration, match=r"memory limit_bytes is .* a size of at least 64MiB"):
+        change_settings(settings(), "memory", {"limit_bytes": text})

@@ -163,6 +163,28 @@ def test_a_bad_file_is_told_with_its_name(tmp_path: Path, text: str, words: list
     assert [word for word in [*words, config] if word not in str(told.value)] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "number", "words"),
+    [
+        ("[memory]\nlimit_bytes = {}", "9" * 400, ["[memory] limit_bytes", "a size of at least 64MiB"]),
+        ("[history]\nmax_bytes = {}", "9" * 400, ["[history] max_bytes", "a size of at least 8MiB"]),
+        ("[memory]\nrisk_percent = {}", "9" * 400, ["[memory] risk_percent", "0.01 to 50"]),
+        ("[memory]\nretire_percent = {}", "9" * 400, ["[memory] retire_percent", "from 10 to 100"]),
+        ("http = {}", "9" * 400, ["http is 9", "from 1 to 65535"]),
+        ("[memory]\nlimit_bytes = {}", "9" * 5000, ["5000 digits"]),
+        ("[memory]\nrisk_percent = {}", "0x" + "f" * 5000, ["4300 digits"]),
+        ("[pools.fast]\nqueues = [{}]", "0x" + "f" * 5000, ["4300 digits"]),
+        ("[alerts]\ntask_seconds = {{ high = {} }}", "0x" + "f" * 5000, ["4300 digits"]),
+        ("app = {}", "[" * 5000 + "]" * 5000, ["is not TOML"]),
+    ],
+    ids=range(10),
+)
+def test_a_value_longer_than_any_sense_is_told_like_another(
+    tmp_path: Path, text: str, number: str, words: list[str]
+) -> None:
+    test_a_bad_file_is_told_with_its_name(tmp_path, text.format(number), words)
+
+
 def test_the_file_says_when_a_browser_is_a_runaway(tmp_path: Path) -> None:
     config = written(tmp_path, "[browsers]\nsilent_seconds = 60\nmax_age_seconds = 900.5\n")
     browsers = settings(config=config).browsers

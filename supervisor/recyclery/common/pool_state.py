@@ -6,18 +6,7 @@ from enum import StrEnum
 
 
 class PoolState(StrEnum):
-    """supervisord's state of a worker's process, or a finer one that the governor knows.
-
-    | state | healthy | up | takes requests | changing | leaving | failing |
-    |---|---|---|---|---|---|---|
-    | running | yes | yes | yes | | | |
-    | draining | yes | yes | | yes | yes | |
-    | waiting for broker | yes | | | | | |
-    | starting | | | yes | yes | | |
-    | stopping | | | | yes | yes | |
-    | backoff, fatal | | | | | | yes |
-    | not answering, stopped, exited, unknown, not known yet | | | | | | |
-    """
+    """supervisord's state of a worker's process, or a finer one that the governor knows."""
 
     RUNNING = "running"
     STARTING = "starting"

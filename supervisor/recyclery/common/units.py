@@ -1,5 +1,6 @@
 """Amounts of memory as people write and read them."""
 
+import math
 import re
 
 MIB = 1 << 20
@@ -10,9 +11,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 def parse_size(text: str) -> int:
     """Return the bytes in "1GiB", "1G", "768m" or "1048576"; every unit is binary, as in Docker."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    amount = float(match[1]) * _UNITS[match[2].lower()] if match else math.inf
+    if math.isinf(amount):
         raise ValueError(f"{text!r} is not an amount of memory; write it like 1GiB, 768m or 1073741824")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return int(amount)
 
 
 def format_bytes(amount: int) -> str:

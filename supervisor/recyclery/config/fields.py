@@ -22,8 +22,6 @@ from recyclery.common.units import format_bytes, parse_size
 Parser: TypeAlias = Callable[[Any], Any]
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?")
-APP_NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
 # No space, comma or percent sign: names become part of a command and of supervisord's configuration.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
 # The sign of a unit, which may follow a number.
@@ -121,6 +119,17 @@ def checked(parse: Parser, name: str, value: Any, source: str) -> Any:
         raise BadConfiguration(f"{name} is {value!r} ({source}): it must be {error}") from None
 
 
+def load_toml(text: str) -> dict[str, Any]:
+    """Return a TOML document; raises ValueError, and RecursionError where it is nested too deeply."""
+    # Imported lazily: the governor needs it only for `recyclery set`.
+    import tomllib  # noqa: PLC0415
+
+    document = tomllib.loads(text)
+    # TOML's hexadecimal integers may have more digits than Python prints: a message could not show one.
+    repr(document)
+    return document
+
+
 def plain_parser(name: str, kind: Any, meta: Meta) -> Parser:
     """Return the parser of a setting whose type needs no special one."""
     least: Any = meta.ge
@@ -204,30 +213,37 @@ def parse_log_level(value: Any) -> Any:
     return one_of(*LOG_LEVELS)(value.lower() if isinstance(value, str) else value)
 
 
-def parse_app_name(value: Any) -> str:
-    """Return the dotted name of a Celery app, as `celery -A` takes it."""
-    if not isinstance(value, str) or not APP_NAME.fullmatch(value):
-        raise NotAllowed("a module's dotted name, such as app.infrastructure.celery or proj:app")
-    return value
+def text_like(pattern: str, allowed: str) -> Parser:
+    """Return a parser of text that matches a pattern."""
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise NotAllowed(allowed)
+        return value
+
+    return parse
 
 
-def parse_pool_name(value: Any) -> str:
-    """Return a pool's name: it becomes part of node, process and file names."""
-    if not isinstance(value, str) or not POOL_NAME.fullmatch(value) or value == "governor":
-        raise NotAllowed("a name of a-z, 0-9, _ and -, at most 31 long, other than `governor`")
-    return value
+# As `celery -A` takes it.
+parse_app_name = text_like(
+    r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?",
+    "a module's dotted name, such as app.infrastructure.celery or proj:app",
+)
+# It becomes part of node, process and file names.
+parse_pool_name = text_like(
+    r"(?!governor\Z)[a-z0-9](?:[a-z0-9_-]{0,29}[a-z0-9])?",
+    "a name of a-z, 0-9, _ and -, at most 31 long, other than `governor`",
+)
 
 
 def parse_queues(value: Any) -> tuple[str, ...]:
     """Return queue names from a list, or from text with commas."""
-    allowed = "one or more queue names, separated by commas, each once"
     names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NotAllowed(allowed)
-    stripped = tuple(name.strip() for name in names)
-    if not stripped or not all(map(QUEUE_NAME.fullmatch, stripped)) or len(set(stripped)) < len(stripped):
-        raise NotAllowed(allowed)
-    return stripped
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        stripped = tuple(name.strip() for name in names)
+        if stripped and all(map(QUEUE_NAME.fullmatch, stripped)) and len(set(stripped)) == len(stripped):
+            return stripped
+    raise NotAllowed("one or more queue names, separated by commas, each once")
 
 
 def parse_concurrency(value: Any) -> tuple[int, int | None]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from recyclery.config.fields import BadConfiguration, Setting, checked, declared, settings_of
+from recyclery.config.fields import BadConfiguration, Setting, checked, declared, load_toml, settings_of
 from recyclery.config.settings import TABLES, Pool, Settings, check_levels, with_values
 
 KEY_WIDTH = 22
@@ -48,12 +48,9 @@ def check_texts(name: str, table: type[Struct], texts: Mapping[str, str]) -> dic
 
 def parse_toml_value(text: str) -> Any:
     """Return a TOML value; text that is none stays text."""
-    # Imported lazily: the governor needs it only for `recyclery set`.
-    import tomllib  # noqa: PLC0415
-
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return load_toml(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
         return text
 
 
@@ -64,17 +61,14 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
     supervisor.
     """
     changes: list[str] = []
-    fresh_pools = {pool.name: pool for pool in fresh.pools}
-    pools = [fresh_pools.get(pool.name, pool) for pool in running.pools]
-    waiting = [f"{pool.name} is no longer named" for pool in running.pools if pool.name not in fresh_pools]
-    running_names = {pool.name for pool in running.pools}
-    waiting += [f"{name} is new" for name in fresh_pools if name not in running_names]
-    for before, after in zip(running.pools, pools, strict=True):
-        changes += [
-            f"{before.name} {each.name} is {new}, was {old}" for each, old, new in differences(before, after)
-        ]
+    pools, fresh_pools = ({pool.name: pool for pool in each.pools} for each in (running, fresh))
+    waiting = [f"{name} is no longer named" for name in pools if name not in fresh_pools]
+    waiting += [f"{name} is new" for name in fresh_pools if name not in pools]
+    for name, before in pools.items():
+        after = pools[name] = fresh_pools.get(name, before)
+        changes += [f"{name} {each.name} is {new}, was {old}" for each, old, new in differences(before, after)]
         if not starts_alike(before, after):
-            changes.append(f"{before.name} gets a new worker for it")
+            changes.append(f"{name} gets a new worker for it")
     tables = {name: (getattr(running, name), getattr(fresh, name)) for name in TABLES}
     for name, pair in (*tables.items(), ("", (running, fresh))):
         for each, old, new in differences(*pair):
@@ -84,7 +78,7 @@ def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str]
             else:
                 waiting.append(f"{setting} is {new}")
     changed = {name: with_live(*pair) for name, pair in tables.items()}
-    return replace(with_live(running, fresh), pools=tuple(pools), **changed), changes, waiting
+    return replace(with_live(running, fresh), pools=tuple(pools.values()), **changed), changes, waiting
 
 
 def starts_alike(pool: Pool, other: Pool) -> bool:

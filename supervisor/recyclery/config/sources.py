@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from recyclery.config.fields import (
     BadConfiguration,
     Setting,
     checked,
+    load_toml,
     parse_pool_name,
     parse_queues,
     settings_of,
@@ -100,11 +100,8 @@ def collect_values(
     table: type[Struct], in_file: Mapping[str, Any], line: CommandLine, given: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the values of a table that are given, each from the source with the highest priority."""
-    values = dict(in_file)
-    for each in settings_of(table).values():
-        if found := find_given(each, line, given):
-            values[each.name] = checked(each.parse, *found)
-    return values
+    found = ((each, find_given(each, line, given)) for each in settings_of(table).values())
+    return {**in_file, **{each.name: checked(each.parse, *where) for each, where in found if where}}
 
 
 def find_given(setting: Setting, line: CommandLine, given: Mapping[str, str]) -> tuple[str, str, str] | None:
@@ -124,10 +121,10 @@ def load_file(named: str | None, environment: Mapping[str, str]) -> File:
     if name is None and not path.exists():
         return File()
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = load_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadConfiguration(f"config file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadConfiguration(f"config file {path} is not TOML: {error}") from None
     return check_file(str(path), document)
 
