@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.live import change_settings
 from recyclery.config.secrets import PAGERDUTY_URL, read_webhook
-from recyclery.config.settings import Alerts
+from recyclery.config.settings import Alerts, change_settings
 from recyclery.config.sources import CommandLine, load_settings
 from recyclery.pid1.supervisord_conf import write_configuration
 

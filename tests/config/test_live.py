@@ -4,8 +4,7 @@ import pytest
 from msgspec import structs
 
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.live import change_settings, follow_file
-from recyclery.config.settings import Settings
+from recyclery.config.settings import Settings, change_settings, follow_file
 from recyclery.config.sources import CommandLine, load_settings
 
 

@@ -23,7 +23,6 @@ from recyclery.cli.parser import build_parser
 from recyclery.common import exit_codes as codes
 from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration, settings_of
-from recyclery.config.live import change_settings, follow_file
 from recyclery.config.settings import (
     TABLES,
     Address,
@@ -31,6 +30,8 @@ from recyclery.config.settings import (
     HistorySettings,
     Pool,
     Settings,
+    change_settings,
+    follow_file,
     read_settings,
     write_settings,
 )

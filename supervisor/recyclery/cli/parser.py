@@ -139,8 +139,7 @@ def add_operations(commands: Subparsers) -> None:
 
 def add_set_arguments(change: argparse.ArgumentParser) -> None:
     """Add the arguments of `set`: the settings that can be changed live."""
-    from recyclery.config.live import describe_settings  # noqa: PLC0415
-    from recyclery.config.settings import TABLES  # noqa: PLC0415
+    from recyclery.config.settings import TABLES, describe_settings  # noqa: PLC0415
 
     change.add_argument("table", metavar="POOL", help=f"a pool's name, or one of {', '.join(TABLES)}")
     change.add_argument("values", metavar="KEY=VALUE", nargs="+", help="values as in recyclery.toml")

@@ -6,6 +6,7 @@ a number's name is its unit. One parser takes text, as the environment has, and 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -167,26 +168,17 @@ def in_range(read: Callable[[Any], float], least: float, most: float, allowed: s
     """Return a parser of a number in a range; `read` converts the value or raises ValueError."""
 
     def parse(value: Any) -> float:
-        try:
-            number = read(value)
-        except ValueError:
-            raise NotAllowed(allowed) from None
-        if not least <= number <= most:
-            raise NotAllowed(allowed)
-        return number
+        with contextlib.suppress(ValueError):
+            if least <= (number := read(value)) <= most:
+                return number
+        raise NotAllowed(allowed)
 
     return parse
 
 
 def one_of(*choices: str) -> Parser:
     """Return a parser of one of several words."""
-
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise NotAllowed(f"one of {', '.join(choices)}")
-        return str(value)
-
-    return parse
+    return text_like("|".join(choices), f"one of {', '.join(choices)}")
 
 
 def or_none(word: str, parse: Parser) -> Parser:

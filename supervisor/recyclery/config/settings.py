@@ -1,4 +1,6 @@
-"""The settings as frozen structs: each is declared once, with its range, its help and its sources.
+"""The settings as frozen structs, how they change while the supervisor runs, and how they are stored.
+
+Each is declared once, with its range, its help and its sources.
 
 A `live` one can be changed while the supervisor runs, by `recyclery set` and by a HUP. Others take effect at
 the next start; those of a pool also by a HUP, which gives the pool a new worker.
@@ -6,21 +8,27 @@ the next start; those of a pool also by a HUP, which gives the pool a new worker
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from recyclery.common.units import MIB
 from recyclery.config.fields import (
     BadConfiguration,
     NotAllowed,
+    Setting,
+    checked,
+    declared,
     live,
+    load_toml,
     parse_app_name,
     parse_celery_options,
     parse_concurrency,
@@ -28,6 +36,7 @@ from recyclery.config.fields import (
     parse_queues,
     parse_seconds_by_queue,
     setting,
+    settings_of,
     size_of_at_least,
     whole_number,
 )
@@ -35,11 +44,13 @@ from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
 HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
 BACKLOG = 64
+KEY_WIDTH = 22
+Table = TypeVar("Table", bound=Struct)
 # How tasks run, in the words of `celery worker -P`.
 Implementation = Literal["prefork", "threads", "gevent", "eventlet", "solo"]
 
 
-class Pool(msgspec.Struct, frozen=True, kw_only=True):
+class Pool(Struct, frozen=True, kw_only=True):
     """One Celery worker: its queues, its children, and the handling of their leftovers."""
 
     name: str
@@ -93,7 +104,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         return self.implementation == "prefork"
 
 
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
+class Memory(Struct, frozen=True, kw_only=True):
     """The limit (None: the cgroup's, else the machine's), its levels in percent, and the risk taken."""
 
     limit_bytes: Annotated[
@@ -112,7 +123,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     risk_percent: Annotated[float, live("chance that a child exceeds its share", 0.01, 50)] = 1.0
 
 
-class Browsers(msgspec.Struct, frozen=True, kw_only=True):
+class Browsers(Struct, frozen=True, kw_only=True):
     """When a browser is a runaway: its task was idle for some time, and it is too large or too old."""
 
     silent_seconds: Annotated[float, live("how long its task must be idle; 0: never kill", 0, 86_400)] = 300.0
@@ -120,7 +131,7 @@ class Browsers(msgspec.Struct, frozen=True, kw_only=True):
     max_age_seconds: Annotated[float, live("how long one task may have it", 1, 604_800)] = 21600.0
 
 
-class Alerts(msgspec.Struct, frozen=True, kw_only=True):
+class Alerts(Struct, frozen=True, kw_only=True):
     """The alert rules and the webhook's format, which depends on its address; 0 turns a rule off."""
 
     format: Annotated[
@@ -137,7 +148,7 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
     window_seconds: Annotated[float, live("time over which events are counted", 10, 3600)] = 600.0
 
 
-class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
+class HistorySettings(Struct, frozen=True, kw_only=True):
     """Size of the history's file, and the age up to which each kind of record is kept."""
 
     max_bytes: Annotated[int, live("size of the file at most", 8 * MIB)] = 100 * MIB
@@ -146,7 +157,7 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     totals_days: Annotated[float, live("how long daily sums and actions are kept", 0.1, 3650)] = 90.0
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class Address(Struct, frozen=True, kw_only=True):
     """Where HTTP is served: an IP address or `localhost` ("": every interface); `origin` is its source."""
 
     host: str
@@ -160,30 +171,24 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_listener(address: Address) -> socket.socket:
     """Listen on the address, for IPv4 and IPv6 where it names no host; raises OSError."""
-    if not address.host and socket.has_dualstack_ipv6():
-        where = ("", address.port)
-        return socket.create_server(where, family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    is_dual = not address.host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_dual or ":" in address.host else socket.AF_INET
+    where = (address.host, address.port)
+    return socket.create_server(where, family=family, dualstack_ipv6=is_dual, backlog=BACKLOG)
 
 
 def parse_address(value: Any) -> Address:
     """Return the address of a port (on every interface), or of ADDRESS:PORT."""
-    refusal = NotAllowed("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080")
     found = isinstance(value, int | str) and HTTP_ADDRESS.fullmatch(str(value))
-    if not found or not 1 <= int(found["port"]) <= 65535:
-        raise refusal
-    host = found["v6"] or found["host"] or ""
-    try:
-        is_valid = host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"])
-    except ValueError:
-        is_valid = False
-    if not is_valid:
-        raise refusal
-    return Address(host=host, port=int(found["port"]))
+    if found and 1 <= int(found["port"]) <= 65535:
+        host = found["v6"] or found["host"] or ""
+        with contextlib.suppress(ValueError):
+            if host in {"", "localhost"} or (ipaddress.ip_address(host).version == 6) == bool(found["v6"]):
+                return Address(host=host, port=int(found["port"]))
+    raise NotAllowed("a port from 1 to 65535, ADDRESS:PORT such as 127.0.0.1:8080 or [::1]:8080")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(Struct, frozen=True, kw_only=True):
     """All settings of `recyclery run`."""
 
     app: Annotated[
@@ -242,7 +247,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # The file's tables except the pools; `recyclery set` takes them too.
-TABLES: dict[str, type[msgspec.Struct]] = {
+TABLES: dict[str, type[Struct]] = {
     "memory": Memory,
     "browsers": Browsers,
     "alerts": Alerts,
@@ -257,10 +262,10 @@ BUILT_IN = (FAST, SLOW)
 
 def with_values(pool: Pool, values: Mapping[str, Any]) -> Pool:
     """Return the pool with checked values replaced; a concurrency may be a range."""
-    given = dict(values)
-    if "concurrency" in given:
-        given["concurrency"], given["concurrency_most"] = given["concurrency"]
-    return replace(pool, **given)
+    if "concurrency" in values:
+        least, most = values["concurrency"]
+        values = {**values, "concurrency": least, "concurrency_most": most}
+    return replace(pool, **values)
 
 
 def check_levels(memory: Memory, source: str) -> None:
@@ -270,6 +275,99 @@ def check_levels(memory: Memory, source: str) -> None:
             f"[memory] retire_percent, high_percent and hard_percent are {memory.retire_percent}, "
             f"{memory.high_percent} and {memory.hard_percent} ({source}): each must be above the one before"
         )
+
+
+def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) -> Settings:
+    """Return the settings with values of one pool or of another table changed; texts are as in the file.
+
+    Raises BadConfiguration.
+    """
+    if table in TABLES:
+        values = check_texts(table, TABLES[table], texts)
+        changed = replace(settings, **{table: replace(getattr(settings, table), **values)})
+        check_levels(changed.memory, "set")
+        return changed
+    pools = {pool.name: pool for pool in settings.pools}
+    if table not in pools:
+        raise BadConfiguration(f"{table!r} is no pool: there are {', '.join([*pools, *TABLES])}")
+    pools[table] = with_values(pools[table], check_texts(table, Pool, texts))
+    return replace(settings, pools=tuple(pools.values()))
+
+
+def check_texts(name: str, table: type[Struct], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of texts such as `5`, `true` or `{ min = 1, max = 4 }`; raises BadConfiguration."""
+    known = settings_of(table)
+    changeable = {key: each for key, each in known.items() if each.live}
+    values = {}
+    for key, text in texts.items():
+        if key not in changeable:
+            later = "is taken from the file, by a HUP" if table is Pool else "takes effect at the next start"
+            problem = later if key in known else "is not a setting"
+            raise BadConfiguration(f"{name} {key} {problem}: while it runs there are {', '.join(changeable)}")
+        values[key] = checked(changeable[key].parse, f"{name} {key}", parse_toml_value(text), "by set")
+    return values
+
+
+def parse_toml_value(text: str) -> Any:
+    """Return a TOML value; text that is none stays text."""
+    try:
+        return load_toml(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+
+
+def follow_file(running: Settings, fresh: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Return the running settings with the live ones of `fresh`, the changes, and what needs a restart.
+
+    A pool with other changes gets a new worker. A pool that was added or removed needs a restart of the
+    supervisor.
+    """
+    changes: list[str] = []
+    pools, fresh_pools = ({pool.name: pool for pool in each.pools} for each in (running, fresh))
+    waiting = [f"{name} is no longer named" for name in pools if name not in fresh_pools]
+    waiting += [f"{name} is new" for name in fresh_pools if name not in pools]
+    for name, before in pools.items():
+        after = pools[name] = fresh_pools.get(name, before)
+        changes += [f"{name} {each.name} is {new}, was {old}" for each, old, new in differences(before, after)]
+        if not starts_alike(before, after):
+            changes.append(f"{name} gets a new worker for it")
+    tables = {name: (getattr(running, name), getattr(fresh, name)) for name in TABLES}
+    for name, pair in (*tables.items(), ("", (running, fresh))):
+        for each, old, new in differences(*pair):
+            is_new = f"{name} {each.name} is {new}".lstrip()
+            if each.live:
+                changes.append(f"{is_new}, was {old}")
+            else:
+                waiting.append(is_new)
+    changed = {name: with_live(*pair) for name, pair in tables.items()}
+    return replace(with_live(running, fresh), pools=tuple(pools.values()), **changed), changes, waiting
+
+
+def starts_alike(pool: Pool, other: Pool) -> bool:
+    """Return whether a worker started for one pool fits the other: all differences can be changed live."""
+    return all(each.live for each, _, _ in differences(pool, other))
+
+
+def with_live(before: Table, after: Table) -> Table:
+    """Return the first table with the live settings of the second."""
+    return replace(before, **{each.name: new for each, _, new in differences(before, after) if each.live})
+
+
+def differences(before: Struct, after: Struct) -> Iterator[tuple[Setting, Any, Any]]:
+    """Yield every setting that differs between two tables, with both values."""
+    for name, each in declared(type(before)).items():
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            yield each, old, new
+
+
+def describe_settings() -> str:
+    """Return a line for each setting that can be changed live, of pools and of each table."""
+    lines = []
+    for name, table in {"POOL": Pool, **TABLES}.items():
+        changeable = [each for each in settings_of(table).values() if each.live]
+        lines += [f"{name}:", *(f"  {each.name:{KEY_WIDTH}} {each.describe()}" for each in changeable)]
+    return "\n".join(lines)
 
 
 def write_settings(settings: Settings) -> None:
@@ -283,8 +381,6 @@ def write_settings(settings: Settings) -> None:
 
 def read_settings(directory: Path) -> Settings:
     """Return the settings stored in a runtime folder."""
-
-    def to_path(kind: type, value: object) -> object:
-        return Path(str(value)) if kind is Path else value
-
-    return msgspec.json.decode((directory / "settings.json").read_bytes(), type=Settings, dec_hook=to_path)
+    stored = (directory / "settings.json").read_bytes()
+    # Paths are the one kind of values that msgspec does not know.
+    return msgspec.json.decode(stored, type=Settings, dec_hook=lambda path, text: path(text))

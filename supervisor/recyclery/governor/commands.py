@@ -11,8 +11,7 @@ import msgspec
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.live import change_settings
-from recyclery.config.settings import write_settings
+from recyclery.config.settings import change_settings, write_settings
 from recyclery.control.server import Command, CommandHandler, ErrorResult, ReapResult, SetResult
 from recyclery.control.status_schema import Status
 from recyclery.decide.actions import Action

@@ -19,8 +19,7 @@ from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDe
 from supervisor.supervisord import Supervisor
 from supervisor.xmlrpc import Faults, RPCError
 
-from recyclery.config.live import starts_alike
-from recyclery.config.settings import Pool
+from recyclery.config.settings import Pool, starts_alike
 from recyclery.health.heartbeat import HEARTBEAT_BYTE
 from recyclery.pid1.output import TAIL_LINES, LineLog
 from recyclery.pid1.supervisord_conf import format_command, whole_seconds
@@ -42,11 +41,12 @@ class SupervisedProcess(Subprocess):  # type: ignore[misc]  # supervisor has no 
     """Pause between two starts where it does not stay up; upstream it grows by a second each time."""
     delay: float
 
-    def __init__(self, config: Any, group: Any) -> None:
+    def __init__(self, config: Any, group: Any, log_name: str) -> None:
         super().__init__(config)
         self.group = group
         self.options: Any = config.options
         self.tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self.log = LineLog(self.options.outlet, self.options.log_format, log_name, self.tail)
         self.end = ""
         """How it last ended, such as `ended with status 1`."""
 
@@ -68,11 +68,8 @@ class SupervisedProcess(Subprocess):  # type: ignore[misc]  # supervisor has no 
     def finish(self, pid: int, sts: int) -> None:
         """Log its last line too, when it has no newline."""
         self.end = format_exit(sts)
-        logs = [getattr(dispatcher, "normallog", None) for dispatcher in self.dispatchers.values()]
         super().finish(pid, sts)
-        for log in logs:
-            if isinstance(log, LineLog):
-                log.close()
+        self.log.close()
 
 
 class GovernorProcess(SupervisedProcess):
@@ -124,13 +121,13 @@ class GovernorConfig(EventListenerConfig):  # type: ignore[misc]
 
     def make_process(self, group: Any = None) -> GovernorProcess:
         """Return the process that runs it."""
-        return GovernorProcess(self, group)
+        return GovernorProcess(self, group, self.name)
 
     def make_dispatchers(self, proc: Any) -> Any:
         """Send the governor's log (its standard error) through the outlet, and read its heartbeats."""
         dispatchers, pipes = super().make_dispatchers(proc)
         dispatchers[pipes["stdout"]] = BeatDispatcher(proc, "stdout", pipes["stdout"])
-        log_lines(proc, dispatchers, proc.config.name)
+        send_through_outlet(proc, dispatchers)
         return dispatchers, pipes
 
 
@@ -143,13 +140,11 @@ class WorkerProcess(SupervisedProcess):
     """Whether it ends after its tasks, to be replaced."""
 
     def __init__(self, config: Any, group: Any) -> None:
-        super().__init__(config, group)
-        self._deaths: list[float] = []
-        self._was_asked_to_end = False
-        self._restarts_after_drain = False
-        self._is_restart = False
         self.pool: Pool = config.options.pool_of(config.name)
         """The settings of its last start."""
+        super().__init__(config, group, self.pool.name)
+        self._deaths: list[float] = []
+        self._was_asked_to_end = self._restarts_after_drain = self._is_restart = False
         self._proven: Pool | None = None
         """The settings it last stayed up with."""
 
@@ -200,21 +195,20 @@ class WorkerProcess(SupervisedProcess):
             self.spawn()
             return
         self._is_restart = self.state in ENDED_UNASKED
-        try:
-            super().transition()
-        finally:
-            self._is_restart = False
+        super().transition()
+        self._is_restart = False
 
     def finish(self, pid: int, sts: int) -> None:
         """Count a death; a successor that did not stay up leaves the pool to its worker."""
         died = is_death(sts, asked=self.killing or self._was_asked_to_end)
-        if died and not (self._other_is_in_service() and self.laststart > self._other.laststart):
+        other = self._other
+        if died and not (other.state in IN_SERVICE and self.laststart > other.laststart):
             self._deaths.append(self.now())
         super().finish(pid, sts)
         if self.laststop - self.laststart >= self.config.startsecs:
             self._proven = self.pool
         self.draining = False
-        if self.state in ENDED_UNASKED and self._other_is_in_service():
+        if self.state in ENDED_UNASKED and other.state in IN_SERVICE:
             # In another state this one would be restarted as soon as the pool's worker ended.
             self.change_state(ProcessStates.STOPPED)
             self.backoff = 0
@@ -238,8 +232,7 @@ class WorkerProcess(SupervisedProcess):
 
     def gave_up(self) -> bool:
         """Return whether the pool's worker died too often, or does not stay up at all."""
-        too_often: bool = self.deaths() >= self.options.settings.max_deaths
-        return too_often or self.state == ProcessStates.FATAL
+        return self.state == ProcessStates.FATAL or bool(self.deaths() >= self.options.settings.max_deaths)
 
     def kill(self, sig: int) -> str | None:
         """Send a signal; a KILL of a stopping worker means that its time was not enough."""
@@ -263,9 +256,6 @@ class WorkerProcess(SupervisedProcess):
         other: WorkerProcess = self.options.workers[self.pool.other_slot(self.config.name)]
         return other
 
-    def _other_is_in_service(self) -> bool:
-        return self._other.state in IN_SERVICE
-
 
 class WorkerConfig(ProcessConfig):  # type: ignore[misc]
     """A slot of a pool as supervisord's program."""
@@ -278,7 +268,7 @@ class WorkerConfig(ProcessConfig):  # type: ignore[misc]
     def make_dispatchers(self, proc: Any) -> Any:
         """Send the worker's output through the outlet, under its pool's name."""
         dispatchers, pipes = super().make_dispatchers(proc)
-        log_lines(proc, dispatchers, proc.pool.name)
+        send_through_outlet(proc, dispatchers)
         return dispatchers, pipes
 
 
@@ -292,13 +282,11 @@ def recent(deaths: Iterable[float], now: float, window_seconds: float) -> list[f
     return [at for at in deaths if now - at <= window_seconds]
 
 
-def log_lines(process: SupervisedProcess, dispatchers: dict[int, Any], name: str) -> None:
-    """Replace the log files of output dispatchers by a LineLog of that name."""
-    options = process.options
+def send_through_outlet(process: SupervisedProcess, dispatchers: dict[int, Any]) -> None:
+    """Replace the log files of output dispatchers by the process's LineLog."""
     for dispatcher in dispatchers.values():
         if hasattr(dispatcher, "normallog"):
-            log = LineLog(options.outlet, options.log_format, name, process.tail)
-            dispatcher.normallog = dispatcher.childlog = log
+            dispatcher.normallog = dispatcher.childlog = process.log
             # At level debug supervisord would print each piece of output a second time.
             dispatcher.log_to_mainlog = False
 

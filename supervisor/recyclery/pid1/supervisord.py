@@ -30,8 +30,7 @@ from supervisor.supervisord import Supervisor
 
 from recyclery.common import exit_codes
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.live import follow_file
-from recyclery.config.settings import Pool, Settings, read_settings, write_settings
+from recyclery.config.settings import Pool, Settings, follow_file, read_settings, write_settings
 from recyclery.pid1.output import FORMATS, LogFormat, Outlet
 from recyclery.pid1.processes import (
     GovernorConfig,
@@ -125,9 +124,7 @@ class SupervisordOptions(ServerOptions):  # type: ignore[misc]
         for signum in IGNORED:
             signal.signal(signum, signal.SIG_IGN)
 
-    def fork(self) -> int:
-        """Fork a child with default signal dispositions."""
-        return fork_with_default_signals()
+    fork = staticmethod(fork_with_default_signals)
 
 
 class OutletHandler:
@@ -154,9 +151,8 @@ class OutletHandler:
 class Engine(Supervisor):  # type: ignore[misc]
     """supervisord at PID 1."""
 
-    def __init__(self, options: SupervisordOptions, settings: Settings, reload: Callable[[], Settings]) -> None:
+    def __init__(self, options: SupervisordOptions, reload: Callable[[], Settings]) -> None:
         super().__init__(options)
-        self._runtime_dir = settings.runtime_dir
         self._reload = reload
         self.gave_up = False
         self._stop_requested: float | None = None
@@ -248,16 +244,17 @@ class Engine(Supervisor):  # type: ignore[misc]
 
     def _reload_settings(self) -> None:
         """Apply the settings that can be changed live, and log those that need a restart."""
+        directory = self.options.settings.runtime_dir
         try:
             fresh = self._reload()
             # The stored settings include changes by `recyclery set`, which the file overrides.
-            settings, changes, waiting = follow_file(read_settings(self._runtime_dir), fresh)
+            settings, changes, waiting = follow_file(read_settings(directory), fresh)
             write_settings(settings)
         except BadConfiguration as error:
             self.options.logger.error(f"HUP: nothing is changed: {error}")
             return
         except (OSError, ValueError) as error:
-            self.options.logger.error(f"HUP: nothing is changed: {self._runtime_dir}: {error}")
+            self.options.logger.error(f"HUP: nothing is changed: {directory}: {error}")
             return
         self.options.settings = settings
         self.options.logger.info(f"HUP: {'; '.join(changes) or 'nothing has changed'}")
@@ -302,16 +299,13 @@ def run_engine(settings: Settings, configuration: str, reload: Callable[[], Sett
     for module in (process, rpcinterface, supervisord):
         module.time = clock
 
-    def format_dropped(count: int) -> bytes:
-        message = f"{count} log lines dropped: standard output was not read"
-        return FORMATS[settings.log_format].own("warning", message)
-
-    outlet = Outlet(format_dropped)
+    own = FORMATS[settings.log_format].own
+    outlet = Outlet(lambda count: own("warning", f"{count} log lines dropped: standard output was not read"))
     options = SupervisordOptions(settings, outlet, clock)
     options.realize(["-c", configuration])
     options.first = True
     options.test = False
-    engine = Engine(options, settings, reload)
+    engine = Engine(options, reload)
     try:
         with contextlib.suppress(ExitNow):
             engine.main()
