@@ -6,7 +6,7 @@ import sys
 # A parent that handles, ignores and blocks; it forks by the function that its argument names.
 PARENT = """
 import os, signal, sys, time
-from recyclery.pid1.signals import fork_with_default_signals
+from recyclery.pid1.supervisord import fork_with_default_signals
 fork = {"ours": fork_with_default_signals, "plain": os.fork}[sys.argv[1]]
 """
 SHOW_STATE = """

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,6 +27,8 @@ from recyclery.config.settings import BUILT_IN, SINGLE, TABLES, Pool, Settings, 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 IN_ENVIRONMENT = "in the environment"
 ON_THE_LINE = "on the command line"
+# An option or a variable, its text and its source.
+Given: TypeAlias = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -72,46 +74,43 @@ def load_deployment(line: CommandLine, environment: Mapping[str, str]) -> tuple[
     """Return the settings of this container, and the pools of all containers; raises BadConfiguration."""
     # An empty variable counts as not set, as Compose's `${NAME:-}` leaves it, except for the queues: a worker
     # on queues that nobody named would take other people's tasks.
-    given = {
+    texts = {
         name: value.strip() for name, value in environment.items() if value.strip() or name == "CELERY_QUEUES"
     }
+    given = {name: (name, text, IN_ENVIRONMENT) for name, text in texts.items()}
+    given |= {name: (name, text, ON_THE_LINE) for name, text in line.options.items() if text is not None}
     file = load_file(line.config, environment)
     tables: dict[str, Any] = {
-        name: table(**collect_values(table, file.tables.get(name, {}), line, given))
-        for name, table in TABLES.items()
+        name: table(**collect_values(table, file.tables.get(name, {}), given)) for name, table in TABLES.items()
     }
     check_levels(tables["memory"], f"in {file.name}")
-    read_webhook(given, tables["alerts"].format)
-    top = collect_values(Settings, file.tables.get("", {}), line, given)
+    read_webhook(texts, tables["alerts"].format)
+    top = collect_values(Settings, file.tables.get("", {}), given)
     if "app" not in top:
         raise BadConfiguration("no Celery app is named: set CELERY_APP, --app, or `app` in the config file")
     if top.get("http"):
         http = settings_of(Settings)["http"]
-        name, text, source = find_given(http, line, given) or ("http", str(top["http"]), f"in {file.name}")
+        name, text, source = find_given(http, given) or ("http", str(top["http"]), f"in {file.name}")
         top["http"] = replace(top["http"], origin=f"{name} is {text!r} ({source})")
     pools = check_slots(choose_pools(line, given, file))
     settings = Settings(
-        pools=pools, runtime_dir=find_runtime_dir(given), state_dir=find_state_dir(given), **tables, **top
+        pools=pools, runtime_dir=find_runtime_dir(texts), state_dir=find_state_dir(texts), **tables, **top
     )
     return settings, pools if line.single else pools_everywhere(pools, file)
 
 
 def collect_values(
-    table: type[Struct], in_file: Mapping[str, Any], line: CommandLine, given: Mapping[str, str]
+    table: type[Struct], in_file: Mapping[str, Any], given: Mapping[str, Given]
 ) -> dict[str, Any]:
     """Return the values of a table that are given, each from the source with the highest priority."""
-    found = ((each, find_given(each, line, given)) for each in settings_of(table).values())
+    found = ((each, find_given(each, given)) for each in settings_of(table).values())
     return {**in_file, **{each.name: checked(each.parse, *where) for each, where in found if where}}
 
 
-def find_given(setting: Setting, line: CommandLine, given: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """Return the option or variable that gives a setting, its text and its source; None for neither."""
-    text = line.options.get(setting.option)
-    if text is not None:
-        return setting.option, text, ON_THE_LINE
+def find_given(setting: Setting, given: Mapping[str, Given]) -> Given | None:
+    """Return the option, else the variable that gives a setting; None for neither."""
     variables = (setting.env,) if isinstance(setting.env, str) else setting.env
-    name = next((variable for variable in variables if variable in given), None)
-    return (name, given[name], IN_ENVIRONMENT) if name else None
+    return next((given[name] for name in (setting.option, *variables) if name in given), None)
 
 
 def load_file(named: str | None, environment: Mapping[str, str]) -> File:
@@ -171,7 +170,7 @@ def check_pool_table(file_name: str, pool_name: str, values: Any) -> Pool:
     return with_values(replace(base or SINGLE, name=pool_name), given)
 
 
-def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tuple[Pool, ...]:
+def choose_pools(line: CommandLine, given: Mapping[str, Given], file: File) -> tuple[Pool, ...]:
     """Return the pools to run here; options and variables of a pool apply where only one runs."""
     configured = BUILT_IN if file.pools is None else file.pools
     if line.single:
@@ -183,9 +182,9 @@ def choose_pools(line: CommandLine, given: Mapping[str, str], file: File) -> tup
     else:
         pools = configured
     if len(pools) == 1:
-        return (with_values(pools[0], collect_values(Pool, {}, line, given)),)
+        return (with_values(pools[0], collect_values(Pool, {}, given)),)
     for setting in settings_of(Pool).values():
-        if found := find_given(setting, line, given):
+        if found := find_given(setting, given):
             name, text, source = found
             raise BadConfiguration(
                 f"{name} is {text!r} ({source}), but {len(pools)} pools would run "
@@ -226,12 +225,12 @@ def named_pool(name: str, pools: Iterable[Pool]) -> Pool:
     return known[name]
 
 
-def pool_from_environment(given: Mapping[str, str], configured: tuple[Pool, ...]) -> Pool:
+def pool_from_environment(given: Mapping[str, Given], configured: tuple[Pool, ...]) -> Pool:
     """Return the pool with the name CELERY_WORKER_NAME, else with CELERY_QUEUES; raises BadConfiguration."""
     if "CELERY_WORKER_NAME" not in given:
-        wanted = set(checked(parse_queues, "CELERY_QUEUES", given["CELERY_QUEUES"], IN_ENVIRONMENT))
+        wanted = set(checked(parse_queues, *given["CELERY_QUEUES"]))
         return next((pool for pool in configured if set(pool.queues) == wanted), SINGLE)
-    name = checked(parse_pool_name, "CELERY_WORKER_NAME", given["CELERY_WORKER_NAME"], IN_ENVIRONMENT)
+    name = checked(parse_pool_name, *given["CELERY_WORKER_NAME"])
     known = {pool.name: pool for pool in configured}
     if name not in known and "CELERY_QUEUES" not in given:
         raise BadConfiguration(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -10,10 +12,13 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
+
+import psutil
 
 from recyclery.common import exit_codes
 from recyclery.config.fields import BadConfiguration
@@ -21,13 +26,14 @@ from recyclery.config.paths import heartbeat_file
 from recyclery.config.settings import Address, Pool, open_listener, write_settings
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery.pid1.output import Outlet
-from recyclery.pid1.signals import become_subreaper, sweep_descendants
 from recyclery.pid1.supervisord_conf import write_configuration
 
 # A unix socket's address holds 107 bytes (unix(7)); the longest name in the folder is a worker's socket.
 LONGEST_ADDRESS = 107
 # Includes the download of a chromedriver, which has its own time limit.
 APP_CHECK_SECONDS = 180.0
+SWEEP_SECONDS = 2.0
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 # Exit code of recyclery_worker.app_check for a Chrome that no driver fits.
 BROWSER_DOES_NOT_FIT = 3
 
@@ -163,3 +169,26 @@ def check_app(app: str) -> str:
             f"takes, and PYTHONPATH or the working directory to where it is\n{done.stderr.strip()}"
         )
     return str(json.loads(done.stdout)["broker_url"])
+
+
+def become_subreaper() -> None:
+    """Become the parent of orphans among our descendants (prctl(2)), as PID 1 is anyway."""
+    if os.getpid() == 1:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def sweep_descendants() -> None:
+    """Kill and reap every remaining descendant, for at most SWEEP_SECONDS."""
+    deadline = time.monotonic() + SWEEP_SECONDS
+    # Raised once there is no child left: each descendant has one of them above it, or becomes one.
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            time.sleep(0.02)

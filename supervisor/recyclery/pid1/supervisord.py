@@ -16,6 +16,7 @@ Overridden, and why (line numbers are supervisor 4.3.0's, see docs/architecture.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import time
@@ -39,7 +40,6 @@ from recyclery.pid1.processes import (
     WorkerConfig,
     WorkerProcess,
 )
-from recyclery.pid1.signals import IGNORED, SignalPipe, fork_with_default_signals
 from recyclery.pid1.supervisord_conf import GOVERNOR
 from supervisor import process, rpcinterface, supervisord  # type: ignore[attr-defined]  # supervisor has no types
 
@@ -79,6 +79,24 @@ class RunningClock:
     def __getattr__(self, name: str) -> object:
         """Return the rest of the module `time`, which this replaces."""
         return getattr(time, name)
+
+
+def fork_with_default_signals() -> int:
+    """Fork; the child has default dispositions and an empty mask, whatever we were started with.
+
+    All signals are blocked meanwhile: a child that still had our handlers would lose a TERM at its exec.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(signum, signal.SIG_DFL)
+            before = set()
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SupervisordOptions(ServerOptions):  # type: ignore[misc]
@@ -121,7 +139,8 @@ class SupervisordOptions(ServerOptions):  # type: ignore[misc]
         """Handle USR1 too, and ignore a terminal's stray signals."""
         super().setsignals()
         signal.signal(signal.SIGUSR1, self.signal_receiver.receive)
-        for signum in IGNORED:
+        # Sent by a terminal that we write to from the background: they must not stop the supervisor.
+        for signum in (signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(signum, signal.SIG_IGN)
 
     fork = staticmethod(fork_with_default_signals)
@@ -146,6 +165,29 @@ class OutletHandler:
 
     def reopen(self) -> None:
         """Nothing to reopen."""
+
+
+class SignalPipe:
+    """Makes the loop's poll return when a signal arrives (signal.set_wakeup_fd)."""
+
+    def __init__(self) -> None:
+        self.fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def readable(self) -> bool:
+        """Return True: the loop polls it."""
+        return True
+
+    def writable(self) -> bool:
+        """Return False: nothing is written to it here."""
+        return False
+
+    def handle_read_event(self) -> None:
+        """Empty the pipe: supervisord's own handler has queued the signals."""
+        os.read(self.fd, 4096)
+
+    def handle_error(self) -> None:
+        """Ignore errors."""
 
 
 class Engine(Supervisor):  # type: ignore[misc]
