@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -78,21 +79,19 @@ async def govern(settings: Settings, run: str) -> None:
 async def run_services(governor: Governor, monitor: Monitor) -> None:
     """Run the loop, and concurrently signal handlers, reports, commands, events, HTTP and alerts."""
     loop, board = asyncio.get_running_loop(), governor.board
-    services: list[asyncio.Task[None]] = []
+    services: set[asyncio.Task[None]] = set()
+    start = partial(start_service, services)
     directory = board.settings.runtime_dir
     loop.add_signal_handler(signal.SIGTERM, governor.stop)
     loop.add_signal_handler(signal.SIGINT, governor.stop)
     reports = bind_reports(governor_socket(directory))
     loop.add_reader(reports, governor.receive, reports)
     loop.add_signal_handler(signal.SIGHUP, lambda: governor.reload(read_settings(directory)))
-    loop.add_signal_handler(signal.SIGUSR1, lambda: services.append(asyncio.create_task(log_status(board))))
+    loop.add_signal_handler(signal.SIGUSR1, lambda: start(log_status(board)))
     server = await serve_control(control_socket(directory), CommandHandlers(governor).handlers())
-    events = asyncio.create_task(follow_events(governor))
-    services += (
-        events,
-        asyncio.create_task(keep_running("HTTP", partial(serve_http_pages, governor, monitor))),
-        asyncio.create_task(keep_running("alerts", partial(monitor.watch, board))),
-    )
+    events = start(follow_events(governor))
+    start(keep_running("HTTP", partial(serve_http_pages, governor, monitor)))
+    start(keep_running("alerts", partial(monitor.watch, board)))
     log.info("watching %s", ", ".join(pool.name for pool in board.settings.pools))
     try:
         await governor.run()
@@ -108,6 +107,14 @@ async def run_services(governor: Governor, monitor: Monitor) -> None:
         reports.close()
         for path in (governor_socket(directory), control_socket(directory)):
             path.unlink(missing_ok=True)
+
+
+def start_service(services: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run something as a task, which the services hold until it ends."""
+    task = asyncio.create_task(work)
+    services.add(task)
+    task.add_done_callback(services.discard)
+    return task
 
 
 async def keep_running(what: str, work: Callable[[], Awaitable[None]]) -> None:
