@@ -259,19 +259,17 @@ def parse_celery_options(value: Any) -> tuple[str, ...]:
     for word in value:
         # click takes a short option's value in the same word: -c4.
         name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        for instead, names in OWN_OPTIONS.items():
-            if name in names:
-                raise NotAllowed(f"without {name}: set {instead}")
+        if instead := next((instead for instead, names in OWN_OPTIONS.items() if name in names), None):
+            raise NotAllowed(f"without {name}: set {instead}")
     return tuple(value)
 
 
 def parse_seconds_by_queue(value: Any) -> dict[str, float]:
     """Return seconds by queue, from a table."""
-    allowed = "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
-    if not isinstance(value, dict) or not all(map(QUEUE_NAME.fullmatch, value)):
-        raise NotAllowed(allowed)
     seconds = number_of("seconds", 0, 86_400)
-    try:
-        return {queue: seconds(number) for queue, number in value.items()}
-    except NotAllowed:
-        raise NotAllowed(allowed) from None
+    with contextlib.suppress(NotAllowed):
+        if isinstance(value, dict) and all(map(QUEUE_NAME.fullmatch, value)):
+            return {queue: seconds(number) for queue, number in value.items()}
+    raise NotAllowed(
+        "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
+    )
