@@ -199,9 +199,8 @@ def pools_everywhere(here: tuple[Pool, ...], file: File) -> tuple[Pool, ...]:
 
     Without pools in the file the built-in ones count, unless a pool here is none of them.
     """
-    configured = file.pools or ()
-    if file.pools is None and {pool.name for pool in here} <= {pool.name for pool in BUILT_IN}:
-        configured = BUILT_IN
+    are_built_in = {pool.name for pool in here} <= {pool.name for pool in BUILT_IN}
+    configured = file.pools or (BUILT_IN if are_built_in else ())
     return tuple({pool.name: pool for pool in (*configured, *here)}.values())
 
 
