@@ -17,8 +17,8 @@ from benchmarks.browsers_pages import KEPT, NEW, TIGHT, Curve, cycle_ratios, mea
 from benchmarks.browsers_site import running_site
 from benchmarks.browsers_stage import private_temporary
 from benchmarks.contract import Bound, cannot_run, close
+from recyclery_worker.browser.context import DIR_VARIABLE
 from recyclery_worker.browser.driver import BrowserMissing, find_browser
-from recyclery_worker.browser.evidence import DIR_VARIABLE
 
 PARTS = ("flags", "pages", "kills")
 LEAST_RATIO = 2.0

@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.browsers_meters import MIB, Spread, held_bytes, pss_bytes, session_pids, spread
-from recyclery_worker.browser.bounded import BrowserNotStarted, bound_chrome
 from recyclery_worker.browser.driver import find_browser, is_sandbox_usable
 from recyclery_worker.browser.profiles import make_profile
-from recyclery_worker.browser.session import LocalSession, end_profile, start_driver
+from recyclery_worker.browser.session import (
+    BrowserNotStarted,
+    LocalSession,
+    bound_chrome,
+    end_profile,
+    start_driver,
+)
 from recyclery_worker.browser.wanted import FLAGS, LOCAL_FLAGS, BrowserRequest
 
 OURS, AGAIN, SELENIUM = "our set", "our set, again", "Selenium's defaults"

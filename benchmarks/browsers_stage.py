@@ -16,8 +16,8 @@ from celery import Celery
 from benchmarks.workers import make_sender, running_redis, wait_until
 from recyclery_demo.cage import CgroupCage
 from recyclery_demo.cgroups import SandboxCgroup
+from recyclery_worker.browser.context import DIR_VARIABLE
 from recyclery_worker.browser.driver import find_browser
-from recyclery_worker.browser.evidence import DIR_VARIABLE
 
 APP = "benchmarks.browsers_app"
 QUEUE = "low"

@@ -24,7 +24,7 @@ from recyclery_worker.browser import (
     find_browser,
 )
 from recyclery_worker.browser import session as module
-from recyclery_worker.browser.bounded import QUIT_SECONDS
+from recyclery_worker.browser.session import QUIT_SECONDS
 from support.browsers import Session, assert_nothing_left, defunct_children, open_session, wait_until
 
 PAGE = "data:text/html,<title>a title</title><h1>text</h1>"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recyclery_worker.browser import browser
-from recyclery_worker.browser.evidence import COLLECT_SECONDS, KEPT_CASES, default_dir, keep_evidence
+from recyclery_worker.browser.context import COLLECT_SECONDS, KEPT_CASES, default_dir, keep_evidence
 from support.browsers import open_session
 
 PAGE = "data:text/html,<title>a title</title><h1>text</h1><script>console.error('it broke')</script>"

@@ -11,7 +11,7 @@ import pytest
 from selenium import webdriver
 
 from recyclery_worker.browser import browser, context
-from recyclery_worker.browser.evidence import RunningTask, running_task
+from recyclery_worker.browser.context import RunningTask, running_task
 from recyclery_worker.browser.wanted import BrowserRequest
 from support.browsers import wait_until
 

@@ -61,8 +61,7 @@ from recyclery_worker.broker.wait import PROBE
 from recyclery_worker.delivery.registry import GENERATIONS, LEASES, Generation, Registry
 from recyclery_worker.link import ChildReport, WorkerStat
 from recyclery_worker.parking.admission import read_max_deaths
-from recyclery_worker.parking.records import Parked, in_flight_key
-from recyclery_worker.parking.store import PARKED
+from recyclery_worker.parking.records import PARKED, Parked, in_flight_key
 from recyclery_worker.tracing.sites import Site, StackFrame, TracedRuns
 from recyclery_worker.tuning.cleanup import TUNES, renew
 from recyclery_worker.tuning.messages import Space

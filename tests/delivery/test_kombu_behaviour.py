@@ -96,7 +96,7 @@ def test_a_message_is_taken_from_the_right_and_sent_to_the_left(connection: Any,
 def test_a_message_is_out_of_its_queue_before_it_is_in_hand(
     connection: Any, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Why there is delivery/receipt.py."""
+    """Why there is delivery/receive.py."""
     found: list[int] = []
     append = transport.QoS.append
 

@@ -16,9 +16,14 @@ from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport import redis as transport
 
-from recyclery_worker.delivery.receive import AtomicReceive, ClientTracking, receive_atomically
+from recyclery_worker.delivery.receive import (
+    AtomicReceive,
+    ClientTracking,
+    Unacked,
+    UnackedQoS,
+    receive_atomically,
+)
 from recyclery_worker.delivery.registry import Generation, Registry, new_generation
-from recyclery_worker.delivery.unacked import Unacked, UnackedQoS
 from support.waiting import wait_for
 
 
@@ -43,9 +48,9 @@ def unacked(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> Unacked:
         monkeypatch.setattr(kind, "Channel", kind.Channel)
     monkeypatch.setattr(transport.Channel, "QoS", UnackedQoS)
     monkeypatch.setattr(AtomicReceive, "_refused", False)
-    created = Unacked()
+    created = Unacked(generation)
     monkeypatch.setattr(UnackedQoS, "unacked", created, raising=False)
-    receive_atomically(generation)
+    receive_atomically()
     return created
 
 
@@ -175,7 +180,7 @@ def test_all_keys_of_the_receive_script_have_the_users_prefix(
 ) -> None:
     ours = new_generation("low@here")
     Registry(client, "mine:").register(ours)
-    receive_atomically(ours)
+    unacked.generation = ours
     worker = Worker(fresh_redis, ours, ("low",), global_keyprefix="mine:")
     with worker.connection:
         worker.send("a")
@@ -246,7 +251,7 @@ def test_a_kombu_without_the_parts_for_it_receives_as_it_does(
 ) -> None:
     monkeypatch.setattr(transport.Transport, "Channel", transport.Channel)
     monkeypatch.delattr(transport.Channel, "_brpop_read")
-    receive_atomically(generation)
+    receive_atomically()
     assert transport.Transport.Channel is transport.Channel
     assert "has no _brpop_read" in caplog.text
 
@@ -331,13 +336,13 @@ def test_a_message_whose_answer_was_lost_is_found(
     connection = worker.channel.client.connection
     assert select([connection._sock], [], [], 10)[0]
     # It may still be read.
-    assert unacked.find_orphans(Registry(client), generation) == []
+    assert unacked.find_orphans(Registry(client)) == []
     connection.disconnect()
     unacked.expect_no_more(worker.channel)
-    (tag,) = unacked.find_orphans(Registry(client), generation)
+    (tag,) = unacked.find_orphans(Registry(client))
     worker.channel.qos.restore_by_tag(tag)
     assert worker.receive() == ["a"]
-    assert unacked.find_orphans(Registry(client), generation) == []
+    assert unacked.find_orphans(Registry(client)) == []
 
 
 def test_a_process_killed_as_it_receives_loses_nothing(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from recyclery_worker.parking.store import DeadLetterStore
+from recyclery_worker.parking.records import DeadLetterStore
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery_worker.delivery.reclaim import reclaim
-from recyclery_worker.delivery.registry import Registry
-from recyclery_worker.parking.deaths import read_in_flight
-from recyclery_worker.parking.store import DeadLetterStore
+from recyclery_worker.delivery.registry import Registry, reclaim
+from recyclery_worker.parking.admission import read_in_flight
+from recyclery_worker.parking.records import DeadLetterStore
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_server import count_held
 from support.waiting import is_alive, wait_for

@@ -12,8 +12,7 @@ import redis
 from celery import Celery, chord
 from celery.result import AsyncResult
 
-from recyclery_worker.parking.records import Parked
-from recyclery_worker.parking.store import DeadLetterStore
+from recyclery_worker.parking.records import DeadLetterStore, Parked
 from support.bare_worker import bare_worker
 from support.parked import run_parked
 from support.redis_server import count_held, empty

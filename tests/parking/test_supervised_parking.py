@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 
 from recyclery_demo.cage import make_cgroup
-from recyclery_worker.parking.store import DeadLetterStore
+from recyclery_worker.parking.records import DeadLetterStore
 from support.parked import run_parked
 from support.supervised import Supervised, supervised
 from support.waiting import wait_for

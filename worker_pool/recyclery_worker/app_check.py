@@ -11,7 +11,7 @@ import sys
 
 import celery
 
-from recyclery_worker.broker.connection import CANNOT_IMPORT, load_tasks, prepare_import, refuse
+from recyclery_worker.broker.connection import CANNOT_IMPORT, load_app, prepare_import, refuse
 
 BROWSER_DOES_NOT_FIT = 3
 
@@ -37,7 +37,7 @@ def check_browser() -> str:
 def main() -> int:
     output = prepare_import()
     try:
-        app = load_tasks(sys.argv[1])
+        app = load_app(sys.argv[1], finalize=True)
     except ImportError as error:
         return refuse(CANNOT_IMPORT, str(error))
     try:

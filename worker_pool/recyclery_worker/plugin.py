@@ -7,7 +7,6 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
-from recyclery_worker.app_check import check_browser
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
 from recyclery_worker.compat import found
 from recyclery_worker.control.heartbeat import HeartbeatStep
@@ -64,6 +63,9 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         steps.add(AdmissionStep)
 
     def log_start(**_: Any) -> None:
+        # Here, as `python -m` warns of a program that its own package has imported.
+        from recyclery_worker.app_check import check_browser  # noqa: PLC0415
+
         logger.debug("Celery %s has %s", celery.__version__, ", ".join(found("pool")))
         for warning in filter(None, warnings):
             logger.warning("%s", warning)

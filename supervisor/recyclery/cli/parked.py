@@ -25,8 +25,7 @@ from recyclery.config.fields import BadConfiguration
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.parking.park import drop_parked, retry_parked
-from recyclery_worker.parking.records import Death, ParkedTask, times
-from recyclery_worker.parking.store import DeadLetterStore, open_dead_letters
+from recyclery_worker.parking.records import DeadLetterStore, Death, ParkedTask, open_dead_letters, times
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
 LONGEST_PARKED_QUEUE = 10

@@ -57,32 +57,22 @@ def prepare_import() -> int:
     return descriptor
 
 
-def load_app(name: str) -> Any:
-    """Import an app with its modules; raises ImportError with what the app's own code raised, and where."""
+def load_app(name: str, *, finalize: bool = False) -> Any:
+    """Import an app with its modules; with `finalize` build all its tasks too, as a worker does.
+
+    Raises ImportError with what the app's own code raised, and where.
+    """
     from celery.app.utils import find_app  # noqa: PLC0415
 
     try:
         app = find_app(name)
         app.loader.import_default_modules()
+        if finalize:
+            app.finalize()
     except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
-        raise import_error(error) from error
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ImportError(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})") from error
     return app
-
-
-def load_tasks(name: str) -> Any:
-    """Import an app as a worker does, with all its tasks built; raises ImportError as `load_app` does."""
-    app = load_app(name)
-    try:
-        app.finalize()
-    except (Exception, SystemExit) as error:
-        raise import_error(error) from error
-    return app
-
-
-def import_error(error: BaseException) -> ImportError:
-    """Return what an app's own code raised, and where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return ImportError(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})")
 
 
 def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:

@@ -3,8 +3,8 @@
 It may be called from any code; the modules of this package are its own.
 """
 
-from recyclery_worker.browser.bounded import BrowserNotStarted
 from recyclery_worker.browser.context import browser
 from recyclery_worker.browser.driver import BrowserMissing, BrowserPair, find_browser
+from recyclery_worker.browser.session import BrowserNotStarted
 
 __all__ = ["BrowserMissing", "BrowserNotStarted", "BrowserPair", "browser", "find_browser"]

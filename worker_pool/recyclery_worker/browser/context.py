@@ -1,15 +1,31 @@
-"""`browser()`: a browser for one block, or for one block after another."""
+"""`browser()`: a browser for one block, or for one block after another.
 
+What the browser of a failed block showed is kept as evidence, for a person to look at.
+"""
+
+import contextlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import re
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recyclery_worker.browser import kept
-from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.browser.evidence import default_dir, keep_evidence, running_task
-from recyclery_worker.browser.session import URL_VARIABLE, start_local, start_remote
+from recyclery_worker.browser.session import (
+    URL_VARIABLE,
+    attempt,
+    set_command_timeout,
+    start_local,
+    start_remote,
+)
 from recyclery_worker.browser.wanted import BrowserRequest
 
 if TYPE_CHECKING:
@@ -17,6 +33,13 @@ if TYPE_CHECKING:
     from selenium.webdriver.chrome.options import Options
 
 SOFT_LIMIT_SHARE = 0.9  # Of a task's soft time limit; the rest is for leaving the block in order
+DIR_VARIABLE = "RECYCLERY_EVIDENCE_DIR"
+COLLECT_SECONDS = 3.0  # The hard time limit may follow the soft one closely
+KEPT_CASES = 20
+PAGE_CHARACTERS = 2_000_000
+CONSOLE_LINES = 1000
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -37,11 +60,11 @@ def browser(
 ) -> "Iterator[webdriver.Chrome]":
     """Yield a headless Chrome; at the end of the block its processes and files are gone.
 
-    If the block raises an Exception, what the browser showed is kept (see `evidence`). With SELENIUM_REMOTE_URL
-    in the environment the session is on the Selenium Grid there. If this process is killed, chromedriver and
-    Chrome exit by themselves, and the governor removes the profile folder. The kernel ties chromedriver to the
-    thread that entered the block: that thread must outlive the block. Leaving it takes mostly 0.2 s, at most
-    about 8 s.
+    If the block raises an Exception, what the browser showed is kept (see `keep_evidence`). With
+    SELENIUM_REMOTE_URL in the environment the session is on the Selenium Grid there. If this process is killed,
+    chromedriver and Chrome exit by themselves, and the governor removes the profile folder. The kernel ties
+    chromedriver to the thread that entered the block: that thread must outlive the block. Leaving it takes
+    mostly 0.2 s, at most about 8 s.
 
     Args:
         page_load_timeout_seconds: Timeout of a page load; shortened to fit a task's soft time limit.
@@ -77,7 +100,10 @@ def browser(
     )
     page_seconds, command_seconds = fit_timeouts(wanted)
     key = wanted.key() if keep > 1 else ""
-    session = (kept.take_kept(key) if keep > 1 else None) or start(wanted)
+    session = kept.take_kept(key) if keep > 1 else None
+    if session is None:
+        url = os.environ.get(URL_VARIABLE, "").strip()
+        session = start_remote(url, wanted) if url else start_local(wanted)
     is_kept = False
     try:
         set_command_timeout(session.driver, command_seconds)
@@ -94,12 +120,6 @@ def browser(
             kept.end_browser(session)
 
 
-def start(wanted: BrowserRequest) -> kept.Session:
-    """Start a browser, on the Grid if the environment names one."""
-    url = os.environ.get(URL_VARIABLE, "").strip()
-    return start_remote(url, wanted) if url else start_local(wanted)
-
-
 def fit_timeouts(wanted: BrowserRequest) -> tuple[float, float]:
     """Return the timeouts of page loads and of commands, both below the task's soft time limit."""
     page, command = wanted.page_load_timeout_seconds, wanted.command_timeout_seconds
@@ -109,3 +129,84 @@ def fit_timeouts(wanted: BrowserRequest) -> tuple[float, float]:
     most = task.soft_limit_seconds * SOFT_LIMIT_SHARE
     # The shorter one for the page: chromedriver's error says more than a connection that timed out.
     return min(page, most * SOFT_LIMIT_SHARE), min(command, most)
+
+
+class RunningTask(NamedTuple):
+    """The Celery task that runs in this thread; its soft time limit is None where it has none."""
+
+    name: str
+    id: str
+    soft_limit_seconds: float | None
+
+
+def running_task() -> RunningTask | None:
+    """Return the task that runs here; None outside of tasks, and where Celery is not imported."""
+    celery: Any = sys.modules.get("celery")
+    task = celery.current_task if celery is not None else None
+    if not task or not task.request.id:
+        return None
+    # (hard, soft) of the message; else the task's own, else the app's (celery/app/task.py).
+    _, sent = task.request.timelimit or (None, None)
+    soft = sent or task.soft_time_limit or task.app.conf.task_soft_time_limit
+    return RunningTask(str(task.name), str(task.request.id), float(soft) if soft else None)
+
+
+def default_dir() -> Path | None:
+    """Return the folder in RECYCLERY_EVIDENCE_DIR, None if that is empty; else a private temporary one."""
+    named = os.environ.get(DIR_VARIABLE)
+    if named is not None:
+        return Path(named) if named.strip() else None
+    return Path(tempfile.gettempdir()) / f"recyclery-evidence-{os.geteuid()}"
+
+
+def keep_evidence(driver: Any, error: BaseException, folder: Path) -> Path | None:
+    """Write screenshot, page, console log and error into a new folder; return it, None where that fails.
+
+    Takes COLLECT_SECONDS at most; the newest KEPT_CASES folders are kept. A note on the error names the folder.
+    """
+    try:
+        case = make_case(folder)
+        (case / "error.txt").write_text("".join(traceback.format_exception(error)))
+    except OSError as problem:
+        logger.warning("what the browser showed cannot be kept in %s: %s", folder, problem)
+        return None
+    attempt(partial(write_evidence, driver, case), COLLECT_SECONDS)
+    error.add_note(f"What the browser showed: {case}")
+    # Other processes may remove cases too; the names begin with the time.
+    with contextlib.suppress(OSError):
+        for old in sorted(entry for entry in folder.iterdir() if entry.is_dir())[:-KEPT_CASES]:
+            shutil.rmtree(old, ignore_errors=True)
+    return case
+
+
+def make_case(folder: Path) -> Path:
+    """Create the private folder of one case, named after time and task; raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.geteuid() or folder.is_symlink():
+        # Someone else created it before us, in a folder that all may write to.
+        raise PermissionError("it is not ours")
+    name = time.strftime("%Y%m%d-%H%M%S")
+    task = running_task()
+    if task is not None:
+        name += "-" + re.sub(r"[^\w.]+", "_", task.name)[-60:] + "-" + re.sub(r"\W", "", task.id)[:8]
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+
+
+def write_evidence(driver: Any, case: Path) -> None:
+    """Write what can still be read from the browser: address and title, page, console and a screenshot."""
+    readers: dict[str, Callable[[], bytes]] = {
+        "url.txt": lambda: f"{driver.current_url}\n{driver.title}\n".encode(errors="replace"),
+        "console.txt": lambda: read_console(driver),
+        "page.html": lambda: driver.page_source[:PAGE_CHARACTERS].encode(errors="replace"),
+        "screenshot.png": lambda: bytes(driver.get_screenshot_as_png()),
+    }
+    for name, read in readers.items():
+        with contextlib.suppress(Exception):
+            (case / name).write_bytes(read())
+
+
+def read_console(driver: Any) -> bytes:
+    entries = driver.get_log("browser")[-CONSOLE_LINES:]
+    lines = [f"{entry['level']} {entry['message']}".replace("\n", "\\n") + "\n" for entry in entries]
+    return "".join(lines).encode(errors="replace")

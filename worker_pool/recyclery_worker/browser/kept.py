@@ -12,8 +12,7 @@ import threading
 import time
 from typing import Any
 
-from recyclery_worker.browser.bounded import set_command_timeout
-from recyclery_worker.browser.session import LocalSession, RemoteSession
+from recyclery_worker.browser.session import LocalSession, RemoteSession, set_command_timeout
 from recyclery_worker.pool.child import before_end, reporter
 
 RESET_SECONDS = 5.0

@@ -62,10 +62,7 @@ class BrowserRequest:
             chosen.page_load_strategy = self.page_load_strategy
         # Debian's Chromium opens a search engine's page first, and chromedriver's first command waits for it:
         # where its name cannot be resolved, one start of four takes 5 s longer.
-        preferences: dict[str, Any] = {
-            "session.restore_on_startup": 4,
-            "session.startup_urls": ["about:blank"],
-        }
+        preferences: dict[str, Any] = {"session.restore_on_startup": 4, "session.startup_urls": ["about:blank"]}
         folder = self.download_dir or (profile / "downloads" if profile is not None else None)
         if folder is not None:
             preferences |= {

@@ -16,10 +16,10 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from kombu.exceptions import ChannelError
 
-from recyclery_worker.broker.connection import BOUNDED
+from recyclery_worker.broker.connection import BOUNDED, broker_kind
 from recyclery_worker.broker.wait import try_write
 from recyclery_worker.link import WorkerHeartbeat, encode_message, governor_socket, now
-from recyclery_worker.parking.deaths import is_stopping
+from recyclery_worker.parking.admission import is_stopping
 
 logger = get_logger(__name__)
 
@@ -33,9 +33,9 @@ class HeartbeatStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        probe = BrokerProbe(parent.app)
-        probe.start()
-        name = "recyclery-heartbeat"
+        probe, name = BrokerProbe(parent.app), "recyclery-heartbeat"
+        if broker_kind(parent.app) == "redis":
+            threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
         threading.Thread(target=send_heartbeats, args=(parent, probe), name=name, daemon=True).start()
 
 
@@ -50,25 +50,20 @@ class BrokerProbe:
         self._app = app
         self._queues: dict[str, None] = {}
 
-    def start(self) -> None:
-        with self._app.connection_for_read() as connection:
-            if connection.transport.driver_type == "redis":
-                threading.Thread(target=self._run, name="recyclery-broker-probe", daemon=True).start()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         while True:
             try:
                 with self._app.connection_for_read(transport_options=BOUNDED) as connection:
                     connection.connect()
                     while True:
-                        self._probe(connection.default_channel)
+                        self._ask(connection.default_channel)
                         time.sleep(PROBE_SECONDS)
             except Exception as error:  # kombu and redis raise errors of many kinds; the loop meets them too
                 self.answers, self.waiting = False, None
                 logger.debug("the broker's queues cannot be counted: %s", error)
             time.sleep(PROBE_SECONDS)
 
-    def _probe(self, channel: Any) -> None:
+    def _ask(self, channel: Any) -> None:
         # Messages wait in a queue too that an operator cancelled for a while.
         self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
         try_write(channel)

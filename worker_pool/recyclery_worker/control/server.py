@@ -87,7 +87,6 @@ class LinkServer(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._pause = Pause(worker)
-        self._path: Path | None = None
         self._listener: socket.socket | None = None
         self._peers: set[socket.socket] = set()
 
@@ -104,7 +103,7 @@ class LinkServer(bootsteps.StartStopStep):
             listener.close()
             logger.warning("no link to the governor: %s: %s", path, error.strerror)
             return
-        self._path, self._listener = path, listener
+        self._listener = listener
         if not parent.use_eventloop:
             listener.setblocking(True)
             threading.Thread(target=serve_in_thread, args=(parent, self._pause, listener), daemon=True).start()
@@ -113,13 +112,13 @@ class LinkServer(bootsteps.StartStopStep):
         for peer in self._peers:
             peer.close()
         self._peers.clear()
-        if self._listener is not None and self._path is not None:
+        if self._listener is not None:
+            Path(self._listener.getsockname()).unlink(missing_ok=True)
             # This wakes a thread that waits in accept(); closing would not.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-            self._path.unlink(missing_ok=True)
 
     terminate = stop
 
@@ -213,10 +212,9 @@ def start_trace(worker: Any, request: link.TraceRequest) -> link.TracingChild | 
         return link.Refused(reason=lack)
     if request.task not in worker.app.tasks:
         return link.Refused(reason=f"{request.task!r} is no task of this worker's app")
-    pid: int | None = worker.pool.children.trace(request)
-    if pid is None:
-        return link.Refused(reason="a child of this pool is traced already, or all of them are about to leave")
-    return link.TracingChild(pid=pid)
+    if (pid := worker.pool.children.trace(request)) is not None:
+        return link.TracingChild(pid=pid)
+    return link.Refused(reason="a child of this pool is traced already, or all of them are about to leave")
 
 
 def change_pool(worker: Any, request: link.Request) -> str:
@@ -227,13 +225,13 @@ def change_pool(worker: Any, request: link.Request) -> str:
             return str(children.retire(pid))
         case link.TimeLimitRequest(pid):
             return str(children.enforce_time_limit(pid))
+        case link.SetMaxTasksRequest(max_tasks) if max_tasks < 1:
+            return "max_tasks must be at least 1"
         case link.SetMaxTasksRequest(max_tasks):
-            if max_tasks < 1:
-                return "max_tasks must be at least 1"
             children.set_max_tasks(max_tasks)
+        case link.SetConcurrencyRequest(concurrency) if concurrency < 1:
+            return "concurrency must be at least 1"
         case link.SetConcurrencyRequest(concurrency):
-            if concurrency < 1:
-                return "concurrency must be at least 1"
             change = concurrency - worker.pool.num_processes
             children.resize(concurrency)
             if change and worker.consumer is not None:
@@ -269,7 +267,7 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         parked=held.parked if held else 0,
         holding=pause.is_on if worker.use_eventloop else None,
         consuming=is_consuming(worker),
-        consumes=consumed_queues(worker),
+        consumes=list(worker.app.amqp.queues.consume_from),
         received=_received,
         has_room=has_room(worker),
         overdue=children.overdue_seconds() if children else {},
@@ -288,18 +286,13 @@ def count_received() -> None:
         signal.connect(count_one, weak=False, dispatch_uid="recyclery.received")
 
 
-def consumed_queues(worker: Any) -> list[str]:
-    """Return the queues that tasks are taken from: all of the worker's own, except cancelled ones."""
-    return list(worker.app.amqp.queues.consume_from)
-
-
 def is_consuming(worker: Any) -> bool:
     """Return whether tasks are taken from all queues that the worker is to serve."""
     # On an event loop this is answered only once the loop runs and so waits for tasks.
     consumer = worker.consumer
     if consumer is None or consumer.task_consumer is None:
         return False
-    queues = consumed_queues(worker)
+    queues = worker.app.amqp.queues.consume_from
     return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from recyclery_worker.broker.connection import broker_kind
+
 # With these a task is acknowledged when it is done, and given back when its process dies before that. A task
 # that must not run twice has acks_late=False.
 SAFE = {
@@ -37,7 +39,5 @@ def is_set(conf: Any, name: str) -> bool:
 def survive_refusals(app: Any) -> None:
     """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise."""
     # By default that ends the worker: a failover that makes the old master a replica would end all workers.
-    with app.connection_for_read() as connection:
-        is_redis = connection.transport.driver_type == "redis"
-    if is_redis and not is_set(app.conf, "broker_channel_error_retry"):
+    if broker_kind(app) == "redis" and not is_set(app.conf, "broker_channel_error_retry"):
         app.conf.broker_channel_error_retry = True

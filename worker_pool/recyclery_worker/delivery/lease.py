@@ -25,7 +25,7 @@ from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.broker.wait import BrokerWait, wait_until
 from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
-from recyclery_worker.delivery.reclaim import reclaim
+from recyclery_worker.delivery.receive import ClientTrackingStep, MoveStep, Unacked, install_qos
 from recyclery_worker.delivery.registry import (
     KEY_OPTIONS,
     LEASE_SECONDS,
@@ -34,11 +34,11 @@ from recyclery_worker.delivery.registry import (
     Registry,
     new_generation,
     open_registry,
+    reclaim,
 )
-from recyclery_worker.delivery.unacked import Unacked, install_qos, prepare
 from recyclery_worker.link import now
-from recyclery_worker.parking.deaths import InFlight
-from recyclery_worker.parking.store import DeadLetterStore
+from recyclery_worker.parking.admission import InFlight
+from recyclery_worker.parking.records import DeadLetterStore
 
 logger = get_logger(__name__)
 
@@ -109,14 +109,14 @@ def check_lease(lease_state: LeaseState, wait_for_job: Callable[[], Any]) -> Cal
 class Lease:
     """The lease of one generation, and the thread that renews it."""
 
-    def __init__(self, app: Any, generation: Generation, unacked: Unacked) -> None:
+    def __init__(self, app: Any, generation: Generation) -> None:
         self.generation = generation
         self.state = LeaseState()
         self.reclaimed = 0
         self.parked = 0
         self.in_flight = InFlight(generation.id)
         self._app = app
-        self._unacked = unacked
+        self._unacked = Unacked(generation)
         # Generations to give back; None ends the thread.
         self._requests: queue.Queue[str | None] = queue.Queue()
         self._thread: threading.Thread | None = None
@@ -131,7 +131,7 @@ class Lease:
             asked = now()
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
-        install_qos(self._app, self._unacked, self.generation)
+        install_qos(self._app, self._unacked)
         self._thread = threading.Thread(target=self._run, name="recyclery-lease", daemon=True)
         self._thread.start()
 
@@ -146,7 +146,7 @@ class Lease:
             self._thread.join(LEASE_SECONDS)
         try:
             with connected(self._app) as channel:
-                self._unacked.flush_acks(open_registry(channel), self.generation)
+                self._unacked.flush_acks(open_registry(channel))
             given_back = reclaim(self._app, self.generation)
         except Exception as error:  # Redis is away: another worker does it once the lease has expired.
             logger.warning("what this worker holds will be given back when its lease ends: %s", error)
@@ -195,8 +195,8 @@ class Lease:
         while True:
             self._renew(registry)
             self._is_refused = False
-            self._unacked.flush_acks(registry, self.generation)
-            for tag in self._unacked.find_orphans(registry, self.generation):
+            self._unacked.flush_acks(registry)
+            for tag in self._unacked.find_orphans(registry):
                 channel.qos.restore_by_tag(tag, leftmost=False)
             self.in_flight.update(store)
             self.parked = store.count_parked()
@@ -290,7 +290,9 @@ def set_up(app: Any, node: str) -> str:
         return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"
     generation = new_generation(node)
     app.conf.broker_transport_options = {"visibility_timeout": VISIBILITY_SECONDS, **options, **generation.keys}
-    _lease = Lease(app, generation, prepare(app, generation))
+    _lease = Lease(app, generation)
+    # They do nothing until `install_qos`.
+    app.steps["consumer"].update({MoveStep, ClientTrackingStep})
     # After the pool has ended, so that no task runs.
     signals.worker_shutdown.connect(end_lease, weak=False, dispatch_uid="recyclery.lease")
     return ""

@@ -1,12 +1,17 @@
-"""A message moves from its queue to this worker's unacknowledged messages atomically, by a script in Redis.
+"""What this worker receives and has not acknowledged: nothing of it is lost, nor runs twice at once.
 
-By itself kombu takes it with BRPOP and records it as unacknowledged afterwards: a process that dies in between
+A message moves from its queue to the unacknowledged messages atomically, by a script in Redis. By itself kombu
+takes it with BRPOP and records it as unacknowledged afterwards: a process that dies in between
 loses it (https://github.com/celery/kombu/issues/305). The script also checks the lease: a worker that was taken
 for dead receives nothing, whatever of it is still on its way to Redis.
 
 A second connection tells when a queue has changed: Redis sends it the names of changed keys that the first one
 has read (CLIENT TRACKING with REDIRECT, https://redis.io/docs/latest/develop/reference/client-side-caching/).
 Which keys does not matter.
+
+By itself kombu gives everything back when a connection is lost, also what runs. That would run twice at once,
+and what cannot be acknowledged any more would run again. Here what runs stays ours, and moves to the new
+connection.
 """
 
 # mypy cannot type a mixin's `super()`.
@@ -14,26 +19,30 @@ Which keys does not matter.
 
 import hashlib
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty
 from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
-from kombu.transport import redis
+from celery.worker import state
+from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from recyclery_worker.compat import missing
-from recyclery_worker.delivery.registry import LEASES, Generation
+from recyclery_worker.delivery.registry import LEASES, Generation, Registry, open_registry
 
 logger = get_logger(__name__)
 
 RECEIVE_POLL_SECONDS = 2.0  # A lost notification must not delay tasks for long, nor a lease that came too late
 TRACKING_ANSWER_SECONDS = 3.0
+# AttributeError: a closed channel has no connection to ask for an address.
+DISCONNECTED: tuple[type[BaseException], ...] = (*redis.Transport.connection_errors, AttributeError)
 
 # The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
 # from its queue: where Redis takes no writes, nothing has happened. What is no readable message is returned
@@ -154,7 +163,6 @@ def warn_untracked(error: ResponseError) -> None:
 class AtomicReceive:
     """What a kombu Redis channel does differently; a mixin before it."""
 
-    generation: Generation
     tracking: ClientTracking | None = None
     written_tag = ""  # The tag of the message being delivered, where Redis has it under our name already
     _refused = False
@@ -181,10 +189,10 @@ class AtomicReceive:
         lists = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
         keys = [prefix + key for key in (*own, *lists)]
         self._pending, self._changed = "take", False
-        self.qos.unacked.expect(self)
-        connection.send_command(
-            "EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, self.generation.id, time.time()
-        )
+        unacked = self.qos.unacked
+        unacked.expect(self)
+        generation_id = unacked.generation.id
+        connection.send_command("EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, generation_id, time.time())
 
     def _prepare(self: Any, connection: Any) -> None:
         """Load the script and start tracking, once for each connection."""
@@ -278,11 +286,158 @@ class AtomicReceive:
         self.poll_again()
 
 
-def receive_atomically(generation: Generation) -> None:
+def receive_atomically() -> None:
     """Have channels made from now on do so, where kombu has the private names for it."""
     if names := ", ".join(name.partition(".")[2] for name in missing("receive")):
         logger.warning("this kombu has no %s, so messages are received as it does by itself", names)
         return
-    attributes = {"generation": generation}
-    redis.Transport.Channel = type("Channel", (AtomicReceive, redis.Channel), attributes)
-    redis.SentinelTransport.Channel = type("Channel", (AtomicReceive, redis.SentinelChannel), attributes)
+    redis.Transport.Channel = type("Channel", (AtomicReceive, redis.Channel), {})
+    redis.SentinelTransport.Channel = type("Channel", (AtomicReceive, redis.SentinelChannel), {})
+
+
+class Unacked:
+    """The unacknowledged messages of a generation, by delivery tag."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.messages: dict[str, Any] = {}
+        # Received, but not yet in Redis under our name.
+        self.unwritten: set[str] = set()
+        # Done, but not yet acknowledged: added by the worker's loop, acknowledged by the lease's thread.
+        self._deferred: set[str] = set()
+        self._lock = threading.Lock()
+        # Channels that wait for Redis's answer, and how many requests were sent.
+        self._expecting: set[Any] = set()
+        self._requests = 0
+
+    def expect(self, channel: Any) -> None:
+        """Record that Redis may write a message under our name that we have not seen yet."""
+        self._requests += 1
+        self._expecting.add(channel)
+
+    def expect_no_more(self, channel: Any) -> None:
+        self._expecting.discard(channel)
+
+    def find_orphans(self, registry: Registry) -> list[str]:
+        """Return the tags under our name that we never saw, as the answer was lost with its connection."""
+        requests = self._requests
+        held = registry.held_tags(self.generation)
+        with self._lock:
+            orphans = [tag for tag in held if tag not in self.messages and tag not in self._deferred]
+        # While an answer is expected they may just be on their way.
+        return [] if self._expecting or self._requests != requests else orphans
+
+    def remove(self, tag: str) -> None:
+        """Forget a message that is acknowledged or given back."""
+        self.messages.pop(tag, None)
+        self.unwritten.discard(tag)
+
+    def defer_ack(self, tag: str) -> None:
+        """Forget a message that is done; it is acknowledged when Redis is back."""
+        with self._lock:
+            self._deferred.add(tag)
+        self.remove(tag)
+
+    def flush_acks(self, registry: Registry) -> None:
+        """Send the deferred acknowledgements; raises redis.RedisError when Redis does not answer."""
+        with self._lock:
+            deferred = list(self._deferred)
+        if deferred:
+            registry.forget(self.generation, deferred)
+            with self._lock:
+                self._deferred.difference_update(deferred)
+
+    def move(self, channel: Any, running: frozenset[str]) -> None:
+        """Move what runs to a new connection's channel, and give back everything else.
+
+        Nothing is received meanwhile. Raises what kombu and redis raise when Redis is away.
+        """
+        held = open_registry(channel).held_tags(self.generation)
+        kept = {tag: message for tag, message in self.messages.items() if task_id(message) in running}
+        with self._lock:
+            spared = self._deferred | kept.keys()
+        # The newest first, so that the oldest is taken first.
+        for tag in held:
+            if tag not in spared:
+                channel.qos.restore_by_tag(tag, leftmost=False)
+        for tag in self.unwritten - set(held) - kept.keys():
+            requeue(channel, self.messages[tag])
+        for tag, message in kept.items():
+            message.channel = channel
+            # Only counted for the prefetch limit: Redis has it already.
+            virtual.QoS.append(channel.qos, message, tag)
+        self.messages, self.unwritten = kept, set()
+        self._expecting.clear()
+
+
+class UnackedQoS(redis.QoS):
+    """kombu's acknowledgements, which outlast a connection."""
+
+    unacked: Unacked
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        self.unacked.messages[delivery_tag] = message
+        self.unacked.unwritten.add(delivery_tag)
+        channel: Any = self.channel
+        if delivery_tag == getattr(channel, "written_tag", ""):
+            channel.written_tag = ""
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+        self.unacked.unwritten.discard(delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message, later where Redis is away."""
+        try:
+            super().ack(delivery_tag)
+        except DISCONNECTED as error:
+            logger.debug("acknowledged later: %r", error)
+            self.unacked.defer_ack(delivery_tag)
+        else:
+            self.unacked.remove(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        super().reject(delivery_tag, requeue=requeue)
+        self.unacked.remove(delivery_tag)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back nothing with a connection: that is done on the next one, or when the worker ends."""
+
+
+class MoveStep(bootsteps.StartStopStep):
+    """Consumer bootstep: on every new connection, before the first message is received."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        if redis.Channel.QoS is UnackedQoS:
+            UnackedQoS.unacked.move(parent.task_consumer.channel, frozenset(running_ids(parent.pool)))
+
+
+def install_qos(app: Any, unacked: Unacked) -> None:
+    """Keep messages when a connection is lost; called before the first connection is opened."""
+    UnackedQoS.unacked = unacked
+    redis.Channel.QoS = UnackedQoS
+    receive_atomically()
+    # What runs counts for the prefetch limit on the new connection too; Celery would count it a second time.
+    app.conf.worker_enable_prefetch_count_reduction = False
+
+
+def running_ids(pool: Any) -> Iterator[str]:
+    """Yield the ids of tasks that have begun, or were written to a child and will begin."""
+    for request in list(state.active_requests):
+        yield request.id
+    for job in list(getattr(getattr(pool, "_pool", None), "_cache", {}).values()):
+        yield getattr(job, "correlation_id", "")
+
+
+def task_id(message: Any) -> Any:
+    return message.headers.get("id") or message.properties.get("correlation_id", "")
+
+
+def requeue(channel: Any, message: Any) -> None:
+    """Put a message back at the head of its queue that Redis never had under our name."""
+    info = message.delivery_info
+    with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+        channel._do_restore_message(message._raw, info["exchange"], info["routing_key"], pipe)
+        pipe.execute()

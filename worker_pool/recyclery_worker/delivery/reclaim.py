@@ -1,6 +1,5 @@
-"""Gives the messages that a dead generation holds back to the head of their queues.
+"""`python -m recyclery_worker.delivery.reclaim APP [--give-back]`: list, or give back, what dead workers hold.
 
-`python -m recyclery_worker.delivery.reclaim APP [--give-back]` lists, or gives back, what dead workers hold.
 Living workers give it back by themselves; the program is for when none is left. It prints a JSON list of
 `OrphanedLease`.
 """
@@ -13,29 +12,7 @@ from typing import Any
 import msgspec
 
 from recyclery_worker.broker.connection import connected, run_program
-from recyclery_worker.delivery.registry import LEASE_SECONDS, Generation, Registry, open_registry
-from recyclery_worker.parking.deaths import record_worker_death
-
-
-def reclaim(app: Any, generation: Generation) -> int:
-    """Give back all that a generation holds, and deregister it; return how many messages that were.
-
-    Its worker must be dead, or have lost its lease. Any number of workers may do it at once, and any of them
-    may die: each message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what
-    kombu and redis raise when Redis is away.
-    """
-    with connected(app, **generation.keys) as channel:
-        registry = open_registry(channel)
-        tags = registry.held_tags(generation)
-        if tags:
-            registry.fence(generation)
-            tags = registry.held_tags(generation)
-            record_worker_death(channel, generation.id, generation.node, tags)
-        for tag in tags:
-            # The newest first: tasks are taken from the right, where the oldest must be outermost.
-            channel.qos.restore_by_tag(tag, leftmost=False)
-        registry.deregister(generation)
-    return len(tags)
+from recyclery_worker.delivery.registry import LEASE_SECONDS, Generation, Registry, open_registry, reclaim
 
 
 class OrphanedLease(msgspec.Struct, frozen=True):

@@ -10,8 +10,7 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.json import dumps, loads
 
-from recyclery_worker.parking.records import Parked, ParkedTask, times
-from recyclery_worker.parking.store import DeadLetterStore, open_dead_letters
+from recyclery_worker.parking.records import DeadLetterStore, Parked, ParkedTask, open_dead_letters, times
 
 logger = get_logger(__name__)
 

@@ -25,7 +25,7 @@ import redis
 from celery import Task
 from kombu import Queue
 
-from recyclery_worker.broker.connection import BOUNDED, broker_kind, load_tasks, prepare_import
+from recyclery_worker.broker.connection import BOUNDED, broker_kind, load_app, prepare_import
 from recyclery_worker.compat import describe_missing, missing
 from recyclery_worker.delivery.registry import Registry, open_registry
 from recyclery_worker.link import now
@@ -205,7 +205,7 @@ def get_task(app: Any, name: str) -> Any:
 def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     """Import the app and connect; raises TaskNotSendable."""
     try:
-        app = load_tasks(options.app)
+        app = load_app(options.app, finalize=True)
     except ImportError as error:
         raise TaskNotSendable(f"app is {options.app!r}: it cannot be imported: {error}") from None
     if missing("tuning"):
