@@ -17,7 +17,7 @@ from celery import Celery
 
 from benchmarks.browsers_flags import start_plain
 from recyclery_worker.browser import browser
-from recyclery_worker.browser.kept import end_kept
+from recyclery_worker.browser.context import end_kept
 
 url = os.environ.get("REDIS_URL", "")
 app = Celery("browsers", broker=url, backend=url or None)

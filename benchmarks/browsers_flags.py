@@ -13,13 +13,15 @@ from benchmarks.browsers_meters import MIB, Spread, held_bytes, pss_bytes, sessi
 from recyclery_worker.browser.driver import find_browser, is_sandbox_usable
 from recyclery_worker.browser.profiles import make_profile
 from recyclery_worker.browser.session import (
+    FLAGS,
+    LOCAL_FLAGS,
     BrowserNotStarted,
+    BrowserRequest,
     LocalSession,
     bound_chrome,
     end_profile,
     start_driver,
 )
-from recyclery_worker.browser.wanted import FLAGS, LOCAL_FLAGS, BrowserRequest
 
 OURS, AGAIN, SELENIUM = "our set", "our set, again", "Selenium's defaults"
 START_PAGE = "start page"

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.browsers_flags import start_plain
 from benchmarks.browsers_meters import MIB, held_bytes, session_pids
 from recyclery_worker.browser import browser
-from recyclery_worker.browser.kept import end_kept
+from recyclery_worker.browser.context import end_kept
 
 NEW, KEPT, TIGHT, PLAIN = "a new one each", "kept", "kept, little memory", "one tab for ever"
 KEEP, KEEP_BYTES = 50, 512 * MIB

@@ -21,7 +21,7 @@ from benchmarks.browsers_flags import (
 from benchmarks.browsers_kills import Aftermath, Kills, describe
 from benchmarks.browsers_meters import MIB, count_kinds, percentile, spread
 from benchmarks.browsers_pages import KEPT, NEW, TIGHT, Curve
-from recyclery_worker.browser.wanted import FLAGS, LOCAL_FLAGS
+from recyclery_worker.browser.session import FLAGS, LOCAL_FLAGS
 
 
 def test_each_of_our_flags_is_left_out_once_and_each_myth_added_once() -> None:

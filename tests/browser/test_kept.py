@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recyclery_worker.browser import browser
-from recyclery_worker.browser.kept import end_kept
+from recyclery_worker.browser.context import end_kept
 from support.browsers import Session, assert_nothing_left, open_session, wait_until
 
 pytestmark = pytest.mark.browser

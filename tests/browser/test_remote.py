@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recyclery_worker.browser import BrowserNotStarted, browser, find_browser
-from recyclery_worker.browser.kept import end_kept
+from recyclery_worker.browser.context import end_kept
 from recyclery_worker.link import ChildReport, decode_report
 from recyclery_worker.pool import child
 from recyclery_worker.pool.child import Reporter

@@ -12,7 +12,7 @@ from selenium import webdriver
 
 from recyclery_worker.browser import browser, context
 from recyclery_worker.browser.context import RunningTask, running_task
-from recyclery_worker.browser.wanted import BrowserRequest
+from recyclery_worker.browser.session import BrowserRequest
 from support.browsers import wait_until
 
 PAGE = "data:text/html,<title>a title</title>"

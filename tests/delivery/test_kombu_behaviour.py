@@ -14,8 +14,8 @@ from kombu import Connection, Queue
 from kombu.transport import redis as transport
 from kombu.transport import virtual
 
-from recyclery_worker.delivery.defaults import set_defaults
 from recyclery_worker.delivery.registry import KEY_OPTIONS, new_generation
+from recyclery_worker.plugin import set_defaults
 
 OWN = {option: f"own:{option}" for option in KEY_OPTIONS}
 

@@ -10,8 +10,7 @@ from msgspec.structs import replace
 
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.link import DeathReport
-from recyclery_worker.parking.admission import why_not_parked
-from recyclery_worker.parking.park import parked_task
+from recyclery_worker.parking.admission import parked_task, why_not_parked
 from recyclery_worker.parking.records import DeadLetterStore, Death, ParkedTask, StartedRun, open_dead_letters
 
 DEATH = Death(at=1.0, how="signal 9", node="slow@here", pid=7)

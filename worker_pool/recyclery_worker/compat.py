@@ -110,3 +110,12 @@ def names_in_code(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from names_in_code(constant)
+
+
+def is_set(conf: Any, name: str) -> bool:
+    """Return whether the user has set a setting, under any of the names that Celery knows it by."""
+    keys = getattr(conf, "_keys", None)
+    if keys is None:
+        return bool(conf.value_set_for(name))
+    # The last map holds Celery's own defaults (celery/app/utils.py, Settings.without_defaults).
+    return name in type(conf)({}, conf.maps[:-1], keys, conf.prefix)

@@ -7,18 +7,26 @@ import celery
 from celery import signals
 from celery.utils.log import get_logger
 
+from recyclery_worker.broker.connection import broker_kind
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
-from recyclery_worker.compat import found
-from recyclery_worker.control.heartbeat import HeartbeatStep
-from recyclery_worker.control.server import LinkServer, count_received
+from recyclery_worker.compat import found, is_set
+from recyclery_worker.control.server import HeartbeatStep, LinkServer, count_received
 from recyclery_worker.delivery import lease
-from recyclery_worker.delivery.defaults import set_defaults, survive_refusals
 from recyclery_worker.parking.admission import AdmissionStep, why_not_parked
 from recyclery_worker.pool.capabilities import connect_signals, read_capabilities
 from recyclery_worker.pool.task_stats import count_lost_tasks
 
 logger = get_logger(__name__)
 
+# Settings that protect tasks and workers from the death of others; those that the user has set stay.
+# With these a task is acknowledged when it is done, and given back when its process dies before that. A task
+# that must not run twice has acks_late=False.
+SAFE = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    # A worker that holds more messages than it runs keeps them from others, and has more to give back.
+    "worker_prefetch_multiplier": 1,
+}
 _defaults: set[str] = set()  # The settings that the user left to us
 
 
@@ -78,6 +86,23 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
             logger.warning("tasks that use browser() will fail: %s", problem)
 
     signals.celeryd_after_setup.connect(log_start, weak=False, dispatch_uid="recyclery.after_setup")
+
+
+def set_defaults(app: Any) -> list[str]:
+    """Set on an app what its user has not set; return the names of those settings."""
+    # An app's configuration is loaded when it is first read; until then the user's part cannot be told apart.
+    app.conf.get("task_acks_late")
+    missing = [name for name in SAFE if not is_set(app.conf, name)]
+    for name in missing:
+        app.conf[name] = SAFE[name]
+    return missing
+
+
+def survive_refusals(app: Any) -> None:
+    """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise."""
+    # By default that ends the worker: a failover that makes the old master a replica would end all workers.
+    if broker_kind(app) == "redis" and not is_set(app.conf, "broker_channel_error_retry"):
+        app.conf.broker_channel_error_retry = True
 
 
 def disable_autoscale(worker: Any) -> str:

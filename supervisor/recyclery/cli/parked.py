@@ -24,7 +24,7 @@ from recyclery.common.units import format_mib
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import connected
-from recyclery_worker.parking.park import drop_parked, retry_parked
+from recyclery_worker.parking.admission import drop_parked, retry_parked
 from recyclery_worker.parking.records import DeadLetterStore, Death, ParkedTask, open_dead_letters, times
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}

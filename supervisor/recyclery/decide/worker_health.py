@@ -6,7 +6,7 @@ starves: for STARVE_SECONDS it takes no message though it consumes, has room and
 overdue: a task is OVERDUE_SECONDS past its hard time limit, and its worker did not end it. The task is ended.
 
 A broker outage looks the same, so no time counts while any worker's heartbeat reports its broker away
-(`recyclery_worker.control.heartbeat`). Each restart that did not help doubles the wait for the next
+(`recyclery_worker.control.server`). Each restart that did not help doubles the wait for the next
 (`RestartBackoff`).
 """
 

@@ -11,7 +11,7 @@ from celery import Celery
 
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
-from recyclery_worker.compat import missing
+from recyclery_worker.compat import is_set, missing
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,6 @@ def time_limit(app: Celery, task: Any) -> float | None:
 
 def is_acknowledged_early(app: Celery, task: Any) -> bool:
     """Return whether a setting of the task or the app has it acknowledged before it runs."""
-    from recyclery_worker.delivery.defaults import is_set  # noqa: PLC0415
-
     return not task.acks_late and ("acks_late" in vars(type(task)) or is_set(app.conf, "task_acks_late"))
 
 

@@ -1,8 +1,11 @@
 """`browser()`: a browser for one block, or for one block after another.
 
-What the browser of a failed block showed is kept as evidence, for a person to look at.
+To save its start, a browser may be kept for the next block of the same thread. It is never shared: a forked
+child begins with none, and each thread has its own, as the kernel ties chromedriver to the thread that started
+it. What the browser of a failed block showed is kept as evidence, for a person to look at.
 """
 
+import atexit
 import contextlib
 import logging
 import os
@@ -10,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recyclery_worker.browser import kept
 from recyclery_worker.browser.session import (
     URL_VARIABLE,
+    BrowserRequest,
+    LocalSession,
+    RemoteSession,
     attempt,
     set_command_timeout,
     start_local,
     start_remote,
 )
-from recyclery_worker.browser.wanted import BrowserRequest
+from recyclery_worker.pool.child import before_end, reporter
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -38,6 +44,9 @@ COLLECT_SECONDS = 3.0  # The hard time limit may follow the soft one closely
 KEPT_CASES = 20
 PAGE_CHARACTERS = 2_000_000
 CONSOLE_LINES = 1000
+RESET_SECONDS = 5.0
+
+Session = LocalSession | RemoteSession
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +109,7 @@ def browser(
     )
     page_seconds, command_seconds = fit_timeouts(wanted)
     key = wanted.key() if keep > 1 else ""
-    session = kept.take_kept(key) if keep > 1 else None
+    session = take_kept(key) if keep > 1 else None
     if session is None:
         url = os.environ.get(URL_VARIABLE, "").strip()
         session = start_remote(url, wanted) if url else start_local(wanted)
@@ -114,21 +123,109 @@ def browser(
             if (folder := default_dir()) is not None:
                 keep_evidence(session.driver, error, folder)
             raise
-        is_kept = keep > 1 and kept.keep(key, session, keep, keep_bytes, keep_seconds)
+        is_kept = keep > 1 and keep_session(key, session, keep, keep_bytes, keep_seconds)
     finally:
         if not is_kept:
-            kept.end_browser(session)
+            end_browser(session)
 
 
 def fit_timeouts(wanted: BrowserRequest) -> tuple[float, float]:
     """Return the timeouts of page loads and of commands, both below the task's soft time limit."""
-    page, command = wanted.page_load_timeout_seconds, wanted.command_timeout_seconds
-    task = running_task()
+    page, command, task = wanted.page_load_timeout_seconds, wanted.command_timeout_seconds, running_task()
     if task is None or task.soft_limit_seconds is None:
         return page, command
     most = task.soft_limit_seconds * SOFT_LIMIT_SHARE
     # The shorter one for the page: chromedriver's error says more than a connection that timed out.
     return min(page, most * SOFT_LIMIT_SHARE), min(command, most)
+
+
+class _Slot(threading.local):
+    """The browser that a thread keeps; `owner` is the process, as a forked child inherits the slot."""
+
+    session: Session | None = None
+    key = ""
+    owner = 0
+
+
+_slot = _Slot()
+
+
+def take_kept(key: str) -> Session | None:
+    """Return the browser kept for callers with this key, if it still answers; any other is ended."""
+    session = _slot.session
+    if session is not None and _slot.owner == os.getpid() and _slot.key == key and answers(session):
+        _slot.session = None
+        return session
+    end_kept()
+    return None
+
+
+def keep_session(key: str, session: Session, max_uses: int, max_bytes: int, max_seconds: float) -> bool:
+    """Clean a browser after a block that did not raise, and keep it; return whether it is kept.
+
+    It serves `max_uses` blocks, and may have this size and age at the end of one.
+    """
+    session.uses += 1
+    is_old = session.uses >= max_uses or time.monotonic() - session.started >= max_seconds
+    if is_old or _slot.session is not None or not reset(session) or session.held_bytes() > max_bytes:
+        return False
+    _slot.session, _slot.key, _slot.owner = session, key, os.getpid()
+    if session.pid is not None and (reports := reporter()) is not None:
+        reports.browser_kept(session.pid)
+    return True
+
+
+def end_kept() -> None:
+    """End the browser that this thread keeps, before its process exits."""
+    session, _slot.session = _slot.session, None
+    if session is not None and _slot.owner == os.getpid():
+        end_browser(session)
+
+
+atexit.register(end_kept)
+# A pool child exits another way.
+before_end.append(end_kept)
+
+
+def end_browser(session: Session) -> None:
+    pid = session.pid
+    try:
+        session.end()
+    finally:
+        if pid is not None and (reports := reporter()) is not None:
+            reports.browser_ended(pid)
+
+
+def answers(session: Session) -> bool:
+    """Return whether a kept browser still answers: it may have been killed or frozen."""
+    set_command_timeout(session.driver, RESET_SECONDS)
+    with contextlib.suppress(Exception):
+        return bool(session.driver.window_handles)
+    return False
+
+
+def reset(session: Session) -> bool:
+    """Clear tabs, cookies, cache, stored data and permissions; return whether that succeeded."""
+    # A new tab has a new renderer: 50 pages in one tab took 1158 MiB, in a new tab each 9 MiB.
+    driver: Any = session.driver
+    set_command_timeout(driver, RESET_SECONDS)
+    try:
+        old = driver.window_handles
+        driver.switch_to.new_window("tab")
+        fresh = driver.current_window_handle
+        for handle in old:
+            driver.switch_to.window(handle)
+            driver.close()
+        driver.switch_to.window(fresh)
+        driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        driver.execute_cdp_cmd("Network.clearBrowserCache", {})
+        driver.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": "*", "storageTypes": "all"})
+        driver.execute_cdp_cmd("Browser.resetPermissions", {})
+        driver.get_log("browser")
+        return bool(driver.window_handles == [fresh])
+    except Exception as error:  # whatever it is, the browser cannot be trusted
+        logger.info("a browser is not kept, as it could not be cleaned: %s", error)
+        return False
 
 
 class RunningTask(NamedTuple):
@@ -153,8 +250,7 @@ def running_task() -> RunningTask | None:
 
 def default_dir() -> Path | None:
     """Return the folder in RECYCLERY_EVIDENCE_DIR, None if that is empty; else a private temporary one."""
-    named = os.environ.get(DIR_VARIABLE)
-    if named is not None:
+    if (named := os.environ.get(DIR_VARIABLE)) is not None:
         return Path(named) if named.strip() else None
     return Path(tempfile.gettempdir()) / f"recyclery-evidence-{os.geteuid()}"
 
@@ -187,8 +283,7 @@ def make_case(folder: Path) -> Path:
         # Someone else created it before us, in a folder that all may write to.
         raise PermissionError("it is not ours")
     name = time.strftime("%Y%m%d-%H%M%S")
-    task = running_task()
-    if task is not None:
+    if (task := running_task()) is not None:
         name += "-" + re.sub(r"[^\w.]+", "_", task.name)[-60:] + "-" + re.sub(r"\W", "", task.id)[:8]
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
 
@@ -208,5 +303,5 @@ def write_evidence(driver: Any, case: Path) -> None:
 
 def read_console(driver: Any) -> bytes:
     entries = driver.get_log("browser")[-CONSOLE_LINES:]
-    lines = [f"{entry['level']} {entry['message']}".replace("\n", "\\n") + "\n" for entry in entries]
+    lines = (f"{entry['level']} {entry['message']}".replace("\n", "\\n") + "\n" for entry in entries)
     return "".join(lines).encode(errors="replace")

@@ -65,11 +65,10 @@ def is_sandbox_usable() -> bool:
     """Return whether Chrome's sandbox works: never as root, and seccomp or AppArmor may refuse it, so try."""
     if os.geteuid() == 0:
         return False
-    try:
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         command = ["unshare", "--user", "--net", "true"]
         return subprocess.run(command, capture_output=True, timeout=5, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    return False
 
 
 def tie_to_owner(owner: int) -> Callable[[], None]:
@@ -234,7 +233,6 @@ def _install_driver(chrome: _Binary) -> Path:
 
 @contextmanager
 def _hold_lock(path: Path) -> Iterator[None]:
-    """Hold a lock on `path`, after waiting INSTALL_SECONDS at most."""
     deadline = time.monotonic() + INSTALL_SECONDS
     with path.open("w") as file:
         while True:
@@ -249,7 +247,7 @@ def _hold_lock(path: Path) -> Iterator[None]:
 
 
 def _is_held_open(path: Path) -> bool:
-    """Return whether a visible process has `path` open, as webdriver-manager has while it installs."""
+    # As webdriver-manager holds it while it installs.
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if descriptor.samefile(path):

@@ -76,7 +76,6 @@ def sweep_profile(path: Path) -> bool:
 
 
 def remove_unused(path: Path) -> bool:
-    """Remove a folder that no process uses; return whether it is gone."""
     if list_profile_processes(path):
         return False
     shutil.rmtree(path, ignore_errors=True)

@@ -6,12 +6,14 @@ the comments were measured on Chromium 156 with Selenium 4.51.
 """
 
 import contextlib
+import copy
+import json
 import logging
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,13 @@ from urllib.parse import unquote, urlsplit
 
 import psutil
 
-from recyclery_worker.browser.driver import BrowserPair, find_browser, import_selenium, tie_to_owner
+from recyclery_worker.browser.driver import (
+    BrowserPair,
+    find_browser,
+    import_selenium,
+    is_sandbox_usable,
+    tie_to_owner,
+)
 from recyclery_worker.browser.profiles import (
     VARIABLE,
     Profile,
@@ -28,7 +36,6 @@ from recyclery_worker.browser.profiles import (
     list_profile_processes,
     make_profile,
 )
-from recyclery_worker.browser.wanted import BrowserRequest
 from recyclery_worker.pool.child import read_memory, reporter
 
 if TYPE_CHECKING:
@@ -42,6 +49,87 @@ URL_VARIABLE = "SELENIUM_REMOTE_URL"
 QUIT_SECONDS = 2.0  # A clean quit takes 0.1 to 0.4 s; killing loses nothing, as the profile is deleted.
 GRID_QUIT_SECONDS = 10.0  # A Grid's node has work of its own at the end of a session
 WATCH_PAUSE_SECONDS = 0.1
+STRATEGIES = ("normal", "eager", "none")
+
+# docs/browsers.md explains each, with the command that measures its effect.
+FLAGS = (
+    "--headless=new",
+    "--disable-component-update",  # Its downloads have filled disks.
+)
+LOCAL_FLAGS = (
+    "--remote-debugging-pipe",  # Chrome leaves 0.2 s after chromedriver dies, instead of never.
+    "--disable-dev-shm-usage",  # A container's /dev/shm has 64 MB; full, it crashes tabs.
+)
+
+
+@dataclass(frozen=True)
+class BrowserRequest:
+    """A browser as asked for; raises ValueError for invalid arguments."""
+
+    page_load_timeout_seconds: float = 30.0
+    command_timeout_seconds: float = 60.0
+    window_size: tuple[int, int] = (1280, 800)
+    arguments: Sequence[str] = ()
+    options: "Options | None" = None
+    page_load_strategy: str | None = None
+    download_dir: Path | None = None
+    proxy: str | None = None
+    user_agent: str | None = None
+
+    def __post_init__(self) -> None:
+        page, command = self.page_load_timeout_seconds, self.command_timeout_seconds
+        if command <= page:
+            problem = "command_timeout_seconds must be above page_load_timeout_seconds"
+            raise ValueError(f"{problem}: {command} and {page}")
+        strategy = self.page_load_strategy
+        if strategy not in {None, *STRATEGIES}:
+            raise ValueError(f"page_load_strategy is {strategy!r}: it must be one of {', '.join(STRATEGIES)}")
+        if self.proxy is not None and "@" in self.proxy:
+            # Chrome takes no password from a flag, and every error would show it.
+            raise ValueError("proxy has a user name in it, which Chrome does not take: give host and port")
+
+    def make_options(self, profile: Path | None) -> "Options":
+        """Return Chrome's options, for a browser on a Grid (`profile` is None) or on this machine."""
+        chosen = copy.deepcopy(self.options or import_selenium().ChromeOptions())
+        for flag in [*self.list_flags(profile), *self.arguments]:
+            chosen.add_argument(flag)
+        if sum(argument.startswith("--user-data-dir") for argument in chosen.arguments) > (profile is not None):
+            raise ValueError("--user-data-dir: browser() gives each session a profile folder of its own")
+        if self.page_load_strategy is not None:
+            chosen.page_load_strategy = self.page_load_strategy
+        # Debian's Chromium opens a search engine's page first, and chromedriver's first command waits for it:
+        # where its name cannot be resolved, one start of four takes 5 s longer.
+        preferences: dict[str, Any] = {"session.restore_on_startup": 4, "session.startup_urls": ["about:blank"]}
+        folder = self.download_dir or (profile / "downloads" if profile is not None else None)
+        if folder is not None:
+            preferences |= {
+                "download.default_directory": str(Path(folder).absolute()),
+                "download.prompt_for_download": False,
+            }
+        given: dict[str, Any] = chosen.experimental_options.get("prefs", {})
+        chosen.add_experimental_option("prefs", preferences | given)
+        if "goog:loggingPrefs" not in chosen.capabilities:
+            # For the console log in the evidence of a failure.
+            chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        return chosen
+
+    def list_flags(self, profile: Path | None) -> list[str]:
+        """Return our flags for Chrome, which precede the caller's."""
+        flags = [*FLAGS, f"--window-size={self.window_size[0]},{self.window_size[1]}"]
+        if self.proxy is not None:
+            flags.append(f"--proxy-server={self.proxy}")
+        if self.user_agent is not None:
+            flags.append(f"--user-agent={self.user_agent}")
+        if profile is not None:
+            flags += [*LOCAL_FLAGS, f"--user-data-dir={profile}"]
+            if not is_sandbox_usable():
+                flags.append("--no-sandbox")
+        return flags
+
+    def key(self) -> str:
+        """Return a key that is equal for callers that can share a kept browser."""
+        capabilities = self.make_options(None).to_capabilities()
+        return json.dumps([capabilities, str(self.download_dir)], sort_keys=True, default=str)
 
 
 class BrowserNotStarted(RuntimeError):
@@ -66,7 +154,7 @@ def bound_chrome(timeout_seconds: float) -> "type[webdriver.Chrome]":
     return BoundedChrome
 
 
-def bound_remote(timeout_seconds: float, quit_seconds: float) -> "Callable[..., webdriver.Chrome]":
+def bound_remote(timeout_seconds: float) -> "Callable[..., webdriver.Chrome]":
     """Return the same for a Chrome behind a URL; it takes the arguments of Remote."""
     # It has Chrome's own commands, so that code which uses them runs both here and on a Grid.
     webdriver = import_selenium()
@@ -80,7 +168,7 @@ def bound_remote(timeout_seconds: float, quit_seconds: float) -> "Callable[..., 
             bound_commands(self, timeout_seconds)
 
         def quit(self) -> None:
-            attempt(lambda: webdriver.Remote.quit(self), quit_seconds)
+            attempt(lambda: webdriver.Remote.quit(self), GRID_QUIT_SECONDS)
 
     return BoundedRemote
 
@@ -264,7 +352,7 @@ class RemoteSession:
 
 def start_remote(url: str, wanted: BrowserRequest) -> RemoteSession:
     """Open a session on the Grid at this URL; raises BrowserMissing, BrowserNotStarted."""
-    remote_class = bound_remote(wanted.command_timeout_seconds, GRID_QUIT_SECONDS)
+    remote_class = bound_remote(wanted.command_timeout_seconds)
     import urllib3  # noqa: PLC0415
     from selenium.common.exceptions import WebDriverException  # noqa: PLC0415
     from selenium.webdriver.remote.client_config import ClientConfig  # noqa: PLC0415

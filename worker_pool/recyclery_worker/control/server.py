@@ -1,4 +1,9 @@
-"""Answers the governor's requests on a unix socket, on Celery's own event loop."""
+"""Answers the governor's requests on a unix socket, on Celery's own event loop, and sends it the heartbeat.
+
+The heartbeat is a datagram every two seconds, also while the event loop is blocked. With it the governor can
+tell a loop that waits for its broker from one that hangs, and both from a process that is stopped or holds the
+GIL. A second thread asks the broker, as the loop is blocked while its connection is.
+"""
 
 import contextlib
 import os
@@ -12,10 +17,13 @@ import msgspec
 from celery import bootsteps, signals
 from celery.utils.log import get_logger
 from celery.worker import state
+from kombu.exceptions import ChannelError
 
 from recyclery_worker import link
+from recyclery_worker.broker.connection import BOUNDED, broker_kind
+from recyclery_worker.broker.wait import try_write
 from recyclery_worker.delivery.lease import lease
-from recyclery_worker.parking.admission import report_death
+from recyclery_worker.parking.admission import is_stopping, report_death
 from recyclery_worker.pool.capabilities import read_capabilities
 from recyclery_worker.pool.task_stats import TASK_STATS
 
@@ -23,6 +31,8 @@ logger = get_logger(__name__)
 
 PEER_SECONDS = 2.0  # How long the thread waits for a peer's request, while others wait for it
 PAUSE_RETRY_SECONDS = 1.0
+HEARTBEAT_SECONDS = 2.0
+PROBE_SECONDS = 2.0
 
 _received = 0  # Messages received since the start of this worker
 
@@ -303,3 +313,75 @@ def has_room(worker: Any) -> bool:
     if any(bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()):
         return False  # by a rate limit
     return len(state.reserved_requests) < int(worker.pool.num_processes)
+
+
+class HeartbeatStep(bootsteps.StartStopStep):
+    """Worker bootstep; its threads run until the process ends, as the loop is blocked longest in a drain."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        probe, name = BrokerProbe(parent.app), "recyclery-heartbeat"
+        if broker_kind(parent.app) == "redis":
+            threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
+        threading.Thread(target=send_heartbeats, args=(parent, probe), name=name, daemon=True).start()
+
+
+class BrokerProbe:
+    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes."""
+
+    # Other brokers are not asked, as no timeout would bound that.
+
+    def __init__(self, app: Any) -> None:
+        self.answers: bool | None = None  # None where the broker is not asked, or was not yet
+        self.waiting: dict[str, int] | None = None  # Messages by queue; None while that is not known
+        self._app = app
+        self._queues: dict[str, None] = {}
+
+    def run(self) -> None:
+        while True:
+            try:
+                with self._app.connection_for_read(transport_options=BOUNDED) as connection:
+                    connection.connect()
+                    while True:
+                        self._ask(connection.default_channel)
+                        time.sleep(PROBE_SECONDS)
+            except Exception as error:  # kombu and redis raise errors of many kinds; the loop meets them too
+                self.answers, self.waiting = False, None
+                logger.debug("the broker's queues cannot be counted: %s", error)
+            time.sleep(PROBE_SECONDS)
+
+    def _ask(self, channel: Any) -> None:
+        # Messages wait in a queue too that an operator cancelled for a while.
+        self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
+        try_write(channel)
+        waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
+        self.answers, self.waiting = True, waiting
+
+
+def count_waiting(channel: Any, queue: str) -> int:
+    """Return how many messages of all priorities wait in a queue; an empty queue does not exist in Redis."""
+    try:
+        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+    except ChannelError:
+        return 0
+
+
+def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
+    """Send a heartbeat every two seconds, whether or not a governor receives it."""
+    path = str(link.governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
+    ends: Any = bootsteps
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        while True:
+            heartbeat = link.WorkerHeartbeat(
+                pool=os.environ["RECYCLERY_POOL"],
+                pid=os.getpid(),
+                sent=link.now(),
+                broker_answers=probe.answers,
+                waiting=probe.waiting,
+                # By a signal, by remote control, or as its lease was lost.
+                stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
+            )
+            with contextlib.suppress(OSError):
+                sock.sendto(link.encode_message(heartbeat), path)
+            time.sleep(HEARTBEAT_SECONDS)

@@ -24,7 +24,6 @@ from redis.exceptions import NoPermissionError, ResponseError
 from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.broker.wait import BrokerWait, wait_until
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.delivery.defaults import VISIBILITY_SECONDS
 from recyclery_worker.delivery.receive import ClientTrackingStep, MoveStep, Unacked, install_qos
 from recyclery_worker.delivery.registry import (
     KEY_OPTIONS,
@@ -43,6 +42,9 @@ from recyclery_worker.parking.records import DeadLetterStore
 logger = get_logger(__name__)
 
 CHECK_SECONDS = 0.02
+# A dead worker is detected by its lease. At this timeout, an hour by default, the broker would give away a task
+# that still runs.
+VISIBILITY_SECONDS = 30 * 24 * 3600
 VALID_UNTIL, LOST, UNANSWERED = range(3)
 
 

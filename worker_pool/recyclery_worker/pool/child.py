@@ -56,7 +56,6 @@ class Reporter:
         self._kept.add(chromedriver_pid)
 
     def browser_ended(self, chromedriver_pid: int) -> None:
-        """Record the end of a browser, kept or not."""
         self._kept.discard(chromedriver_pid)
 
     def session_opened(self, session_id: str) -> None:
@@ -65,7 +64,6 @@ class Reporter:
         self._send()
 
     def session_closed(self, session_id: str) -> None:
-        """Report that a session on a Grid is closed."""
         self._remote.discard(session_id)
         self._send()
 
@@ -136,8 +134,7 @@ def start_reporting() -> None:
         return
     signal.signal(COLLECT_SIGNAL, reap_browsers)
     # Field 22 (proc(5)).
-    stat = Path("/proc/self/stat").read_bytes()
-    start_ticks = int(stat[stat.rindex(b")") + 2 :].split()[19])
+    start_ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
     os.environ[CHILD_MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
     _reporter = Reporter(pool, str(governor_socket(Path(runtime_dir))), start_ticks)
 
@@ -158,10 +155,9 @@ def end_session_members(**_: object) -> None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signum)
         reap_browsers()
-        while (
-            signum == signal.SIGTERM and time.monotonic() < deadline and any(map(is_process_running, members))
-        ):
-            time.sleep(0.01)
+        if signum == signal.SIGTERM:
+            while time.monotonic() < deadline and any(map(is_process_running, members)):
+                time.sleep(0.01)
 
 
 def list_session(session: int) -> list[int]:
@@ -177,11 +173,9 @@ def list_session(session: int) -> list[int]:
 
 def is_process_running(pid: int) -> bool:
     """Return whether a process exists and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in {b"Z", b"X"}
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2][1:2] not in {b"Z", b"X"}
+    return False
 
 
 def reap_browsers(*_: object) -> None:
@@ -212,5 +206,5 @@ def read_size(status: bytes, key: bytes) -> int:
 
 
 def reporter() -> Reporter | None:
-    """Return this child's reporter; None in a worker that has no governor."""
+    """Return this child's reporter; None where there is no governor."""
     return _reporter

@@ -113,14 +113,11 @@ class ChildRecord:
 
     limit: int | None
     tasks_done: int = 0
-    standby: bool = False
-    """Whether it was started before its place is free: it gets no task until another child is released."""
+    standby: bool = False  # Started before its place is free: it gets no task until another child is released
     retire_reason: str = ""  # Why it must leave as soon as it can; empty where it may stay
     leaving: bool = False
-    leaves_with_task: bool = False
-    """Whether it had a task when it was told to leave, and has not finished it yet."""
-    traces: bool = False
-    """Whether it was told to trace allocations: it then has no limit, and leaves only when it is retired."""
+    leaves_with_task: bool = False  # It had a task when it was told to leave, and has not finished it yet
+    traces: bool = False  # Told to trace allocations: it then has no limit, and leaves only when it is retired
     trace_request: TraceRequest | None = None  # What it is to trace, where this could not be sent to it yet
 
     @property
@@ -160,7 +157,7 @@ class ChildPool(asynpool.AsynPool):
             return billiard_pool.Pool._create_worker_process(self, i)
         except OSError:
             # billiard puts a process into the pool before it starts it.
-            for failed in [process for process in self._pool if process not in before]:
+            for failed in [child for child in self._pool if child not in before]:
                 self._pool.remove(failed)
                 self._queues |= {queues: None for queues, owner in self._queues.items() if owner is failed}
             raise
@@ -187,10 +184,8 @@ class ChildPool(asynpool.AsynPool):
         # A job that left the cache was given up and counted before.
         if (result := self._cache.get(job)) is not None:
             TASK_STATS.record_result(result, obj)
-        process = self._fileno_to_inq.get(inqW_fd) or next(
-            (process for process in self._pool if process.inqW_fd == inqW_fd), None
-        )
-        if process is None:
+        owners = (child for child in self._pool if child.inqW_fd == inqW_fd)
+        if (process := self._fileno_to_inq.get(inqW_fd) or next(owners, None)) is None:
             return
         record = process._recyclery
         record.tasks_done += 1
@@ -203,7 +198,7 @@ class ChildPool(asynpool.AsynPool):
         elif record.limit is not None and record.tasks_done >= record.limit:
             self._release(process, "max_tasks")
         elif record.limit is not None and record.tasks_done == record.limit - 1:
-            self._start_standby()
+            self._start_child(standby=True)
 
     def on_process_alive(self, pid: int) -> None:
         """Handle a child's start: keep one on standby from the scheduler, release one that must leave."""
@@ -217,14 +212,10 @@ class ChildPool(asynpool.AsynPool):
         elif process._recyclery.standby:
             self._all_inqueues.discard(process.inqW_fd)
 
-    def _start_standby(self) -> None:
-        """Start a child on standby; there are at most half as many as tasks may run."""
-        standbys = sum(process._recyclery.standby for process in self._pool)
-        if standbys < max(1, self._processes // 2):
-            self._start_child(standby=True)
-
     def _start_child(self, *, standby: bool) -> None:
-        if self._state != asynpool.RUN:
+        """Start a child; there are at most half as many on standby as tasks may run."""
+        standbys = sum(child._recyclery.standby for child in self._pool)
+        if self._state != asynpool.RUN or (standby and standbys >= max(1, self._processes // 2)):
             return
         if all(owner is not None for owner in self._queues.values()):
             self._queues[self.create_process_queues()] = None
@@ -289,16 +280,12 @@ class ChildPool(asynpool.AsynPool):
         staying = [process for process in self._pool if process._recyclery.stays]
         if not staying or any(process._recyclery.traces for process in staying):
             return None
-        chosen = min(
-            staying,
-            key=lambda process: (process.inqW_fd in self._busy_workers, not self._takes_messages(process)),
-        )
-        record = chosen._recyclery
+        staying.sort(key=lambda child: (child.inqW_fd in self._busy_workers, not self._takes_messages(child)))
+        chosen, record = staying[0], staying[0]._recyclery
         record.traces, record.limit, record.trace_request = True, None, request
         if self._takes_messages(chosen):
             self._send_trace_request(chosen)
-        pid: int = chosen.pid
-        return pid
+        return int(chosen.pid)
 
     def _takes_messages(self, process: Any) -> bool:
         """Return whether a child's inbox can be written to: it has started, and no task is being written."""
@@ -356,11 +343,10 @@ class ChildPool(asynpool.AsynPool):
             self._putlock.acquire(bool)
 
     def grow(self, n: int = 1) -> None:
-        """Handle pool_grow of Celery's remote control."""
+        # Asked for by Celery's remote control (pool_grow), as `shrink` is.
         self.resize(self._processes + n)
 
     def shrink(self, n: int = 1) -> None:
-        """Handle pool_shrink of Celery's remote control; raises ValueError below one."""
         if n >= self._processes:
             raise ValueError(f"{self._processes} at a time, less {n}, is none")
         self.resize(self._processes - n)
@@ -387,12 +373,9 @@ class ChildPool(asynpool.AsynPool):
                     self._busy_workers.add(job._write_to.inqW_fd)
 
     def _maintain_pool(self) -> None:
-        """Replace children that have exited."""
         # The slot of a child that died during a task is released here, as no result will release it. Upstream
         # releases one for every child that exits, and so lets in a task too many at each recycle.
-        tasks_running = {
-            process: process._recyclery.tasks_done for process in self._pool if self._has_task(process)
-        }
+        tasks_running = {child: child._recyclery.tasks_done for child in self._pool if self._has_task(child)}
         exitcodes = self._join_exited_workers()
         with contextlib.suppress(OSError):
             self._repopulate_pool(exitcodes)
@@ -405,9 +388,8 @@ class ChildPool(asynpool.AsynPool):
 
     def _has_task(self, process: Any) -> bool:
         """Return whether the child has accepted a task and not sent its result; others are requeued."""
-        if not process._recyclery.leaves_with_task and process.inqW_fd not in self._busy_workers:
-            return False
-        return not any(job._write_to is process and not job._accepted for job in self._cache.values())
+        has_one = process._recyclery.leaves_with_task or process.inqW_fd in self._busy_workers
+        return has_one and all(job._accepted for job in self._cache.values() if job._write_to is process)
 
     def overdue_seconds(self) -> dict[int, float]:
         """Return for how long tasks have been past their hard time limits, by their children's pids."""

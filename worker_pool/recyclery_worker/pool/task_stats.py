@@ -30,12 +30,11 @@ class ResultCounter:
     def record_result(self, result: Any, reply: Any) -> None:
         """Count a child's result of a task: billiard's (ok, (failed, return value, seconds))."""
         try:
-            self._record_result(result, reply)
+            self._record_result(result, *reply)
         except Exception:  # called by Celery's event loop: an error here would end the user's worker
             logger.exception("a task's result could not be counted")
 
-    def _record_result(self, result: Any, reply: Any) -> None:
-        ok, answer = reply
+    def _record_result(self, result: Any, ok: bool, answer: Any) -> None:
         # Others are counted by `record_lost`, or did not run.
         if not ok or not isinstance(answer, tuple) or len(answer) != 3:
             return
@@ -76,10 +75,7 @@ class ResultCounter:
             succeeded=self._succeeded,
             failed=self._failed,
             retried=self._retried,
-            queues={
-                queue: QueueTally(counts=list(counts), seconds=self._seconds[queue])
-                for queue, counts in self._counts.items()
-            },
+            queues={name: QueueTally([*counts], self._seconds[name]) for name, counts in self._counts.items()},
         )
 
 
@@ -87,5 +83,4 @@ TASK_STATS = ResultCounter()
 
 
 def count_lost_tasks() -> None:
-    """Count the failures that Celery signals in the main process."""
     signals.task_failure.connect(TASK_STATS.record_lost, dispatch_uid="recyclery.task_failure")
