@@ -31,7 +31,6 @@ class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
     """The whole state of one pool child, sent when a task starts or ends; a lost report does not matter."""
 
     # Only the child itself changes it.
-
     version: int = LINK_VERSION
     pool: str
     pid: int
@@ -42,15 +41,12 @@ class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
     first_task_started: float
     last_task_ended: float | None
     sent: float
-    idle_bytes: int = 0
-    """Anonymous memory of the child itself when its last task ended or its first one began; 0: not known."""
+    idle_bytes: int = 0  # Its own anonymous memory when its last task ended or its first began; 0: not known
     idle_shared_bytes: int = 0  # Shared memory that the child had mapped at that time
-    ended: dict[str, int] = {}
-    """The names of the tasks that ended since the previous report, and how many of each."""
+    ended: dict[str, int] = {}  # How many tasks ended since the previous report, by name
     kept: list[int] = []  # Pids of the chromedrivers whose browsers the child keeps for its next tasks
     remote: list[str] = []  # Ids of its open sessions on the Selenium Grid at SELENIUM_REMOTE_URL
-    tracing: Literal["", "on", "over"] = ""
-    """Whether it traces allocations; "over" when it did and must be retired."""
+    tracing: Literal["", "on", "over"] = ""  # Whether it traces allocations; "over": it did and must be retired
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):
@@ -168,14 +164,12 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     node: str
     concurrency: int
     max_tasks_per_child: int | None
-    retires: bool
-    """Whether it can retire single children and change its limits; `lack` says why not, else it is empty."""
-    lack: str
+    retires: bool  # Whether it can retire single children and change its limits
+    lack: str  # Why not; empty where it can
     children: list[ChildStat]
     departures: list[Departure]
     sent: float
-    generation: str = ""
-    """The id of its lease; empty where it keeps none, as its broker gives messages back by itself."""
+    generation: str = ""  # The id of its lease; empty where it keeps none
     reclaimed: int = 0  # How many messages it has given back for dead workers
     parked: int = 0  # How many tasks are parked, by any worker
     holding: bool | None = None  # Whether it is paused; None where it cannot be
@@ -183,8 +177,7 @@ class WorkerStat(msgspec.Struct, frozen=True, kw_only=True, tag="worker"):
     consumes: list[str] = []  # The queues it takes tasks from, without those that an operator cancelled
     received: int = 0  # How many messages it has received since its start
     has_room: bool = False  # Whether it could take another task
-    overdue: dict[int, float] = {}
-    """By child's pid, for how many seconds its task has been past its hard time limit."""
+    overdue: dict[int, float] = {}  # For how many seconds a child's task is past its hard time limit, by pid
     tasks: TaskTally | None = None  # Results of its tasks; None where it does not see them
 
 

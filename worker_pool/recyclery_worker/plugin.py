@@ -67,7 +67,7 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
         steps.add(lease.LeaseStep)
     warnings.append(why_not_parked(sender.app))
     if not warnings[-1]:
-        AdmissionStep.in_flight = staticmethod(lease.in_flight)
+        AdmissionStep.lease = staticmethod(lease.lease)
         steps.add(AdmissionStep)
 
     def log_start(**_: Any) -> None:
@@ -106,12 +106,8 @@ def survive_refusals(app: Any) -> None:
 
 
 def disable_autoscale(worker: Any) -> str:
-    """Turn `--autoscale` off, as Celery would change the concurrency that the supervisor sets.
-
-    Returns what to log, nothing where it was not asked for.
-    """
-    autoscale = worker.options.pop("autoscale", None)
-    if not autoscale:
+    """Turn `--autoscale` off, as Celery would change what the supervisor sets; return what to log."""
+    if not (autoscale := worker.options.pop("autoscale", None)):
         return ""
     most = int(autoscale.partition(",")[0]) if isinstance(autoscale, str) else int(autoscale[0])
     worker.concurrency = most

@@ -23,9 +23,9 @@ CANNOT_IMPORT, NOT_REDIS, NO_ANSWER = 1, 3, 4
 
 @contextmanager
 def connected(app: Any, **options: Any) -> Iterator[Any]:
-    """Yield a channel of a new connection, with further transport options; never waits long.
+    """Yield a channel of a new connection, with further transport options.
 
-    Raises what kombu and redis raise when Redis is away; by itself kombu would retry for ever.
+    Raises what kombu and redis raise when Redis is away, soon; by itself kombu would retry for ever.
     """
     with app.connection_for_write(transport_options={**BOUNDED, **options}) as connection:
         connection.connect()
@@ -47,10 +47,7 @@ def broker_kind(app: Any) -> str:
 
 
 def prepare_import() -> int:
-    """Prepare to import the app: from the working directory, and with what it prints going to standard error.
-
-    Returns a descriptor of standard output.
-    """
+    """Have the app imported from the working directory, and print to standard error; return standard output."""
     sys.path.insert(0, str(Path.cwd()))
     descriptor = os.dup(1)
     os.dup2(2, 1)
@@ -76,10 +73,7 @@ def load_app(name: str, *, finalize: bool = False) -> Any:
 
 
 def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:
-    """Call `work` with the app and a descriptor for its output; return the exit status.
-
-    `without_redis` is printed where the broker is not Redis.
-    """
+    """Call `work` with the app and a descriptor for its output, if it has Redis; return the exit status."""
     output = prepare_import()
     try:
         app = load_app(app_name)

@@ -4,6 +4,7 @@ Celery's own wait backs off to 32 s between tries (kombu's `ensure_connection`),
 that accepts the connection and never answers.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +21,7 @@ logger = get_logger(__name__)
 
 TRY_SECONDS = 1.0
 LOG_SECONDS = 60.0
-# A write that creates nothing, and is refused where others are: a Redis that takes none is of no use to a
-# worker.
+# A write that creates nothing, and is refused where others are: a Redis that takes none is of no use.
 PROBE = "recyclery:probe"
 
 
@@ -31,7 +31,6 @@ class BrokerWait(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Return when the broker answers, or when the worker is asked to stop."""
         wait_for_broker(parent.app)
 
 
@@ -56,15 +55,11 @@ def wait_for_broker(app: Any) -> None:
 
 
 def wait_until(attempt: Callable[[], str | None], message: str) -> bool:
-    """Repeat an attempt until it returns None instead of a problem, which is logged; return whether one was.
-
-    Raises what ends a Celery worker that is told to stop.
-    """
+    """Repeat an attempt until it returns None instead of a problem, which is logged; return whether one was."""
     logged: float | None = None
     while True:
-        state.maybe_shutdown()
-        problem = attempt()
-        if problem is None:
+        state.maybe_shutdown()  # This raises what ends a Celery worker.
+        if (problem := attempt()) is None:
             return logged is not None
         if logged is None or time.monotonic() - logged >= LOG_SECONDS:
             logged = time.monotonic()
@@ -95,8 +90,6 @@ def try_broker(app: Any) -> str | None:
 def try_write(channel: Any) -> None:
     """Raise Redis's error where it takes no writes: a replica, or one that is out of memory or disk."""
     client, prefix = open_redis(channel)
-    try:
+    # A user with an explicit list of rights may lack this one and have all that Celery needs.
+    with contextlib.suppress(redis.exceptions.NoPermissionError):
         client.setrange(prefix + PROBE, 0, "")
-    except redis.exceptions.NoPermissionError:
-        # A user with an explicit list of rights may lack this one and have all that Celery needs.
-        return

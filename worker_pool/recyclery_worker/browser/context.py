@@ -161,10 +161,7 @@ def take_kept(key: str) -> Session | None:
 
 
 def keep_session(key: str, session: Session, max_uses: int, max_bytes: int, max_seconds: float) -> bool:
-    """Clean a browser after a block that did not raise, and keep it; return whether it is kept.
-
-    It serves `max_uses` blocks, and may have this size and age at the end of one.
-    """
+    """Clean a browser after a block that did not raise, and keep it; return whether it is kept."""
     session.uses += 1
     is_old = session.uses >= max_uses or time.monotonic() - session.started >= max_seconds
     if is_old or _slot.session is not None or not reset(session) or session.held_bytes() > max_bytes:

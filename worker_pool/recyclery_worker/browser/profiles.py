@@ -16,8 +16,7 @@ from pathlib import Path
 
 PROFILE_PREFIX = "recyclery-profile-"
 LOCK_NAME = "owner.lock"
-VARIABLE = "RECYCLERY_PROFILE"
-"""Environment variable with the folder's path, which everything started for a profile inherits."""
+VARIABLE = "RECYCLERY_PROFILE"  # In the environment of everything started for a profile: the folder's path
 KILL_SECONDS = 5.0
 UNLOCKED_SECONDS = 60.0
 

@@ -151,8 +151,7 @@ class LinkServer(bootsteps.StartStopStep):
 
     def _answer(self, worker: Any, hub: Any, peer: socket.socket) -> None:
         try:
-            packet = peer.recv(link.MAX_PACKET_BYTES)
-            if packet:
+            if packet := peer.recv(link.MAX_PACKET_BYTES):
                 peer.send(link.encode_message(answer_packet(worker, self._pause, packet)))
                 return
         except BlockingIOError:
@@ -165,11 +164,10 @@ class LinkServer(bootsteps.StartStopStep):
 
 
 def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
-    """Answer one peer after the other until the listener is shut down."""
     while True:
         try:
             peer, _ = listener.accept()
-        except OSError:
+        except OSError:  # It was shut down.
             return
         with peer, contextlib.suppress(OSError):
             peer.settimeout(PEER_SECONDS)
@@ -178,7 +176,6 @@ def serve_in_thread(worker: Any, pause: Pause, listener: socket.socket) -> None:
 
 
 def answer_packet(worker: Any, pause: Pause, packet: bytes) -> link.Reply:
-    """Carry out the request in `packet`; one that cannot be decoded or done is refused with the reason."""
     try:
         request = link.decode_request(packet)
     except msgspec.DecodeError as error:
@@ -322,15 +319,13 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         probe, name = BrokerProbe(parent.app), "recyclery-heartbeat"
-        if broker_kind(parent.app) == "redis":
+        if broker_kind(parent.app) == "redis":  # Of others no timeout would bound the answer.
             threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
         threading.Thread(target=send_heartbeats, args=(parent, probe), name=name, daemon=True).start()
 
 
 class BrokerProbe:
     """Whether the broker answers and how many messages wait, where it is a Redis that takes writes."""
-
-    # Other brokers are not asked, as no timeout would bound that.
 
     def __init__(self, app: Any) -> None:
         self.answers: bool | None = None  # None where the broker is not asked, or was not yet

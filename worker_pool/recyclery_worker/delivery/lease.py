@@ -246,13 +246,7 @@ _lease: Lease | None = None
 
 
 def lease() -> Lease | None:
-    """Return this worker's lease; None where it keeps none."""
     return _lease
-
-
-def in_flight() -> InFlight | None:
-    """Return where the tasks that run are written down; None where this worker keeps no lease."""
-    return _lease.in_flight if _lease is not None else None
 
 
 class LeaseStep(bootsteps.StartStopStep):
@@ -261,7 +255,6 @@ class LeaseStep(bootsteps.StartStopStep):
     requires = (BrokerWait,)
 
     def start(self, parent: Any) -> None:
-        """Return when this worker is registered, or when it is asked to stop."""
         assert _lease is not None  # noqa: S101  # the step is added only where there is one
         lease = _lease
 
@@ -278,10 +271,7 @@ class LeaseStep(bootsteps.StartStopStep):
 
 
 def set_up(app: Any, node: str) -> str:
-    """Give this worker a lease and keys of its own, where its broker is Redis.
-
-    Returns why not, where that is to be logged.
-    """
+    """Give this worker a lease and keys of its own, where its broker is Redis; return why not, to be logged."""
     global _lease
     if broker_kind(app) != "redis":
         return ""

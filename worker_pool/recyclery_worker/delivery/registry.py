@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import redis
 
 from recyclery_worker.broker.connection import connected, open_redis
 from recyclery_worker.parking.admission import record_worker_death
@@ -51,7 +50,7 @@ def new_generation(node: str) -> Generation:
 class Registry:
     """The registry in one Redis; every method raises redis.RedisError when that does not answer."""
 
-    client: redis.Redis
+    client: Any  # redis-py types every answer as one that may be awaitable
     prefix: str = ""
 
     def register(self, generation: Generation) -> None:
@@ -63,10 +62,8 @@ class Registry:
             pipe.execute()
 
     def probe(self) -> None:
-        """Run every command of this class once, on a generation of no worker.
-
-        Raises redis.NoPermissionError where this Redis user may not: better now than when a lease is due.
-        """
+        """Run every command of this class once, on no worker's generation; raises redis.NoPermissionError."""
+        # A Redis user that may not had better be told now than when a lease is due.
         probe = Generation(f"rehearsal-{secrets.token_hex(4)}", "", "", 0)
         self.register(probe)
         self.renew(probe)
@@ -82,8 +79,7 @@ class Registry:
     def renew(self, generation: Generation) -> bool:
         """Extend a lease that exists, expired or not; return whether it did."""
         until = self.now() + LEASE_SECONDS
-        changed: Any = self.client.zadd(self.prefix + LEASES, {generation.id: until}, xx=True, ch=True)
-        return bool(changed)
+        return bool(self.client.zadd(self.prefix + LEASES, {generation.id: until}, xx=True, ch=True))
 
     def was_reclaimed(self, generation: Generation) -> bool:
         return bool(self.client.exists(self._mark(generation)))
@@ -91,24 +87,24 @@ class Registry:
     def list_dead(self) -> list[Generation]:
         """Return the generations whose lease has expired or is gone."""
         now = self.now()
-        entries: Any = self.client.hgetall(self.prefix + GENERATIONS)
-        leases: Any = self.client.zrange(self.prefix + LEASES, 0, -1, withscores=True)
+        entries = self.client.hgetall(self.prefix + GENERATIONS)
+        leases = self.client.zrange(self.prefix + LEASES, 0, -1, withscores=True)
         alive = {member for member, until in leases if until >= now}
         dead = [entry for name, entry in entries.items() if name not in alive]
         return [msgspec.json.decode(entry, type=Generation) for entry in dead]
 
     def list_unregistered(self) -> list[Generation]:
         """Return the generations that hold messages and are not registered: Redis has lost a part."""
-        registered: Any = self.client.hkeys(self.prefix + GENERATIONS)
+        registered = self.client.hkeys(self.prefix + GENERATIONS)
         start, end = f"{self.prefix}recyclery:", ":unacked"
-        keys: Any = self.client.scan_iter(match=f"{escape_pattern(start)}*{end}")
+        keys = self.client.scan_iter(match=f"{escape_pattern(start)}*{end}")
         ids = {key.decode().removeprefix(start).removesuffix(end) for key in keys}
         unregistered = sorted(ids - {name.decode() for name in registered})
         # An id with a colon is a tuning's, which has a registry of its own.
         return [Generation(name, "an unknown worker", "", 0) for name in unregistered if ":" not in name]
 
     def find(self, generation_id: str) -> Generation | None:
-        entry: Any = self.client.hget(self.prefix + GENERATIONS, generation_id)
+        entry = self.client.hget(self.prefix + GENERATIONS, generation_id)
         return msgspec.json.decode(entry, type=Generation) if entry else None
 
     def fence(self, generation: Generation) -> None:
@@ -121,12 +117,11 @@ class Registry:
     def held_tags(self, generation: Generation) -> list[str]:
         """Return the delivery tags of the messages that a generation holds, the newest first."""
         keys = generation.keys
-        ordered: Any = self.client.zrange(self.prefix + keys["unacked_index_key"], 0, -1, desc=True)
-        every: Any = self.client.hkeys(self.prefix + keys["unacked_key"])
+        ordered = self.client.zrange(self.prefix + keys["unacked_index_key"], 0, -1, desc=True)
+        every = self.client.hkeys(self.prefix + keys["unacked_key"])
         return [tag.decode() for tag in dict.fromkeys([*ordered, *every])]
 
     def forget(self, generation: Generation, tags: Sequence[str]) -> None:
-        """Remove messages that are acknowledged."""
         keys = generation.keys
         with self.client.pipeline() as pipe:
             pipe.zrem(self.prefix + keys["unacked_index_key"], *tags)

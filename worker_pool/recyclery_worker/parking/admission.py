@@ -9,6 +9,7 @@ lease, so that it costs nothing; the run of a redelivered message is written bef
 that have ended mean nothing, as nobody holds their messages.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -69,13 +70,12 @@ def exceeds_limit(deaths: int, max_deaths: int) -> bool:
 
 def read_max_deaths() -> int:
     """Return this pool's limit; read each time, as the supervisor's settings may change while we run."""
-    try:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
         content = Path(os.environ.get("RECYCLERY_RUNTIME_DIR", ""), "settings.json").read_bytes()
-        pools = msgspec.json.decode(content, type=Limits).pools
-    except (OSError, msgspec.DecodeError):
-        pools = []
-    own = [pool.max_task_deaths for pool in pools if pool.name == os.environ.get("RECYCLERY_POOL")]
-    return own[0] if own else DEFAULT_MAX_DEATHS
+        for pool in msgspec.json.decode(content, type=Limits).pools:
+            if pool.name == os.environ.get("RECYCLERY_POOL"):
+                return pool.max_task_deaths
+    return DEFAULT_MAX_DEATHS
 
 
 class ReportedDeaths:
@@ -162,8 +162,7 @@ def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, Star
 def record_worker_death(channel: Any, generation_id: str, node: str, tags: Iterable[str]) -> None:
     """Record the death of every run that a dead worker had begun, of the messages that it still holds.
 
-    Called before these are given back, as whoever takes one must know. Raises what redis raises when Redis is
-    away.
+    Called before these are given back, as whoever takes one must know. Raises redis.RedisError.
     """
     store = open_dead_letters(channel)
     begun = read_in_flight(store, generation_id)
@@ -197,8 +196,7 @@ class Admission:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Start a task, or park it and raise TaskRevokedError, by which Celery takes it for done."""
-        on_end: Any = options.get("callback")
-        on_failure: Any = options.get("error_callback")
+        on_end, on_failure = options.get("callback"), options.get("error_callback")
         request = getattr(on_failure, "__self__", None)
         if not isinstance(request, Request):
             # Some send a bundle of tasks as one, like celery-batches: their deaths are not recorded.
@@ -228,7 +226,7 @@ class Admission:
             raise TaskRevokedError(request.id)
         return run.name
 
-    def _end(self, request: Any, on_end: Callable[..., Any], result: Any) -> Any:
+    def _end(self, request: Any, on_end: Any, result: Any) -> Any:
         """Handle a run's result: the deaths of a task that succeeded are forgotten."""
         failed, _, _ = result
         if not failed:
@@ -238,7 +236,7 @@ class Admission:
                 logger.debug("the deaths of %s are not forgotten yet: %s", request.id, error)
         return on_end(result)
 
-    def _fail(self, request: Any, run: str, on_failure: Callable[..., Any], exc_info: Any) -> Any:
+    def _fail(self, request: Any, run: str, on_failure: Any, exc_info: Any) -> Any:
         """Handle a run that ended without a result: it is a death if Celery requeues the task for it."""
         reject = request.on_reject
 
@@ -260,7 +258,6 @@ class Admission:
 
 
 def format_end(exc_info: Any) -> str:
-    """Return how a run ended, as far as Celery knows."""
     # billiard wraps an exception from a child together with its traceback.
     error = getattr(exc_info.exception, "exc", exc_info.exception)
     if isinstance(error, WorkerLostError):
@@ -272,11 +269,13 @@ class AdmissionStep(bootsteps.StartStopStep):
     """Worker bootstep: before the first message is received."""
 
     requires = ("celery.worker.components:Pool",)
-    in_flight: Callable[[], InFlight | None]
+    lease: Callable[
+        [], Any
+    ]  # Returns this worker's, which is defined in a layer above; None where it keeps none
 
     def start(self, parent: Any) -> None:
-        """Admit tasks to the pool, of whichever kind it is."""
-        parent.pool.apply_async = Admission(parent.pool.apply_async, parent.hostname, type(self).in_flight())
+        held = type(self).lease()
+        parent.pool.apply_async = Admission(parent.pool.apply_async, parent.hostname, held and held.in_flight)
 
 
 def why_not_parked(app: Any) -> str:
@@ -296,7 +295,6 @@ def report_death(app: Any, report: DeathReport) -> None:
 
 
 def complete_recorded(app: Any, report: DeathReport) -> None:
-    """Add the governor's report to a death that is in Redis already."""
     try:
         with connected(app) as channel:
             open_dead_letters(channel).complete_death(report)
@@ -328,7 +326,6 @@ def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
 
 
 def parked_task(request: Any, node: str) -> ParkedTask:
-    """Return what is stored of a request's message."""
     message = request.message
     channel, payload, delivery = message.channel, message._raw, message.delivery_info
     queues = channel._lookup(delivery["exchange"], delivery["routing_key"])

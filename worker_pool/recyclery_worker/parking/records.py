@@ -45,8 +45,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     how: str
     node: str
     pid: int | None = None
-    tree_bytes: int | None = None
-    """Memory of the pool child and all it started when last seen alive; None where that is not known."""
+    tree_bytes: int | None = None  # Memory of the child and all it started, when last seen alive; None: unknown
 
 
 class ParkedTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +69,6 @@ def name_run(tag: str, deaths_before: int = 0) -> str:
 
 
 def times(count: int) -> str:
-    """Format a count, for people."""
     return "once" if count == 1 else f"{count} times"
 
 
@@ -80,7 +78,6 @@ def in_flight_key(generation_id: str) -> str:
 
 
 def with_report(death: Death, report: DeathReport) -> Death:
-    """Return a death with what the governor reports of it."""
     return msgspec.structs.replace(death, tree_bytes=report.tree_bytes, how=report.how or death.how)
 
 
@@ -153,13 +150,10 @@ class DeadLetterStore:
     def put_back(self, task: ParkedTask) -> bool:
         """Move a message to the end of its queues and forget its deaths; return whether it was parked."""
         # To the end, so that no other task has to wait for one that has killed its process before.
-        return self._take_out(task, task.keys)
+        return self.remove(task, task.keys)
 
-    def remove(self, task: ParkedTask) -> bool:
-        """Remove a message for good and forget its deaths; return whether it was parked."""
-        return self._take_out(task, ())
-
-    def _take_out(self, task: ParkedTask, keys: Iterable[str]) -> bool:
+    def remove(self, task: ParkedTask, keys: Iterable[str] = ()) -> bool:
+        """Remove a message, for good or to `keys`, and forget its deaths; return whether it was parked."""
         parked = self.prefix + PARKED
 
         def move(pipe: Any) -> bool:

@@ -255,10 +255,7 @@ class ChildPool(asynpool.AsynPool):
         self._fill_up()
 
     def retire(self, pid: int, reason: str = "asked") -> str:
-        """Have the child `pid` leave: at once when it is idle, else after its task, or once it has started.
-
-        Returns why it cannot; empty where it will.
-        """
+        """Have a child leave, at once when idle, else after its task or its start; return why not, or empty."""
         process, _ = self._process_by_pid(pid)
         if process is None:
             return f"{pid} is not a child of this pool"
@@ -273,10 +270,7 @@ class ChildPool(asynpool.AsynPool):
         return ""
 
     def trace(self, request: TraceRequest) -> int | None:
-        """Have a child trace a task's allocations, an idle one if possible.
-
-        Returns its pid; None where one traces already, or all are about to leave.
-        """
+        """Have a child trace, an idle one if possible; return its pid, None where one does or none stays."""
         staying = [process for process in self._pool if process._recyclery.stays]
         if not staying or any(process._recyclery.traces for process in staying):
             return None
