@@ -19,7 +19,6 @@ from recyclery_worker.browser.session import (
     BrowserRequest,
     LocalSession,
     bound_chrome,
-    end_profile,
     start_driver,
 )
 
@@ -155,7 +154,7 @@ def started(variant: Variant) -> Iterator[Any]:
             del options.experimental_options["prefs"]["session.restore_on_startup"]
         driver = start_driver(pair, profile.path, options, bound_chrome(COMMAND_SECONDS))
     except BaseException:
-        end_profile(profile, set())
+        profile.end(set())
         raise
     session = LocalSession(driver, profile)
     try:

@@ -55,7 +55,7 @@ def test_a_living_owners_folder_stays() -> None:
 def test_a_folder_of_our_own_stays_until_we_remove_it() -> None:
     profile = make_profile()
     assert sweep_profiles() == []
-    profile.remove()
+    profile.end(set())
     assert not profile.path.exists()
 
 

@@ -10,11 +10,11 @@ from celery.utils.log import get_logger
 from recyclery_worker.broker.connection import broker_kind
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
 from recyclery_worker.compat import found, is_set
-from recyclery_worker.control.server import HeartbeatStep, LinkServer, count_received
+from recyclery_worker.control.server import LinkServer, count_received
 from recyclery_worker.delivery import lease
 from recyclery_worker.parking.admission import AdmissionStep, why_not_parked
 from recyclery_worker.pool.capabilities import connect_signals, read_capabilities
-from recyclery_worker.pool.task_stats import count_lost_tasks
+from recyclery_worker.pool.task_stats import TASK_STATS
 
 logger = get_logger(__name__)
 
@@ -53,12 +53,12 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     capabilities = read_capabilities(sender)
     if capabilities.retires:
         warnings = [disable_autoscale(sender)]
-        count_lost_tasks()
+        signals.task_failure.connect(TASK_STATS.record_lost, dispatch_uid="recyclery.task_failure")
     else:
         warnings = [capabilities.lack]
         connect_signals(capabilities)
     steps: set[type] = sender.app.steps["worker"]
-    steps.update({LinkServer, HeartbeatStep, BrokerWait})
+    steps.update({LinkServer, BrokerWait})
     sender.app.steps["consumer"].add(BrokerReturn)
     count_received()
     survive_refusals(sender.app)

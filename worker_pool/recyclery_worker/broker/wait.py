@@ -41,9 +41,8 @@ class BrokerReturn(bootsteps.StartStopStep):
 
     def stop(self, parent: Any) -> None:
         """Return when the broker answers; at once where the worker ends, or was never connected."""
-        ends: Any = bootsteps
         # In this state the steps are about to be started again (celery, Consumer.start).
-        if parent.blueprint.state == ends.RUN:
+        if parent.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
             wait_for_broker(parent.app)
 
 

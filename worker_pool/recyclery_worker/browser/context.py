@@ -22,16 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recyclery_worker.browser.session import (
-    URL_VARIABLE,
-    BrowserRequest,
-    LocalSession,
-    RemoteSession,
-    attempt,
-    set_command_timeout,
-    start_local,
-    start_remote,
-)
+from recyclery_worker.browser.session import BrowserRequest, Session, attempt, set_command_timeout, start
 from recyclery_worker.pool.child import before_end, reporter
 
 if TYPE_CHECKING:
@@ -45,8 +36,6 @@ KEPT_CASES = 20
 PAGE_CHARACTERS = 2_000_000
 CONSOLE_LINES = 1000
 RESET_SECONDS = 5.0
-
-Session = LocalSession | RemoteSession
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +98,7 @@ def browser(
     )
     page_seconds, command_seconds = fit_timeouts(wanted)
     key = wanted.key() if keep > 1 else ""
-    session = take_kept(key) if keep > 1 else None
-    if session is None:
-        url = os.environ.get(URL_VARIABLE, "").strip()
-        session = start_remote(url, wanted) if url else start_local(wanted)
+    session = (take_kept(key) if keep > 1 else None) or start(wanted)
     is_kept = False
     try:
         set_command_timeout(session.driver, command_seconds)

@@ -108,8 +108,8 @@ def find_browser() -> BrowserPair:
     request ends 30 s after the last byte). Raises BrowserMissing, which is not remembered.
     """
     chromes = _find_all("CHROME_BINARY", CHROME_NAMES, FOLDERS)
-    chrome_folders = [chrome.path.resolve().parent for chrome in chromes]
-    drivers = _find_all("CHROMEDRIVER", ("chromedriver",), [*FOLDERS, *chrome_folders])
+    folders = [*FOLDERS, *(chrome.path.resolve().parent for chrome in chromes)]
+    drivers = _find_all("CHROMEDRIVER", ("chromedriver",), folders)
     for chrome, driver in itertools.product(chromes, drivers):
         if chrome.major == driver.major:
             return BrowserPair(chrome.path, driver.path, chrome.version)
@@ -146,9 +146,9 @@ def _find_all(variable: str, names: Sequence[str], folders: Sequence[Path]) -> l
     if explicit := os.environ.get(variable):
         path = Path(explicit)
         if not path.is_file() or not os.access(path, os.X_OK):
-            problem = f"{variable}={explicit} is not an executable file. Correct it or unset it"
             # Images may share the variable, also one that has no Chrome.
-            raise (ChromeMissing if names is CHROME_NAMES else BrowserMissing)(problem)
+            kind = ChromeMissing if names is CHROME_NAMES else BrowserMissing
+            raise kind(f"{variable}={explicit} is not an executable file. Correct it or unset it")
         if (binary := _identify(path)) is None:
             raise BrowserMissing(f"{variable}={explicit} did not print a version for --version")
         return [binary]

@@ -30,10 +30,14 @@ class Profile:
     path: Path
     lock: int
 
-    def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.close(self.lock)
+    def end(self, children: set[int]) -> None:
+        """Kill what is left of its processes, reap our own, `children` (PIDs) too, and remove the folder."""
+        try:
+            end_processes(self.path, children)
+        finally:
+            shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.close(self.lock)
 
 
 def make_profile() -> Profile:
@@ -56,22 +60,18 @@ def sweep_profiles() -> list[Path]:
 
 def sweep_profile(path: Path) -> bool:
     """Remove one folder if nobody owns it; return whether it is gone."""
-    try:
-        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        try:
+            lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
             # A younger one may be in the making.
             return time.time() - path.lstat().st_mtime > UNLOCKED_SECONDS and remove_unused(path)
-        return False
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return remove_unused(path)
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return remove_unused(path)
+        finally:
+            os.close(lock)
+    return False
 
 
 def remove_unused(path: Path) -> bool:
@@ -98,7 +98,6 @@ def list_profile_processes(profile: Path) -> set[int]:
 
 
 def end_processes(profile: Path, children: set[int]) -> None:
-    """Kill what is left of the session, and reap our own children among it and `children` (PIDs)."""
     deadline = time.monotonic() + KILL_SECONDS
     unreaped = set(children)
     while (found := list_profile_processes(profile)) or unreaped:

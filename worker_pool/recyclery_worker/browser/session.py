@@ -29,13 +29,7 @@ from recyclery_worker.browser.driver import (
     is_sandbox_usable,
     tie_to_owner,
 )
-from recyclery_worker.browser.profiles import (
-    VARIABLE,
-    Profile,
-    end_processes,
-    list_profile_processes,
-    make_profile,
-)
+from recyclery_worker.browser.profiles import VARIABLE, Profile, list_profile_processes, make_profile
 from recyclery_worker.pool.child import read_memory, reporter
 
 if TYPE_CHECKING:
@@ -102,12 +96,10 @@ class BrowserRequest:
         preferences: dict[str, Any] = {"session.restore_on_startup": 4, "session.startup_urls": ["about:blank"]}
         folder = self.download_dir or (profile / "downloads" if profile is not None else None)
         if folder is not None:
-            preferences |= {
-                "download.default_directory": str(Path(folder).absolute()),
-                "download.prompt_for_download": False,
-            }
-        given: dict[str, Any] = chosen.experimental_options.get("prefs", {})
-        chosen.add_experimental_option("prefs", preferences | given)
+            preferences["download.default_directory"] = str(Path(folder).absolute())
+            preferences["download.prompt_for_download"] = False
+        preferences |= chosen.experimental_options.get("prefs", {})
+        chosen.add_experimental_option("prefs", preferences)
         if "goog:loggingPrefs" not in chosen.capabilities:
             # For the console log in the evidence of a failure.
             chosen.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -179,8 +171,7 @@ def bound_commands(driver: Any, timeout_seconds: float) -> None:
     import urllib3  # noqa: PLC0415
 
     set_command_timeout(driver, timeout_seconds)
-    pool_manager = getattr(driver.command_executor, "_conn", None)
-    if pool_manager is not None:
+    if (pool_manager := getattr(driver.command_executor, "_conn", None)) is not None:
         pool_manager.connection_pool_kw["retries"] = urllib3.Retry(connect=3, read=False)
 
 
@@ -255,7 +246,7 @@ class LocalSession:
             children = list_profile_processes(self.profile.path) | {self.pid}
             self.driver.quit()
         finally:
-            end_profile(self.profile, children)
+            self.profile.end(children)
 
 
 def start_local(wanted: BrowserRequest) -> LocalSession:
@@ -266,15 +257,8 @@ def start_local(wanted: BrowserRequest) -> LocalSession:
         options = wanted.make_options(profile.path)
         return LocalSession(start_driver(pair, profile.path, options, chrome_class), profile)
     except BaseException:
-        end_profile(profile, set())
+        profile.end(set())
         raise
-
-
-def end_profile(profile: Profile, children: set[int]) -> None:
-    try:
-        end_processes(profile.path, children)
-    finally:
-        profile.remove()
 
 
 def start_driver(
@@ -378,3 +362,12 @@ def start_remote(url: str, wanted: BrowserRequest) -> RemoteSession:
         # At once: if this process is killed, the governor must know what to close.
         reports.session_opened(session_id)
     return RemoteSession(driver, session_id)
+
+
+Session = LocalSession | RemoteSession
+
+
+def start(wanted: BrowserRequest) -> Session:
+    """Start a browser, on the Grid if the environment names one."""
+    url = os.environ.get(URL_VARIABLE, "").strip()
+    return start_remote(url, wanted) if url else start_local(wanted)

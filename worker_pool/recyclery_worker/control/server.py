@@ -42,13 +42,9 @@ class Pause:
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
-        self._queues: list[str] = []
+        self.queues: list[str] = []
         self._until = 0.0
         self._timer: Any = None
-
-    @property
-    def is_on(self) -> bool:
-        return bool(self._queues)
 
     def begin(self, seconds: float) -> None:
         """Take no more tasks until `end`, or for this time: the death of a governor must not stop a queue.
@@ -59,14 +55,14 @@ class Pause:
         self._until = time.monotonic() + seconds
         self.start_timer()
         for queue in list(consumer.app.amqp.queues.consume_from):
-            self._queues.append(queue)
+            self.queues.append(queue)
             consumer.cancel_task_queue(queue)
 
     def end(self) -> None:
         """Take tasks again; raises what Celery raises when it has no connection."""
-        while self._queues:
-            self._worker.consumer.add_task_queue(self._queues[-1])
-            self._queues.pop()
+        while self.queues:
+            self._worker.consumer.add_task_queue(self.queues[-1])
+            self.queues.pop()
         self._until = 0.0
 
     def start_timer(self) -> None:
@@ -79,7 +75,7 @@ class Pause:
             self._timer = self._worker.timer.call_after(left, self._expire)
 
     def _expire(self) -> None:
-        if not self._queues:
+        if not self.queues:
             return
         logger.warning("the pause was not renewed: taking tasks again")
         try:
@@ -101,7 +97,8 @@ class LinkServer(bootsteps.StartStopStep):
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Bind the socket, or log why not; without an event loop a thread answers."""
+        """Start the heartbeat; bind the socket, or log why not; without an event loop a thread answers."""
+        start_heartbeat(parent)
         path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -272,7 +269,7 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         generation=held.generation.id if held else "",
         reclaimed=held.reclaimed if held else 0,
         parked=held.parked if held else 0,
-        holding=pause.is_on if worker.use_eventloop else None,
+        holding=bool(pause.queues) if worker.use_eventloop else None,
         consuming=is_consuming(worker),
         consumes=list(worker.app.amqp.queues.consume_from),
         received=_received,
@@ -312,16 +309,12 @@ def has_room(worker: Any) -> bool:
     return len(state.reserved_requests) < int(worker.pool.num_processes)
 
 
-class HeartbeatStep(bootsteps.StartStopStep):
-    """Worker bootstep; its threads run until the process ends, as the loop is blocked longest in a drain."""
-
-    requires = ("celery.worker.components:Pool",)
-
-    def start(self, parent: Any) -> None:
-        probe, name = BrokerProbe(parent.app), "recyclery-heartbeat"
-        if broker_kind(parent.app) == "redis":  # Of others no timeout would bound the answer.
-            threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
-        threading.Thread(target=send_heartbeats, args=(parent, probe), name=name, daemon=True).start()
+def start_heartbeat(worker: Any) -> None:
+    """Start its threads, which run until the process ends, as the loop is blocked longest in a drain."""
+    probe, name = BrokerProbe(worker.app), "recyclery-heartbeat"
+    if broker_kind(worker.app) == "redis":  # Of others no timeout would bound the answer.
+        threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
+    threading.Thread(target=send_heartbeats, args=(worker, probe), name=name, daemon=True).start()
 
 
 class BrokerProbe:

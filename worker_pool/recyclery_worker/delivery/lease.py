@@ -24,7 +24,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from recyclery_worker.broker.connection import broker_kind, connected
 from recyclery_worker.broker.wait import BrokerWait, wait_until
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.delivery.receive import ClientTrackingStep, MoveStep, Unacked, install_qos
+from recyclery_worker.delivery.receive import ReceiveStep, Unacked, install_qos
 from recyclery_worker.delivery.registry import (
     KEY_OPTIONS,
     LEASE_SECONDS,
@@ -114,15 +114,13 @@ class Lease:
     def __init__(self, app: Any, generation: Generation) -> None:
         self.generation = generation
         self.state = LeaseState()
-        self.reclaimed = 0
-        self.parked = 0
+        self.reclaimed = self.parked = 0
         self.in_flight = InFlight(generation.id)
         self._app = app
         self._unacked = Unacked(generation)
         # Generations to give back; None ends the thread.
         self._requests: queue.Queue[str | None] = queue.Queue()
-        self._thread: threading.Thread | None = None
-        self._connected_since = 0.0
+        self._thread = threading.Thread(target=self._run, name="recyclery-lease", daemon=True)
         self._is_refused = False
 
     def begin(self) -> None:
@@ -134,7 +132,6 @@ class Lease:
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
         install_qos(self._app, self._unacked)
-        self._thread = threading.Thread(target=self._run, name="recyclery-lease", daemon=True)
         self._thread.start()
 
     def reclaim_soon(self, generation_id: str) -> None:
@@ -144,7 +141,7 @@ class Lease:
     def end(self) -> None:
         """Give back what is still held, and deregister; no task runs any more."""
         self._requests.put(None)
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join(LEASE_SECONDS)
         try:
             with connected(self._app) as channel:
@@ -175,7 +172,6 @@ class Lease:
             asked = now()
             try:
                 with connected(self._app) as channel:
-                    self._connected_since = now()
                     self._serve(channel, open_registry(channel))
                     return
             except Exception as error:  # Redis is away, which the worker itself logs, or refuses.
@@ -193,7 +189,7 @@ class Lease:
 
     def _serve(self, channel: Any, registry: Registry) -> None:
         """Renew and reclaim until the thread is to end; raises when Redis does not answer."""
-        store = DeadLetterStore(registry.client, registry.prefix)
+        store, connected_since = DeadLetterStore(registry.client, registry.prefix), now()
         while True:
             self._renew(registry)
             self._is_refused = False
@@ -203,7 +199,7 @@ class Lease:
             self.in_flight.update(store)
             self.parked = store.count_parked()
             # After Redis was away all leases look expired: their holders get as long to renew them as we had.
-            if now() - self._connected_since > LEASE_SECONDS:
+            if now() - connected_since > LEASE_SECONDS:
                 for dead in registry.list_dead():
                     self._give_back(dead, "its lease has run out")
             try:
@@ -214,8 +210,7 @@ class Lease:
                 # No task runs any more. Those that were cut off died by our own end.
                 self.in_flight.clear(store)
                 return
-            found = registry.find(request)
-            if found is not None:
+            if (found := registry.find(request)) is not None:
                 self._give_back(found, "its processes are dead")
 
     def _renew(self, registry: Registry) -> None:
@@ -283,8 +278,8 @@ def set_up(app: Any, node: str) -> str:
     generation = new_generation(node)
     app.conf.broker_transport_options = {"visibility_timeout": VISIBILITY_SECONDS, **options, **generation.keys}
     _lease = Lease(app, generation)
-    # They do nothing until `install_qos`.
-    app.steps["consumer"].update({MoveStep, ClientTrackingStep})
+    # It does nothing until `install_qos`.
+    app.steps["consumer"].add(ReceiveStep)
     # After the pool has ended, so that no task runs.
     signals.worker_shutdown.connect(end_lease, weak=False, dispatch_uid="recyclery.lease")
     return ""

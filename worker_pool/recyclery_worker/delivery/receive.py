@@ -21,7 +21,7 @@ import hashlib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
@@ -129,14 +129,19 @@ class ClientTracking:
             raise RedisConnectionError("Redis closed the connection that it tells of changed queues on")
 
 
-class ClientTrackingStep(bootsteps.StartStopStep):
-    """Consumer bootstep: on every new connection."""
+class ReceiveStep(bootsteps.StartStopStep):
+    """Consumer bootstep: on every new connection, before the first message is received."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
-        """Track the queues of the channel that tasks come by, where the worker has an event loop."""
+        """Move what runs to the new connection, and track its queues where the worker has an event loop."""
         channel = parent.task_consumer.channel
+        if redis.Channel.QoS is UnackedQoS:
+            # Tasks that have begun, or were written to a child and will begin.
+            jobs = list(getattr(getattr(parent.pool, "_pool", None), "_cache", {}).values())
+            running = {request.id for request in list(state.active_requests)}
+            UnackedQoS.unacked.move(channel, running | {getattr(job, "correlation_id", "") for job in jobs})
         if parent.hub is None or not hasattr(channel, "set_tracking"):
             return
         try:
@@ -146,8 +151,7 @@ class ClientTrackingStep(bootsteps.StartStopStep):
 
     def stop(self, parent: Any) -> None:
         channel: Any = getattr(parent.task_consumer, "channel", None)
-        tracking = getattr(channel, "tracking", None)
-        if tracking is not None:
+        if (tracking := getattr(channel, "tracking", None)) is not None:
             channel.set_tracking(None)
             tracking.close()
 
@@ -347,7 +351,7 @@ class Unacked:
             with self._lock:
                 self._deferred.difference_update(deferred)
 
-    def move(self, channel: Any, running: frozenset[str]) -> None:
+    def move(self, channel: Any, running: set[str]) -> None:
         """Move what runs to a new connection's channel, and give back everything else.
 
         Nothing is received meanwhile. Raises what kombu and redis raise when Redis is away.
@@ -404,16 +408,6 @@ class UnackedQoS(redis.QoS):
         """Give back nothing with a connection: that is done on the next one, or when the worker ends."""
 
 
-class MoveStep(bootsteps.StartStopStep):
-    """Consumer bootstep: on every new connection, before the first message is received."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def start(self, parent: Any) -> None:
-        if redis.Channel.QoS is UnackedQoS:
-            UnackedQoS.unacked.move(parent.task_consumer.channel, frozenset(running_ids(parent.pool)))
-
-
 def install_qos(app: Any, unacked: Unacked) -> None:
     """Keep messages when a connection is lost; called before the first connection is opened."""
     UnackedQoS.unacked = unacked
@@ -421,14 +415,6 @@ def install_qos(app: Any, unacked: Unacked) -> None:
     receive_atomically()
     # What runs counts for the prefetch limit on the new connection too; Celery would count it a second time.
     app.conf.worker_enable_prefetch_count_reduction = False
-
-
-def running_ids(pool: Any) -> Iterator[str]:
-    """Yield the ids of tasks that have begun, or were written to a child and will begin."""
-    for request in list(state.active_requests):
-        yield request.id
-    for job in list(getattr(getattr(pool, "_pool", None), "_cache", {}).values()):
-        yield getattr(job, "correlation_id", "")
 
 
 def task_id(message: Any) -> Any:

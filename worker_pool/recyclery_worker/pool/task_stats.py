@@ -9,7 +9,6 @@ from bisect import bisect_left
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
-from celery import signals
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_logger
 
@@ -39,8 +38,7 @@ class ResultCounter:
         if not ok or not isinstance(answer, tuple) or len(answer) != 3:
             return
         failed, value, seconds = answer
-        error = getattr(value, "exception", None)
-        if isinstance(error, ExceptionWithTraceback):
+        if isinstance(error := getattr(value, "exception", None), ExceptionWithTraceback):
             error = error.exc
         if not failed:
             self._succeeded += 1
@@ -80,7 +78,3 @@ class ResultCounter:
 
 
 TASK_STATS = ResultCounter()
-
-
-def count_lost_tasks() -> None:
-    signals.task_failure.connect(TASK_STATS.record_lost, dispatch_uid="recyclery.task_failure")
