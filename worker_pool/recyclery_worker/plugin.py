@@ -10,7 +10,7 @@ from celery.utils.log import get_logger
 from recyclery_worker.broker.connection import broker_kind
 from recyclery_worker.broker.wait import BrokerReturn, BrokerWait
 from recyclery_worker.compat import found, is_set
-from recyclery_worker.control.server import LinkServer, count_received
+from recyclery_worker.control.server import LinkServer
 from recyclery_worker.delivery import lease
 from recyclery_worker.parking.admission import AdmissionStep, why_not_parked
 from recyclery_worker.pool.capabilities import connect_signals, read_capabilities
@@ -60,7 +60,8 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     steps: set[type] = sender.app.steps["worker"]
     steps.update({LinkServer, BrokerWait})
     sender.app.steps["consumer"].add(BrokerReturn)
-    count_received()
+    for signal in (signals.task_received, signals.task_unknown, signals.task_rejected, signals.task_revoked):
+        signal.connect(TASK_STATS.record_received, dispatch_uid="recyclery.received")
     survive_refusals(sender.app)
     warnings.append(lease.set_up(sender.app, sender.hostname))
     if lease.lease() is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from celery import bootsteps, signals
+from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
 from kombu.exceptions import ChannelError
@@ -33,8 +33,6 @@ PEER_SECONDS = 2.0  # How long the thread waits for a peer's request, while othe
 PAUSE_RETRY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 2.0
 PROBE_SECONDS = 2.0
-
-_received = 0  # Messages received since the start of this worker
 
 
 class Pause:
@@ -272,22 +270,11 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         holding=bool(pause.queues) if worker.use_eventloop else None,
         consuming=is_consuming(worker),
         consumes=list(worker.app.amqp.queues.consume_from),
-        received=_received,
+        received=TASK_STATS.received,
         has_room=has_room(worker),
         overdue=children.overdue_seconds() if children else {},
         tasks=TASK_STATS.tally() if children else None,
     )
-
-
-def count_received() -> None:
-    """Count every message that becomes a task here, and those that cannot or must not."""
-
-    def count_one(**_: Any) -> None:
-        global _received
-        _received += 1
-
-    for signal in (signals.task_received, signals.task_unknown, signals.task_rejected, signals.task_revoked):
-        signal.connect(count_one, weak=False, dispatch_uid="recyclery.received")
 
 
 def is_consuming(worker: Any) -> bool:

@@ -288,9 +288,8 @@ def set_up(app: Any, node: str) -> str:
 def disable(app: Any, error: Exception) -> None:
     """Do as Celery does by itself where Redis refuses our writes; nothing has been received yet."""
     global _lease
-    assert _lease is not None  # noqa: S101  # the step is added only where there is one
     given = app.conf.broker_transport_options
-    options = {name: value for name, value in given.items() if name not in _lease.generation.keys}
+    options = {name: value for name, value in given.items() if name not in KEY_OPTIONS}
     prefix = options.get("global_keyprefix", "")
     if options.get("visibility_timeout") == VISIBILITY_SECONDS:
         # Without a lease the broker's timeout is needed.

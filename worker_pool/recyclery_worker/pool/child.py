@@ -196,13 +196,10 @@ def reap_browsers(*_: object) -> None:
 def read_memory(pid: int | str = "self") -> tuple[int, int]:
     """Return a process's anonymous memory, and how much shared memory it has mapped (proc(5), status)."""
     status = Path(f"/proc/{pid}/status").read_bytes()
-    return read_size(status, b"\nRssAnon:"), read_size(status, b"\nRssShmem:")
-
-
-def read_size(status: bytes, key: bytes) -> int:
-    """Return a line's size in bytes; 0 where the kernel has no such line."""
-    start = status.find(key)
-    return int(status[start + len(key) :].split(None, 1)[0]) << 10 if start >= 0 else 0
+    found = (status.partition(key)[2].split(None, 1) for key in (b"\nRssAnon:", b"\nRssShmem:"))
+    # A kernel may have no such line.
+    anon, shared = (int(rest[0]) << 10 if rest else 0 for rest in found)
+    return anon, shared
 
 
 def reporter() -> Reporter | None:

@@ -21,10 +21,15 @@ MAX_QUEUES = 50  # The routing keys of a topic exchange may be unlimited in numb
 
 class ResultCounter:
     def __init__(self) -> None:
+        self.received = 0  # Messages, since the start of this worker
         self._since = now()
         self._succeeded = self._failed = self._retried = 0
         self._counts: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
+
+    def record_received(self, **_: Any) -> None:
+        """Count a message that becomes a task here, or cannot or must not."""
+        self.received += 1
 
     def record_result(self, result: Any, reply: Any) -> None:
         """Count a child's result of a task: billiard's (ok, (failed, return value, seconds))."""
