@@ -13,7 +13,8 @@ import redis
 from celery import Celery
 
 from recyclery_worker import link
-from recyclery_worker.delivery.registry import LEASE_SECONDS, Registry, reclaim
+from recyclery_worker.delivery.lease import reclaim
+from recyclery_worker.delivery.registry import LEASE_SECONDS, Registry
 from support.bare_worker import bare_worker
 from support.redis_server import count_held, redis_server
 from support.waiting import is_alive, wait_for

@@ -13,8 +13,8 @@ import redis
 
 from recyclery_worker import link
 from recyclery_worker.broker.connection import connected
-from recyclery_worker.delivery.lease import lease, set_up
-from recyclery_worker.delivery.registry import new_generation, open_registry, reclaim
+from recyclery_worker.delivery.lease import lease, reclaim, set_up
+from recyclery_worker.delivery.registry import new_generation, open_registry
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_kinds import (
     Kind,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from recyclery_worker.delivery.registry import Registry, reclaim
+from recyclery_worker.delivery.lease import reclaim
+from recyclery_worker.delivery.registry import Registry
 from recyclery_worker.parking.admission import read_in_flight
 from recyclery_worker.parking.records import DeadLetterStore
 from support.bare_worker import BareWorker, bare_worker

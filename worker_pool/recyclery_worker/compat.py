@@ -105,7 +105,6 @@ def names_in(kind: type) -> frozenset[str]:
 
 
 def names_in_code(code: CodeType) -> Iterator[str]:
-    """Yield the names of a code object and of those inside it."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

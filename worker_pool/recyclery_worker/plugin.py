@@ -102,7 +102,7 @@ def set_defaults(app: Any) -> list[str]:
 def survive_refusals(app: Any) -> None:
     """Have Celery reconnect when Redis refuses a command, unless the user has set otherwise."""
     # By default that ends the worker: a failover that makes the old master a replica would end all workers.
-    if broker_kind(app) == "redis" and not is_set(app.conf, "broker_channel_error_retry"):
+    if broker_kind(app.connection_for_read()) == "redis" and not is_set(app.conf, "broker_channel_error_retry"):
         app.conf.broker_channel_error_retry = True
 
 

@@ -40,9 +40,9 @@ def open_redis(channel: Any) -> tuple[redis.Redis, str]:
     return redis.Redis(connection_pool=channel.pool), getattr(channel, "global_keyprefix", "") or ""
 
 
-def broker_kind(app: Any) -> str:
-    """Return the kind of the app's broker, as kombu names it: redis, amqp and so on."""
-    with app.connection_for_write() as connection:
+def broker_kind(connection: Any) -> str:
+    """Close a connection; return the kind of its broker, as kombu names it: redis, amqp and so on."""
+    with connection:
         return str(connection.transport.driver_type)
 
 
@@ -80,7 +80,7 @@ def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redi
     except ImportError as error:
         return refuse(CANNOT_IMPORT, str(error))
     try:
-        if broker_kind(app) != "redis":
+        if broker_kind(app.connection_for_write()) != "redis":
             return refuse(NOT_REDIS, without_redis)
         work(app, output)
     except Exception as error:  # kombu and redis raise errors of many kinds

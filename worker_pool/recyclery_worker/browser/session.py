@@ -106,7 +106,6 @@ class BrowserRequest:
         return chosen
 
     def list_flags(self, profile: Path | None) -> list[str]:
-        """Return our flags for Chrome, which precede the caller's."""
         flags = [*FLAGS, f"--window-size={self.window_size[0]},{self.window_size[1]}"]
         if self.proxy is not None:
             flags.append(f"--proxy-server={self.proxy}")
@@ -311,8 +310,7 @@ class RemoteSession:
     pid: int | None = None
 
     def held_bytes(self) -> int:
-        """Return 0, as its memory is on another machine."""
-        return 0
+        return 0  # Its memory is on another machine.
 
     def end(self) -> None:
         """Close the session; where that cannot be verified, the governor closes it after our death."""

@@ -280,11 +280,9 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
 def is_consuming(worker: Any) -> bool:
     """Return whether tasks are taken from all queues that the worker is to serve."""
     # On an event loop this is answered only once the loop runs and so waits for tasks.
-    consumer = worker.consumer
-    if consumer is None or consumer.task_consumer is None:
-        return False
+    tasks: Any = getattr(worker.consumer, "task_consumer", None)
     queues = worker.app.amqp.queues.consume_from
-    return bool(queues) and all(map(consumer.task_consumer.consuming_from, queues))
+    return tasks is not None and bool(queues) and all(map(tasks.consuming_from, queues))
 
 
 def has_room(worker: Any) -> bool:
@@ -299,7 +297,7 @@ def has_room(worker: Any) -> bool:
 def start_heartbeat(worker: Any) -> None:
     """Start its threads, which run until the process ends, as the loop is blocked longest in a drain."""
     probe, name = BrokerProbe(worker.app), "recyclery-heartbeat"
-    if broker_kind(worker.app) == "redis":  # Of others no timeout would bound the answer.
+    if broker_kind(worker.app.connection_for_read()) == "redis":  # Of others no timeout would bound the answer.
         threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
     threading.Thread(target=send_heartbeats, args=(worker, probe), name=name, daemon=True).start()
 
@@ -336,16 +334,14 @@ class BrokerProbe:
 
 def count_waiting(channel: Any, queue: str) -> int:
     """Return how many messages of all priorities wait in a queue; an empty queue does not exist in Redis."""
-    try:
+    with contextlib.suppress(ChannelError):
         return int(channel.queue_declare(queue=queue, passive=True).message_count)
-    except ChannelError:
-        return 0
+    return 0
 
 
 def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
     """Send a heartbeat every two seconds, whether or not a governor receives it."""
     path = str(link.governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
-    ends: Any = bootsteps
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         while True:
             heartbeat = link.WorkerHeartbeat(
@@ -355,7 +351,7 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
                 broker_answers=probe.answers,
                 waiting=probe.waiting,
                 # By a signal, by remote control, or as its lease was lost.
-                stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
+                stopping=is_stopping() or worker.blueprint.state in {bootsteps.CLOSE, bootsteps.TERMINATE},  # type: ignore[attr-defined]
             )
             with contextlib.suppress(OSError):
                 sock.sendto(link.encode_message(heartbeat), path)

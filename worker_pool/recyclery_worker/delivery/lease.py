@@ -33,10 +33,9 @@ from recyclery_worker.delivery.registry import (
     Registry,
     new_generation,
     open_registry,
-    reclaim,
 )
 from recyclery_worker.link import now
-from recyclery_worker.parking.admission import InFlight
+from recyclery_worker.parking.admission import InFlight, record_worker_death
 from recyclery_worker.parking.records import DeadLetterStore
 
 logger = get_logger(__name__)
@@ -106,6 +105,27 @@ def check_lease(lease_state: LeaseState, wait_for_job: Callable[[], Any]) -> Cal
         return message
 
     return wait_and_check
+
+
+def reclaim(app: Any, generation: Generation) -> int:
+    """Give back all that a generation holds to the head of its queues, and deregister it; return how many.
+
+    Its worker must be dead, or have lost its lease. Any number of workers may do it at once, and any of them
+    may die: each message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what
+    kombu and redis raise when Redis is away.
+    """
+    with connected(app, **generation.keys) as channel:
+        registry = open_registry(channel)
+        tags = registry.held_tags(generation)
+        if tags:
+            registry.fence(generation)
+            tags = registry.held_tags(generation)
+            record_worker_death(channel, generation.id, generation.node, tags)
+        for tag in tags:
+            # The newest first: tasks are taken from the right, where the oldest must be outermost.
+            channel.qos.restore_by_tag(tag, leftmost=False)
+        registry.deregister(generation)
+    return len(tags)
 
 
 class Lease:
@@ -222,8 +242,7 @@ class Lease:
                     "this worker was taken for dead: its tasks were given to others. It starts no more, "
                     "finishes what runs, and ends"
                 )
-                stop: Any = state
-                stop.should_stop = 0
+                state.should_stop = 0  # type: ignore[assignment]
             # The entry was lost with Redis's data, or what we hold must be given back again when we have ended.
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
@@ -268,7 +287,7 @@ class LeaseStep(bootsteps.StartStopStep):
 def set_up(app: Any, node: str) -> str:
     """Give this worker a lease and keys of its own, where its broker is Redis; return why not, to be logged."""
     global _lease
-    if broker_kind(app) != "redis":
+    if broker_kind(app.connection_for_write()) != "redis":
         return ""
     if missing("lease"):
         return f"{describe_missing('lease')}: this worker keeps no lease, so what it holds when it dies waits"

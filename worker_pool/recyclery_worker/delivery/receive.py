@@ -1,9 +1,9 @@
 """What this worker receives and has not acknowledged: nothing of it is lost, nor runs twice at once.
 
 A message moves from its queue to the unacknowledged messages atomically, by a script in Redis. By itself kombu
-takes it with BRPOP and records it as unacknowledged afterwards: a process that dies in between
-loses it (https://github.com/celery/kombu/issues/305). The script also checks the lease: a worker that was taken
-for dead receives nothing, whatever of it is still on its way to Redis.
+takes it with BRPOP and records it as unacknowledged afterwards: a process that dies in between loses it
+(https://github.com/celery/kombu/issues/305). The script also checks the lease: a worker that was taken for dead
+receives nothing, whatever of it is still on its way to Redis.
 
 A second connection tells when a queue has changed: Redis sends it the names of changed keys that the first one
 has read (CLIENT TRACKING with REDIRECT, https://redis.io/docs/latest/develop/reference/client-side-caching/).
@@ -193,10 +193,9 @@ class AtomicReceive:
         lists = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
         keys = [prefix + key for key in (*own, *lists)]
         self._pending, self._changed = "take", False
-        unacked = self.qos.unacked
-        unacked.expect(self)
-        generation_id = unacked.generation.id
-        connection.send_command("EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, generation_id, time.time())
+        self.qos.unacked.expect(self)
+        ours = self.qos.unacked.generation.id
+        connection.send_command("EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, ours, time.time())
 
     def _prepare(self: Any, connection: Any) -> None:
         """Load the script and start tracking, once for each connection."""

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from recyclery_worker.broker.connection import connected, run_program
-from recyclery_worker.delivery.registry import LEASE_SECONDS, Generation, Registry, open_registry, reclaim
+from recyclery_worker.delivery.lease import reclaim
+from recyclery_worker.delivery.registry import LEASE_SECONDS, Generation, Registry, open_registry
 
 
 class OrphanedLease(msgspec.Struct, frozen=True):

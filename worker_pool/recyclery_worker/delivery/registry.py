@@ -14,8 +14,7 @@ from typing import Any
 
 import msgspec
 
-from recyclery_worker.broker.connection import connected, open_redis
-from recyclery_worker.parking.admission import record_worker_death
+from recyclery_worker.broker.connection import open_redis
 from recyclery_worker.parking.records import in_flight_key
 
 LEASE_SECONDS = 10.0
@@ -158,24 +157,3 @@ def escape_pattern(text: str) -> str:
 
 def open_registry(channel: Any) -> Registry:
     return Registry(*open_redis(channel))
-
-
-def reclaim(app: Any, generation: Generation) -> int:
-    """Give back all that a generation holds to the head of its queues, and deregister it; return how many.
-
-    Its worker must be dead, or have lost its lease. Any number of workers may do it at once, and any of them
-    may die: each message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what
-    kombu and redis raise when Redis is away.
-    """
-    with connected(app, **generation.keys) as channel:
-        registry = open_registry(channel)
-        tags = registry.held_tags(generation)
-        if tags:
-            registry.fence(generation)
-            tags = registry.held_tags(generation)
-            record_worker_death(channel, generation.id, generation.node, tags)
-        for tag in tags:
-            # The newest first: tasks are taken from the right, where the oldest must be outermost.
-            channel.qos.restore_by_tag(tag, leftmost=False)
-        registry.deregister(generation)
-    return len(tags)

@@ -280,7 +280,7 @@ class AdmissionStep(bootsteps.StartStopStep):
 
 def why_not_parked(app: Any) -> str:
     """Return why tasks of an app are not parked; empty where they are."""
-    kind = broker_kind(app)
+    kind = broker_kind(app.connection_for_write())
     if kind == "redis" and not missing("parking"):
         return ""
     why = describe_missing("parking") if kind == "redis" else f"only with Redis as the broker, and it is {kind}"
@@ -305,11 +305,10 @@ def complete_recorded(app: Any, report: DeathReport) -> None:
 def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
     """Park a request's message instead of running it, and have Celery take it for done."""
     # Where Redis fails, the message goes back to its queue, and the next worker tries again.
-    message = request.message
-    unacked = message.channel.unacked_key, message.channel.unacked_index_key
+    channel = request.message.channel
     state.task_ready(request)
     try:
-        moved = store.park(parked_task(request, node), *unacked)
+        moved = store.park(parked_task(request, node), channel.unacked_key, channel.unacked_index_key)
     except Exception as error:  # kombu and redis raise errors of many kinds
         logger.error("%s[%s] cannot be parked yet: %s", request.name, request.id, error)
         request.reject(requeue=True)

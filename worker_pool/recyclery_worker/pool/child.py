@@ -12,14 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from recyclery_worker.link import (
-    CHILD_MARKER,
-    COLLECT_SIGNAL,
-    ChildReport,
-    encode_message,
-    governor_socket,
-    now,
-)
+from recyclery_worker import link
 
 TERM_SECONDS = 1.0  # A browser that gets TERM is gone in 0.2 s, and has then removed its own files
 # Tasks shorter than this are not reported each: the report must not be most of what a task costs.
@@ -33,7 +26,7 @@ class Reporter:
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
-        self._report = ChildReport(
+        self._report = link.ChildReport(
             pool=pool,
             pid=os.getpid(),
             start_ticks=start_ticks,
@@ -75,7 +68,7 @@ class Reporter:
     def task_started(self, task_id: str, task_name: str) -> None:
         report = self._report
         report.task_id, report.task_name = task_id, task_name
-        self._task_started = now()
+        self._task_started = link.now()
         if self._first_task_started is None:
             self._first_task_started = self._task_started
             report.idle_bytes, report.idle_shared_bytes = read_memory()
@@ -90,7 +83,7 @@ class Reporter:
         report.ended[report.task_name] = report.ended.get(report.task_name, 0) + 1
         report.task_id = report.task_name = None
         report.tasks_done += 1
-        report.last_task_ended = ended = now()
+        report.last_task_ended = ended = link.now()
         self._last_was_short = ended - self._task_started < SHORT_SECONDS
         if force or not self._last_was_short or ended - report.sent > SHORT_SECONDS:
             # Where work waits, the next task begins within a millisecond: only here can idle memory be read.
@@ -99,14 +92,14 @@ class Reporter:
 
     def _send(self) -> None:
         report = self._report
-        report.sent = now()
+        report.sent = link.now()
         # Copied first: another thread may change them meanwhile.
         report.kept, report.remote = sorted(self._kept.copy()), sorted(self._remote.copy())
         report.first_task_started = self._first_task_started or report.sent
         # A process that a task has forked is not this child.
         report.pid = os.getpid()
         try:
-            self._socket.sendto(encode_message(report), self._address)
+            self._socket.sendto(link.encode_message(report), self._address)
         except OSError:
             # No governor, or its queue is full: the next report repeats everything.
             return
@@ -132,11 +125,11 @@ def start_reporting() -> None:
     runtime_dir = os.environ.get("RECYCLERY_RUNTIME_DIR")
     if not pool or not runtime_dir:
         return
-    signal.signal(COLLECT_SIGNAL, reap_browsers)
+    signal.signal(link.COLLECT_SIGNAL, reap_browsers)
     # Field 22 (proc(5)).
     start_ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
-    os.environ[CHILD_MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
-    _reporter = Reporter(pool, str(governor_socket(Path(runtime_dir))), start_ticks)
+    os.environ[link.CHILD_MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
+    _reporter = Reporter(pool, str(link.governor_socket(Path(runtime_dir))), start_ticks)
 
 
 def end_session_members(**_: object) -> None:

@@ -95,13 +95,11 @@ def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any)
             traced = TracedChild(message, reports.set_tracing)
             # As if nothing had come: the loop then asks again.
             return None
-        if message:
-            _, (_, _, _, arguments, _) = message
-            # The arguments of Celery's tracer begin with the task's name and id.
-            if len(arguments) > 1:
-                reports.task_started(task_id=arguments[1], task_name=arguments[0])
-                if traced is not None:
-                    traced.task_started(arguments[0])
+        # The arguments of Celery's tracer begin with the task's name and id.
+        if message and len(arguments := message[1][3]) > 1:
+            reports.task_started(task_id=arguments[1], task_name=arguments[0])
+            if traced is not None:
+                traced.task_started(arguments[0])
         return message
 
     return wait_and_report

@@ -51,8 +51,7 @@ class ResultCounter:
             self._retried += 1
         elif not isinstance(error, Ignore | Reject):
             self._failed += 1
-        accepted = getattr(result, "_time_accepted", None)
-        if seconds is None and accepted is not None:
+        if seconds is None and (accepted := getattr(result, "_time_accepted", None)) is not None:
             # Celery measures only tasks that succeed; the child accepted this one by the same CLOCK_MONOTONIC.
             seconds = max(0.0, time.monotonic() - accepted)
         if seconds is not None:
