@@ -47,7 +47,7 @@ def broker_kind(connection: Any) -> str:
 
 
 def prepare_import() -> int:
-    """Have the app imported from the working directory, and print to standard error; return standard output."""
+    """Import from the working directory, print to standard error; return a descriptor of standard output."""
     sys.path.insert(0, str(Path.cwd()))
     descriptor = os.dup(1)
     os.dup2(2, 1)
@@ -73,7 +73,7 @@ def load_app(name: str, *, finalize: bool = False) -> Any:
 
 
 def run_program(app_name: str, work: Callable[[Any, int], None], *, without_redis: str) -> int:
-    """Call `work` with the app and a descriptor for its output, if it has Redis; return the exit status."""
+    """Call `work` with the app and an output descriptor, or print `without_redis`; return the exit status."""
     output = prepare_import()
     try:
         app = load_app(app_name)

@@ -116,8 +116,7 @@ def reclaim(app: Any, generation: Generation) -> int:
     """
     with connected(app, **generation.keys) as channel:
         registry = open_registry(channel)
-        tags = registry.held_tags(generation)
-        if tags:
+        if tags := registry.held_tags(generation):
             registry.fence(generation)
             tags = registry.held_tags(generation)
             record_worker_death(channel, generation.id, generation.node, tags)
@@ -202,8 +201,7 @@ class Lease:
                 logger.log(level, text, error)
                 self.state.set_unanswered(asked)
                 with contextlib.suppress(queue.Empty):
-                    request = self._requests.get(timeout=RENEW_SECONDS)
-                    if request is None:
+                    if (request := self._requests.get(timeout=RENEW_SECONDS)) is None:
                         return
                     self._requests.put(request)
 

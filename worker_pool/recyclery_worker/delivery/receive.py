@@ -181,8 +181,7 @@ class AtomicReceive:
             self._pending = "brpop"
             super()._brpop_start(*(() if timeout is None else (timeout,)))
             return
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
+        if not (queues := self._queue_cycle.consume(len(self.active_queues))):
             return
         connection = self.client.connection
         if self._script_on is not connection._sock:

@@ -39,8 +39,7 @@ def give_back_orphaned(app: Any) -> list[OrphanedLease]:
     """
     with connected(app) as channel:
         registry = open_registry(channel)
-        before = find_orphaned(registry)
-        if not before:
+        if not (before := find_orphaned(registry)):
             return []
         time.sleep(LEASE_SECONDS)
         still = {each.generation for each in find_orphaned(registry)}

@@ -141,8 +141,7 @@ def end_session_members(**_: object) -> None:
         return
     deadline = time.monotonic() + TERM_SECONDS
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        members = [pid for pid in list_session(me) if pid != me]
-        if not members:
+        if not (members := [pid for pid in list_session(me) if pid != me]):
             return
         for pid in members:
             with contextlib.suppress(OSError):

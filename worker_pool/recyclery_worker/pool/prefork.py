@@ -335,10 +335,11 @@ class ChildPool(asynpool.AsynPool):
             self._putlock.acquire(bool)
 
     def grow(self, n: int = 1) -> None:
-        # Asked for by Celery's remote control (pool_grow), as `shrink` is.
+        """Handle pool_grow of Celery's remote control."""
         self.resize(self._processes + n)
 
     def shrink(self, n: int = 1) -> None:
+        """Handle pool_shrink of Celery's remote control; raises ValueError below one."""
         if n >= self._processes:
             raise ValueError(f"{self._processes} at a time, less {n}, is none")
         self.resize(self._processes - n)
