@@ -211,7 +211,7 @@ def make_sender(options: argparse.Namespace, space: Space) -> Sender:
     if missing("tuning"):
         raise TaskNotSendable(f"{describe_missing('tuning')}, so a tuning's tasks cannot be kept apart")
     app.conf.task_always_eager = False
-    if (kind := broker_kind(app)) != "redis":
+    if (kind := broker_kind(app.connection_for_write())) != "redis":
         raise TaskNotSendable(
             f"the app's broker is {kind}: tuning needs Redis, where tasks can be kept apart from those in "
             "service; point the app at one"
