@@ -3,8 +3,6 @@
 A sweep every SWEEP_SECONDS also removes those of browsers that nobody observed, by their dead sockets.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """Carries out one action in bounded time and returns its outcome, with one line for the log."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections import Counter

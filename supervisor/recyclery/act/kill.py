@@ -1,7 +1,5 @@
 """Kills processes by pidfd, after a check of their start time: never one that reuses a pid."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """Ends sessions on a Selenium Grid (W3C WebDriver, "Delete Session") for dead children."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import threading

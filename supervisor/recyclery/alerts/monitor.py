@@ -3,8 +3,6 @@
 Firing alerts are stored in the runtime folder, so a restarted governor neither repeats nor forgets them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

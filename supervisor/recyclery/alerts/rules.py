@@ -3,8 +3,6 @@
 The bound for resolving is below that for firing, so a value that swings around a bound fires once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise

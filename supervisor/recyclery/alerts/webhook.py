@@ -3,8 +3,6 @@
 Nobody waits for it: a message that finds the queue full is dropped, counted and logged.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import queue

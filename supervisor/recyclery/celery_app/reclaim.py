@@ -1,7 +1,5 @@
 """`recyclery reclaim`: lists or gives back the messages that dead workers hold, and what dead tunings left."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`recyclery routes`: where a Celery app sends its tasks, by the app's own router; nothing is connected to."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """`recyclery parked list|show|retry|drop`, through the app's own connections to broker and result backend."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The command line. A command's own modules are imported when it runs: most commands need few of them."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import pkgutil

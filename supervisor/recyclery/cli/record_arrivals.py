@@ -1,7 +1,5 @@
 """`recyclery trace record`: when tasks arrive at a queue in service, for `recyclery tune --trace`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

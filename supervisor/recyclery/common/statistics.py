@@ -1,7 +1,5 @@
 """The statistics that the memory model rests on, in the standard library alone: quantiles and tails."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean

@@ -4,8 +4,6 @@ A setting is declared once: `name: Annotated[TYPE, setting(HELP, LEAST, MOST, ..
 a number's name is its unit. One parser takes text, as the environment has, and TOML values.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

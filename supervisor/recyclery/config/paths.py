@@ -1,7 +1,5 @@
 """The runtime folder with its sockets, and the state folder, which outlives a restart."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping

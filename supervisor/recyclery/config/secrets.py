@@ -1,7 +1,5 @@
 """Secrets: read from the environment only, as the settings are stored in a file and shown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit

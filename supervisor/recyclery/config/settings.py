@@ -6,8 +6,6 @@ A `live` one can be changed while the supervisor runs, by `recyclery set` and by
 the next start; those of a pool also by a HUP, which gives the pool a new worker.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import re

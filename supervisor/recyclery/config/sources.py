@@ -1,7 +1,5 @@
 """Loads the settings: the command line overrides the environment, that the file, and that the defaults."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Asks the running supervisor: any one command, and `recyclery status`, `recycle`, `reap` and `set`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The control socket: one line of JSON in, one line of JSON out, for the user who runs the supervisor."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path

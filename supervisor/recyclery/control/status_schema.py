@@ -1,7 +1,5 @@
 """The status document, of which fields are only ever added, and what is wrong by it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

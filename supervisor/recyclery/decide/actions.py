@@ -3,8 +3,6 @@
 `act/dispatch.py` carries them out. A new `Kill`, `WorkerRequest` or `SupervisordRequest` needs nothing there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar

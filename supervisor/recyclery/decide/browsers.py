@@ -8,8 +8,6 @@ orphan: its pool child is dead.
 in use: every other one, those that are kept for the next tasks among them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ Settings: the pool's `concurrency` range, `retire_percent`, `hard_percent`. A ch
     exit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ ReclaimMessages: a worker's main process and all of its children are dead. At on
 ReportDeath: a child died during a task. The worker counts it for `max_task_deaths`. Costs nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 

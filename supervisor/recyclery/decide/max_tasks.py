@@ -8,8 +8,6 @@ ChangeMaxTasks: down at once to the number whose projected memory fits the child
 Never above the setting `max_tasks_per_child`. `must_retire` is the rule of rung 2, asked after every task.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean

@@ -4,8 +4,6 @@ They start from the container's unreclaimable memory (`floor_bytes`, the kernel'
 may still allocate: sums over processes count shared pages more than once, differences of them do not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from msgspec.structs import replace

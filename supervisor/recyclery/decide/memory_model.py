@@ -5,8 +5,6 @@ Values and pure functions: no clock, no I/O. A full `PoolModel` with few task na
     that it passes with a small chance only.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median

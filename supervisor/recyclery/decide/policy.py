@@ -21,8 +21,6 @@
 Each module states the thresholds, durations, settings and costs of its rung.
 """
 
-from __future__ import annotations
-
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 

@@ -17,8 +17,6 @@ The time to the next tick is shorter, the closer memory is to its limit and the 
 | files of dead browsers or a browser without its driver are left | at most ALERT_SECONDS |
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState

@@ -5,8 +5,6 @@ queue, that a task takes as long as was measured with all slots of its container
 exponential. Tasks take less time in a container that is not busy, so the result errs on the safe side.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -8,8 +8,6 @@ strays: half-dead browsers. One without its chromedriver is killed after DRIVER_
 runaway: browsers at which a task hangs (`browsers.runaway_reason`). Settings: table `browsers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from recyclery.config.settings import Settings

@@ -10,8 +10,6 @@ AbortRollout: the successor has not consumed for SUCCESSOR_SECONDS, or memory is
 Each step follows from the snapshot alone, so a restarted governor continues a replacement.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

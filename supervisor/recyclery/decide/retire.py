@@ -11,8 +11,6 @@ Dismiss: a child has traced allocations, so it is slower and larger than its sib
 Setting: `retire_percent`, the level that memory must not pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from recyclery.common.pool_state import PoolState

@@ -7,8 +7,6 @@ unattributed: memory is above `retire_percent`, and UNWATCHED_PERCENT of the lim
 Each is logged once while it lasts, then again every `policy_state.WARN_AGAIN_SECONDS`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from recyclery.common.units import format_mib

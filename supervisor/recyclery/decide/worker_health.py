@@ -10,8 +10,6 @@ A broker outage looks the same, so no time counts while any worker's heartbeat r
 (`RestartBackoff`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from recyclery.common.pool_state import PoolState

@@ -1,7 +1,5 @@
 """The user's Celery app: its time limits, its delivery settings, and whether the pool works with its Celery."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The broker: whether it answers, whether it can lose queues, and what dead workers and tunings left there."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

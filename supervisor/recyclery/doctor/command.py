@@ -1,7 +1,5 @@
 """Checks everything, in an order in which earlier findings explain later ones, and prints the findings."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The container: its memory against what the pools need, its PID 1, its stop timeout, and its browser."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

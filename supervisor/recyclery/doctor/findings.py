@@ -1,7 +1,5 @@
 """Findings of the doctor: one line each, with what to do about it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """The running supervisor and its queues: the problems that the deployment guide names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ It may be restarted at any time. It is supervisord's event listener: standard ou
 the log goes to standard error.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

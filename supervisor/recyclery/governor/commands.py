@@ -1,7 +1,5 @@
 """The commands of the control socket and their answers."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping

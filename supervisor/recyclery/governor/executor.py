@@ -1,7 +1,5 @@
 """Executes actions and records their outcomes in the state, the history and the log."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,7 +1,5 @@
 """The latest status reported by PID 1, the workers and their children."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

@@ -1,7 +1,5 @@
 """The governor's loop: observe, decide, act; the closer memory is to its limit, the shorter the pause."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

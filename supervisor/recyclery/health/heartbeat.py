@@ -5,8 +5,6 @@ takes no disk; the file also has the pools' states. `recyclery health` runs ever
 so this module imports little.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Turns the governor's snapshots, actions and child reports into records of the history."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

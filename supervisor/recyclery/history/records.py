@@ -3,8 +3,6 @@
 `floor_bytes` is the unreclaimable memory of the container.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

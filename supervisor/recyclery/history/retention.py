@@ -1,7 +1,5 @@
 """Keeps `history.db` small: sums seconds up to minutes and runs to days, and deletes the oldest rows."""
 
-from __future__ import annotations
-
 import sqlite3
 
 from recyclery.config.settings import HistorySettings

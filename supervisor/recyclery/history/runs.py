@@ -5,8 +5,6 @@ moment, however soon the next task begins. The governor's snapshots have its bro
 the peaks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """The tables of `history.db`, and the migrations between their versions. Times are milliseconds since 1970."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Writes records to `history.db`, in a thread."""
 
-from __future__ import annotations
-
 import json
 import logging
 import queue

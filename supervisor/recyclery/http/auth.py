@@ -12,8 +12,6 @@ On loopback, a page of another site could reach this server by a domain name tha
 rebinding), so only the names of this machine are accepted there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import ipaddress

@@ -4,8 +4,6 @@ docs/metrics.md has the same table; a test compares the two. Label values are po
 of this file, so that their number is bounded.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping

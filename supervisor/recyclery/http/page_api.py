@@ -1,7 +1,5 @@
 """The page's API: the status, the history, and the leak report. It is read-only."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """All paths that the governor serves over HTTP, and who may read each; imported only if HTTP is on."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

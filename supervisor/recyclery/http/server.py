@@ -4,8 +4,6 @@ The port may be open to strangers, so time, bytes and the number of connections 
 writes the messages; it does no I/O.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

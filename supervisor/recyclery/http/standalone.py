@@ -1,7 +1,5 @@
 """A report as one HTML file that needs no server and no network, with the live page's styles and chart code."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Builds the status document from the last snapshot, in a thread, as reading PSS and queue depths may block."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable

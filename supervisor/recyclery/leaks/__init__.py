@@ -1,7 +1,5 @@
 """`recyclery leaks`: which task leaves how much memory where. Its arguments; the rest is imported lazily."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

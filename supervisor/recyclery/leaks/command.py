@@ -1,7 +1,5 @@
 """`recyclery leaks`: reads the history, prints a table or JSON, or writes a page."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

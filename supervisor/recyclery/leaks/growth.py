@@ -4,8 +4,6 @@ A child's life is divided, for each of its tasks, by how often the child ran tha
 the first half of a life, a leak grows in the second half too.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The leak report as one self-contained HTML file: the tables, and charts drawn as on the live page."""
 
-from __future__ import annotations
-
 import html
 import statistics
 from collections import defaultdict

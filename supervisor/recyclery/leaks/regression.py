@@ -6,8 +6,6 @@ readings allow. Generalised least squares accounts for that: differences vary by
 variance for each kind) and by the noise of readings, which the products of neighbours reveal.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

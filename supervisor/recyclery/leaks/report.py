@@ -3,8 +3,6 @@
 Its values are what `--json` prints, and what the table and the page are made from.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

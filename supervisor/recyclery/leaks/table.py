@@ -1,7 +1,5 @@
 """The leak report for a terminal: 80 columns, readable without colour."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Sequence

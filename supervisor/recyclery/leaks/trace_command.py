@@ -1,7 +1,5 @@
 """`recyclery leaks --trace`: has a child trace a task's allocations, receives its results, and prints them."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import os

@@ -1,7 +1,5 @@
 """The folders and files that are made for one browser session and thrown away; never one that a user chose."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

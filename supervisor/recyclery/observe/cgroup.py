@@ -4,8 +4,6 @@
 pages, what cAdvisor and the kubelet show. Files: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

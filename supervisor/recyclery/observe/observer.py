@@ -1,7 +1,5 @@
 """Builds one `Snapshot` from all readings, and wakes the loop when a process exits before the next one."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping

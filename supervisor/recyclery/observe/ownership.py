@@ -5,8 +5,6 @@ leave the session (Chrome's crashpad handler) still have the marker in their env
 owner that does not descend from a worker's main process is foreign.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The process table, read from /proc (proc(5)), and the marker in the environment of children's processes."""
 
-from __future__ import annotations
-
 import os
 import resource
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """One tick's observations, as frozen values. Times are seconds of CLOCK_BOOTTIME, sizes are bytes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """PID 1's status of the main processes: supervisord's XML-RPC, and its event protocol on our stdin."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

@@ -1,7 +1,5 @@
 """What workers report: heartbeats, stats and their children's tasks; and which worker of a pool is active."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

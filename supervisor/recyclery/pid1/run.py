@@ -1,7 +1,5 @@
 """`recyclery run`: checks everything, then runs supervisord in this process."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

@@ -13,8 +13,6 @@ Overridden, and why (line numbers are supervisor 4.3.0's, see docs/architecture.
 - the exit code shows how it ended (always 0 upstream).
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

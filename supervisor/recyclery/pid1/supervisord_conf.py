@@ -1,7 +1,5 @@
 """Writes supervisord's configuration for the pools and the governor."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The governor's state, as commands, the status, alerts, metrics and the web page read it."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Updates the `PolicyState` from tick to tick: by what changed between two snapshots, and by actions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The pools' memory models, kept across restarts of the governor in `models.json`."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Totals of the pools' finished tasks and worker restarts, over all workers that a pool had."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Lays out the lines of a frame; rows of lower rank are left out of a small window. Pure."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum

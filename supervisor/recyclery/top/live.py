@@ -1,7 +1,5 @@
 """Drives the terminal, and asks the governor in threads, so that a slow answer does not freeze the screen."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import select

@@ -1,7 +1,5 @@
 """Styled text for a terminal, measured and cut in columns."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Sequence
 from enum import Enum

@@ -1,7 +1,5 @@
 """What `recyclery top` knows, and how keys and the governor's answers change it. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Its arguments, which every command imports, PID 1 among them; the rest is imported lazily.
 """
 
-from __future__ import annotations
-
 import argparse
 
 

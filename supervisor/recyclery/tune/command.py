@@ -1,7 +1,5 @@
 """`recyclery tune`: measures the user's own tasks at several levels, and recommends one."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import secrets

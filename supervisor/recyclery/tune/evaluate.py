@@ -1,7 +1,5 @@
 """What each level did, what limits it, and which level suits best."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

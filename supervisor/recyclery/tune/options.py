@@ -1,7 +1,5 @@
 """The command line of `recyclery tune`, checked."""
 
-from __future__ import annotations
-
 import argparse
 import random
 import time

@@ -1,7 +1,5 @@
 """A recommendation, and two runs side by side: as tables of 80 columns for a terminal, and as JSON."""
 
-from __future__ import annotations
-
 import math
 import sys
 import textwrap

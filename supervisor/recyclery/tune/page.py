@@ -1,7 +1,5 @@
 """The recommendation as one HTML file that needs nothing else: the table, and charts of what was run."""
 
-from __future__ import annotations
-
 import html
 import math
 from importlib import resources

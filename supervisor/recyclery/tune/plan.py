@@ -1,7 +1,5 @@
 """Which levels are tried in what order, and which of them need not be. Pure."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

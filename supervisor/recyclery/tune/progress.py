@@ -1,7 +1,5 @@
 """How far a tuning is, on standard error: one line rewritten on a terminal, else a line for each window."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

@@ -1,7 +1,5 @@
 """What to set by what was measured: the level, why that one, and what the run does not show."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence

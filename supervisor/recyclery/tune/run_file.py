@@ -3,8 +3,6 @@
 A tuning that was stopped goes on from there, and two of them can be compared.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Measures levels: starts a supervisor on the tuning's own queue, gives it tasks, and samples what they do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The process that sends a tuning's tasks, seen from the tuning."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

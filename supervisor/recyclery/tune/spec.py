@@ -1,7 +1,5 @@
 """What a tuning measures, what the recommended level has to meet, and the loads that it is tried with."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 In a closed loop tasks always wait, which shows the capacity; in an open loop they come at their own times.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

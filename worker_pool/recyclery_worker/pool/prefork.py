@@ -7,8 +7,6 @@ there.
 # celery-types does not know the private names.
 # mypy: disable-error-code="attr-defined,call-arg,misc"
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os
