@@ -1,8 +1,10 @@
 """Commands whose module is imported late: the parser names it in a string."""
 
+import argparse
 import pkgutil
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -18,4 +20,4 @@ def test_the_parser_names_late_commands() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_late_command_takes_the_parsed_arguments(target: str) -> None:
     function = pkgutil.resolve_name(target)
-    assert function.__annotations__ == {"args": "argparse.Namespace", "return": "int"}
+    assert get_type_hints(function) == {"args": argparse.Namespace, "return": int}

@@ -128,6 +128,15 @@ def test_this_machines_own_cgroup_is_read_without_an_error() -> None:
     assert read_container(LimitedCgroup(cgroup.version, cgroup.folder, 1 << 40), None).usage_bytes > 0
 
 
+def test_a_cgroup_that_has_used_no_cpu_time_is_not_taken_for_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "cpuacct").mkdir()
+    (tmp_path / "cpuacct/cpuacct.usage").write_text("0\n")
+    assert used_seconds(tmp_path) == 0
+    (tmp_path / "cpu.stat").write_text("usage_usec 0\nuser_usec 0\n")
+    (tmp_path / "cpuacct/cpuacct.usage").write_text("7\n")
+    assert used_seconds(tmp_path) == 0
+
+
 @pytest.mark.parametrize("text", ["", "max\n", "-1\n", "none\n", "1.5\n"])
 def test_a_cpu_file_without_a_number_means_no_quota_and_the_machines_time(tmp_path: Path, text: str) -> None:
     for name in (

@@ -145,8 +145,8 @@ def stated_budget(limit_bytes: int, used_bytes: int) -> ContainerMemory:
 
 def read_pairs(path: Path) -> dict[str, int]:
     """Return a file of `key number` lines; empty where it cannot be read."""
-    pairs = (line.partition(" ") for line in read_or_empty(path).splitlines())
-    return {key: int(value) for key, _, value in pairs if value.isdigit()}
+    lines = read_or_empty(path).splitlines()
+    return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
 
 
 def read_number(path: Path) -> int:
@@ -194,10 +194,10 @@ def allowed_cores(root: Path) -> float:
 
 
 def used_seconds(root: Path) -> float:
-    """Return the CPU time used so far."""
-    if used_us := read_pairs(root / "cpu.stat").get("usage_usec"):
-        return used_us / 1e6
-    if used_ns := read_number(root / "cpuacct" / "cpuacct.usage"):
-        return used_ns / 1e9
+    """Return the CPU time used so far; the machine's where no cgroup counts it."""
+    if found := re.search(r"^usage_usec (\d+)$", read_or_empty(root / "cpu.stat"), re.MULTILINE):
+        return int(found[1]) / 1e6
+    if found := re.match(r"(\d+)$", read_or_empty(root / "cpuacct" / "cpuacct.usage")):
+        return int(found[1]) / 1e9
     times = psutil.cpu_times()
     return times.user + times.system

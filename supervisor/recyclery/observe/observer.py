@@ -32,7 +32,7 @@ from recyclery_worker.link import now
 # The exits of further processes are observed at the next tick.
 MOST_WATCHED = 500
 NOTHING_REPORTED = ChildState()
-REPORTED_FIELDS = tuple(each.name for each in fields(ChildState))
+REPORTED_FIELDS = tuple(each.name for each in fields(ChildState) if each.name != "heard")
 
 
 @dataclass

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from recyclery_worker.broker.connection import connected, run_program
-from recyclery_worker.delivery.lease import reclaim
 from recyclery_worker.delivery.registry import LEASE_SECONDS, Generation, Registry, open_registry
 
 
@@ -37,6 +36,8 @@ def give_back_orphaned(app: Any) -> list[OrphanedLease]:
     After Redis was away all leases look expired: living workers get the time of one lease to renew theirs.
     Raises what kombu and redis raise when Redis is away.
     """
+    from recyclery_worker.delivery.lease import reclaim  # noqa: PLC0415  # all of a worker: not for a list
+
     with connected(app) as channel:
         registry = open_registry(channel)
         if not (before := find_orphaned(registry)):
