@@ -336,13 +336,40 @@ def test_a_message_whose_answer_was_lost_is_found(
     connection = worker.channel.client.connection
     assert select([connection._sock], [], [], 10)[0]
     # It may still be read.
-    assert unacked.find_orphans(Registry(client)) == []
+    assert unacked.find_orphans(Registry(client)) == {}
     connection.disconnect()
     unacked.expect_no_more(worker.channel)
-    (tag,) = unacked.find_orphans(Registry(client))
-    worker.channel.qos.restore_by_tag(tag)
+    unacked.give_back_orphans(worker.channel, Registry(client))
     assert worker.receive() == ["a"]
-    assert unacked.find_orphans(Registry(client)) == []
+    assert unacked.find_orphans(Registry(client)) == {}
+
+
+def test_a_message_that_is_taken_again_meanwhile_is_not_given_back_as_an_orphan(
+    worker: Worker,
+    client: redis.Redis,
+    generation: Generation,
+    unacked: Unacked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker.send("a")
+    worker.receive()
+    (tag,) = unacked.messages
+    held_tags = Registry.held_tags
+
+    def held_before_it_was_rejected(registry: Registry, of: Generation) -> list[str]:
+        # Just after Redis was asked the worker's loop rejects the message, and has no room for another yet.
+        tags = held_tags(registry, of)
+        worker.channel.qos.reject(tag, requeue=True)
+        return tags
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "held_tags", held_before_it_was_rejected)
+        orphans = unacked.find_orphans(Registry(client))
+    assert worker.receive() == ["a", "a"]
+    monkeypatch.setattr(unacked, "find_orphans", lambda _: orphans)
+    unacked.give_back_orphans(worker.channel, Registry(client))
+    assert client.llen("low") == 0
+    assert list(unacked.messages) == [tag]
 
 
 def test_a_process_killed_as_it_receives_loses_nothing(

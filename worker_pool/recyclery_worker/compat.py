@@ -32,7 +32,8 @@ FEATURES: Mapping[Feature, Mapping[str, str]] = {
         "celery.worker.consumer.consumer:Consumer": "_update_prefetch_count()",
     },
     "lease": {
-        "kombu.transport.redis:QoS": "append() ack() reject() restore_by_tag() restore_unacked_once()",
+        "kombu.transport.redis:QoS": """
+            append() ack() reject() restore_by_tag() restore_unacked_once() _remove_from_indices()""",
         "kombu.transport.redis:Channel": "QoS() _do_restore_message()",
         "kombu.transport.virtual.base:Message": "_raw",
     },

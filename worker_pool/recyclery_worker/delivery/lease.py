@@ -212,8 +212,7 @@ class Lease:
             self._renew(registry)
             self._is_refused = False
             self._unacked.flush_acks(registry)
-            for tag in self._unacked.find_orphans(registry):
-                channel.qos.restore_by_tag(tag, leftmost=False)
+            self._unacked.give_back_orphans(channel, registry)
             self.in_flight.update(store)
             self.parked = store.count_parked()
             # After Redis was away all leases look expired: their holders get as long to renew them as we had.

@@ -320,14 +320,40 @@ class Unacked:
     def expect_no_more(self, channel: Any) -> None:
         self._expecting.discard(channel)
 
-    def find_orphans(self, registry: Registry) -> list[str]:
-        """Return the tags under our name that we never saw, as the answer was lost with its connection."""
+    def find_orphans(self, registry: Registry) -> dict[str, float | None]:
+        """Return what is under our name and was never seen, as the answer was lost with its connection.
+
+        By delivery tag, each with the time at which it was taken.
+        """
         requests = self._requests
         held = registry.held_tags(self.generation)
         with self._lock:
-            orphans = [tag for tag in held if tag not in self.messages and tag not in self._deferred]
+            unknown = [tag for tag in held if tag not in self.messages and tag not in self._deferred]
+        orphans = {tag: registry.taken_at(self.generation, tag) for tag in unknown}
         # While an answer is expected they may just be on their way.
-        return [] if self._expecting or self._requests != requests else orphans
+        return {} if self._expecting or self._requests != requests else orphans
+
+    def give_back_orphans(self, channel: Any, registry: Registry) -> None:
+        """Give orphans back; raises what kombu and redis raise when Redis is away."""
+        for tag, taken_at in self.find_orphans(registry).items():
+            self._restore(channel, registry, tag, taken_at)
+
+    def _restore(self, channel: Any, registry: Registry, tag: str, taken_at: float | None) -> None:
+        """Give a message back, unless it was taken again since.
+
+        One that is just being rejected looks like an orphan, and keeps its tag when it comes again.
+        """
+
+        def restore(pipe: Any) -> None:
+            entry = pipe.hget(channel.unacked_key, tag)
+            is_same = registry.taken_at(self.generation, tag) == taken_at
+            pipe.multi()
+            if entry and is_same:
+                channel.qos._remove_from_indices(tag, pipe)
+                channel._do_restore_message(*loads(bytes_to_str(entry)), pipe)
+
+        with channel.conn_or_acquire() as client:
+            client.transaction(restore, channel.unacked_key)
 
     def remove(self, tag: str) -> None:
         """Forget a message that is acknowledged or given back."""

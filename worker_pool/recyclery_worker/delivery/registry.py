@@ -71,6 +71,7 @@ class Registry:
         self.fence(probe)
         self.was_reclaimed(probe)
         self.held_tags(probe)
+        self.taken_at(probe, "none")
         self.forget(probe, ["none"])
         self.deregister(probe)
         self.client.delete(self._mark(probe))
@@ -119,6 +120,11 @@ class Registry:
         ordered = self.client.zrange(self.prefix + keys["unacked_index_key"], 0, -1, desc=True)
         every = self.client.hkeys(self.prefix + keys["unacked_key"])
         return [tag.decode() for tag in dict.fromkeys([*ordered, *every])]
+
+    def taken_at(self, generation: Generation, tag: str) -> float | None:
+        """Return when a message was received, by the clock of its worker; None where it is not held."""
+        score: Any = self.client.zscore(self.prefix + generation.keys["unacked_index_key"], tag)
+        return None if score is None else float(score)
 
     def forget(self, generation: Generation, tags: Sequence[str]) -> None:
         keys = generation.keys
