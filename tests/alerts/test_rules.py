@@ -91,7 +91,7 @@ def test_below_its_bound_and_unknown_nothing_is_told(fine: Measurements) -> None
     assert told(fine, fine) == []
 
 
-def test_it_is_told_only_when_it_has_lasted_and_so_is_that_it_is_well() -> None:
+def test_an_alert_is_sent_only_when_it_has_lasted_and_so_is_its_end() -> None:
     bad = fast(queue_depth=50)
     alerts = Alerts(lasting_seconds=60.0)
     moments = [

@@ -77,7 +77,7 @@ def test_a_folder_without_a_lock_goes_only_when_it_is_old(private_tmp: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["someones-profile", "scoped_dir"])
-def test_other_folders_are_none_of_ours(private_tmp: Path, name: str) -> None:
+def test_folders_that_others_made_are_left_alone(private_tmp: Path, name: str) -> None:
     (private_tmp / name).mkdir()
     (private_tmp / name / LOCK_NAME).touch()
     assert sweep_profiles() == []

@@ -40,7 +40,7 @@ def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     assert f"PORT is {text!r} (in the environment): it must be a port from 1 to 65535" in str(refused.value)
 
 
-def test_it_is_off_unless_it_is_asked_for() -> None:
+def test_http_is_off_unless_it_is_asked_for() -> None:
     assert address() == "None"
     assert address(PORT="", RECYCLERY_HTTP=" ") == "None"
 

@@ -20,17 +20,17 @@ def with_kills(look: Snapshot, kills: int) -> Snapshot:
     return replace(look, container=replace(look.container, oom_kills=kills))
 
 
-def test_one_that_is_gone_amid_a_task_is_told_with_what_it_held() -> None:
+def test_a_child_that_is_gone_amid_a_task_is_told_with_what_it_held() -> None:
     assert find_child_deaths(BEFORE, snapshot(), set()) == {CHILD: FELL}
 
 
 @pytest.mark.parametrize(("kills", "preempted", "how"), [(1, set(), OUT_OF_MEMORY), (1, {CHILD}, PREEMPTED)])
-def test_what_killed_it_is_told_where_that_is_known(kills: int, preempted: set[Owner], how: str) -> None:
+def test_what_killed_a_child_is_told_where_that_is_known(kills: int, preempted: set[Owner], how: str) -> None:
     (fallen,) = find_child_deaths(BEFORE, with_kills(snapshot(), kills), preempted).values()
     assert fallen.how == how
 
 
-def test_one_that_lives_or_had_no_task_has_not_fallen() -> None:
+def test_a_child_that_lives_or_had_no_task_is_not_told() -> None:
     assert find_child_deaths(BEFORE, BEFORE, set()) == {}
     assert find_child_deaths(snapshot(child()), snapshot(), set()) == {}
 
@@ -43,6 +43,8 @@ def test_one_that_lives_or_had_no_task_has_not_fallen() -> None:
         ((slow_view(state=PoolState.STOPPING),), None),
     ],
 )
-def test_its_own_worker_is_told_else_one_that_listens(views: tuple[PoolView, ...], through: str | None) -> None:
+def test_a_childs_own_worker_is_told_of_its_death_else_one_that_listens(
+    views: tuple[PoolView, ...], through: str | None
+) -> None:
     told = list(report_deaths(snapshot(pools=views), {CHILD: FELL}))
     assert told == ([ReportDeath(through=through, death=FELL)] if through else [])

@@ -35,7 +35,7 @@ def scaled(look: Snapshot, past: PolicyState = WAITED) -> list[int]:
     return [scale.concurrency for scale in scale_pools(look, past, RANGE)]
 
 
-def test_with_tasks_waiting_and_memory_for_one_more_there_is_one_more() -> None:
+def test_with_tasks_waiting_and_memory_for_one_more_a_pool_has_one_child_more() -> None:
     assert scaled(seen()) == [2]
 
 
@@ -60,15 +60,17 @@ def test_with_tasks_waiting_and_memory_for_one_more_there_is_one_more() -> None:
         "no CPU",
     ],
 )
-def test_there_is_not_one_more_without_room_need_or_knowledge(look: Snapshot, past: PolicyState) -> None:
+def test_a_pool_has_not_one_child_more_without_room_need_or_knowledge(
+    look: Snapshot, past: PolicyState
+) -> None:
     assert scaled(look, past) == []
 
 
-def test_there_is_one_less_when_all_at_their_height_would_not_fit() -> None:
+def test_a_pool_has_one_child_less_when_all_at_their_peak_would_not_fit() -> None:
     assert scaled(seen(2, floor_mib=900)) == [1]
 
 
-def test_there_is_one_less_when_a_child_has_had_no_work_for_long() -> None:
+def test_a_pool_has_one_child_less_when_a_child_has_had_no_work_for_long() -> None:
     idle = replace(LEARNED, idle_since={"slow": AT - 31})
     assert scaled(seen(2, busy=False), idle) == [1]
     assert scaled(seen(2, busy=False), replace(LEARNED, idle_since={"slow": AT - 29})) == []
@@ -88,12 +90,12 @@ def test_a_pool_with_an_idle_child_and_tasks_waiting_is_neither_busy_nor_idle() 
     assert workload(policy_state(idle_since={"slow": 7.0}), seen(2, busy=False, depth=4)) == ({}, {})
 
 
-def test_after_a_change_idleness_is_waited_for_anew() -> None:
+def test_after_a_change_of_concurrency_idleness_is_waited_for_again() -> None:
     idle = replace(LEARNED, idle_since={"slow": AT - 31}, scaled={"slow": AT - 20})
     assert scaled(seen(2, busy=False), idle) == []
 
 
-def test_the_least_is_kept() -> None:
+def test_the_least_concurrency_is_kept() -> None:
     assert scaled(seen(1, floor_mib=940)) == []
 
 

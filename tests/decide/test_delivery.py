@@ -33,7 +33,7 @@ def test_the_children_of_a_dead_worker_stay_those_it_had() -> None:
     assert followed == {**HELD, "g2": replace(NEXT, children=frozenset({30}))}
 
 
-def test_one_that_spoke_and_died_before_it_was_seen_is_known_by_its_word() -> None:
+def test_a_worker_that_spoke_and_died_before_it_was_seen_is_known_by_its_word() -> None:
     spoken = replace(WORD, children=frozenset({20}))
     assert update_lease_owners({}, seen(None), [spoken]) == HELD
 
@@ -42,7 +42,7 @@ def test_a_worker_without_a_generation_holds_nothing() -> None:
     assert update_lease_owners({}, seen(10, OLD), [replace(WORD, generation="")]) == {}
 
 
-def test_one_whose_messages_were_given_back_is_forgotten_when_its_word_is() -> None:
+def test_a_worker_whose_messages_were_given_back_is_forgotten_when_its_word_is() -> None:
     done = {"g1": replace(HELD["g1"], given_back=True)}
     assert reclaimed(seen(11), {**done, "g2": NEXT}) == []
     assert update_lease_owners(done, seen(11), [WORD]) == done
@@ -53,15 +53,15 @@ def test_a_dead_workers_messages_are_given_back_by_one_that_lives() -> None:
     assert reclaimed(seen(11), WITH_NEXT) == [("g1", "slow")]
 
 
-def test_not_while_a_child_of_it_still_runs() -> None:
+def test_messages_are_not_given_back_while_a_child_of_the_dead_worker_runs() -> None:
     assert reclaimed(seen(11, OLD), WITH_NEXT) == []
 
 
-def test_not_while_its_main_process_lives() -> None:
+def test_messages_are_not_given_back_while_the_main_process_lives() -> None:
     assert reclaimed(seen(10), HELD) == []
 
 
-def test_not_before_there_is_a_worker_to_do_it() -> None:
+def test_messages_are_not_given_back_before_there_is_a_worker_to_do_it() -> None:
     assert reclaimed(seen(None), HELD) == []
     assert reclaimed(seen(11, state=PoolState.STOPPING), WITH_NEXT) == []
     # One that runs and has not said yet under which generation it holds messages is not up yet.

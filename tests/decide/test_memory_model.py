@@ -103,13 +103,13 @@ def test_a_smaller_risk_never_keeps_less_free(known: tuple[int, ...], risk: floa
 # The rule after every task.
 
 
-def test_a_child_goes_when_its_tree_and_the_next_tail_pass_the_budget() -> None:
+def test_a_child_is_retired_when_its_tree_and_the_next_tail_pass_the_budget() -> None:
     model = PoolModel(60 * MIB, (350 * MIB,) * 50)
     assert must_retire(model, 250 * MIB, BUDGET, 350 * MIB) is None
     assert must_retire(model, 251 * MIB, BUDGET, 350 * MIB) == MIB
 
 
-def test_nobody_goes_while_nothing_is_known() -> None:
+def test_no_child_is_retired_while_nothing_is_known() -> None:
     assert must_retire(PoolModel(), 10 * BUDGET, BUDGET, 0) is None
 
 
@@ -136,11 +136,11 @@ def test_a_larger_tree_is_never_let_stay_where_a_smaller_one_must_go(
 # The number of tasks given beforehand.
 
 
-def test_nothing_known_leaves_the_users_maximum() -> None:
+def test_max_tasks_is_the_users_while_nothing_is_known() -> None:
     assert choose_max_tasks(PoolModel(), BUDGET, 100) == 100
 
 
-def test_children_that_do_not_grow_get_the_users_maximum() -> None:
+def test_children_that_do_not_grow_get_the_users_max_tasks() -> None:
     assert choose_max_tasks(lives([0.0] * 50, [0.0] * 50), BUDGET, 100) == 100
 
 
@@ -166,7 +166,7 @@ def test_growth_that_grows_is_reckoned_from_the_second_half_of_a_life() -> None:
     assert fits - 3 <= chosen <= fits
 
 
-def test_few_samples_make_it_careful() -> None:
+def test_few_samples_make_max_tasks_careful() -> None:
     few, many = noisy(8, 10, 1), [noisy(8, 20, seed) for seed in range(10)]
     assert choose_max_tasks(lives(few), BUDGET, 100) < choose_max_tasks(lives(*many), BUDGET, 100)
 
@@ -177,7 +177,7 @@ def test_the_backstop_lets_more_tasks_run_than_a_number_nobody_watches() -> None
 
 
 @pytest.mark.parametrize("growth", [50.0, 400.0])
-def test_where_no_child_fits_it_runs_until_a_recycle_frees_something(growth: float) -> None:
+def test_a_child_runs_until_a_recycle_frees_something_where_none_fits(growth: float) -> None:
     assert choose_max_tasks(lives([growth] * 20, [growth] * 20), 100 * MIB, 100) == 1
 
 
@@ -185,7 +185,7 @@ growing = st.lists(st.lists(st.floats(-5, 40), min_size=1, max_size=30), min_siz
 
 
 @given(growing, st.integers(1, 200), st.integers(0, 4000), st.integers(0, 2000), st.floats(0.001, 0.9))
-def test_n_is_within_its_bounds_and_never_falls_when_the_budget_rises(
+def test_max_tasks_is_within_its_bounds_and_never_falls_when_the_budget_rises(
     growths: list[list[float]], most: int, budget_mib: int, more_mib: int, risk: float
 ) -> None:
     model = lives(*growths)
@@ -207,7 +207,7 @@ def test_n_is_within_its_bounds_and_never_falls_when_the_budget_rises(
         (5, 2, 100, 6),
     ],
 )
-def test_n_falls_at_once_and_rises_slowly_and_only_when_proven(
+def test_max_tasks_falls_at_once_and_rises_slowly_and_only_when_proven(
     current: int, clean: int, wanted: int, then: int
 ) -> None:
     assert adjust_max_tasks(current, clean, wanted) == then
@@ -217,7 +217,7 @@ counts = st.integers(1, 1000)
 
 
 @given(counts, counts)
-def test_n_settles_on_a_constant_wish_without_turning_back(current: int, wanted: int) -> None:
+def test_max_tasks_settles_on_a_constant_wish_without_turning_back(current: int, wanted: int) -> None:
     taken = [current]
     for _ in range(100):
         taken.append(adjust_max_tasks(taken[-1], 2, wanted))

@@ -80,7 +80,7 @@ def test_a_browser_of_a_finished_task_is_reaped() -> None:
     assert (action.cause, [member.pid for member in action.processes]) == ("leftovers", [30])
 
 
-def test_it_is_reaped_also_while_the_next_task_runs_with_a_browser_of_its_own() -> None:
+def test_a_finished_tasks_browser_is_reaped_also_while_the_next_task_has_one_of_its_own() -> None:
     busy = child(process(30, started=80.0), process(40, started=95.0), task_id="b", task_name="b")
     (action,) = decide(snapshot(busy), LEARNED, SETTINGS)
     assert isinstance(action, ReapProcesses)
@@ -263,7 +263,7 @@ sizes = st.integers(min_value=0, max_value=1200)
     floor=sizes,
     tail=sizes,
 )
-def test_there_is_never_more_than_one_heavy_action_nor_one_on_a_pid_that_is_not_ours(
+def test_a_tick_has_at_most_one_heavy_action_and_none_on_a_pid_that_is_not_ours(
     children: list[tuple[int, bool, str]], floor: int, tail: int
 ) -> None:
     seen = tuple(

@@ -17,7 +17,7 @@ def test_far_from_the_limit_a_look_a_second_is_enough() -> None:
     assert poll_interval_seconds(None, None, SETTINGS) == CALM_SECONDS
 
 
-def test_near_it_looks_come_sooner_and_soonest_when_it_would_be_reached_before_the_next() -> None:
+def test_near_the_limit_looks_come_sooner_and_soonest_when_it_would_be_reached_before_the_next() -> None:
     before = replace(snapshot(floor_mib=700), at=AT - 0.2)
     assert poll_interval_seconds(snapshot(floor_mib=720), before, SETTINGS) == ALERT_SECONDS
     assert poll_interval_seconds(snapshot(floor_mib=850), before, SETTINGS) == URGENT_SECONDS

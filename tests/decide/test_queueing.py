@@ -23,11 +23,11 @@ SECOND = ContainerRates(slots=4, per_second=4.0, ran_seconds=(1.0,) * 50, ran_va
     # From tables of Erlang's C.
     [(1, 0.5, 0.5), (2, 1.0, 1 / 3), (5, 4.0, 0.5541), (10, 8.0, 0.4092)],
 )
-def test_so_many_find_all_slots_taken_as_the_tables_say(slots: int, offered: float, expected: float) -> None:
+def test_as_many_find_all_slots_taken_as_the_tables_say(slots: int, offered: float, expected: float) -> None:
     assert erlang_c(slots, offered / slots) == pytest.approx(expected, abs=1e-4)
 
 
-def test_one_place_with_random_arrivals_and_tasks_waits_as_known_exactly() -> None:
+def test_the_wait_for_one_place_with_random_arrivals_and_tasks_is_the_known_one() -> None:
     queue = join_queue(1, 0.8, 1.0, 1.0)
     assert queue.wait_seconds == pytest.approx(4.0)
     assert queue.passes(10) == pytest.approx(0.8 * math.exp(-0.2 * 10))

@@ -50,7 +50,7 @@ def test_with_room_for_two_the_successor_starts_in_the_other_slot() -> None:
     assert decided(seen(serving=back)) == [ReplaceWorker("slow", "asked to", slot="slow-b", successor="slow")]
 
 
-def test_without_it_the_worker_stops_first_and_the_reason_has_the_figures() -> None:
+def test_without_room_for_two_the_worker_stops_first_and_the_reason_has_the_figures() -> None:
     # 40 MiB for a main process, and a child of 50 with a task of 300; the retire level is at 800.
     (action,) = decided(seen(floor_mib=411))
     assert action == ReplaceWorker(

@@ -13,7 +13,7 @@ def said(seen: Snapshot, settings: Settings = SETTINGS) -> list[str]:
     return [notice.text for notice in find_warnings(seen, LEARNED, settings)]
 
 
-def test_nothing_is_said_when_all_is_well() -> None:
+def test_no_warning_is_made_when_all_is_well() -> None:
     assert said(snapshot(child(), pools=(slow_view(),))) == []
 
 
@@ -35,7 +35,7 @@ def test_a_browser_that_runs_now_is_not_counted_twice() -> None:
     assert said(snapshot(busy, floor_mib=900, pools=(slow_view(main_bytes=500 * MIB),))) == []
 
 
-def test_from_few_runs_nothing_is_said() -> None:
+def test_no_warning_is_made_from_few_runs() -> None:
     few = replace(LEARNED, models={"slow": PoolModel(baseline_bytes=50 * MIB, tails=(900 * MIB,) * 9)})
     assert list(find_warnings(snapshot(child(), pools=(slow_view(),)), few, SETTINGS)) == []
 

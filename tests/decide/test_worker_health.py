@@ -67,13 +67,13 @@ def test_a_main_process_that_hangs_is_killed_with_its_tree_and_itself_first() ->
     )
 
 
-def test_one_that_takes_nothing_while_tasks_wait_is_replaced() -> None:
+def test_a_worker_that_takes_nothing_while_tasks_wait_is_replaced() -> None:
     found = mended(seen(STARVING))
     assert isinstance(found, ReplaceWorker)
     assert found.reason == "it could take a task and took none for 60 s, while 3 wait in low"
 
 
-def test_both_are_noticed_within_a_minute_and_not_at_once() -> None:
+def test_hanging_and_taking_nothing_are_noticed_within_a_minute_and_not_at_once() -> None:
     hanging, starving = seen(SILENT, state=PoolState.NOT_ANSWERING), seen(STARVING)
     assert mended(hanging, HANG_SECONDS - 1) is None
     assert mended(starving, STARVE_SECONDS - 1) is None
@@ -101,7 +101,7 @@ def test_both_are_noticed_within_a_minute_and_not_at_once() -> None:
         pytest.param(SILENT, {"state": PoolState.NOT_ANSWERING, "main": None}, id="it is gone"),
     ],
 )
-def test_it_is_left_alone_when(vitals: Vitals | None, view: dict[str, object]) -> None:
+def test_a_worker_is_left_alone_when(vitals: Vitals | None, view: dict[str, object]) -> None:
     assert mended(seen(vitals, **view)) is None
 
 
@@ -117,13 +117,13 @@ def test_a_worker_gets_all_its_time_again_when_its_broker_is_back() -> None:
     assert away == {}
 
 
-def test_one_that_took_a_message_starves_from_anew() -> None:
+def test_a_worker_that_took_a_message_has_all_its_time_again() -> None:
     before = ailing(seen(STARVING))
     after = update_worker_health(before, replace(seen(replace(STARVING, received=1)), at=AT + 61), SETTINGS)
     assert after["slow"].seconds == 0
 
 
-def test_another_start_of_the_worker_is_not_blamed_for_the_one_before() -> None:
+def test_a_restarted_worker_is_not_blamed_for_the_one_before() -> None:
     before = ailing(seen(STARVING))
     after = update_worker_health(before, replace(seen(replace(STARVING, pid=11)), at=AT + 61), SETTINGS)
     assert after["slow"].seconds == 0
@@ -140,7 +140,7 @@ def test_a_pool_whose_tasks_run_in_its_main_process_is_not_killed_for_being_busy
     assert ailments == {}
 
 
-def test_what_did_not_help_is_tried_again_ever_later() -> None:
+def test_an_action_that_did_not_help_is_tried_again_ever_later() -> None:
     once = policy_state().with_restart("slow", AT - 50)
     assert mended(seen(STARVING), restart_backoffs=once.restart_backoffs) is None
     first = replace(once.restart_backoffs["slow"], at=AT - 61)
@@ -163,7 +163,7 @@ def test_a_task_far_past_its_hard_limit_is_ended_and_not_asked_for_twice_at_once
     assert list(end_overdue(late, policy_state(timed_out={CHILD: AT - 15}))) == [found]
 
 
-def test_one_just_past_its_hard_limit_is_left_to_its_pool() -> None:
+def test_a_task_just_past_its_hard_limit_is_left_to_its_pool() -> None:
     assert list(end_overdue(seen(replace(LIVELY, overdue={CHILD.pid: 3.0})), policy_state())) == []
 
 
@@ -175,7 +175,7 @@ def test_one_just_past_its_hard_limit_is_left_to_its_pool() -> None:
         ("S", replace(SILENT, last_heartbeat=AT), "another thread of it lives: its event loop stands still;"),
     ],
 )
-def test_it_is_said_how_far_a_main_process_hangs(main_state: str, vitals: Vitals, words: str) -> None:
+def test_the_log_says_how_far_a_main_process_hangs(main_state: str, vitals: Vitals, words: str) -> None:
     main = replace(MAIN, state=main_state)
     found = mended(seen(vitals, state=PoolState.NOT_ANSWERING, main=main))
     assert isinstance(found, KillWorker)

@@ -55,7 +55,9 @@ def test_the_container_runs_as_nobody_in_particular_with_nothing_writable_but_tm
         assert worker.stop(STOP_SECONDS) == 0
 
 
-def test_it_runs_on_the_volumes_that_kubernetes_gives(sample_image: str, stage: Stage, tmp_path: Path) -> None:
+def test_an_image_runs_on_the_volumes_that_kubernetes_gives(
+    sample_image: str, stage: Stage, tmp_path: Path
+) -> None:
     # An emptyDir belongs to another user and is open to all, as these folders are.
     volumes = []
     for name, mount in (("tmp", "/tmp"), ("run", "/run"), ("state", "/var/lib/recyclery")):

@@ -41,7 +41,7 @@ def open_descriptors() -> set[str]:
     return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
 
 
-def test_this_very_process_is_read_as_it_is() -> None:
+def test_the_process_that_reads_itself_is_read_as_it_is() -> None:
     process = read_process(os.getpid())
     assert process is not None
     assert (process.parent, process.session) == (os.getppid(), os.getsid(0))

@@ -15,7 +15,7 @@ class Steps:
         return self.now
 
 
-def test_it_goes_on_with_the_seconds() -> None:
+def test_the_clock_goes_on_with_the_seconds() -> None:
     steps = Steps()
     clock = RunningClock(steps)
     before = clock.time()
@@ -25,7 +25,7 @@ def test_it_goes_on_with_the_seconds() -> None:
     assert clock.time() - before == 10
 
 
-def test_it_begins_at_the_time_of_day() -> None:
+def test_the_clock_begins_at_the_time_of_day() -> None:
     assert abs(RunningClock().time() - time.time()) < 5
 
 

@@ -122,7 +122,7 @@ def hardened(tmp_path: Path) -> Iterator[Hardened]:
             process.kill()
 
 
-def test_it_works_read_only_as_nobody_without_capabilities(hardened: Hardened) -> None:
+def test_a_hardened_container_works_read_only_as_nobody_without_capabilities(hardened: Hardened) -> None:
     wait_for(lambda: "slow entered RUNNING" in hardened.output, "the worker runs")
     assert f"slow | {NOBODY}\n" in hardened.output
     assert "Read-only file system" in hardened.output

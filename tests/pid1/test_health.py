@@ -58,7 +58,7 @@ def test_no_file_is_a_fault_that_says_what_to_look_for(tmp_path: Path) -> None:
     assert "RECYCLERY_RUNTIME_DIR" in str(find_fault(tmp_path / "heartbeat.json", 1.0))
 
 
-def test_it_imports_neither_celery_nor_the_supervisor() -> None:
+def test_the_health_check_imports_neither_celery_nor_the_supervisor() -> None:
     script = "import sys, recyclery.health.heartbeat; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     heavy = {"celery", "kombu", "redis", "msgspec", "psutil", "supervisor", "asyncio", "argparse"}

@@ -119,7 +119,7 @@ def slow(fresh_redis: str, tmp_path: Path) -> Iterator[Caged]:
         yield caged
 
 
-def test_it_is_pid_1_starts_its_children_and_stops_them_with_0(slow: Caged) -> None:
+def test_the_supervisor_is_pid_1_starts_its_children_and_stops_them_with_0(slow: Caged) -> None:
     assert "supervisord started with pid 1\n" in slow.output
     assert slow.processes()[1] != "Z"
     slow.cage.terminate()

@@ -15,7 +15,7 @@ from support.supervised import SUPPORT, supervised
 from support.waiting import is_alive, wait_for
 
 
-def test_both_pools_start_with_the_guides_banner(fresh_redis: str) -> None:
+def test_both_pools_of_the_guide_start_with_its_banner(fresh_redis: str) -> None:
     with supervised(redis_url=fresh_redis) as running:
         running.wait_until_ready("fast", "slow")
         for line in (
@@ -170,7 +170,7 @@ def test_workers_wait_for_a_redis_that_is_away_and_start_when_it_comes(tmp_path:
 
 
 @pytest.mark.slow
-def test_it_stops_while_its_workers_wait_for_a_redis_that_is_away(tmp_path: Path) -> None:
+def test_the_supervisor_stops_while_its_workers_wait_for_a_redis_that_is_away(tmp_path: Path) -> None:
     with supervised("--pool", "slow", redis_url=f"redis+socket://{tmp_path}/redis.sock") as running:
         running.wait_for_line("waiting for the broker at")
         assert running.stop() == 0
