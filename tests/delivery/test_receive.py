@@ -344,6 +344,39 @@ def test_a_message_whose_answer_was_lost_is_found(
     assert unacked.find_orphans(Registry(client)) == {}
 
 
+@pytest.mark.parametrize("question", ["held_tags", "taken_at"])
+def test_a_message_whose_answer_comes_while_orphans_are_sought_is_none(
+    worker: Worker, client: redis.Redis, unacked: Unacked, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    worker.send("a")
+    worker.ask()
+    assert select([worker.channel.client.connection._sock], [], [], 10)[0]
+    ask = getattr(Registry, question)
+
+    def ask_and_let_the_loop_receive(registry: Registry, *args: Any) -> Any:
+        answer = ask(registry, *args)
+        worker.hear()
+        return answer
+
+    monkeypatch.setattr(Registry, question, ask_and_let_the_loop_receive)
+    assert unacked.find_orphans(Registry(client)) == {}
+
+
+def test_a_message_that_is_asked_for_while_orphans_are_sought_is_none(
+    worker: Worker, client: redis.Redis, unacked: Unacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.send("a")
+    held_tags = Registry.held_tags
+
+    def let_the_loop_ask_first(registry: Registry, of: Generation) -> list[str]:
+        worker.ask()
+        assert select([worker.channel.client.connection._sock], [], [], 10)[0]
+        return held_tags(registry, of)
+
+    monkeypatch.setattr(Registry, "held_tags", let_the_loop_ask_first)
+    assert unacked.find_orphans(Registry(client)) == {}
+
+
 def test_a_message_that_is_taken_again_meanwhile_is_not_given_back_as_an_orphan(
     worker: Worker,
     client: redis.Redis,

@@ -314,8 +314,9 @@ class Unacked:
 
     def expect(self, channel: Any) -> None:
         """Record that Redis may write a message under our name that we have not seen yet."""
-        self._requests += 1
+        # In this order, as another thread reads them in the other: what it counts it also finds here.
         self._expecting.add(channel)
+        self._requests += 1
 
     def expect_no_more(self, channel: Any) -> None:
         self._expecting.discard(channel)
@@ -323,15 +324,17 @@ class Unacked:
     def find_orphans(self, registry: Registry) -> dict[str, float | None]:
         """Return what is under our name and was never seen, as the answer was lost with its connection.
 
-        By delivery tag, each with the time at which it was taken.
+        By delivery tag, each with the time at which it was taken. Nothing is known while Redis owes an answer:
+        what comes with it is under our name before we see it.
         """
         requests = self._requests
+        if self._expecting:
+            return {}
         held = registry.held_tags(self.generation)
         with self._lock:
             unknown = [tag for tag in held if tag not in self.messages and tag not in self._deferred]
         orphans = {tag: registry.taken_at(self.generation, tag) for tag in unknown}
-        # While an answer is expected they may just be on their way.
-        return {} if self._expecting or self._requests != requests else orphans
+        return orphans if self._requests == requests else {}
 
     def give_back_orphans(self, channel: Any, registry: Registry) -> None:
         """Give orphans back; raises what kombu and redis raise when Redis is away."""
