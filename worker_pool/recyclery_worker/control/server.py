@@ -118,12 +118,13 @@ class LinkServer(bootsteps.StartStopStep):
             peer.close()
         self._peers.clear()
         if self._listener is not None:
-            Path(self._listener.getsockname()).unlink(missing_ok=True)
+            listener, self._listener = self._listener, None
+            path = Path(listener.getsockname())
             # This wakes a thread that waits in accept(); closing would not.
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            path.unlink(missing_ok=True)
 
     terminate = stop
 
@@ -281,7 +282,7 @@ def is_consuming(worker: Any) -> bool:
     """Return whether tasks are taken from all queues that the worker is to serve."""
     # On an event loop this is answered only once the loop runs and so waits for tasks.
     tasks: Any = getattr(worker.consumer, "task_consumer", None)
-    queues = worker.app.amqp.queues.consume_from
+    queues = list(worker.app.amqp.queues.consume_from)
     return tasks is not None and bool(queues) and all(map(tasks.consuming_from, queues))
 
 

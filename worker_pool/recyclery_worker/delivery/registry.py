@@ -71,7 +71,6 @@ class Registry:
         self.fence(probe)
         self.was_reclaimed(probe)
         self.held_tags(probe)
-        self.taken_at(probe, "none")
         self.forget(probe, ["none"])
         self.deregister(probe)
         self.client.delete(self._mark(probe))
@@ -123,8 +122,11 @@ class Registry:
 
     def taken_at(self, generation: Generation, tag: str) -> float | None:
         """Return when a message was received, by the clock of its worker; None where it is not held."""
-        score: Any = self.client.zscore(self.prefix + generation.keys["unacked_index_key"], tag)
-        return None if score is None else float(score)
+        # Asked for seldom, so with the command that a Redis user has who may list them.
+        times: Any = self.client.zrange(
+            self.prefix + generation.keys["unacked_index_key"], 0, -1, desc=True, withscores=True
+        )
+        return {name.decode(): float(at) for name, at in times}.get(tag)
 
     def forget(self, generation: Generation, tags: Sequence[str]) -> None:
         keys = generation.keys

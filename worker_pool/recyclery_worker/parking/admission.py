@@ -269,9 +269,8 @@ class AdmissionStep(bootsteps.StartStopStep):
     """Worker bootstep: before the first message is received."""
 
     requires = ("celery.worker.components:Pool",)
-    lease: Callable[
-        [], Any
-    ]  # Returns this worker's, which is defined in a layer above; None where it keeps none
+    # Returns this worker's, which is defined in a layer above; None where it keeps none.
+    lease: Callable[[], Any]
 
     def start(self, parent: Any) -> None:
         held = type(self).lease()
