@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recyclery.decide.actions import EndGridSession, KillForeign, RemoveFiles
 from recyclery.decide.policy import decide
-from recyclery.decide.policy_state import PolicyState
+from recyclery.decide.policy_state import Counters, PolicyState
 from recyclery.decide.pressure import ALERT_SECONDS, poll_interval_seconds
 from recyclery.decide.reap import DRIVER_EXIT_SECONDS, PROFILE_REMOVAL_SECONDS, find_reaps, kill_foreign
 from recyclery.decide.warnings import find_warnings
@@ -122,3 +122,14 @@ def test_strangers_are_killed_only_when_that_is_asked_for() -> None:
     assert isinstance(action, KillForeign)
     assert action.processes == STRANGERS
     assert list(kill_foreign(snapshot(child()))) == []
+
+
+def test_what_a_browser_started_while_it_was_killed_is_not_counted_as_another() -> None:
+    main = Process(pid=70, start_ticks=1, parent=20, session=20, state="S", name="chromium")
+    late = Process(pid=71, start_ticks=2, parent=70, session=20, state="S", name="chromium")
+    other = Process(pid=72, start_ticks=3, parent=20, session=20, state="S", name="chromium")
+    once = Counters().with_reaped([main], owner_pid=20)
+    assert once.reaped == 1
+    assert once.with_reaped([late], owner_pid=20).reaped == 1
+    assert once.with_reaped([main, late], owner_pid=20).reaped == 1
+    assert once.with_reaped([late, other], owner_pid=20).reaped == 2

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 from recyclery.decide.memory_model import PoolModel, headroom_bytes
-from recyclery.observe.ownership import count_browsers
+from recyclery.observe.ownership import running_browsers
 from recyclery.observe.snapshot import Owner, Process, ProcessKey
 from recyclery_worker.link import DeathReport
 
@@ -109,9 +109,14 @@ class Counters:
 
     def with_reaped(self, processes: Iterable[Process], owner_pid: int) -> Counters:
         """Count the browsers among killed processes; one that took two kills counts once."""
-        fresh = [process for process in processes if process.key not in self._killed]
-        killed = (*self._killed, *(process.key for process in fresh))[-KILLED_REMEMBERED:]
-        return replace(self, reaped=self.reaped + count_browsers(fresh, owner_pid), _killed=killed)
+        # What a browser started while it was being killed is a part of it, even with its parent gone.
+        pids = {pid for pid, _ in self._killed}
+        browsers = running_browsers(processes := tuple(processes), owner_pid)
+        new = sum(
+            pids.isdisjoint(pid for each in browser for pid in (each.pid, each.parent)) for browser in browsers
+        )
+        fresh = [process.key for process in processes if process.key not in self._killed]
+        return replace(self, reaped=self.reaped + new, _killed=(*self._killed, *fresh)[-KILLED_REMEMBERED:])
 
 
 @dataclass(frozen=True)
