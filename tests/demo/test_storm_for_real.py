@@ -27,8 +27,7 @@ def test_a_leak_storm_is_survived_and_nothing_is_left() -> None:
         "defunct_left": 0, "leaked_browsers": 0, "processes_left": 0, "exit": 0,
     }  # fmt: skip
     assert {name: storm[name] for name in expected} == expected
-    # Half of them left a browser; the tenth task's may go with its child before the governor sees it. On a busy
-    # machine 12 were counted once.
-    assert storm["orphans_reaped"] >= 7
+    # Half of them left a browser; the tenth task's may go with its child before the governor sees it.
+    assert storm["orphans_reaped"] in {7, 8}
     assert storm["recycles"] == {"max_tasks": 1}
     assert storm["peak_bytes"] < storm["limit_bytes"] == 1 << 30
