@@ -11,7 +11,14 @@ import sys
 
 import celery
 
-from recyclery_worker.broker.connection import CANNOT_IMPORT, load_app, prepare_import, refuse
+from recyclery_worker.broker.connection import (
+    CANNOT_IMPORT,
+    broker_urls,
+    end_with,
+    load_app,
+    prepare_import,
+    refuse,
+)
 
 BROWSER_DOES_NOT_FIT = 3
 
@@ -41,7 +48,7 @@ def main() -> int:
     except ImportError as error:
         return refuse(CANNOT_IMPORT, str(error))
     try:
-        broker_url = app.connection_for_read().as_uri(include_password=True)
+        broker_url = ";".join(broker_urls(app.connection_for_read()))
     except ValueError:
         # The error would show a part of the password.
         problem = "its broker URL cannot be read: percent-encode what is special in the password (/ # @ :)"
@@ -62,4 +69,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

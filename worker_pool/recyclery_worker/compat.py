@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import celery
 
-Feature = Literal["pool", "lease", "receive", "parking", "tuning"]
+Feature = Literal["pool", "lease", "receive", "connections", "results", "parking", "poison", "tuning"]
 
 # A name with () is a method or class attribute; any other is set or read by the class's own code. Verified with
 # Celery 5.5.3, 5.6.3 and 5.7.0, kombu 5.5.4 and 5.7.0, billiard 4.2.4 and 4.3.2, redis-py 5.2.1 and 8.1.0.
@@ -22,9 +22,10 @@ FEATURES: Mapping[Feature, Mapping[str, str]] = {
     "pool": {
         "celery.concurrency.asynpool:AsynPool": """
             WorkerProcess() _create_worker_process() _join_exited_workers() _maintain_pool() _process_by_pid()
-            _repopulate_pool() _track_child_process() create_process_queues() flush() on_job_ready()
-            on_process_alive() _active_writes _all_inqueues _busy_workers _cache _fileno_to_inq
-            _maxtasksperchild _pool _processes _putlock _queues _state inqW_fd on_hard_timeout""",
+            _repopulate_pool() _track_child_process() create_process_queues() flush() on_job_process_down()
+            on_job_ready() on_process_alive() process_flush_queues() _active_writes _all_inqueues _busy_workers
+            _cache _fileno_to_inq _maxtasksperchild _pool _processes _putlock _queues _state inqW_fd
+            on_hard_timeout""",
         "celery.concurrency.asynpool:Worker": "_do_exit() after_fork() inq wait_for_job",
         "billiard.process:BaseProcess": "_controlled_termination",
         "billiard.queues:_SimpleQueue": "_reader",
@@ -33,21 +34,33 @@ FEATURES: Mapping[Feature, Mapping[str, str]] = {
     },
     "lease": {
         "kombu.transport.redis:QoS": """
-            append() ack() reject() restore_by_tag() restore_unacked_once() _remove_from_indices()""",
-        "kombu.transport.redis:Channel": "QoS() _do_restore_message()",
+            append() ack() reject() restore_visible() restore_unacked_once() _remove_from_indices()""",
+        "kombu.transport.redis:Channel": """
+            QoS() _do_restore_message() _lookup() _get_message_priority() _q_for_pri()""",
         "kombu.transport.virtual.base:Message": "_raw",
+        "celery.worker.request:Request": "on_failure() _already_cancelled()",
+        "billiard.pool:ApplyResult": "_accept_callback",
     },
     "receive": {
         "kombu.transport.redis:Channel": """
-            _brpop_start() _brpop_read() _update_queue_cycle() _q_for_pri() _in_poll() _queue_cycle""",
+            _brpop_start() _brpop_read() _receive_one() _update_queue_cycle() _q_for_pri() _in_poll()
+            _queue_cycle""",
         "kombu.transport.redis:QoS": "_remove_from_indices()",
         "kombu.transport.redis:Transport": "Channel() _deliver()",
         "redis.connection:Connection": "_sock",
     },
+    "connections": {"kombu.transport.redis:Channel": "pool() async_pool() _async_pool() _get_pool()"},
+    "results": {"celery.backends.redis:RedisBackend": "_create_client()"},
     "parking": {
         "kombu.transport.redis:Channel": "_lookup() _get_message_priority() _q_for_pri()",
         "kombu.transport.virtual.base:Message": "_raw",
         "celery.worker.request:Request": "on_reject() _context()",
+    },
+    "poison": {
+        "celery.worker.request:Request": "on_failure()",
+        "celery.worker.worker:WorkController": "_process_task() _quick_release",
+        "kombu.transport.redis:Channel": "_lookup() _get_message_priority() _q_for_pri()",
+        "kombu.transport.virtual.base:Message": "_raw",
     },
     "tuning": {
         "kombu.transport.redis:Channel": "global_keyprefix() _put() _size() _q_for_pri()",
@@ -58,10 +71,17 @@ FEATURES: Mapping[Feature, Mapping[str, str]] = {
 }
 # Names that may be missing, and what is then done.
 OPTIONAL: Mapping[str, str] = {
+    "_announce_cancelled": "a worker told to QUIT goes on where its result backend is away",
     "_brpop_sent_at": "nothing: kombu up to 5.5 does not look for answers that are late",
     "_callback": "the running time counts for no queue",
     "_conn": "Selenium repeats a request that timed out",
     "_keys": "Celery's own `value_set_for`, which up to 5.5 misses old names of settings",
+    "_reload_current_worker": "a HUP before the TERM that ends a worker starts it again",
+    "_OLD_DEFAULTS": "an app that names its settings as Celery 3 did has Celery's own defaults",
+    "_TO_OLD_KEY": "the same",
+    "cancel_active_requests": "a worker told to QUIT just after a task's start waits for the task's end",
+    "cancel_all_unacked_requests": "the same, where Celery has neither",
+    "bind": "a task keeps what the settings were at its first use, before the app has said all",
     "_sentinel_poll": "a child's exit is noticed by billiard's sentinel or timer, up to 5 s late",
 }
 

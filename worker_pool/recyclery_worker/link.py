@@ -1,11 +1,12 @@
-"""The messages between worker and governor, one JSON object in each packet.
+"""What a worker is told by its environment, and the messages between it and the governor, as JSON.
 
 A pool child sends `ChildReport` datagrams to `governor.sock`, a main process its heartbeat,
 `WorkerHeartbeat`. The governor asks a worker's main process on its `worker-POOL.sock` (SOCK_SEQPACKET: one
-request, one reply). Times are seconds of CLOCK_BOOTTIME, the clock of starttime in /proc/PID/stat, so that a
-process's start can be compared with a task's.
+request, one reply). Each packet is one object. Times are seconds of CLOCK_BOOTTIME, the clock of starttime in
+/proc/PID/stat, so that a process's start can be compared with a task's.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -25,6 +26,19 @@ COLLECT_SIGNAL = signal.SIGURG
 CHILD_MARKER = "RECYCLERY_CHILD"
 # Upper bounds of the histogram of running times; a last bucket has what took longer.
 SECONDS_BOUNDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+
+# Of the worker, before the app is imported: the app's code may change or clear its environment.
+_environment: dict[str, str] = {}
+
+
+def keep_environment() -> None:
+    """Remember the environment as it is now."""
+    _environment.update(os.environ)
+
+
+def read_variable(name: str) -> str:
+    """Return a variable of the environment that was kept, or else of the present one; empty if not set."""
+    return (_environment or os.environ).get(name, "")
 
 
 class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
@@ -217,6 +231,16 @@ encode_message: Callable[[Request | Reply | Report], bytes] = msgspec.json.Encod
 decode_request: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
 decode_reply: Callable[[bytes], Reply] = msgspec.json.Decoder(Reply).decode
 decode_report: Callable[[bytes], Report] = msgspec.json.Decoder(Report).decode
+
+
+def ready_file(runtime_dir: Path, slot: str) -> Path:
+    """Return where the main process of a worker writes its pid and its lease's id once it takes tasks."""
+    return runtime_dir / f"ready-{slot}"
+
+
+def remembered_folder(runtime_dir: Path) -> Path:
+    """Return where workers keep, in a folder for each pool, what their successors are to know."""
+    return runtime_dir / "remembered"
 
 
 def now() -> float:

@@ -5,17 +5,27 @@ that accepts the connection and never answers.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import redis
 from celery import bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_FAILURE
 from celery.utils.log import get_logger
 from celery.worker import state
 from kombu.utils.url import maybe_sanitize_url
 
-from recyclery_worker.broker.connection import BOUNDED, open_redis
+from recyclery_worker.broker.client_limit import client_limit
+from recyclery_worker.broker.connection import (
+    BOUNDED_BY_KIND,
+    connect,
+    describe_failure,
+    is_wrong_type,
+    open_redis,
+)
 
 logger = get_logger(__name__)
 
@@ -31,6 +41,16 @@ class BrokerWait(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
+        """Return when the broker answers; raises WorkerShutdown where the app does not want to wait."""
+        if (setting := name_of_no_retry(parent.app.conf)) and (problem := try_broker(parent.app)) is not None:
+            # In Celery's words, by which its users find it.
+            logger.critical(
+                "Retrying to establish a connection to the message broker after a connection loss has been "
+                "disabled (app.conf.%s=False). Shutting down... %s",
+                setting,
+                problem,
+            )
+            raise WorkerShutdown(EX_FAILURE)
         wait_for_broker(parent.app)
 
 
@@ -43,7 +63,16 @@ class BrokerReturn(bootsteps.StartStopStep):
         """Return when the broker answers; at once where the worker ends, or was never connected."""
         # In this state the steps are about to be started again (celery, Consumer.start).
         if parent.blueprint.state == bootsteps.RUN:  # type: ignore[attr-defined]
+            # What lost it: we are called while Celery handles that.
+            client_limit.look_at(sys.exception())
             wait_for_broker(parent.app)
+
+
+def name_of_no_retry(conf: Any) -> str:
+    """Return the setting by which an app has Celery not try again to connect at its start; empty if none."""
+    at_start, at_any_time = "broker_connection_retry_on_startup", "broker_connection_retry"
+    setting = at_any_time if conf[at_start] is None else at_start
+    return "" if conf[setting] else setting
 
 
 def wait_for_broker(app: Any) -> None:
@@ -70,19 +99,16 @@ def try_broker(app: Any) -> str | None:
     """Return None if the broker answers, else its address without secrets and what went wrong."""
     with app.connection_for_read() as connection:
         is_redis = connection.transport.driver_type == "redis"
-        if is_redis:
-            connection.transport_options |= BOUNDED
+        connection.transport_options |= BOUNDED_BY_KIND.get(connection.transport.driver_type, {})
         try:
-            connection.connect()
+            connect(connection)
             if is_redis:
                 try_write(connection.default_channel)
         except Exception as error:  # transports raise errors of their own kinds
             recoverable = connection.recoverable_connection_errors
             if not isinstance(error, (OSError, redis.ResponseError, *recoverable)):
                 raise
-            # Sentinel's error ends with the whole client, its options and password among them.
-            what = str(error).partition(" : <")[0]
-            return f"{maybe_sanitize_url(connection.as_uri())}: {what}"
+            return f"{maybe_sanitize_url(connection.as_uri())}: {describe_failure(error)}"
     return None
 
 
@@ -91,4 +117,9 @@ def try_write(channel: Any) -> None:
     client, prefix = open_redis(channel)
     # A user with an explicit list of rights may lack this one and have all that Celery needs.
     with contextlib.suppress(redis.exceptions.NoPermissionError):
-        client.setrange(prefix + PROBE, 0, "")
+        try:
+            client.setrange(prefix + PROBE, 0, "")
+        except redis.ResponseError as error:
+            # Somebody has written there: Redis looks at the key only where it takes writes.
+            if not is_wrong_type(error):
+                raise

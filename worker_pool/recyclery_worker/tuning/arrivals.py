@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from recyclery_worker.broker.connection import connected, open_redis, run_program
+from recyclery_worker.broker.connection import connected, end_with, open_redis, run_program
 from recyclery_worker.delivery.registry import GENERATIONS
 
 ARRIVALS_POLL_SECONDS = 0.005
@@ -96,4 +96,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from recyclery_worker.broker.connection import connected, run_program
+from recyclery_worker.broker.connection import connected, end_with, run_program
 from recyclery_worker.delivery.registry import Registry, escape_pattern, open_registry
 from recyclery_worker.tuning.messages import SPACE_NAME, Space
 
@@ -71,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 from kombu import Queue, messaging
 from kombu.transport import redis
 
-from recyclery_worker.link import now
+from recyclery_worker.link import now, read_variable
 from recyclery_worker.tuning.messages import MARKS_VARIABLE, Space, open_log, own_space
 
 logger = get_logger(__name__)
@@ -92,7 +92,7 @@ def install_if_tuned() -> None:
     def begin(instance: Any = None, **_: Any) -> None:
         isolate_messages(instance.app, space)
         isolate_app(instance.app, space)
-        log_tasks(space, Path(os.environ[MARKS_VARIABLE]))
+        log_tasks(space, Path(read_variable(MARKS_VARIABLE)))
 
     # The worker chooses its queues soon after this signal (celery/apps/worker.py).
     signals.celeryd_init.connect(begin, weak=False, dispatch_uid="recyclery.tuned")
