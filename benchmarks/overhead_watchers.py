@@ -170,7 +170,7 @@ def find_parts(name: str, process: subprocess.Popen[bytes], redis_url: str, fold
 
     wait_until(is_up, START_SECONDS)
     below = {child.pid: child.cmdline() for child in psutil.Process(process.pid).children()}
-    mains = [pid for pid, command in below.items() if command[1:3] == ["-m", "celery"]]
+    mains = [pid for pid, command in below.items() if command[2:3] in (["celery"], ["recyclery_worker.celery"])]
     helpers = [pid for pid in below if pid not in mains]
     if len(mains) != 1 or len(helpers) != 1:
         raise TimeoutError(f"{name}: a worker and a helper were to be found, not {list(below.values())}")

@@ -64,14 +64,15 @@ def running_worker(
     kind: str, url: str, concurrency: int, max_tasks: int | None, app: str = "benchmarks.app"
 ) -> Iterator[Path]:
     """Run a worker of an app: `recyclery` with our pool, `celery` with the stock one; yield its folder."""
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "error"]
+    program = "recyclery_worker.celery" if kind == "recyclery" else "celery"
+    command = [sys.executable, "-m", program, "-A", app, "worker", "-l", "error"]
     command += ["-c", str(concurrency), "-Q", "bench", "--without-mingle", "--without-gossip"]
     if max_tasks is not None:
         command += ["--max-tasks-per-child", str(max_tasks)]
     environment = {**os.environ, "BENCH_REDIS_URL": url}
     with tempfile.TemporaryDirectory(prefix="rcb-") as runtime_dir:
         if kind == "recyclery":
-            command += ["-P", "custom", "-I", "recyclery_worker"]
+            command += ["-P", "custom"]
             environment |= {
                 "CELERY_CUSTOM_WORKER_POOL": "recyclery_worker.pool:TaskPool",
                 "RECYCLERY_POOL": "bench",

@@ -43,19 +43,19 @@ SUPERVISOR_MAY: Mapping[str, str] = {
 WORKER_MAY: Mapping[str, str] = {
     "link": "",
     "compat": "",
-    "broker": "",
+    "broker": "compat",
     "tracing": "link",
     "parking": "broker compat link",
     "delivery": "parking broker compat link",
-    "pool": "delivery tracing compat link",
+    "pool": "delivery parking tracing compat link",
     "browser": "pool",
     "control": "pool delivery parking broker link",
     "tuning": "delivery broker compat link",
     "app_check": "browser broker",
     "pytest_plugin": "browser",
-    "plugin": "app_check control pool delivery parking broker compat",
-    # The package itself, which a worker imports.
-    "": "tuning plugin",
+    "plugin": "app_check control pool delivery parking broker compat link",
+    # The program that a worker is.
+    "celery": "plugin tuning delivery link",
 }
 # What a user's process, or a container at rest, would pay for without using it.
 UNUSED = ("h11", "itsdangerous", "urllib.request", "redis", "celery", "selenium")
@@ -69,7 +69,7 @@ INPUT_OUTPUT = {
 SHARED_NAMES = {"log", "logger", "main", "add_arguments", "BROWSER_DOES_NOT_FIT"}
 LOOSE = {
     SUPERVISOR: {"__init__", "__main__"},
-    WORKER: {"__init__", "plugin", "link", "compat", "app_check", "pytest_plugin"},
+    WORKER: {"__init__", "celery", "plugin", "link", "compat", "app_check", "pytest_plugin"},
 }
 
 

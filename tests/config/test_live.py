@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.settings import Settings, change_settings, follow_file
+from recyclery.config.settings import FAST, Settings, change_settings, follow_file
 from recyclery.config.sources import CommandLine, load_settings
 
 
@@ -101,3 +101,19 @@ def test_a_new_look_at_the_file_takes_over_what_can_be_changed_and_says_what_mus
 def test_a_value_longer_than_any_sense_is_told_like_another(text: str) -> None:
     with pytest.raises(BadConfiguration, match=r"memory limit_bytes is .* a size of at least 64MiB"):
         change_settings(settings(), "memory", {"limit_bytes": text})
+
+
+@pytest.mark.parametrize(
+    ("options", "runs_beat"),
+    [
+        (("-B",), True),
+        (("-E", "--beat"), True),
+        (("-EB",), True),
+        (("-BE",), True),
+        (("-E", "--time-limit=300"), False),
+        (("-X", "B"), False),
+        (("-XB", "--beatless"), False),
+    ],
+)
+def test_a_pool_knows_whether_beat_runs_inside_its_worker(options: tuple[str, ...], runs_beat: bool) -> None:
+    assert structs.replace(FAST, celery_options=options).runs_beat is runs_beat

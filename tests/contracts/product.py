@@ -61,7 +61,7 @@ from recyclery_worker.broker.wait import PROBE
 from recyclery_worker.delivery.registry import GENERATIONS, LEASES, Generation, Registry
 from recyclery_worker.link import ChildReport, WorkerStat
 from recyclery_worker.parking.admission import read_max_deaths
-from recyclery_worker.parking.records import PARKED, Parked, in_flight_key
+from recyclery_worker.parking.records import PARKED, Parked, in_flight_key, unread_key
 from recyclery_worker.tracing.sites import Site, StackFrame, TracedRuns
 from recyclery_worker.tuning.cleanup import TUNES, renew
 from recyclery_worker.tuning.messages import Space
@@ -433,7 +433,7 @@ def redis_keys() -> list[str]:
     generation = Generation("ID", "", "", 0)
     return [
         *(GENERATIONS, LEASES, *generation.keys.values(), in_flight_key("ID")),
-        *(PARKED, PROBE, TUNES, f"{Space('NAME').prefix}*"),
+        *(PARKED, unread_key("TAG"), PROBE, TUNES, f"{Space('NAME').prefix}*"),
     ]
 
 

@@ -6,8 +6,8 @@ from contracts.frozen import assert_frozen
 from contracts.sources import strings
 
 NAME = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|CHROMEDRIVER|HOME|PORT|TERM|TMPDIR")
-# A name for sysconf(3).
-OTHERS = {"SC_CLK_TCK"}
+# Names for sysconf(3).
+OTHERS = {"SC_CLK_TCK", "SC_PAGE_SIZE", "SC_PHYS_PAGES"}
 
 
 def test_the_code_names_exactly_the_frozen_environment_variables() -> None:

@@ -9,11 +9,12 @@ from recyclery.decide.actions import ReportDeath
 from recyclery.decide.delivery import OUT_OF_MEMORY, PREEMPTED, find_child_deaths, report_deaths
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
 from recyclery_worker.link import DeathReport
-from support.snapshots import CHILD, MIB, child, process, slow_view, snapshot
+from support.snapshots import ANSWERED, CHILD, MIB, child, process, slow_view, snapshot
 
 BEFORE = snapshot(child(process(30, mib=500), mib=100, task_id="id"))
 FELL = DeathReport(pid=CHILD.pid, task_id="id", tree_bytes=600 * MIB)
-FAST = PoolView(name="fast", slot="fast", state=PoolState.RUNNING, pid=9)
+UP = {"main": process(10), "vitals": ANSWERED}
+FAST = replace(slow_view(**UP), name="fast", slot="fast")
 
 
 def with_kills(look: Snapshot, kills: int) -> Snapshot:
@@ -38,9 +39,13 @@ def test_a_child_that_lives_or_had_no_task_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("views", "through"),
     [
-        ((FAST, slow_view()), "slow"),
-        ((FAST, slow_view(state=PoolState.STOPPING)), "fast"),
-        ((slow_view(state=PoolState.STOPPING),), None),
+        ((FAST, slow_view(**UP)), "slow"),
+        ((FAST, slow_view(**UP, state=PoolState.STOPPING)), "fast"),
+        ((slow_view(**UP, state=PoolState.STOPPING),), None),
+        # Its process is gone, dead, or has not answered yet.
+        ((FAST, slow_view(vitals=ANSWERED)), "fast"),
+        ((slow_view(main=process(10, state="Z"), vitals=ANSWERED),), None),
+        ((slow_view(main=process(10)),), None),
     ],
 )
 def test_a_childs_own_worker_is_told_of_its_death_else_one_that_listens(

@@ -166,3 +166,10 @@ def test_a_replacement_waits_while_the_former_worker_drains_and_where_the_last_s
     failed = replace(LEARNED, failed_rollouts={"slow": AT - ROLLOUT_RETRY_SECONDS + 1})
     assert plan_rollout(wanted, seen(), failed, SETTINGS) is None
     assert plan_rollout(wanted, seen(), LEARNED, SETTINGS) is not None
+
+
+def test_a_worker_with_a_beat_inside_stops_first_also_where_there_is_room_for_two() -> None:
+    pools = tuple(structs.replace(pool, celery_options=("-EB",)) for pool in SETTINGS.pools)
+    (action,) = decided(seen(), settings=structs.replace(SETTINGS, pools=pools))
+    reason = "asked to; beat runs inside it (-B), and two would send each task twice"
+    assert action == ReplaceWorker("slow", reason, slot="slow", successor=None)

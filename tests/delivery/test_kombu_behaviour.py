@@ -14,8 +14,8 @@ from kombu import Connection, Queue
 from kombu.transport import redis as transport
 from kombu.transport import virtual
 
+from recyclery_worker.compat import is_set
 from recyclery_worker.delivery.registry import KEY_OPTIONS, new_generation
-from recyclery_worker.plugin import set_defaults
 
 OWN = {option: f"own:{option}" for option in KEY_OPTIONS}
 
@@ -205,15 +205,15 @@ def do_nothing() -> None:
     """A task."""
 
 
-def test_tasks_take_their_settings_over_when_the_app_is_finalized() -> None:
-    """So that they can be set in `import_modules`, which comes before."""
+def test_a_task_keeps_what_the_settings_were_when_it_was_first_used() -> None:
+    """So that a setting made after an app's import comes too late."""
     app: Any = Celery("settings", broker="memory://")
 
     some = app.task(do_nothing, name="some", shared=False)
-    assert not app.finalized
     app.conf.task_acks_late = True
-    app.finalize()
+    assert some.name == "some"
     app.conf.task_acks_late = False
+    app.finalize()
     assert some.acks_late is True
 
 
@@ -221,9 +221,10 @@ def test_tasks_take_their_settings_over_when_the_app_is_finalized() -> None:
 def test_what_the_user_has_set_is_told_from_celerys_own(name: str) -> None:
     app: Any = Celery("settings", broker="memory://")
     app.config_from_object({name: False}, namespace=None if name.islower() else "CELERY")
-    assert "task_acks_late" not in set_defaults(app)
+    # Read first: an app's configuration is loaded then.
     assert app.conf.task_acks_late is False
-    assert app.conf.task_reject_on_worker_lost is True
+    assert is_set(app.conf, "task_acks_late")
+    assert not is_set(app.conf, "task_reject_on_worker_lost")
 
 
 def test_celerys_worker_has_what_delivery_asks_it_for() -> None:

@@ -16,6 +16,8 @@ from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport import redis as transport
 
+from recyclery_worker.delivery import receive
+from recyclery_worker.delivery.give_back import give_back
 from recyclery_worker.delivery.receive import (
     AtomicReceive,
     ClientTracking,
@@ -24,6 +26,7 @@ from recyclery_worker.delivery.receive import (
     receive_atomically,
 )
 from recyclery_worker.delivery.registry import Generation, Registry, new_generation
+from recyclery_worker.parking.records import DeadLetterStore
 from support.waiting import wait_for
 
 
@@ -199,14 +202,44 @@ def test_a_consumer_that_acknowledges_nothing_has_nothing_in_hand(
         assert held(client, generation) == 0
 
 
-def test_what_is_no_message_is_handed_on_as_kombu_does(
+def test_what_is_no_message_is_parked_and_what_follows_is_received(
     worker: Worker, client: redis.Redis, generation: Generation
 ) -> None:
     client.lpush("low", "no json")
-    with pytest.raises(ValueError, match="Expecting value"):
-        worker.receive()
+    worker.receive()
+    worker.send("a")
+    assert worker.receive() == ["a"]
+    (task,) = DeadLetterStore(client).list_parked()
+    assert (task.raw, task.keys) == (b"no json", ["low"])
     assert client.llen("low") == 0
-    assert held(client, generation) == 0
+    assert held(client, generation) == 1
+
+
+def test_what_is_no_message_stays_in_its_queue_where_it_cannot_be_parked(
+    worker: Worker, client: redis.Redis
+) -> None:
+    client.set("recyclery:parked", "theirs")
+    client.lpush("low", "null")
+    with pytest.raises(redis.ResponseError, match="recyclery:parked is not Recyclery's"):
+        worker.receive()
+    assert client.lrange("low", 0, -1) == [b"null"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("exchange", "1e999"), ("routing_key", "NaN")])
+def test_a_message_with_an_address_that_redis_cannot_write_holds_nothing_up(
+    worker: Worker, client: redis.Redis, generation: Generation, field: str, value: str
+) -> None:
+    worker.send("a")
+    item: Any = client.rpop("low")
+    message = json.loads(item)
+    message["properties"]["delivery_info"][field] = "unwritable"
+    client.lpush("low", json.dumps(message).replace('"unwritable"', value))
+    worker.send("b")
+    worker.receive()
+    assert worker.receive() == ["a", "b"]
+    assert held(client, generation) == 2
+    worker.received[0].ack()
+    assert held(client, generation) == 1
 
 
 def test_a_redis_that_forgot_the_script_is_given_it_again(worker: Worker, client: redis.Redis) -> None:
@@ -339,12 +372,31 @@ def test_a_message_whose_answer_was_lost_is_found(
     assert unacked.find_orphans(Registry(client)) == {}
     connection.disconnect()
     unacked.expect_no_more(worker.channel)
-    unacked.give_back_orphans(worker.channel, Registry(client))
+    unacked.give_back_orphans(worker.channel, unacked.find_orphans(Registry(client)))
     assert worker.receive() == ["a"]
     assert unacked.find_orphans(Registry(client)) == {}
 
 
-@pytest.mark.parametrize("question", ["held_tags", "taken_at"])
+@pytest.mark.parametrize("came_again", [False, True])
+def test_a_message_that_is_rejected_when_its_connection_is_gone_is_an_orphan_unless_it_came_again(
+    worker: Worker, fresh_redis: str, client: redis.Redis, unacked: Unacked, came_again: bool
+) -> None:
+    worker.send("a")
+    worker.receive()
+    (message,) = worker.received
+    worker.connection.collect()
+    another = Worker(fresh_redis, unacked.generation, ("low",))
+    with another.connection:
+        if came_again:
+            unacked.move(another.channel, set())
+            assert another.receive() == ["a"]
+        # By Celery, after a task whose child died as the connection was lost.
+        message.reject_log_error(receive.logger, (), requeue=True)
+        assert len(unacked.find_orphans(Registry(client))) == (not came_again)
+        assert len(unacked.messages) == came_again
+
+
+@pytest.mark.parametrize("question", ["count_held", "held"])
 def test_a_message_whose_answer_comes_while_orphans_are_sought_is_none(
     worker: Worker, client: redis.Redis, unacked: Unacked, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
@@ -366,14 +418,15 @@ def test_a_message_that_is_asked_for_while_orphans_are_sought_is_none(
     worker: Worker, client: redis.Redis, unacked: Unacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker.send("a")
-    held_tags = Registry.held_tags
+    held = Registry.held
 
-    def let_the_loop_ask_first(registry: Registry, of: Generation) -> list[str]:
+    def let_the_loop_ask_first(registry: Registry, of: Generation) -> dict[str, float | None]:
         worker.ask()
         assert select([worker.channel.client.connection._sock], [], [], 10)[0]
-        return held_tags(registry, of)
+        return held(registry, of)
 
-    monkeypatch.setattr(Registry, "held_tags", let_the_loop_ask_first)
+    monkeypatch.setattr(Registry, "held", let_the_loop_ask_first)
+    monkeypatch.setattr(Registry, "count_held", lambda *_: 1)
     assert unacked.find_orphans(Registry(client)) == {}
 
 
@@ -387,22 +440,100 @@ def test_a_message_that_is_taken_again_meanwhile_is_not_given_back_as_an_orphan(
     worker.send("a")
     worker.receive()
     (tag,) = unacked.messages
-    held_tags = Registry.held_tags
+    held = Registry.held
 
-    def held_before_it_was_rejected(registry: Registry, of: Generation) -> list[str]:
+    def held_before_it_was_rejected(registry: Registry, of: Generation) -> dict[str, float | None]:
         # Just after Redis was asked the worker's loop rejects the message, and has no room for another yet.
-        tags = held_tags(registry, of)
+        before = held(registry, of)
         worker.channel.qos.reject(tag, requeue=True)
-        return tags
+        return before
 
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "held_tags", held_before_it_was_rejected)
+        patch.setattr(Registry, "held", held_before_it_was_rejected)
+        patch.setattr(Registry, "count_held", lambda *_: 2)
         orphans = unacked.find_orphans(Registry(client))
+    assert list(orphans) == [tag]
     assert worker.receive() == ["a", "a"]
-    monkeypatch.setattr(unacked, "find_orphans", lambda _: orphans)
-    unacked.give_back_orphans(worker.channel, Registry(client))
+    unacked.give_back_orphans(worker.channel, orphans)
     assert client.llen("low") == 0
     assert list(unacked.messages) == [tag]
+
+
+def test_much_that_a_lost_connection_held_is_given_back_later_in_its_order(
+    worker: Worker, client: redis.Redis, unacked: Unacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "BATCH_MESSAGES", 2)
+    for body in ("running", "a", "b", "c"):
+        worker.send(body, correlation_id=body)
+        worker.receive()
+    unacked.move(worker.channel, {worker.received[0].delivery_tag})
+    # The worker's loop goes on, and asks for what comes.
+    assert client.llen("low") == 0
+    assert len(unacked.messages) == 1
+    unacked.expect(worker.channel)
+    unacked.give_back_orphans(worker.channel, unacked.find_orphans(Registry(client)))
+    worker.received.clear()
+    for _ in range(4):
+        received = worker.receive()
+    assert received == ["a", "b", "c"]
+    assert unacked.find_orphans(Registry(client)) == {}
+
+
+def test_the_loop_does_not_list_much_that_a_lost_connection_held(
+    worker: Worker, unacked: Unacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "BATCH_MESSAGES", 2)
+    for body in ("a", "b", "c"):
+        worker.send(body, correlation_id=body)
+        worker.receive()
+    monkeypatch.delattr(Registry, "held")
+    unacked.move(worker.channel, set())
+    assert unacked.messages == {}
+
+
+def test_what_came_again_when_a_second_connection_is_lost_is_given_back_too(
+    worker: Worker, client: redis.Redis, unacked: Unacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "BATCH_MESSAGES", 2)
+    for body in ("a", "b", "c"):
+        worker.send(body, correlation_id=body)
+        worker.receive()
+    unacked.move(worker.channel, set())
+    left = unacked.find_orphans(Registry(client))
+    newest, *_ = left
+    # A thread has begun with them when the second connection is lost.
+    give_back(worker.channel, Registry(client), unacked.generation, {newest: left[newest]})
+    assert worker.receive()[-1] == "c"
+    unacked.move(worker.channel, set())
+    unacked.give_back_orphans(worker.channel, left)
+    unacked.give_back_orphans(worker.channel, unacked.find_orphans(Registry(client)))
+    assert client.llen("low") == 3
+    worker.received.clear()
+    assert sorted([worker.receive(), worker.receive(), worker.receive()][-1]) == ["a", "b", "c"]
+    assert unacked.find_orphans(Registry(client)) == {}
+
+
+def test_little_that_a_lost_connection_held_is_given_back_before_anything_is_received(
+    worker: Worker, client: redis.Redis, unacked: Unacked
+) -> None:
+    for body in ("a", "b"):
+        worker.send(body, correlation_id=body)
+        worker.receive()
+    unacked.move(worker.channel, set())
+    assert client.llen("low") == 2
+    assert unacked.find_orphans(Registry(client)) == {}
+
+
+def test_what_runs_is_not_given_back_for_its_age(
+    fresh_redis: str, client: redis.Redis, generation: Generation, unacked: Unacked
+) -> None:
+    worker = Worker(fresh_redis, generation, ("low",), visibility_timeout=-1)
+    with worker.connection:
+        worker.send("a")
+        assert worker.receive() == ["a"]
+        worker.channel.qos.restore_visible(num=worker.channel.unacked_restore_limit, interval=1)
+        assert client.llen("low") == 0
+        assert held(client, generation) == 1
 
 
 def test_a_process_killed_as_it_receives_loses_nothing(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from celery import Celery
 from recyclery.celery_app.reclaim import CannotTell, find_orphaned_leases
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.delivery import reclaim as forgotten
+from recyclery_worker.delivery.lease import reclaim
 from recyclery_worker.delivery.registry import LEASES, Generation, Registry, new_generation, open_registry
+from recyclery_worker.parking.begun import begun_folder
 from support.supervised import SUPPORT
 
 
@@ -131,3 +134,13 @@ def test_the_command_says_that_redis_does_not_answer() -> None:
 def test_the_command_says_that_the_app_cannot_be_imported() -> None:
     with pytest.raises(CannotTell, match="no_such_app"):
         find_orphaned_leases("no_such_app")
+
+
+def test_of_a_worker_that_held_nothing_no_files_of_its_children_are_left(
+    sender: Celery, fresh_redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECYCLERY_RUNTIME_DIR", str(tmp_path))
+    gone = hold(sender, 0)
+    begun_folder(gone.id).mkdir(parents=True)
+    reclaim(sender, gone)
+    assert not begun_folder(gone.id).exists()

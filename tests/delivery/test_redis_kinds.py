@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from support.redis_kinds import (
     with_replica,
     with_user,
 )
-from support.redis_server import count_held
+from support.redis_server import count_held, redis_server
 from support.waiting import wait_for
 
 CELERYS_KEYS = ("~low*", "~high*", "~unacked*", "~_kombu*", "~*pidbox*", "&*", "+@all")
@@ -139,6 +140,47 @@ def test_a_worker_whose_user_may_not_use_our_keys_says_so_and_works_as_celery_do
             wait_for(lambda: client.hlen("unacked") == 0, "it is done with")
             assert client.keys("recyclery:*") == []
     assert "~recyclery:* +@all would do" in capfd.readouterr().err
+
+
+# kombu looks each half second for what is older than two.
+TIMEOUT = {"visibility_timeout": 2, "unacked_restore_interval": 0.5, "unacked_restore_throttle": 1}
+
+
+@pytest.mark.slow
+def test_a_visibility_timeout_of_the_apps_own_runs_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs, gate, later = tmp_path / "runs", tmp_path / "gate", tmp_path / "later"
+    with redis_server() as url, redis.Redis.from_url(url) as client:
+        kind = Kind(url, url, TIMEOUT)
+        with worker_on(kind, monkeypatch), worker_on(kind, monkeypatch), kind.app() as app:
+            app.send_task("sample_app.run_until", (str(runs), str(gate)), queue="low")
+            app.send_task("sample_app.note", (str(later), "a", 0), queue="low", countdown=6)
+            wait_for(later.exists, "its time has come")
+            gate.touch()
+            wait_for(lambda: count_held(client) == 0, "all are done with")
+            assert client.llen("low") == 0
+            assert runs.read_text() == "x"
+            assert later.read_text().split() == ["a"]
+
+
+@pytest.mark.slow
+def test_without_a_lease_a_dead_workers_task_comes_back_after_the_visibility_timeout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs, gate = tmp_path / "runs", tmp_path / "gate"
+    with with_user(*CELERYS_KEYS) as given:
+        kind = replace(given, options=TIMEOUT)
+        with kind.app() as app:
+            with worker_on(kind, monkeypatch) as first:
+                app.send_task("sample_app.run_until", (str(runs), str(gate)), queue="low")
+                wait_for(runs.exists, "it runs")
+                for pid in (first.process.pid, *first.pids()):
+                    os.kill(pid, signal.SIGKILL)
+                first.process.wait()
+            with worker_on(kind, monkeypatch):
+                wait_for(lambda: runs.read_text() == "xx", "it runs again")
+                gate.touch()
 
 
 @pytest.mark.parametrize("url", ["memory://", "filesystem://", "amqp://"])

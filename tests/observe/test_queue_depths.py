@@ -4,6 +4,8 @@ import pytest
 import redis
 
 from recyclery.observe.queue_depths import Broker, open_client
+from support.redis_server import redis_server
+from support.waiting import wait_for
 
 
 def test_what_waits_in_all_queues_and_priorities_is_counted(fresh_redis: str) -> None:
@@ -40,6 +42,14 @@ def test_a_url_that_cannot_be_understood_is_said_without_its_secrets(
 def test_of_another_broker_nothing_is_known() -> None:
     queues = Broker("amqp://guest@localhost//")
     assert (queues.depth(["low"]), queues.answers()) == (None, True)
+
+
+def test_of_a_list_of_brokers_the_first_that_answers_is_asked_and_no_connection_stays_open() -> None:
+    with redis_server() as url, redis.Redis.from_url(url) as client:
+        client.rpush("high", "a")
+        queues = Broker(f"redis://127.0.0.1:1/0;{url}")
+        assert (queues.depth(["high"]), queues.answers()) == (1, True)
+        wait_for(lambda: len(client.client_list()) == 1, "none but our own is open")
 
 
 def test_a_redis_that_is_away_is_not_known_and_does_not_answer() -> None:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from recyclery_worker.parking.admission import Admission
+from recyclery_worker.parking.admission import Admission, park
+from recyclery_worker.parking.records import open_dead_letters
 
 
 def test_a_bundle_of_tasks_passes_as_it_is() -> None:
@@ -11,5 +12,6 @@ def test_a_bundle_of_tasks_passes_as_it_is() -> None:
     def apply_async(*args: Any, **options: Any) -> None:
         started.append((args, options))
 
-    Admission(apply_async, "slow@here", None)(sum, args=([],), callback=print)
+    admission = Admission(apply_async, "slow@here", None, print, open_dead_letters, park)
+    admission(sum, args=([],), callback=print)
     assert started == [((sum,), {"args": ([],), "callback": print})]

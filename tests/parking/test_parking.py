@@ -83,7 +83,7 @@ def test_a_task_that_succeeds_in_time_runs_to_its_end_and_its_deaths_are_forgott
 ) -> None:
     result = send_poison(sending, tmp_path / "runs", times=2)
     assert result.get(timeout=30) == 3
-    wait_for(lambda: parked.count_deaths(result.id) == 0, "they are forgotten")
+    wait_for(lambda: not parked.list_deaths(result.id), "they are forgotten")
 
 
 def test_a_retried_task_runs_again_and_may_die_as_often_as_before(
@@ -144,6 +144,6 @@ def test_a_hard_time_limit_is_a_death_where_the_task_is_given_back_for_it(
 ) -> None:
     gate = tmp_path / "gate"
     late = sending.send_task("sample_app.overrun", (str(gate),), queue="low")
-    wait_for(lambda: parked.count_deaths(late.id), "it ran into its limit")
+    wait_for(lambda: parked.list_deaths(late.id), "it ran into its limit")
     gate.touch()
     assert parked.list_deaths(late.id)[0].how == "TimeLimitExceeded(1)"

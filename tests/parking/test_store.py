@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from celery import Celery
@@ -10,8 +11,15 @@ from msgspec.structs import replace
 
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.link import DeathReport
-from recyclery_worker.parking.admission import parked_task, why_not_parked
-from recyclery_worker.parking.records import DeadLetterStore, Death, ParkedTask, StartedRun, open_dead_letters
+from recyclery_worker.parking.admission import parked_task, read_in_flight, why_not_parked
+from recyclery_worker.parking.records import (
+    DeadLetterStore,
+    Death,
+    ParkedTask,
+    StartedRun,
+    in_flight_key,
+    open_dead_letters,
+)
 
 DEATH = Death(at=1.0, how="signal 9", node="slow@here", pid=7)
 
@@ -83,6 +91,17 @@ def test_a_message_that_was_given_to_another_worker_is_not_parked(fresh_redis: s
         assert lot.count_parked() == 0
 
 
+def test_nothing_is_moved_where_the_key_of_the_list_is_another_programs(fresh_redis: str) -> None:
+    with connected(Celery("sender", broker=fresh_redis)) as channel:
+        _, task = take(channel, fresh_redis, {})
+        lot = open_dead_letters(channel)
+        lot.client.set("recyclery:parked", "theirs")
+        for park in (lot.park, lot.park_received):
+            with pytest.raises(redis.ResponseError, match="recyclery:parked is not Recyclery's: DEL it"):
+                park(task, channel.unacked_key, channel.unacked_index_key)
+        assert (lot.client.hlen("unacked"), lot.client.zcard("unacked_index")) == (1, 1)
+
+
 def test_only_the_first_of_two_who_decide_moves_it(fresh_redis: str) -> None:
     app = Celery("sender", broker=fresh_redis)
     with connected(app) as channel, redis.Redis.from_url(fresh_redis) as client:
@@ -97,7 +116,7 @@ def test_a_death_that_is_recorded_twice_counts_once(lot: DeadLetterStore) -> Non
     for death in (DEATH, replace(DEATH, at=2.0)):
         lot.record_death(StartedRun("tag/0", "id"), death)
     lot.record_death(StartedRun("tag/1", "id"), DEATH)
-    assert lot.count_deaths("id") == 2
+    assert len(lot.list_deaths("id")) == 2
     assert lot.list_deaths("other") == []
 
 
@@ -125,5 +144,13 @@ def test_what_the_governor_saw_completes_the_death_of_that_child_alone(lot: Dead
 
 
 def test_a_broker_other_than_redis_has_no_parked_list(fresh_redis: str) -> None:
-    assert why_not_parked(Celery(broker=fresh_redis)) == ""
-    assert "it is memory" in why_not_parked(Celery(broker="memory://"))
+    assert why_not_parked(Celery(broker=fresh_redis), "redis") == ""
+    assert "broker is memory" in why_not_parked(Celery(broker="memory://"), "memory")
+
+
+def test_a_mark_that_cannot_be_read_hides_no_other(fresh_redis: str) -> None:
+    run = StartedRun("tag/0", "some-id", 7)
+    with redis.Redis.from_url(fresh_redis) as client:
+        client.hset(in_flight_key("gone"), mapping={"odd": b'{"name":"odd/0","task_id":5}', "no": b"\xff"})
+        client.hset(in_flight_key("gone"), "tag", msgspec.json.encode(run))
+        assert read_in_flight(DeadLetterStore(client), "gone") == {"tag": run}

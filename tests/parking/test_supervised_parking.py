@@ -63,3 +63,19 @@ def test_a_task_that_takes_memory_until_it_is_killed_is_parked_and_the_others_of
             wait_for(lambda: running.status()["tasks"]["parked"] == 1, "it is counted")
     finally:
         cgroup.remove()
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_its_worker_dies_from_the_first_time_on_and_the_other_pool_goes_on(
+    sender: Celery, fresh_redis: str, tmp_path: Path, lot: DeadLetterStore
+) -> None:
+    path = tmp_path / "runs"
+    with supervised(redis_url=fresh_redis, environment={"RECYCLERY_MAX_DEATHS": "2"}) as running:
+        running.wait_until_ready("slow", "fast")
+        poison = sender.send_task("sample_app.end_worker", (str(path), 99), queue="low")
+        running.wait_for_line(f"parked sample_app.end_worker[{poison.id}]", seconds=90)
+        assert path.stat().st_size == 3
+        assert [death.how for death in lot.list_deaths(poison.id)] == ["its worker died"] * 3
+        assert sum("fast@" in line and " ready" in line for line in running.lines) == 1
+        running.wait_for_line("slow keeps dying")
+        assert running.stop() == 0

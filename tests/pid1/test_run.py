@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from recyclery.pid1.run import check_app
 from support.supervised import SUPPORT, supervised
 from support.waiting import is_alive, wait_for
 
@@ -250,6 +251,30 @@ def test_what_the_app_prints_when_it_is_imported_and_when_it_ends_is_no_matter(
         running.wait_until_ready("slow")
 
 
+APP = "import os\nfrom celery import Celery\napp = Celery(broker=os.environ['REDIS_URL'])\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n",
+        "import subprocess\nsubprocess.Popen(['sleep', '60'])\n",
+        "import subprocess\nsubprocess.Popen(['sleep', '60'], start_new_session=True)\n",
+    ],
+    ids=["thread", "helper", "daemon"],
+)
+def test_what_an_app_starts_when_it_is_imported_does_not_keep_its_check(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "busy_app.py").write_text(code + APP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("recyclery.pid1.run.APP_CHECK_SECONDS", 30.0)
+    begun = time.monotonic()
+    assert check_app("busy_app") == "redis://127.0.0.1:1/0"
+    assert time.monotonic() - begun < 25
+
+
 def test_a_runtime_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
@@ -279,14 +304,17 @@ def test_a_runtime_folder_too_long_for_sockets_is_told(tmp_path: Path) -> None:
     assert "too long for unix sockets" in done.stderr
 
 
-def test_a_term_while_the_app_is_still_being_checked_ends_it_with_0(fresh_redis: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT], ids=["term", "quit"])
+def test_a_stop_while_the_app_is_still_being_checked_ends_it_with_0(
+    fresh_redis: str, tmp_path: Path, signum: signal.Signals
+) -> None:
     begun = tmp_path / "begun"
     app = tmp_path / "sleepy_app.py"
     app.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(60)\n")
     environment = {"CELERY_APP": "sleepy_app", "PYTHONPATH": str(tmp_path)}
     with supervised(redis_url=fresh_redis, environment=environment) as running:
         wait_for(begun.exists, "the app is being imported")
-        assert running.stop(seconds=10) == 0
+        assert running.stop(signum, seconds=10) == 0
         assert running.output == ""
 
 

@@ -55,12 +55,16 @@ def bare_worker(
     options: tuple[str, ...] = (),
     app: str = "sample_app",
     max_task_deaths: int = 3,
+    memory_limit_bytes: int | None = None,
     environment: Mapping[str, str] = {},
 ) -> Iterator[BareWorker]:
     """Run a worker of an app of the tests on queue `low` until the block ends."""
     with tempfile.TemporaryDirectory(prefix="rcy-") as runtime_dir:
         # As PID 1 writes it.
-        settings = {"pools": [{"name": "slow", "max_task_deaths": max_task_deaths}]}
+        settings = {
+            "pools": [{"name": "slow", "max_task_deaths": max_task_deaths}],
+            "memory": {"limit_bytes": memory_limit_bytes},
+        }
         Path(runtime_dir, "settings.json").write_text(json.dumps(settings))
         variables = {
             **os.environ,
@@ -72,8 +76,8 @@ def bare_worker(
             "RECYCLERY_RUNTIME_DIR": runtime_dir,
             **environment,
         }
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", "custom"]
-        command += ["-I", "recyclery_worker", "-Q", "low", "-c", str(concurrency), "-l", "warning"]
+        command = [sys.executable, "-m", "recyclery_worker.celery", "-A", app, "worker", "-P", "custom"]
+        command += ["-Q", "low", "-c", str(concurrency), "-l", "warning"]
         command += ["--max-tasks-per-child", str(max_tasks), "--without-mingle", "--without-gossip", *options]
         process = subprocess.Popen(command, env=variables)
         worker = BareWorker(process, Path(runtime_dir))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +21,12 @@ from support.waiting import wait_for
 class KeptRedis:
     """A redis-server on one port, with its data on disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] = {}) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis.from_url(self.url)
         self._folder = folder
+        self._environment = environment
         self._server: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -34,6 +36,7 @@ class KeptRedis:
         storage = ["--dir", str(self._folder), "--save", "", "--appendonly", "yes"]
         self._server = subprocess.Popen(
             [str(find_redis_server()), *address, *storage],
+            env={**os.environ, **self._environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

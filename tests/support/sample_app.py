@@ -243,3 +243,32 @@ def die(path: str, times: int) -> int:
 def overrun(path: str) -> None:
     """Run into the hard time limit, after which this task is given back."""
     nap_until(path)
+
+
+@app.task
+def exhaust_memory() -> None:
+    """Ask for more memory than there is, which raises MemoryError."""
+    bytearray(1 << 60)
+
+
+@app.task
+def end_worker_when(path: str, gate: str) -> None:
+    """Mark the run in a file, and kill the worker's main process when another file is there."""
+    with Path(path).open("a") as marks:
+        marks.write("x")
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+@app.task
+def end_worker(path: str, times: int) -> int:
+    """Kill the worker's main process this many times, as soon as it runs; return which run this is."""
+    runs = Path(path)
+    with runs.open("a") as marks:
+        marks.write("x")
+    if runs.stat().st_size <= times:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+    return runs.stat().st_size

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -120,7 +120,9 @@ def test_what_a_tuning_left_whose_processes_were_all_killed_is_removed_by_reclai
     with tuning(fresh_redis, tmp_path, *QUICK, "--task", "tune_app.nap", "--concurrency", "1") as process:
         name = wait_until_tuned(client)
         for pid in [process.pid, *processes_of(name)]:
-            os.kill(pid, signal.SIGKILL)
+            # What one of them watches over may have ended with it.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
     wait_for(lambda: not processes_of(name), "its processes have ended")
     assert content_of(client) != before

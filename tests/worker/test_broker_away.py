@@ -5,14 +5,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
 from celery import Celery
+from celery.exceptions import WorkerShutdown
 
 from recyclery_worker import link
-from recyclery_worker.broker.wait import try_broker
+from recyclery_worker.broker.wait import BrokerWait, try_broker
 from support.bare_worker import BareWorker, bare_worker
+from support.ports import free_port
 from support.redis_server import redis_server
 from support.sending import sending_to
 from support.waiting import wait_for
@@ -110,3 +113,25 @@ def test_a_worker_outlives_a_redis_that_takes_no_writes_for_a_while(own_redis: s
         result = sender.send_task("sample_app.add", (1, 2), queue="low")
         assert result.get(timeout=30) == 3
         assert (worker.stat().pid, worker.process.poll()) == (before, None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"broker_connection_retry_on_startup": False},
+        {"broker_connection_retry_on_startup": None, "broker_connection_retry": False},
+    ],
+    ids=["on_startup", "retry"],
+)
+def test_a_worker_whose_app_does_not_want_to_wait_for_its_broker_says_so_and_ends_at_its_start(
+    settings: dict[str, bool | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Celery(broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
+    app.conf.update(settings)
+    worker = SimpleNamespace(app=app)
+    with pytest.raises(WorkerShutdown) as end:
+        BrokerWait(worker).start(worker)
+    assert end.value.code == 1
+    (name,) = [name for name, retries in settings.items() if retries is False]
+    assert f"has been disabled (app.conf.{name}=False). Shutting down... redis://" in caplog.text
+    assert "Connection refused" in caplog.text

@@ -122,8 +122,7 @@ def test_a_field_is_found_in_the_code_that_sets_it() -> None:
 
 @pytest.fixture
 def without_restoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A kombu whose next release gave methods other names."""
-    monkeypatch.delattr(redis.QoS, "restore_by_tag")
+    """A kombu whose next release gave a method another name."""
     monkeypatch.delattr(redis.Channel, "_q_for_pri")
     yield
     monkeypatch.undo()
@@ -132,7 +131,7 @@ def without_restoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("without_restoring")
 def test_without_a_name_a_worker_keeps_no_lease_and_parks_nothing_and_says_so() -> None:
     app = Celery(broker="redis://127.0.0.1:1/0")
-    assert "lacks QoS.restore_by_tag: this worker keeps no lease" in set_up(app, "slow@here")
+    assert "lacks Channel._q_for_pri: this worker keeps no lease" in set_up(app, "slow@here")
     assert "unacked_key" not in app.conf.broker_transport_options
-    assert why_not_parked(app).endswith("lacks Channel._q_for_pri")
+    assert why_not_parked(app, "redis").endswith("lacks Channel._q_for_pri")
     assert compat.missing("receive") == ("Channel._q_for_pri",)

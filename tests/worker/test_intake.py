@@ -3,12 +3,16 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
 from celery.exceptions import TimeLimitExceeded
+from kombu import Queue
 
 from recyclery_worker import link
+from recyclery_worker.control import server
+from recyclery_worker.control.server import BrokerProbe, has_room
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_server import empty
 from support.sending import sending_to
@@ -48,6 +52,28 @@ def test_a_worker_has_room_while_it_holds_fewer_tasks_than_it_may_run(
     gate.touch()
     result.get(timeout=10)
     wait_for(lambda: worker.stat().has_room, "it is idle again")
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [(None, True), ({"x-single-active-consumer": True}, False)])
+def test_a_worker_that_rabbitmq_may_give_nothing_has_no_room(
+    arguments: dict[str, bool] | None, expected: bool
+) -> None:
+    queues = {"low": Queue("low", queue_arguments=arguments)}
+    idle = SimpleNamespace(
+        app=SimpleNamespace(conf={}, amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues))),
+        consumer=SimpleNamespace(task_buckets={}),
+        pool=SimpleNamespace(num_processes=1),
+    )
+    assert has_room(idle) is expected
+
+
+def test_what_a_broker_said_long_ago_is_not_known_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = BrokerProbe(Celery(broker="memory://", set_as_current=False), "amqp")
+    assert probe.known() == (None, None)
+    probe.note(answers=True, waiting={"low": 3})
+    assert probe.known() == (True, {"low": 3})
+    monkeypatch.setattr(server, "OLD_ANSWER_SECONDS", 0.0)
+    assert probe.known() == (None, None)
 
 
 def test_a_queue_that_an_operator_cancelled_is_not_consumed_but_still_counted(

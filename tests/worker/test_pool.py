@@ -7,16 +7,20 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery, group
+from celery.concurrency import asynpool
 from celery.exceptions import TimeLimitExceeded
 
 from recyclery_worker import link
+from recyclery_worker.pool.prefork import ChildPool
 from support.bare_worker import BareWorker, bare_worker
 from support.redis_server import count_held
+from support.supervised import SUPPORT
 from support.waiting import is_alive, wait_for
 
 
@@ -52,6 +56,18 @@ def test_the_successor_is_up_while_the_last_task_still_runs(
         old = last.get(timeout=10)
         assert run(sender, 1) != [old]
         wait_for(lambda: old not in worker.pids(), "the old one has left")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["start", "write", "read"])
+def test_a_worker_told_to_quit_amid_its_pools_work_ends_at_once_and_gives_back_only_what_is_not_done(
+    sender: Celery, fresh_redis: str, moment: str
+) -> None:
+    with bare_worker(fresh_redis, max_tasks=2, app="quit_app", environment={"QUIT_AT": moment}) as worker:
+        sent = sender.send_task("sample_app.nap", (0,), queue="low")
+        cut_off = worker.process.wait(20)
+    assert cut_off == redis.Redis.from_url(fresh_redis).llen("low")
+    assert sent.ready() != cut_off
 
 
 @pytest.mark.slow
@@ -175,6 +191,64 @@ def test_a_killed_child_gives_its_task_slot_back(sender: Celery, fresh_redis: st
             os.kill(child.pid, signal.SIGKILL)
             wait_for(functools.partial(has_another, worker, child.pid), "another child")
         assert len(run(sender, 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("accepted", "last_words", "put_back"), [(True, True, 0), (False, True, 0), (False, False, 1)]
+)
+def test_what_a_child_had_begun_is_not_put_back_when_another_child_died_a_moment_before_it(
+    monkeypatch: pytest.MonkeyPatch, accepted: bool, last_words: bool, put_back: int
+) -> None:
+    # Only the other child has been collected and heard; this one is dead, and in the pool.
+    down: list[Any] = []
+    monkeypatch.setattr(asynpool.AsynPool, "on_job_process_down", lambda _, job, pid: down.append(job))
+    child = SimpleNamespace(pid=5)
+    job = SimpleNamespace(_accepted=accepted, _write_to=child)
+    pool: Any = ChildPool.__new__(ChildPool)
+    pool._pool = [child]
+    pool.process_flush_queues = lambda _: setattr(job, "_accepted", last_words)
+    pool.on_job_process_down(job, child.pid)
+    assert len(down) == put_back
+
+
+@pytest.mark.slow
+def test_children_that_die_at_the_same_time_all_give_their_task_slots_back(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    with bare_worker(fresh_redis, concurrency=2, max_task_deaths=1):
+        for number in range(8):
+            deadly = sender.send_task("sample_app.die", (str(tmp_path / f"{number}"), 99), queue="low")
+        with pytest.raises(Exception, match="it is parked"):
+            deadly.get(timeout=60)
+        gate, runs = tmp_path / "gate", [tmp_path / "one", tmp_path / "other"]
+        for each in runs:
+            sender.send_task("sample_app.run_until", (str(each), str(gate)), queue="low")
+        wait_for(lambda: all(each.exists() for each in runs), "both run")
+        gate.touch()
+
+
+KILLS_ITS_CHILD = """
+import os, signal
+from celery.signals import worker_ready
+from sample_app import app
+
+@worker_ready.connect
+def kill(sender, **_):
+    # Just before Celery looks whether the children could start.
+    (child,) = sender.pool._pool._pool
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+"""
+
+
+def test_a_child_that_is_killed_as_its_worker_starts_is_replaced(
+    sender: Celery, fresh_redis: str, tmp_path: Path
+) -> None:
+    (tmp_path / "kills_its_child.py").write_text(KILLS_ITS_CHILD)
+    environment = {"PYTHONPATH": f"{tmp_path}:{SUPPORT}"}
+    with bare_worker(fresh_redis, app="kills_its_child", environment=environment) as worker:
+        assert len(run(sender, 1)) == 1
+        assert worker.process.poll() is None
 
 
 @pytest.mark.slow

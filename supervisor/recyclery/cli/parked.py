@@ -1,8 +1,10 @@
 """`recyclery parked list|show|retry|drop`, through the app's own connections to broker and result backend."""
 
 import argparse
+import base64
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,10 +25,19 @@ from recyclery.config.fields import BadConfiguration
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import connected
 from recyclery_worker.parking.admission import drop_parked, retry_parked
-from recyclery_worker.parking.records import DeadLetterStore, Death, ParkedTask, open_dead_letters, times
+from recyclery_worker.parking.records import (
+    DeadLetterStore,
+    Death,
+    ParkedTask,
+    count_caused,
+    open_dead_letters,
+    times,
+    visible,
+)
 
 DONE = {"retry": "back in its queue", "drop": "dropped"}
 LONGEST_PARKED_QUEUE = 10
+MOST_SHOWN = 5000  # Of one text on the page; `--json` has all
 
 
 class NotParked(Exception):
@@ -74,10 +85,12 @@ def retry_or_drop(app: Any, channel: Any, store: DeadLetterStore, args: argparse
         # Failing a dropped task's result may run the app's own code.
         with output_as_errors():
             succeeded = act(app, channel, task)
+        if not succeeded and not task.keys:
+            print(f"{visible(task.task_id)} stays parked: nobody knows its queue", file=sys.stderr)
         if succeeded:
             done.append(task.task_id)
             if not args.json:
-                print(f"{task.task_id}  {task.name}: {DONE[args.action]}")
+                print(f"{visible(task.task_id)}  {visible(task.name)}: {DONE[args.action]}")
     if args.json:
         print(json.dumps({args.action: done}))
     elif not done:
@@ -86,28 +99,39 @@ def retry_or_drop(app: Any, channel: Any, store: DeadLetterStore, args: argparse
 
 def find_parked(store: DeadLetterStore, task_ids: Iterable[str]) -> list[ParkedTask]:
     """Return the parked tasks with these ids, all of them or none; raises NotParked."""
-    wanted, parked = set(task_ids), store.list_parked()
-    if missing := wanted - {task.task_id for task in parked}:
-        raise NotParked(f"{', '.join(sorted(missing))} is not parked: see `recyclery parked list`")
-    return [task for task in parked if task.task_id in wanted]
+    wanted = set(task_ids)
+    # Ids with control characters can be given as they are listed.
+    found = [(task, {task.task_id, visible(task.task_id)} & wanted) for task in store.list_parked()]
+    if missing := wanted.difference(*(ids for _, ids in found)):
+        raise NotParked(f"{visible(', '.join(sorted(missing)))} is not parked: see `recyclery parked list`")
+    return [task for task, ids in found if ids]
 
 
 def format_list(tasks: Sequence[tuple[ParkedTask, Sequence[Death]]]) -> list[str]:
-    """Return a line for each task, none longer than 80 columns."""
+    """Return a line for each task, and one with the reason where there is one; none longer than 80 columns."""
     if not tasks:
         return ["nothing is parked"]
     rows = [("task", "parked", "died", "queue", "name")]
     for task, deaths in tasks:
-        parked, queues = time.strftime("%d %b %H:%M", time.gmtime(task.at)), ",".join(task.queues)
+        parked, queues = time.strftime("%d %b %H:%M", time.gmtime(task.at)), visible(",".join(task.queues))
         rows.append(
-            (task.task_id, parked, str(len(deaths)), shorten_end(queues, LONGEST_PARKED_QUEUE), task.name)
+            (
+                visible(task.task_id),
+                parked,
+                "-" if task.reason else str(count_caused(deaths)),
+                shorten_end(queues, LONGEST_PARKED_QUEUE),
+                visible(task.name),
+            )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     room = max(8, COLUMNS - sum(widths) - 2 * len(widths))
+    reasons = [f"  {visible(task.reason)}" if task.reason else "" for task, _ in tasks]
     lines = []
-    for *cells, name in rows:
+    for (*cells, name), reason in zip(rows, ["", *reasons], strict=True):
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
         lines.append("  ".join([*padded, shorten_front(name, room)]))
+        if reason:
+            lines.append(shorten_end(reason, COLUMNS))
     return lines
 
 
@@ -118,15 +142,16 @@ def format_parked_task(task: ParkedTask, deaths: Sequence[Death]) -> list[str]:
         ("name", task.name),
         ("queue", ",".join(task.queues)),
         ("parked", f"{format_utc(task.at)} by {task.node}"),
-        ("arguments", task.arguments),
-        ("died", times(len(deaths))),
+        ("arguments", task.arguments if task.arguments.strip("? ") else ""),
+        ("reason", task.reason) if task.reason else ("died", times(count_caused(deaths))),
     ):
-        lines += wrap_text(text, first=name.ljust(len(indent)), rest=indent)
+        # What is not known is left out.
+        lines += wrap_text(visible(shorten_end(text, MOST_SHOWN)), first=name.ljust(len(indent)), rest=indent)
     for death in deaths:
         where = death.node if death.pid is None else f"{death.node}, pid {death.pid}"
         size = "" if death.tree_bytes is None else f", {format_mib(death.tree_bytes)}"
         how = f"{format_utc(death.at)} on {where}{size}: {death.how}"
-        lines += wrap_text(how, first=indent, rest=f"{indent}  ")
+        lines += wrap_text(visible(how), first=indent, rest=f"{indent}  ")
     return lines
 
 
@@ -140,7 +165,9 @@ def parked_document(task: ParkedTask, deaths: Sequence[Death]) -> dict[str, Any]
         "parked_at": task.at,
         "node": task.node,
         "deaths": [msgspec.to_builtins(death) for death in deaths],
+        "reason": task.reason,
         "message": json.loads(bytes(task.message)),
+        "raw": None if task.raw is None else base64.b64encode(task.raw).decode("ascii"),
     }
 
 

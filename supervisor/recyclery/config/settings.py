@@ -41,6 +41,8 @@ from recyclery.config.fields import (
 from recyclery_worker.link import DEFAULT_MAX_DEATHS
 
 HTTP_ADDRESS = re.compile(r"(?:(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]*)):)?(?P<port>[0-9]{1,5})")
+# click takes short options in one word: -EB.
+BEAT_OPTION = re.compile(r"--beat|-E*B.*")
 BACKLOG = 64
 KEY_WIDTH = 22
 Table = TypeVar("Table", bound=Struct)
@@ -100,6 +102,11 @@ class Pool(Struct, frozen=True, kw_only=True):
     def forks(self) -> bool:
         """Whether tasks run in child processes, not in the worker's main process."""
         return self.implementation == "prefork"
+
+    @property
+    def runs_beat(self) -> bool:
+        """Whether its worker has a beat inside, of which there must be one only."""
+        return any(BEAT_OPTION.fullmatch(option) for option in self.celery_options)
 
 
 class Memory(Struct, frozen=True, kw_only=True):
@@ -221,7 +228,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["text", "json"], setting("text or json", env="RECYCLERY_LOG_FORMAT", flag="--log-format FORMAT")
     ] = "text"
     max_deaths: Annotated[
-        int, setting("deaths of a pool's worker until all stops", 1, 1000, env="RECYCLERY_MAX_DEATHS")
+        int, setting("deaths of a pool's worker that are too many", 1, 1000, env="RECYCLERY_MAX_DEATHS")
     ] = 5
     death_window_seconds: Annotated[
         float, setting("time over which deaths are counted", 1, 86_400, env="RECYCLERY_DEATH_WINDOW")

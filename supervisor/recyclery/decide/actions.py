@@ -351,8 +351,8 @@ class ReplaceWorker(SupervisordRequest, frozen=True):
     slot: str = ""
     """Of the old worker."""
     successor: str | None = None
-    """The slot in which the successor starts beside it. None where memory does not allow two workers at once:
-    the old one then drains, and restarts in its slot."""
+    """The slot in which the successor starts beside it. None where memory, or a beat inside the worker, does
+    not allow two workers at once: the old one then drains, and restarts in its slot."""
 
     @property
     def result(self) -> str:

@@ -79,7 +79,12 @@ def find_child_deaths(before: Snapshot, snapshot: Snapshot, preempted: Set[Owner
 
 
 def report_deaths(snapshot: Snapshot, deaths: Mapping[Owner, DeathReport]) -> Iterator[ReportDeath]:
-    """Yield a report to the active worker of each child's pool, else to any other."""
-    slots = {view.name: view.slot for view in snapshot.pools if view.state.takes_requests}
+    """Yield a report to the active worker of each child's pool, else to any other that answers."""
+    slots = {
+        view.name: view.slot
+        for view in snapshot.pools
+        # A child may have died with its worker, and the next worker does not answer at once.
+        if view.state.takes_requests and view.vitals and view.main and not view.main.is_defunct
+    }
     for owner, death in deaths.items() if slots else ():
         yield ReportDeath(through=slots.get(owner.pool) or next(iter(slots.values())), death=death)

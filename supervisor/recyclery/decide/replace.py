@@ -1,8 +1,8 @@
 """Rung 4, rolling replacement: a successor starts, consumes, and only then the old worker drains.
 
 Start: an operator asked for it, the settings have changed since the worker's start, or another rung wants it.
-    The successor starts in the pool's other slot if the projected peak with it stays below `retire_percent`;
-    else the old worker drains, and restarts in its own slot.
+    The successor starts in the pool's other slot if the projected peak with it stays below `retire_percent`
+    and no beat runs inside the worker; else the old worker drains, and restarts in its own slot.
 StopOld: the successor consumes. The old worker finishes its tasks, which costs nothing.
 AbortRollout: the successor has not consumed for SUCCESSOR_SECONDS, or memory is at `hard_percent`. The next
     attempt without an operator comes after ROLLOUT_RETRY_SECONDS.
@@ -36,6 +36,7 @@ SUCCESSOR_SECONDS = 120.0
 # PID 1 has started a worker by the next snapshot, unless it is busy.
 SUCCESSOR_SEEN_SECONDS = 10.0
 ROLLOUT_RETRY_SECONDS = 600.0
+BEAT = "beat runs inside it (-B), and two would send each task twice"
 
 
 def replace_requested(snapshot: Snapshot, state: PolicyState, settings: Settings) -> ReplaceWorker | None:
@@ -70,9 +71,9 @@ def plan_rollout(
     if action.pool not in state.asked and not view.outdated and failed_recently(action.pool, snapshot, state):
         return None
     action = structs.replace(action, slot=view.slot)
-    shortage = find_shortage(pool, view, snapshot, state, settings)
-    if shortage is not None:
-        return structs.replace(action, reason=f"{action.reason}; {shortage}")
+    obstacle = BEAT if pool.runs_beat else find_shortage(pool, view, snapshot, state, settings)
+    if obstacle is not None:
+        return structs.replace(action, reason=f"{action.reason}; {obstacle}")
     return structs.replace(action, successor=pool.other_slot(view.slot))
 
 

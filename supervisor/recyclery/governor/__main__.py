@@ -62,7 +62,7 @@ async def govern(settings: Settings, run: str) -> None:
     board = Board(settings, broker, Ledger(settings), models, TaskTotals(since=now()))
     observer = Observer(settings=settings, markers=Markers(run))
     recorder = Recorder(settings)
-    inbox = Inbox(settings, broker, recorder.record_report)
+    inbox = Inbox(settings, broker, recorder.record_report, woken.set)
     exits = ExitWatcher(woken.set)
     heart = HeartbeatWriter(settings.runtime_dir)
     executor = Executor(board, observer, inbox, recorder, woken.set)

@@ -25,13 +25,18 @@ class Inbox:
     """Polled outside the tick, so that a blocked worker cannot delay it."""
 
     def __init__(
-        self, settings: Settings, broker: Broker, on_report: Callable[[ChildReport], None] = lambda report: None
+        self,
+        settings: Settings,
+        broker: Broker,
+        on_report: Callable[[ChildReport], None] = lambda report: None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.programs: dict[str, PoolView] = {}
         self.states: dict[Owner, ChildState] = {}
         self.workers = Workers(settings.runtime_dir, broker.answers)
         self._on_report = on_report
+        self._wake = wake
         self._programs_due = 0.0
         self._stats_due = 0.0
         self._polling: asyncio.Task[None] | None = None
@@ -52,6 +57,10 @@ class Inbox:
         ended = set()
         for report in read_reports(reports):
             if isinstance(report, WorkerHeartbeat):
+                if report.pid not in self.workers.heartbeats.last:
+                    # What a dead worker held waits for one that can give it back.
+                    self._stats_due = 0.0
+                    self._wake()
                 self.workers.heartbeats.record(report)
                 continue
             self._on_report(report)
@@ -90,6 +99,9 @@ class Inbox:
         views = self.programs.items()
         # A draining worker does not answer.
         running = {slot: view.pid for slot, view in views if view.pid and view.state is not PoolState.DRAINING}
+        before = {stat.pid for stat in self.workers.stats.values()}
         await self.workers.poll(running)
+        if not {stat.pid for stat in self.workers.stats.values()} <= before:
+            self._wake()
         for stat in self.workers.stats.values():
             apply_worker_stat(self.states, owners, stat)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from recyclery.config.settings import Pool
@@ -29,26 +29,39 @@ class Broker:
     """The pools' broker. Each call blocks: call it in a thread."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._urls = url.split(";")  # more than one where the app has a list (failover)
 
     def answers(self) -> bool:
         """Return whether Redis answers; True for another broker."""
-        return self._client is None or bool(ask_redis(self._client.ping))
+        return not self._clients or bool(self._ask(lambda client: client.ping()))
 
     def depth(self, queues: Iterable[str]) -> int | None:
         """Return how many messages wait in the queues together; None where Redis is away or not the broker."""
-        if self._client is None:
-            return None
-        pipe = self._client.pipeline(transaction=False)
-        for queue in queues:
-            for step in PRIORITY_STEPS:
-                pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue)
-        lengths = ask_redis(pipe.execute)
-        return None if lengths is None else sum(lengths)
+        names = tuple(queues)
+
+        def count(client: redis.Redis) -> int:
+            pipe = client.pipeline(transaction=False)
+            for queue in names:
+                for step in PRIORITY_STEPS:
+                    pipe.llen(f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue)
+            return sum(pipe.execute())
+
+        depth: int | None = self._ask(count)
+        return depth
 
     @cached_property
-    def _client(self) -> redis.Redis | None:
-        return open_client(self._url)
+    def _clients(self) -> list[redis.Redis]:
+        return [client for url in self._urls if (client := open_client(url)) is not None]
+
+    def _ask(self, request: Callable[[redis.Redis], Any]) -> Any:
+        """Return what the first Redis that answers says; None where none does."""
+        for client in self._clients:
+            answer = ask_redis(partial(request, client))
+            # It is asked only where no worker reports, so nothing is kept open until then.
+            client.connection_pool.disconnect(inuse_connections=False)
+            if answer is not None:
+                return answer
+        return None
 
 
 def ask_redis(request: Callable[[], Any]) -> Any:

@@ -197,6 +197,8 @@ class PoolView:
     """Whether its settings have changed since its start."""
     end: str = ""
     """How the last one in this slot ended, in words."""
+    keeps_dying: bool = False
+    """Whether PID 1 started it after a pause, as it died again and again, and it has not been up for long."""
     node: str | None = None
     consuming: bool = False
     """Whether it reports that it consumes all its queues."""
@@ -224,7 +226,12 @@ class PoolView:
 
     @property
     def reported_state(self) -> PoolState:
-        """Its state for health checks: a worker that has not answered yet counts as starting."""
+        """Its state for health checks: a worker that has not answered yet counts as starting.
+
+        One that keeps dying is ill while it runs too.
+        """
+        if self.keeps_dying and self.state.is_healthy:
+            return PoolState.BACKOFF
         return PoolState.STARTING if self.state is PoolState.RUNNING and self.vitals is None else self.state
 
 

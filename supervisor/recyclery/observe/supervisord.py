@@ -68,6 +68,7 @@ def list_workers(path: Path) -> dict[str, PoolView]:
             forks=worker["forks"],
             outdated=worker["outdated"],
             end=worker["end"],
+            keeps_dying=worker["keeps_dying"],
         )
         for worker in workers
     }

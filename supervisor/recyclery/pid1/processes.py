@@ -6,10 +6,12 @@ is not restarted where it does not stay up. A worker that drains then stays stop
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from supervisor.dispatchers import PEventListenerDispatcher
@@ -23,13 +25,22 @@ from recyclery.config.settings import Pool, starts_alike
 from recyclery.health.heartbeat import HEARTBEAT_BYTE
 from recyclery.pid1.output import TAIL_LINES, LineLog
 from recyclery.pid1.supervisord_conf import format_command, whole_seconds
+from recyclery_worker.link import ready_file
 
 # The first heartbeat may take longer by this factor: Python and its imports, on a machine short of CPU.
 START_FACTOR = 4
 BANNER = "🔨 Starting Celery Worker\nℹ  Processing queues: {queues}\nℹ  Worker name: {name}\n"
+# A worker's warm shutdown, and the one where the user makes TERM a cold one (celery/apps/worker.py).
+TERM_IS_WARM = os.environ.get("REMAP_SIGTERM") != "SIGQUIT"
+DRAIN_SIGNAL = signal.SIGTERM if TERM_IS_WARM else signal.SIGINT
 ENDING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
 STARTED = frozenset({ProcessStates.STARTING, ProcessStates.RUNNING})
 IN_SERVICE = STARTED | {ProcessStates.BACKOFF}
+# The first pause before a worker that keeps dying is started again, which each further death doubles, and the
+# longest. One that stays up for as long as the longest is well again.
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 60.0
+ENDLESS = 1_000_000_000
 # supervisord restarts these.
 ENDED_UNASKED = frozenset({ProcessStates.EXITED, ProcessStates.BACKOFF})
 
@@ -135,7 +146,10 @@ class WorkerProcess(SupervisedProcess):
     """A worker's main process: prints a banner at each start, and counts its deaths."""
 
     longest_pause_seconds = 3.0
-    had_to_be_killed = False
+    was_cut_short = False
+    """Whether it was killed when everything stopped, or cut tasks off."""
+    left_generation = ""
+    """The id of its lease, where it was killed when everything stopped."""
     draining = False
     """Whether it ends after its tasks, to be replaced."""
 
@@ -144,6 +158,10 @@ class WorkerProcess(SupervisedProcess):
         """The settings of its last start."""
         super().__init__(config, group, self.pool.name)
         self._deaths: list[float] = []
+        self._pause_seconds = 0.0
+        """Pause before its last start, or its next; 0 where it does not keep dying."""
+        self._was_ready = False
+        """Whether a worker in this slot has ever taken tasks."""
         self._was_asked_to_end = self._restarts_after_drain = self._is_restart = False
         self._proven: Pool | None = None
         """The settings it last stayed up with."""
@@ -152,9 +170,12 @@ class WorkerProcess(SupervisedProcess):
         """Print the pool's banner, then start it: with the current settings, after a death the former."""
         self._was_asked_to_end = self.draining = self._restarts_after_drain = False
         options = self.options
+        with contextlib.suppress(OSError):
+            self._ready_file.unlink()
         self.pool = self._former_settings() if self._is_restart else options.pool_of(self.config.name)
         self.config.command = format_command(options.settings, self.pool, self.config.name)
         self.config.stopwaitsecs = whole_seconds(options.settings.grace_seconds)
+        self.config.stopsignal = signal.SIGTERM
         for line in BANNER.format(queues=",".join(self.pool.queues), name=self.pool.name).splitlines():
             options.outlet.put(options.log_format.banner(self.pool.name, line))
         pid: int | None = super().spawn()
@@ -177,6 +198,7 @@ class WorkerProcess(SupervisedProcess):
         """Have it end after its tasks, and restart it then or not; it is killed after `drain_seconds`."""
         # supervisord takes a deadline further away than stopwaitsecs for a clock that was set back.
         self.config.stopwaitsecs = whole_seconds(self.options.settings.drain_seconds)
+        self.config.stopsignal = DRAIN_SIGNAL
         self.stop()
         self.draining = True
         self._restarts_after_drain = restart
@@ -187,6 +209,8 @@ class WorkerProcess(SupervisedProcess):
             self.draining = self._restarts_after_drain = False
             self.config.stopwaitsecs = whole_seconds(self.options.settings.grace_seconds)
             self.delay = min(self.delay, self.now() + self.config.stopwaitsecs)
+            if not TERM_IS_WARM:
+                self.signal(signal.SIGTERM)
 
     def transition(self) -> None:
         """Restart it where it ended unasked, or after a drain that ends with a restart."""
@@ -195,6 +219,8 @@ class WorkerProcess(SupervisedProcess):
             self.spawn()
             return
         self._is_restart = self.state in ENDED_UNASKED
+        if self.was_ready:
+            self.config.startretries = ENDLESS
         super().transition()
         self._is_restart = False
 
@@ -202,6 +228,12 @@ class WorkerProcess(SupervisedProcess):
         """Count a death; a successor that did not stay up leaves the pool to its worker."""
         died = is_death(sts, asked=self.killing or self._was_asked_to_end)
         other = self._other
+        ready_pid, _, generation = self._read_ready_file().partition(" ")
+        is_ready = ready_pid == str(pid)
+        self._was_ready |= is_ready
+        if is_ready and self.options.mood == SupervisorStates.SHUTDOWN:
+            self.was_cut_short |= sts != 0
+            self.left_generation = generation if os.WIFSIGNALED(sts) else ""
         if died and not (other.state in IN_SERVICE and self.laststart > other.laststart):
             self._deaths.append(self.now())
         super().finish(pid, sts)
@@ -212,6 +244,47 @@ class WorkerProcess(SupervisedProcess):
             # In another state this one would be restarted as soon as the pool's worker ended.
             self.change_state(ProcessStates.STOPPED)
             self.backoff = 0
+        elif died and self.was_ready:
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait before the next start where it keeps dying, longer each time; the other pools go on."""
+        settings, often = self.options.settings, self.deaths()
+        up_seconds = self.laststop - self.laststart
+        self._pause_seconds = next_pause(
+            self._pause_seconds, up_seconds, keeps_dying=often >= settings.max_deaths
+        )
+        if not self._pause_seconds:
+            return
+        # In this state supervisord starts it after the delay. Where `backoff` is smaller, it takes that for a
+        # clock that was set back.
+        self.change_state(ProcessStates.BACKOFF)
+        self.backoff = whole_seconds(self._pause_seconds)
+        self.delay = self.now() + self._pause_seconds
+        self.options.logger.error(
+            f"{self.config.name} keeps dying ({often} deaths in {settings.death_window_seconds:g} s): it is "
+            f"started again in {self._pause_seconds:g} s; the last time it {self.end}"
+        )
+
+    @property
+    def keeps_dying(self) -> bool:
+        """Whether it was started after a pause, and has not been up for long enough since."""
+        return bool(self._pause_seconds) and self.now() - self.laststart < LONGEST_PAUSE_SECONDS
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether a worker of the pool has ever taken tasks."""
+        return self._was_ready or bool(self._other._was_ready)
+
+    @property
+    def _ready_file(self) -> Path:
+        return ready_file(self.options.settings.runtime_dir, self.config.name)
+
+    def _read_ready_file(self) -> str:
+        try:
+            return self._ready_file.read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return ""
 
     def signal(self, sig: int) -> str | None:
         """Send a signal for an operator or the governor; the end that it causes is no death."""
@@ -231,13 +304,15 @@ class WorkerProcess(SupervisedProcess):
         return len(self._deaths) + len(recent(self._other._deaths, now, window_seconds))
 
     def gave_up(self) -> bool:
-        """Return whether the pool's worker died too often, or does not stay up at all."""
+        """Return whether the pool's worker died too often, or does not stay up at all, and was never ready."""
+        if self.was_ready:
+            return False
         return self.state == ProcessStates.FATAL or bool(self.deaths() >= self.options.settings.max_deaths)
 
     def kill(self, sig: int) -> str | None:
         """Send a signal; a KILL of a stopping worker means that its time was not enough."""
         if sig == signal.SIGKILL and self.state == ProcessStates.STOPPING:
-            self.had_to_be_killed |= self.options.mood == SupervisorStates.SHUTDOWN
+            self.was_cut_short |= self.options.mood == SupervisorStates.SHUTDOWN
             if self.draining:
                 self.options.logger.warn(
                     f"{self.config.name}: still not done {self.options.settings.drain_seconds:g} s after it "
@@ -275,6 +350,13 @@ class WorkerConfig(ProcessConfig):  # type: ignore[misc]
 def is_death(status: int, *, asked: bool) -> bool:
     """Return whether an end is a death: nobody asked for it, and its status is not 0, as after a drain."""
     return not asked and status != 0
+
+
+def next_pause(last_seconds: float, up_seconds: float, *, keeps_dying: bool) -> float:
+    """Return the pause before the next start of a worker that died; 0 for none beyond the usual one."""
+    if last_seconds and up_seconds < LONGEST_PAUSE_SECONDS:
+        return min(2 * last_seconds, LONGEST_PAUSE_SECONDS)
+    return FIRST_PAUSE_SECONDS if keeps_dying else 0.0
 
 
 def recent(deaths: Iterable[float], now: float, window_seconds: float) -> list[float]:
@@ -322,6 +404,7 @@ class WorkersInterface:
                 "outdated": worker.is_outdated(),
                 "forks": worker.pool.forks,
                 "end": worker.end,
+                "keeps_dying": worker.keeps_dying,
             }
             for slot, worker in self._options.workers.items()
         ]

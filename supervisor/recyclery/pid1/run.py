@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,18 +20,21 @@ from typing import TextIO
 import psutil
 
 from recyclery.common import exit_codes
+from recyclery.common.programs import run_apart
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.paths import heartbeat_file
-from recyclery.config.settings import Address, Pool, open_listener, write_settings
+from recyclery.config.settings import Address, Pool, Settings, open_listener, write_settings
 from recyclery.config.sources import load_settings, read_command_line
-from recyclery.pid1.output import Outlet
+from recyclery.pid1.output import FORMATS, Outlet
 from recyclery.pid1.supervisord_conf import write_configuration
+from recyclery_worker.link import remembered_folder
 
 # A unix socket's address holds 107 bytes (unix(7)); the longest name in the folder is a worker's socket.
 LONGEST_ADDRESS = 107
 # Includes the download of a chromedriver, which has its own time limit.
 APP_CHECK_SECONDS = 180.0
 SWEEP_SECONDS = 2.0
+GIVE_BACK_SECONDS = 3.0
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 # Exit code of recyclery_worker.app_check for a Chrome that no driver fits.
 BROWSER_DOES_NOT_FIT = 3
@@ -38,8 +42,8 @@ BROWSER_DOES_NOT_FIT = 3
 
 def run(args: argparse.Namespace) -> int:
     """Run the supervisor until it is asked to stop; return the exit code."""
-    # PID 1 has no default actions: without a handler an early TERM would be lost.
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    # PID 1 has no default actions: without a handler an early one would be lost.
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(signum, stop_early)
     # Signals that our parent blocked would stay blocked in all our children.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print_briefly(f"recyclery: {error}\n")
         return exit_codes.BAD_CONFIGURATION
     heartbeat_file(settings.runtime_dir).unlink(missing_ok=True)
+    # Our workers have followed no others.
+    shutil.rmtree(remembered_folder(settings.runtime_dir), ignore_errors=True)
     write_settings(settings)
     configuration = write_configuration(settings)
     os.environ["RECYCLERY_RUNTIME_DIR"] = str(settings.runtime_dir)
@@ -66,11 +72,13 @@ def run(args: argparse.Namespace) -> int:
 
     with lock:
         try:
-            code = run_engine(settings, str(configuration), lambda: load_settings(line, os.environ))
+            code, left = run_engine(settings, str(configuration), lambda: load_settings(line, os.environ))
         except Exception:  # a traceback that nobody reads must not keep a dead supervisor running
             print_briefly(traceback.format_exc())
-            code = exit_codes.KILLED
+            code, left = exit_codes.KILLED, []
         sweep_descendants()
+        if left:
+            give_back_left(settings, left)
     return code
 
 
@@ -153,7 +161,7 @@ def check_app(app: str) -> str:
     """
     command = [sys.executable, "-m", "recyclery_worker.app_check", app]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=APP_CHECK_SECONDS, check=False)
+        done = run_apart(command, APP_CHECK_SECONDS)
     except subprocess.TimeoutExpired:
         raise BadConfiguration(
             f"app is {app!r}: importing it took longer than {APP_CHECK_SECONDS:g} s; "
@@ -190,3 +198,19 @@ def sweep_descendants() -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
             time.sleep(0.02)
+
+
+def give_back_left(settings: Settings, generations: Iterable[str]) -> None:
+    """Give back what killed workers held: all their processes are dead, and perhaps no other worker is up."""
+    command = [sys.executable, "-m", "recyclery_worker.delivery.reclaim", settings.app, "--dead", *generations]
+    try:
+        done = run_apart(command, GIVE_BACK_SECONDS)
+        if done.returncode == 0:
+            return
+        why = done.stderr.strip()
+    except subprocess.TimeoutExpired:
+        why = f"the app's import and Redis took longer than {GIVE_BACK_SECONDS:g} s"
+    except OSError as error:
+        why = str(error)
+    text = f"what killed workers held is given back when their leases end: {why}"
+    print_briefly(FORMATS[settings.log_format].own("warning", text).decode())

@@ -9,7 +9,8 @@ Overridden, and why (line numbers are supervisor 4.3.0's, see docs/architecture.
 - deadlines go by a clock that does not jump (`RunningClock`; time.time() upstream);
 - a pool has one worker in service in one of two slots, and a successor in the other while it is replaced
   (`processes.py`; upstream a program that ends is always restarted);
-- a governor that hangs is killed, a pool that keeps dying stops everything (restarted for ever upstream);
+- a governor that hangs is killed, a pool that keeps dying and was never ready stops everything, and one that
+  was ready is started after longer and longer pauses (restarted for ever upstream);
 - the exit code shows how it ended (always 0 upstream).
 """
 
@@ -201,8 +202,13 @@ class Engine(Supervisor):  # type: ignore[misc]
         """Return the exit code of `recyclery run`."""
         if self.gave_up:
             return exit_codes.GAVE_UP
-        killed = any(worker.had_to_be_killed for worker in self._processes(WorkerProcess))
-        return exit_codes.KILLED if killed else exit_codes.DRAINED
+        were_cut = any(worker.was_cut_short for worker in self._processes(WorkerProcess))
+        return exit_codes.KILLED if were_cut else exit_codes.DRAINED
+
+    def left_generations(self) -> list[str]:
+        """Return the leases of the workers that were killed, and may have left messages."""
+        left = (worker.left_generation for worker in self._processes(WorkerProcess))
+        return [generation for generation in left if generation]
 
     def _processes(self, kind: type[ProcessKind]) -> list[ProcessKind]:
         groups = self.process_groups.values()
@@ -329,8 +335,8 @@ class Engine(Supervisor):  # type: ignore[misc]
         self.options.mood = SupervisorStates.SHUTDOWN
 
 
-def run_engine(settings: Settings, configuration: str, reload: Callable[[], Settings]) -> int:
-    """Run supervisord until it has stopped everything, and return the exit code.
+def run_engine(settings: Settings, configuration: str, reload: Callable[[], Settings]) -> tuple[int, list[str]]:
+    """Run supervisord until it has stopped everything; return the exit code, and what killed workers left.
 
     `reload` reads the configuration again on HUP; it raises BadConfiguration.
     """
@@ -352,4 +358,4 @@ def run_engine(settings: Settings, configuration: str, reload: Callable[[], Sett
     finally:
         options.close_httpservers()
         outlet.drain(1.0)
-    return engine.exit_code()
+    return engine.exit_code(), engine.left_generations()

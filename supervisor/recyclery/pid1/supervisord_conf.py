@@ -55,7 +55,7 @@ NO_SECRETS = ",".join(f'{name}=""' for name in secrets.ALL)
 PROGRAM = """
 [program:{slot}]
 command={command}
-environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}",CELERY_CUSTOM_WORKER_POOL="{worker_pool}",{no_secrets}
+environment=RECYCLERY_POOL="{pool}",RECYCLERY_SLOT="{slot}",{no_secrets}
 autostart={autostart}
 priority=10
 startsecs=5
@@ -87,7 +87,6 @@ def write_configuration(settings: Settings) -> Path:
                 pool=pool.name,
                 slot=slot,
                 no_secrets=NO_SECRETS,
-                worker_pool=f"recyclery_worker.pool:{'TaskPool' if pool.forks else pool.implementation}",
                 command=escape_percent(format_command(settings, pool, slot)),
                 autostart=str(slot == pool.name).lower(),
                 grace_seconds=whole_seconds(settings.grace_seconds),
@@ -108,13 +107,11 @@ def worker_command(settings: Settings, pool: Pool, slot: str) -> list[str]:
     """Return the command line of a pool's Celery worker."""
     return [
         sys.executable,
-        *("-m", "celery"),
+        *("-m", "recyclery_worker.celery"),
         *("-A", settings.app),
         "worker",
-        # The last -P counts; the first one makes Celery patch for gevent or eventlet.
-        *(() if pool.forks else ("-P", pool.implementation)),
-        *("-P", "custom"),
-        *("-I", "recyclery_worker"),
+        # Ours is the custom one.
+        *("-P", "custom" if pool.forks else pool.implementation),
         *("-n", f"{slot}@%h"),
         *("-Q", ",".join(pool.queues)),
         *("-c", str(pool.concurrency)),

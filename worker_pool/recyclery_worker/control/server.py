@@ -17,12 +17,20 @@ import msgspec
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.exceptions import ChannelError
 
 from recyclery_worker import link
-from recyclery_worker.broker.connection import BOUNDED, broker_kind
+from recyclery_worker.broker.client_limit import client_limit
+from recyclery_worker.broker.connection import (
+    BOUNDED_BY_KIND,
+    broker_kind,
+    connect,
+    count_ready,
+    count_waiting,
+    open_redis,
+)
 from recyclery_worker.broker.wait import try_write
 from recyclery_worker.delivery.lease import lease
+from recyclery_worker.link import read_variable
 from recyclery_worker.parking.admission import is_stopping, report_death
 from recyclery_worker.pool.capabilities import read_capabilities
 from recyclery_worker.pool.task_stats import TASK_STATS
@@ -33,6 +41,8 @@ PEER_SECONDS = 2.0  # How long the thread waits for a peer's request, while othe
 PAUSE_RETRY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 2.0
 PROBE_SECONDS = 2.0
+OLD_ANSWER_SECONDS = 30.0
+STOPPED = "its pool has stopped: the worker ends"
 
 
 class Pause:
@@ -95,9 +105,13 @@ class LinkServer(bootsteps.StartStopStep):
         self._peers: set[socket.socket] = set()
 
     def start(self, parent: Any) -> None:
-        """Start the heartbeat; bind the socket, or log why not; without an event loop a thread answers."""
+        """Bind the socket, or log why not; without an event loop a thread answers. Start the heartbeat."""
+        self._listen(parent)
+        # At the first one it is asked.
         start_heartbeat(parent)
-        path = link.worker_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"]), os.environ["RECYCLERY_SLOT"])
+
+    def _listen(self, parent: Any) -> None:
+        path = link.worker_socket(Path(read_variable("RECYCLERY_RUNTIME_DIR")), read_variable("RECYCLERY_SLOT"))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             path.unlink(missing_ok=True)
@@ -215,14 +229,17 @@ def start_trace(worker: Any, request: link.TraceRequest) -> link.TracingChild | 
         return link.Refused(reason=lack)
     if request.task not in worker.app.tasks:
         return link.Refused(reason=f"{request.task!r} is no task of this worker's app")
-    if (pid := worker.pool.children.trace(request)) is not None:
+    if (children := worker.pool.children) is None:
+        return link.Refused(reason=STOPPED)
+    if (pid := children.trace(request)) is not None:
         return link.TracingChild(pid=pid)
     return link.Refused(reason="a child of this pool is traced already, or all of them are about to leave")
 
 
 def change_pool(worker: Any, request: link.Request) -> str:
     """Change our pool; return why not, empty where it is done."""
-    children = worker.pool.children
+    if (children := worker.pool.children) is None:
+        return STOPPED
     match request:
         case link.RetireRequest(pid):
             return str(children.retire(pid))
@@ -252,7 +269,7 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         if getattr(request, "worker_pid", None)
     }
     return link.WorkerStat(
-        pool=os.environ["RECYCLERY_POOL"],
+        pool=read_variable("RECYCLERY_POOL"),
         pid=os.getpid(),
         node=worker.hostname,
         concurrency=pool.num_processes,
@@ -269,7 +286,7 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
         reclaimed=held.reclaimed if held else 0,
         parked=held.parked if held else 0,
         holding=bool(pause.queues) if worker.use_eventloop else None,
-        consuming=is_consuming(worker),
+        consuming=is_consuming(worker, pause),
         consumes=list(worker.app.amqp.queues.consume_from),
         received=TASK_STATS.received,
         has_room=has_room(worker),
@@ -278,18 +295,23 @@ def stat(worker: Any, pause: Pause) -> link.WorkerStat:
     )
 
 
-def is_consuming(worker: Any) -> bool:
+def is_consuming(worker: Any, pause: Pause) -> bool:
     """Return whether tasks are taken from all queues that the worker is to serve."""
     # On an event loop this is answered only once the loop runs and so waits for tasks.
     tasks: Any = getattr(worker.consumer, "task_consumer", None)
     queues = list(worker.app.amqp.queues.consume_from)
-    return tasks is not None and bool(queues) and all(map(tasks.consuming_from, queues))
+    # There is none to serve in a pause, or where an operator cancelled them all.
+    is_paused = bool(pause.queues) and not queues
+    return tasks is not None and not is_paused and all(map(tasks.consuming_from, queues))
 
 
 def has_room(worker: Any) -> bool:
     """Return whether it could take a task: it has fewer than it may run, and nothing else limits it."""
     if worker.consumer is None or worker.app.conf.get("worker_eta_task_limit"):
         return False
+    queues = worker.app.amqp.queues.consume_from.values()
+    if any((queue.queue_arguments or {}).get("x-single-active-consumer") for queue in queues):
+        return False  # RabbitMQ gives everything to another worker.
     if any(bucket is not None and bucket.contents for bucket in worker.consumer.task_buckets.values()):
         return False  # by a rate limit
     return len(state.reserved_requests) < int(worker.pool.num_processes)
@@ -297,61 +319,73 @@ def has_room(worker: Any) -> bool:
 
 def start_heartbeat(worker: Any) -> None:
     """Start its threads, which run until the process ends, as the loop is blocked longest in a drain."""
-    probe, name = BrokerProbe(worker.app), "recyclery-heartbeat"
-    if broker_kind(worker.app.connection_for_read()) == "redis":  # Of others no timeout would bound the answer.
+    kind, name = broker_kind(worker.app.connection_for_read()), "recyclery-heartbeat"
+    probe = BrokerProbe(worker.app, kind)
+    if kind in BOUNDED_BY_KIND:  # Of others no timeout would bound the answer.
         threading.Thread(target=probe.run, name="recyclery-broker-probe", daemon=True).start()
     threading.Thread(target=send_heartbeats, args=(worker, probe), name=name, daemon=True).start()
 
 
 class BrokerProbe:
-    """Whether the broker answers and how many messages wait, where it is a Redis that takes writes."""
+    """Whether the broker answers, a Redis writes too, and how many messages wait; of RabbitMQ and Redis."""
 
-    def __init__(self, app: Any) -> None:
-        self.answers: bool | None = None  # None where the broker is not asked, or was not yet
-        self.waiting: dict[str, int] | None = None  # Messages by queue; None while that is not known
-        self._app = app
-        self._queues: dict[str, None] = {}
+    def __init__(self, app: Any, kind: str) -> None:
+        self._answers: bool | None = None  # None where the broker is not asked, or was not yet
+        self._waiting: dict[str, int] | None = None  # Messages by queue; None while that is not known
+        self._known_at = -OLD_ANSWER_SECONDS
+        self._app, self._kind = app, kind
+        # Messages wait in a queue too that an operator cancelled for a while.
+        self._queues: dict[str, None] = dict.fromkeys(app.amqp.queues.consume_from)
+
+    def known(self) -> tuple[bool | None, dict[str, int] | None]:
+        """Return whether the broker answers and how many messages wait, where it was asked of late."""
+        # With gevent RabbitMQ's client knows no timeout: what it once said shows nothing of now.
+        is_fresh = time.monotonic() - self._known_at < OLD_ANSWER_SECONDS
+        return (self._answers, self._waiting) if is_fresh else (None, None)
+
+    def note(self, *, answers: bool, waiting: dict[str, int] | None) -> None:
+        self._answers, self._waiting, self._known_at = answers, waiting, time.monotonic()
 
     def run(self) -> None:
+        options = BOUNDED_BY_KIND[self._kind]
         while True:
             try:
-                with self._app.connection_for_read(transport_options=BOUNDED) as connection:
-                    connection.connect()
+                with self._app.connection_for_read(transport_options=options) as connection:
+                    connect(connection)
                     while True:
-                        self._ask(connection.default_channel)
+                        self.note(answers=True, waiting=self._ask(connection))
                         time.sleep(PROBE_SECONDS)
-            except Exception as error:  # kombu and redis raise errors of many kinds; the loop meets them too
-                self.answers, self.waiting = False, None
+            except Exception as error:  # transports raise errors of many kinds; the loop meets them too
+                self.note(answers=False, waiting=None)
                 logger.debug("the broker's queues cannot be counted: %s", error)
+                client_limit.look_at(error)
             time.sleep(PROBE_SECONDS)
 
-    def _ask(self, channel: Any) -> None:
-        # Messages wait in a queue too that an operator cancelled for a while.
+    def _ask(self, connection: Any) -> dict[str, int]:
         self._queues |= dict.fromkeys(self._app.amqp.queues.consume_from)
+        if self._kind != "redis":
+            return {queue: count_ready(connection, queue) for queue in self._queues}
+        channel = connection.default_channel
         try_write(channel)
         waiting = {queue: count_waiting(channel, queue) for queue in self._queues}
-        self.answers, self.waiting = True, waiting
-
-
-def count_waiting(channel: Any, queue: str) -> int:
-    """Return how many messages of all priorities wait in a queue; an empty queue does not exist in Redis."""
-    with contextlib.suppress(ChannelError):
-        return int(channel.queue_declare(queue=queue, passive=True).message_count)
-    return 0
+        client, _ = open_redis(channel)
+        client_limit.look(client)
+        return waiting
 
 
 def send_heartbeats(worker: Any, probe: BrokerProbe) -> None:
     """Send a heartbeat every two seconds, whether or not a governor receives it."""
-    path = str(link.governor_socket(Path(os.environ["RECYCLERY_RUNTIME_DIR"])))
+    path = str(link.governor_socket(Path(read_variable("RECYCLERY_RUNTIME_DIR"))))
     ends: Any = bootsteps
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         while True:
+            answers, waiting = probe.known()
             heartbeat = link.WorkerHeartbeat(
-                pool=os.environ["RECYCLERY_POOL"],
+                pool=read_variable("RECYCLERY_POOL"),
                 pid=os.getpid(),
                 sent=link.now(),
-                broker_answers=probe.answers,
-                waiting=probe.waiting,
+                broker_answers=answers,
+                waiting=waiting,
                 # By a signal, by remote control, or as its lease was lost.
                 stopping=is_stopping() or worker.blueprint.state in {ends.CLOSE, ends.TERMINATE},
             )

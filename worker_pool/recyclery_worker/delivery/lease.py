@@ -1,46 +1,62 @@
-"""This worker's lease: a thread of its main process renews it, and gives back what dead workers hold.
+"""This worker's lease: a thread of its main process renews it, others give back what dead workers hold.
+
+The thread that renews does nothing else, on a connection of its own: whatever takes time, or waits, is done by
+another, the keeper, or by one that ends with its work.
 
 The state of the lease is in memory that the main process shares with the pool's children. The main process
 checks it before it hands a task to a child, the child again before it begins: in between both may have been
 frozen, for longer than the lease is valid.
 """
 
+import atexit
 import contextlib
 import logging
 import mmap
 import os
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from billiard import active_children
 from celery import bootsteps, signals
 from celery.exceptions import Ignore, TaskRevokedError
 from celery.utils.log import get_logger
 from celery.worker import state
 from redis.exceptions import NoPermissionError, ResponseError
 
-from recyclery_worker.broker.connection import broker_kind, connected
+from recyclery_worker.broker.connection import (
+    broker_kind,
+    connected,
+    describe_failure,
+    name_wrong_keys,
+)
 from recyclery_worker.broker.wait import BrokerWait, wait_until
 from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.delivery.receive import ReceiveStep, Unacked, install_qos
+from recyclery_worker.delivery.give_back import give_back
+from recyclery_worker.delivery.receive import ReceiveStep, Unacked, install_qos, receive_as_kombu
 from recyclery_worker.delivery.registry import (
     KEY_OPTIONS,
     LEASE_SECONDS,
     RENEW_SECONDS,
     Generation,
+    LeaseWatch,
     Registry,
     new_generation,
     open_registry,
 )
 from recyclery_worker.link import now
-from recyclery_worker.parking.admission import InFlight, record_worker_death
-from recyclery_worker.parking.records import DeadLetterStore
+from recyclery_worker.parking.admission import InFlight, read_in_flight, record_worker_death
+from recyclery_worker.parking.begun import forget_begun, read_begun, record_for
+from recyclery_worker.parking.records import DeadLetterStore, open_dead_letters
 
 logger = get_logger(__name__)
 
 CHECK_SECONDS = 0.02
+CHILD_END_SECONDS = 5
 # A dead worker is detected by its lease. At this timeout, an hour by default, the broker would give away a task
 # that still runs.
 VISIBILITY_SECONDS = 30 * 24 * 3600
@@ -107,28 +123,30 @@ def check_lease(lease_state: LeaseState, wait_for_job: Callable[[], Any]) -> Cal
     return wait_and_check
 
 
-def reclaim(app: Any, generation: Generation) -> int:
+def reclaim(app: Any, generation: Generation, *, counts_deaths: bool = True) -> int:
     """Give back all that a generation holds to the head of its queues, and deregister it; return how many.
 
     Its worker must be dead, or have lost its lease. Any number of workers may do it at once, and any of them
-    may die: each message moves in one transaction (kombu/transport/redis.py, QoS.restore_by_tag). Raises what
-    kombu and redis raise when Redis is away.
+    may die. Raises what kombu and redis raise when Redis is away.
     """
+    given_back = 0
     with connected(app, **generation.keys) as channel:
         registry = open_registry(channel)
-        if tags := registry.held_tags(generation):
+        if registry.count_held(generation):
             registry.fence(generation)
-            tags = registry.held_tags(generation)
-            record_worker_death(channel, generation.id, generation.node, tags)
-        for tag in tags:
-            # The newest first: tasks are taken from the right, where the oldest must be outermost.
-            channel.qos.restore_by_tag(tag, leftmost=False)
+            held = registry.held(generation)
+            begun = read_begun(generation.id) | read_in_flight(open_dead_letters(channel), generation.id)
+            if counts_deaths:
+                record_worker_death(channel, generation.id, generation.node, held)
+            given_back = give_back(channel, registry, generation, held, begun)
         registry.deregister(generation)
-    return len(tags)
+    # Of one that held nothing too.
+    forget_begun(generation.id)
+    return given_back
 
 
 class Lease:
-    """The lease of one generation, and the thread that renews it."""
+    """The lease of one generation, and the threads that renew it and that give back."""
 
     def __init__(self, app: Any, generation: Generation) -> None:
         self.generation = generation
@@ -137,10 +155,21 @@ class Lease:
         self.in_flight = InFlight(generation.id)
         self._app = app
         self._unacked = Unacked(generation)
-        # Generations to give back; None ends the thread.
+        # Generations to give back; None wakes the keeper.
         self._requests: queue.Queue[str | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="recyclery-lease", daemon=True)
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=each, name=name, daemon=True)
+            for name, each in {
+                "recyclery-lease": (self._keep_renewing, self._note_not_renewed),
+                "recyclery-keeper": (self._keep_books, self._note_not_kept),
+            }.items()
+        ]
+        # Generations whose messages are being given back, one after the other.
+        self._giving_back: set[str] = set()
+        self._one_at_a_time = threading.Lock()
         self._is_refused = False
+        self._refusals: set[str] = set()  # What the keeper has logged
 
     def begin(self) -> None:
         """Register before the first message is received; raises where Redis is away or refuses."""
@@ -151,23 +180,38 @@ class Lease:
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
         install_qos(self._app, self._unacked)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def reclaim_soon(self, generation_id: str) -> None:
         """Have the messages of a generation given back whose processes are known to be dead, lease or not."""
         self._requests.put(generation_id)
 
-    def end(self) -> None:
-        """Give back what is still held, and deregister; no task runs any more."""
+    def let_go(self, message: Any) -> None:
+        """Have a message given back that nobody runs any more."""
+        self._unacked.let_go(message)
         self._requests.put(None)
-        if self._thread.is_alive():
-            self._thread.join(LEASE_SECONDS)
+
+    def end(self) -> None:
+        """Give back what is still held, and deregister; what still runs is killed."""
+        is_begun = self._threads[0].ident is not None
+        # A task may fork, and its process exit as this one would.
+        if self._is_over.is_set() or not is_begun or os.getpid() != self.generation.pid:
+            return
+        self._is_over.set()
+        self._requests.put(None)
+        until = now() + LEASE_SECONDS
+        for thread in filter(threading.Thread.is_alive, self._threads):
+            thread.join(max(0.0, until - now()))
         try:
+            kill_children()
             with connected(self._app) as channel:
                 self._unacked.flush_acks(open_registry(channel))
             given_back = reclaim(self._app, self.generation)
         except Exception as error:  # Redis is away: another worker does it once the lease has expired.
-            logger.warning("what this worker holds will be given back when its lease ends: %s", error)
+            logger.warning(
+                "what this worker holds will be given back when its lease ends: %s", describe_failure(error)
+            )
             return
         if given_back:
             logger.warning("gave back %d unfinished tasks", given_back)
@@ -181,54 +225,66 @@ class Lease:
                 with connected(self._app) as channel:
                     self._renew(open_registry(channel))
             except Exception as error:
-                logger.debug("the lease cannot be checked: %s", error)
+                logger.debug("the lease cannot be checked: %s", describe_failure(error))
                 self.state.set_unanswered(asked)
         if self.state.is_lost:
             raise TaskRevokedError("another worker has it")
 
-    def _run(self) -> None:
-        while True:
+    def _repeat(self, work: Callable[[Any, Registry], None], note: Callable[[Exception, float], None]) -> None:
+        """Do work that ends with the lease, on a new connection whenever it raises."""
+        while not self._is_over.is_set():
             asked = now()
             try:
                 with connected(self._app) as channel:
-                    self._serve(channel, open_registry(channel))
-                    return
+                    work(channel, open_registry(channel))
             except Exception as error:  # Redis is away, which the worker itself logs, or refuses.
-                is_new_refusal = isinstance(error, ResponseError) and not self._is_refused
-                self._is_refused |= is_new_refusal
-                level = logging.ERROR if is_new_refusal else logging.DEBUG
-                text = "this worker's lease is not renewed, so its tasks may be given to others: %s"
-                logger.log(level, text, error)
-                self.state.set_unanswered(asked)
-                with contextlib.suppress(queue.Empty):
-                    if (request := self._requests.get(timeout=RENEW_SECONDS)) is None:
-                        return
-                    self._requests.put(request)
+                note(error, asked)
+                self._is_over.wait(RENEW_SECONDS)
 
-    def _serve(self, channel: Any, registry: Registry) -> None:
-        """Renew and reclaim until the thread is to end; raises when Redis does not answer."""
-        store, connected_since = DeadLetterStore(registry.client, registry.prefix), now()
-        while True:
+    def _note_not_renewed(self, error: Exception, asked: float) -> None:
+        is_new_refusal = isinstance(error, ResponseError) and not self._is_refused
+        self._is_refused |= is_new_refusal
+        level = logging.ERROR if is_new_refusal else logging.DEBUG
+        what = describe_failure(error)
+        logger.log(level, "this worker's lease is not renewed, so its tasks may be given to others: %s", what)
+        self.state.set_unanswered(asked)
+
+    def _note_not_kept(self, error: Exception, _: float) -> None:
+        what = describe_failure(error)
+        is_new_refusal = isinstance(error, ResponseError) and what not in self._refusals
+        if is_new_refusal:
+            self._refusals.add(what)
+        level = logging.ERROR if is_new_refusal else logging.DEBUG
+        logger.log(level, "the messages of this worker and of dead ones are looked at later: %s", what)
+
+    def _keep_renewing(self, _: Any, registry: Registry) -> None:
+        while not self._is_over.is_set():
             self._renew(registry)
             self._is_refused = False
+            self._is_over.wait(RENEW_SECONDS)
+
+    def _keep_books(self, _: Any, registry: Registry) -> None:
+        """Record what runs, and have given back what nobody runs; raises when Redis does not answer."""
+        # After Redis was away nobody has renewed: each connection looks at the leases from the beginning.
+        store, watch = DeadLetterStore(registry.client, registry.prefix), LeaseWatch()
+        while not self._is_over.is_set():
             self._unacked.flush_acks(registry)
-            self._unacked.give_back_orphans(channel, registry)
+            if orphans := self._unacked.find_orphans(registry):
+                self._start_giving_back(self.generation.id, partial(self._give_back_orphans, orphans))
             self.in_flight.update(store)
-            self.parked = store.count_parked()
-            # After Redis was away all leases look expired: their holders get as long to renew them as we had.
-            if now() - connected_since > LEASE_SECONDS:
-                for dead in registry.list_dead():
-                    self._give_back(dead, "its lease has run out")
+            for name in watch.find_dead(registry.leases(), now()):
+                self._give_back_soon(registry, name, "its lease has run out")
+                # Where something of it remains, it is tried again later.
+                watch.restart(name)
             try:
-                request = self._requests.get(timeout=RENEW_SECONDS)
-            except queue.Empty:
-                continue
-            if request is None:
-                # No task runs any more. Those that were cut off died by our own end.
-                self.in_flight.clear(store)
-                return
-            if (found := registry.find(request)) is not None:
-                self._give_back(found, "its processes are dead")
+                self.parked = store.count_parked()
+            except ResponseError as error:
+                self._note_not_kept(error, now())
+            with contextlib.suppress(queue.Empty):
+                if request := self._requests.get(timeout=RENEW_SECONDS):
+                    self._give_back_soon(registry, request, "its processes are dead")
+        # No task runs any more. Those that were cut off died by our own end.
+        self.in_flight.clear(store)
 
     def _renew(self, registry: Registry) -> None:
         asked = now()
@@ -245,13 +301,50 @@ class Lease:
             registry.register(self.generation)
         self.state.set_valid_until(asked + LEASE_SECONDS)
 
+    def _give_back_soon(self, registry: Registry, generation_id: str, why: str) -> None:
+        if (dead := registry.find(generation_id)) is not None and dead.id != self.generation.id:
+            self._start_giving_back(dead.id, partial(self._give_back, dead, why))
+
+    def _start_giving_back(self, generation_id: str, work: Callable[[], None]) -> None:
+        """Do it in a thread, as it may take long, unless it is being done."""
+        if generation_id not in self._giving_back:
+            self._giving_back.add(generation_id)
+            name, run = "recyclery-give-back", partial(self._run_giving_back, generation_id, work)
+            try:
+                threading.Thread(target=run, name=name, daemon=True).start()
+            except RuntimeError:  # No thread can be started now: it is found again.
+                self._giving_back.discard(generation_id)
+                raise
+
+    def _run_giving_back(self, generation_id: str, work: Callable[[], None]) -> None:
+        try:
+            with self._one_at_a_time:
+                work()
+        except Exception as error:  # Redis is away: it is found again.
+            self._note_not_kept(error, now())
+        finally:
+            self._giving_back.discard(generation_id)
+
     def _give_back(self, dead: Generation, why: str) -> None:
-        if dead.id == self.generation.id:
-            return
         given_back = reclaim(self._app, dead)
         self.reclaimed += given_back
         if given_back:
             logger.warning("gave back %d tasks of %s (pid %d): %s", given_back, dead.node, dead.pid, why)
+
+    def _give_back_orphans(self, orphans: Mapping[str, float | None]) -> None:
+        with connected(self._app) as channel:
+            self._unacked.give_back_orphans(channel, orphans)
+
+
+def kill_children() -> None:
+    """Kill the pool children that there still are; raises TimeoutError where one does not end."""
+    # Not those that the app started by itself and wants to wait for.
+    children: list[Any] = [child for child in active_children() if child.daemon]
+    for child in children:
+        os.kill(child.pid, signal.SIGKILL)
+        child.join(CHILD_END_SECONDS)
+        if child.is_alive():
+            raise TimeoutError(f"process {child.pid} does not end")
 
 
 _lease: Lease | None = None
@@ -274,9 +367,16 @@ class LeaseStep(bootsteps.StartStopStep):
             try:
                 lease.begin()
             except NoPermissionError as error:
-                disable(parent.app, error)
+                prefix = parent.app.conf.broker_transport_options.get("global_keyprefix", "")
+                disable(
+                    parent.app,
+                    f"its Redis user may not use the keys {prefix}recyclery:* ({error}). "
+                    f"ACL SETUSER ... ~{prefix}recyclery:* +@all would do",
+                )
             except Exception as error:  # kombu and redis raise errors of many kinds
-                return str(error)
+                if not (wrong := name_wrong_keys(parent.app, error)):
+                    return describe_failure(error)
+                disable(parent.app, wrong)
             return None
 
         wait_until(try_begin, "waiting for a Redis that takes writes: %s")
@@ -291,34 +391,36 @@ def set_up(app: Any, node: str) -> str:
         return f"{describe_missing('lease')}: this worker keeps no lease, so what it holds when it dies waits"
     options = app.conf.broker_transport_options
     if not options.keys().isdisjoint(KEY_OPTIONS):
+        receive_as_kombu()
         return "broker_transport_options name keys for unacknowledged messages: a dead worker's wait there"
     generation = new_generation(node)
     app.conf.broker_transport_options = {"visibility_timeout": VISIBILITY_SECONDS, **options, **generation.keys}
     _lease = Lease(app, generation)
+    record_for(generation.id)
     # It does nothing until `install_qos`.
     app.steps["consumer"].add(ReceiveStep)
-    # After the pool has ended, so that no task runs.
+    # A warm shutdown sends this when the pool has ended. Other ways out send nothing; at the exit the pool's
+    # threads have ended too.
     signals.worker_shutdown.connect(end_lease, weak=False, dispatch_uid="recyclery.lease")
+    atexit.register(end_lease)
     return ""
 
 
-def disable(app: Any, error: Exception) -> None:
+def disable(app: Any, why: str) -> None:
     """Do as Celery does by itself where Redis refuses our writes; nothing has been received yet."""
     global _lease
     given = app.conf.broker_transport_options
     options = {name: value for name, value in given.items() if name not in KEY_OPTIONS}
-    prefix = options.get("global_keyprefix", "")
     if options.get("visibility_timeout") == VISIBILITY_SECONDS:
         # Without a lease the broker's timeout is needed.
         del options["visibility_timeout"]
     app.conf.broker_transport_options = options
     _lease = None
+    receive_as_kombu()
     logger.error(
         "this worker keeps no lease, so what it holds when it dies waits for the broker's visibility timeout: "
-        "its Redis user may not use the keys %srecyclery:* (%s). ACL SETUSER ... ~%srecyclery:* +@all would do",
-        prefix,
-        error,
-        prefix,
+        "%s",
+        why,
     )
 
 

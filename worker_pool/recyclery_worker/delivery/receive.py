@@ -21,21 +21,27 @@ import hashlib
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import Empty
 from typing import Any
 
+import msgspec
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
+from celery.worker.request import Request
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from recyclery_worker.compat import missing
+from recyclery_worker.delivery.give_back import BATCH_MESSAGES, give_back, refuses_scripts
 from recyclery_worker.delivery.registry import LEASES, Generation, Registry, open_registry
+from recyclery_worker.delivery.size_limit import largest_message_bytes, unread_task
+from recyclery_worker.parking.poison import AppFailure, format_reason, is_broker_failure, log_parked, park_raw
+from recyclery_worker.parking.records import ParkedTask
 
 logger = get_logger(__name__)
 
@@ -46,27 +52,41 @@ DISCONNECTED: tuple[type[BaseException], ...] = (*redis.Transport.connection_err
 
 # The entry is written as kombu does (kombu/transport/redis.py, QoS.append), and before the message is taken
 # from its queue: where Redis takes no writes, nothing has happened. What is no readable message is returned
-# unwritten, as by BRPOP. Empty queues are read by a command, so that Redis tells of their next change (CLIENT
-# TRACKING).
+# unwritten, as by BRPOP; what is too large is parked unread. Empty queues are read by a command, so that Redis
+# tells of their next change (CLIENT TRACKING).
 RECEIVE_SCRIPT = """
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
-if not redis.call('ZSCORE', leases, ARGV[1]) then
-    return nil
+-- Where that is no sorted set nobody can see a lease, so nobody gives away what we hold.
+local lease = redis.pcall('ZSCORE', leases, ARGV[1])
+if not lease or (type(lease) == 'table' and lease.err and not lease.err:find('WRONGTYPE', 1, true)) then
+    return lease
 end
 for number = 4, #KEYS do
     local item = redis.call('LINDEX', KEYS[number], -1)
-    if item then
+    if item and #item > tonumber(ARGV[3]) then
+        local prefix, separator = ARGV[5], ARGV[6]
+        local task, key = cjson.decode(ARGV[4]), KEYS[number]:sub(#prefix + 1)
+        task.tag = ARGV[1] .. '-' .. ARGV[2]
+        task.task_id, task.at, task.reason = task.tag, tonumber(ARGV[2]), task.reason:format(#item)
+        task.keys, task.queues = {key}, {key:sub(1, (key:find(separator, 1, true) or 0) - 1)}
+        local entry = cjson.encode(task)
+        redis.call('HSET', prefix .. 'recyclery:parked', task.tag, entry)
+        redis.call('RPOPLPUSH', KEYS[number], prefix .. 'recyclery:parked:' .. task.tag)
+        return {KEYS[number], entry}
+    elseif item then
         local readable, message = pcall(cjson.decode, item)
         local properties = readable and type(message) == 'table' and message.properties
         local info = type(properties) == 'table' and properties.delivery_info
         local tag = type(info) == 'table' and properties.delivery_tag
-        if type(tag) ~= 'string' then
+        local way = type(tag) == 'string' and {info.exchange or '', info.routing_key or ''}
+        -- Infinity, NaN and deep tables are read, but not written.
+        local writable, text = pcall(cjson.encode, way)
+        if not way or not writable then
             redis.call('RPOP', KEYS[number])
             return {KEYS[number], item, ''}
         end
-        local way = cjson.encode({info.exchange or '', info.routing_key or ''})
         redis.call('ZADD', index, ARGV[2], tag)
-        redis.call('HSET', unacked, tag, '[' .. item .. ',' .. way:sub(2))
+        redis.call('HSET', unacked, tag, '[' .. item .. ',' .. text:sub(2))
         redis.call('RPOP', KEYS[number])
         return {KEYS[number], item, tag}
     end
@@ -74,8 +94,6 @@ end
 return nil
 """
 RECEIVE_SCRIPT_SHA = hashlib.sha1(RECEIVE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-# How Redis 6, 7 and others say that this user may not run scripts, or that they cannot.
-REFUSALS = ("ACL failure in script", "The user executing the script can't", "unknown command")
 
 
 class ClientTracking:
@@ -140,8 +158,9 @@ class ReceiveStep(bootsteps.StartStopStep):
         if redis.Channel.QoS is UnackedQoS:
             # Tasks that have begun, or were written to a child and will begin.
             jobs = list(getattr(getattr(parent.pool, "_pool", None), "_cache", {}).values())
-            running = {request.id for request in list(state.active_requests)}
-            UnackedQoS.unacked.move(channel, running | {getattr(job, "correlation_id", "") for job in jobs})
+            written = [getattr(getattr(job, "_accept_callback", None), "__self__", None) for job in jobs]
+            requests = [*state.active_requests, *(each for each in written if isinstance(each, Request))]
+            UnackedQoS.unacked.move(channel, {request.message.delivery_tag for request in requests})
         if parent.hub is None or not hasattr(channel, "set_tracking"):
             return
         try:
@@ -194,11 +213,14 @@ class AtomicReceive:
         self._pending, self._changed = "take", False
         self.qos.unacked.expect(self)
         ours = self.qos.unacked.generation.id
-        connection.send_command("EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, ours, time.time())
+        guard = self._most_bytes, self._unread_task, prefix, self.sep
+        connection.send_command("EVALSHA", RECEIVE_SCRIPT_SHA, len(keys), *keys, ours, time.time(), *guard)
 
     def _prepare(self: Any, connection: Any) -> None:
         """Load the script and start tracking, once for each connection."""
         self._script_on = connection._sock
+        self._most_bytes = largest_message_bytes()
+        self._unread_task = unread_task(self.qos.unacked.generation.node, self._most_bytes)
         connection.send_command("SCRIPT", "LOAD", RECEIVE_SCRIPT)
         try:
             connection.read_response()
@@ -213,7 +235,7 @@ class AtomicReceive:
         """Deliver what has come; raises Empty where that is nothing."""
         pending, self._pending = self._pending, ""
         if pending == "brpop":
-            return bool(super()._brpop_read(**options))
+            return bool(self._survive(super()._brpop_read, **options))
         if pending != "take":
             # The connection was closed while nothing is asked for.
             self._pending, self._in_poll = pending, None
@@ -223,6 +245,20 @@ class AtomicReceive:
         finally:
             self.qos.unacked.expect_no_more(self)
 
+    def _receive_one(self: Any, client: Any) -> Any:
+        """Deliver one broadcast: remote control."""
+        return self._survive(super()._receive_one, client)
+
+    def _survive(self: Any, deliver: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Deliver; what is no message is dropped and logged, as nobody has it any more."""
+        try:
+            return deliver(*args, **options)
+        except Exception as error:
+            if isinstance(error, (Empty, AppFailure)) or is_broker_failure(self.connection, error):
+                raise
+            logger.error("what is no message is dropped: %s", format_reason(error), exc_info=error)
+            return True
+
     def _read_taken(self: Any) -> Any:
         connection = self.client.connection
         self._in_poll = None
@@ -231,14 +267,14 @@ class AtomicReceive:
         except NoScriptError:
             self._script_on = None
         except ResponseError as error:
-            if not (isinstance(error, NoPermissionError) or any(text in str(error) for text in REFUSALS)):
+            if not refuses_scripts(error):
                 raise
             # From now on messages are received as kombu does.
             if not AtomicReceive._refused:
                 AtomicReceive._refused = True
                 logger.warning(
                     "Redis runs no script for this worker, so a message is lost when the worker is killed just "
-                    "as it receives it: %s",
+                    "as it receives it, and one that is too large for its memory is received: %s",
                     error,
                 )
         except self.connection_errors:
@@ -250,12 +286,27 @@ class AtomicReceive:
         if not taken:
             self._idle()
             raise Empty
-        key, item, tag = map(bytes_to_str, taken)
-        queue = key.removeprefix(getattr(self, "global_keyprefix", "") or "").rsplit(self.sep, 1)[0]
+        key, item, *tags = map(bytes_to_str, taken)
+        key = key.removeprefix(getattr(self, "global_keyprefix", "") or "")
+        queue = key.rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
+        if not tags:
+            log_parked(msgspec.json.decode(item, type=ParkedTask))
+            return True
+        (tag,) = tags
         self.written_tag = tag
         try:
             self.connection._deliver(loads(item), queue)
+        except Exception as error:
+            if isinstance(error, AppFailure) or is_broker_failure(self.connection, error):
+                raise
+            # No message: what Celery cannot do with one is caught before.
+            self.written_tag = ""
+            unacked = self.qos.unacked
+            node = unacked.generation.node
+            park_raw(self, key, taken[1], tag=tag, reason=format_reason(error), node=node)
+            unacked.remove(tag)
+            virtual.QoS.ack(self.qos, tag)
         finally:
             if self.written_tag:
                 # The consumer acknowledges nothing.
@@ -297,6 +348,12 @@ def receive_atomically() -> None:
     redis.SentinelTransport.Channel = type("Channel", (AtomicReceive, redis.SentinelChannel), {})
 
 
+def receive_as_kombu() -> None:
+    """Receive as kombu does, where this worker keeps no lease; yet what is no message does not end it."""
+    AtomicReceive._refused = True
+    receive_atomically()
+
+
 class Unacked:
     """The unacknowledged messages of a generation, by delivery tag."""
 
@@ -308,6 +365,9 @@ class Unacked:
         # Done, but not yet acknowledged: added by the worker's loop, acknowledged by the lease's thread.
         self._deferred: set[str] = set()
         self._lock = threading.Lock()
+        # What the last connection held and did not run, where that is much: as tags, then as `Registry.held`.
+        self._left_tags: set[str] = set()
+        self._left: dict[str, float | None] = {}
         # Channels that wait for Redis's answer, and how many requests were sent.
         self._expecting: set[Any] = set()
         self._requests = 0
@@ -322,46 +382,43 @@ class Unacked:
         self._expecting.discard(channel)
 
     def find_orphans(self, registry: Registry) -> dict[str, float | None]:
-        """Return what is under our name and was never seen, as the answer was lost with its connection.
+        """Return what is under our name and not in hand, as `Registry.held`.
 
-        By delivery tag, each with the time at which it was taken. Nothing is known while Redis owes an answer:
-        what comes with it is under our name before we see it.
+        A connection left it, or it was never seen, as its answer was lost. Nothing is known while Redis owes an
+        answer: what comes with it is under our name before we see it. What is just being rejected looks like an
+        orphan too: it keeps its tag when it comes again, but not its time.
         """
+        if tags := self._left_tags:
+            # Read before any of it is given back: what is then received again has another time.
+            held = registry.held(self.generation)
+            self._left = {tag: taken_at for tag, taken_at in held.items() if tag in tags}
+            self._left_tags = set()
+        if left := self._left:
+            return left
         requests = self._requests
-        if self._expecting:
+        if self._expecting or registry.count_held(self.generation) <= len(self.messages) + len(self._deferred):
             return {}
-        held = registry.held_tags(self.generation)
+        held = registry.held(self.generation)
         with self._lock:
-            unknown = [tag for tag in held if tag not in self.messages and tag not in self._deferred]
-        orphans = {tag: registry.taken_at(self.generation, tag) for tag in unknown}
+            known = self.messages.keys() | self._deferred
+        orphans = {tag: taken_at for tag, taken_at in held.items() if tag not in known}
         return orphans if self._requests == requests else {}
 
-    def give_back_orphans(self, channel: Any, registry: Registry) -> None:
-        """Give orphans back; raises what kombu and redis raise when Redis is away."""
-        for tag, taken_at in self.find_orphans(registry).items():
-            self._restore(channel, registry, tag, taken_at)
-
-    def _restore(self, channel: Any, registry: Registry, tag: str, taken_at: float | None) -> None:
-        """Give a message back, unless it was taken again since.
-
-        One that is just being rejected looks like an orphan, and keeps its tag when it comes again.
-        """
-
-        def restore(pipe: Any) -> None:
-            entry = pipe.hget(channel.unacked_key, tag)
-            is_same = registry.taken_at(self.generation, tag) == taken_at
-            pipe.multi()
-            if entry and is_same:
-                channel.qos._remove_from_indices(tag, pipe)
-                channel._do_restore_message(*loads(bytes_to_str(entry)), pipe)
-
-        with channel.conn_or_acquire() as client:
-            client.transaction(restore, channel.unacked_key)
+    def give_back_orphans(self, channel: Any, orphans: Mapping[str, float | None]) -> None:
+        """Give back what `find_orphans` has found; raises what kombu and redis raise when Redis is away."""
+        give_back(channel, open_registry(channel), self.generation, orphans)
+        if self._left is orphans:
+            self._left = {}
 
     def remove(self, tag: str) -> None:
         """Forget a message that is acknowledged or given back."""
         self.messages.pop(tag, None)
         self.unwritten.discard(tag)
+
+    def let_go(self, message: Any) -> None:
+        """Forget a message that nobody runs any more; it is an orphan then."""
+        self.remove(message.delivery_tag)
+        virtual.QoS.ack(message.channel.qos, message.delivery_tag)
 
     def defer_ack(self, tag: str) -> None:
         """Forget a message that is done; it is acknowledged when Redis is back."""
@@ -379,20 +436,28 @@ class Unacked:
                 self._deferred.difference_update(deferred)
 
     def move(self, channel: Any, running: set[str]) -> None:
-        """Move what runs to a new connection's channel, and give back everything else.
+        """Move what runs (delivery tags: two may have one id) to a new connection, and give back all else.
 
-        Nothing is received meanwhile. Raises what kombu and redis raise when Redis is away.
+        Nothing is received meanwhile. Much, like thousands of tasks with a countdown, is listed and given back
+        later by a thread, as the worker's loop must answer. Raises what kombu and redis raise when Redis is
+        away.
         """
-        held = open_registry(channel).held_tags(self.generation)
-        kept = {tag: message for tag, message in self.messages.items() if task_id(message) in running}
+        registry = open_registry(channel)
+        kept = {tag: message for tag, message in self.messages.items() if tag in running}
         with self._lock:
             spared = self._deferred | kept.keys()
-        # The newest first, so that the oldest is taken first.
-        for tag in held:
-            if tag not in spared:
-                channel.qos.restore_by_tag(tag, leftmost=False)
-        for tag in self.unwritten - set(held) - kept.keys():
-            requeue(channel, self.messages[tag])
+        unwritten = self.unwritten - kept.keys()
+        if unwritten or registry.count_held(self.generation) <= BATCH_MESSAGES:
+            held = registry.held(self.generation)
+            left = {tag: taken_at for tag, taken_at in held.items() if tag not in spared}
+            if len(left) <= BATCH_MESSAGES:
+                give_back(channel, registry, self.generation, left)
+            else:
+                self._left = left
+            for tag in unwritten - held.keys():
+                requeue(channel, self.messages[tag])
+        else:
+            self._left_tags = self.messages.keys() - spared
         for tag, message in kept.items():
             message.channel = channel
             # Only counted for the prefetch limit: Redis has it already.
@@ -414,7 +479,11 @@ class UnackedQoS(redis.QoS):
             channel.written_tag = ""
             virtual.QoS.append(self, message, delivery_tag)
         else:
-            super().append(message, delivery_tag)
+            try:
+                super().append(message, delivery_tag)
+            except (LookupError, TypeError, ValueError):  # No address: it could not be given back either.
+                self.unacked.remove(delivery_tag)
+                raise
         self.unacked.unwritten.discard(delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -428,8 +497,22 @@ class UnackedQoS(redis.QoS):
             self.unacked.remove(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        super().reject(delivery_tag, requeue=requeue)
-        self.unacked.remove(delivery_tag)
+        """Reject a message, later where Redis is away or the connection is gone."""
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        except DISCONNECTED as error:
+            logger.debug("rejected later: %r", error)
+            held = self.unacked.messages.get(delivery_tag)
+            if not requeue:
+                self.unacked.defer_ack(delivery_tag)
+            # Else it was given back with its connection, and may have come again on another.
+            elif held is not None and held.channel is self.channel:
+                self.unacked.let_go(held)
+        else:
+            self.unacked.remove(delivery_tag)
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Give nothing back for its age: who is dead is told by leases, and a clock may be set forwards."""
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Give back nothing with a connection: that is done on the next one, or when the worker ends."""
@@ -442,10 +525,6 @@ def install_qos(app: Any, unacked: Unacked) -> None:
     receive_atomically()
     # What runs counts for the prefetch limit on the new connection too; Celery would count it a second time.
     app.conf.worker_enable_prefetch_count_reduction = False
-
-
-def task_id(message: Any) -> Any:
-    return message.headers.get("id") or message.properties.get("correlation_id", "")
 
 
 def requeue(channel: Any, message: Any) -> None:

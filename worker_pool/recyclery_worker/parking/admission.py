@@ -3,19 +3,23 @@
 The main process decides, just before it would hand the task to a child. Redis is asked only about redelivered
 messages.
 
+What was the only task of a worker that died has caused it; of several any may have, so that is nobody's death.
+A task to which this happens twice runs alone from then on, so that its guilt or innocence shows.
+
 By marks of the tasks in flight others find what a dead worker had begun. `recyclery:ID:started` is a hash of a
 generation, delivery tag to JSON of `StartedRun`. A first run is written within two seconds, together with the
-lease, so that it costs nothing; the run of a redelivered message is written before it begins. Marks of runs
-that have ended mean nothing, as nobody holds their messages.
+lease, so that it costs nothing, and by the child at once into a file (`begun`); the run of a redelivered
+message is written before it begins. Marks of runs that have ended mean nothing, as nobody holds their messages.
 """
 
 import contextlib
-import os
+import logging
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +33,20 @@ from celery.worker.request import Request
 from kombu.utils.json import dumps, loads
 from msgspec.structs import replace
 
-from recyclery_worker.broker.connection import broker_kind, connected
-from recyclery_worker.compat import describe_missing, missing
-from recyclery_worker.link import DEFAULT_MAX_DEATHS, DeathReport
+from recyclery_worker.broker.connection import connected, is_wrong_type
+from recyclery_worker.broker.result_backend import uses_redis
+from recyclery_worker.compat import describe_missing, is_set, missing
+from recyclery_worker.link import DEFAULT_MAX_DEATHS, DeathReport, read_variable
+from recyclery_worker.parking.alone import SUSPICIONS, Alone
+from recyclery_worker.parking.begun import forget_begun, read_begun
 from recyclery_worker.parking.records import (
     DeadLetterStore,
     Death,
     Parked,
     ParkedTask,
     StartedRun,
+    as_stored,
+    count_caused,
     in_flight_key,
     name_run,
     open_dead_letters,
@@ -48,6 +57,9 @@ from recyclery_worker.parking.records import (
 logger = get_logger(__name__)
 
 REPORTS_KEPT = 100
+ALONE_POLL_SECONDS = 1.0
+NOT_PARKED = "a task that keeps killing its process is not parked"
+NOT_AGAIN = "a task whose process dies fails, and does not run again"
 # Renewed while a task runs, so that the marks of a worker that came back from a freeze expire by themselves.
 MARKS_KEPT_SECONDS = 24 * 3600
 
@@ -71,9 +83,9 @@ def exceeds_limit(deaths: int, max_deaths: int) -> bool:
 def read_max_deaths() -> int:
     """Return this pool's limit; read each time, as the supervisor's settings may change while we run."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
-        content = Path(os.environ.get("RECYCLERY_RUNTIME_DIR", ""), "settings.json").read_bytes()
+        content = Path(read_variable("RECYCLERY_RUNTIME_DIR"), "settings.json").read_bytes()
         for pool in msgspec.json.decode(content, type=Limits).pools:
-            if pool.name == os.environ.get("RECYCLERY_POOL"):
+            if pool.name == read_variable("RECYCLERY_POOL"):
                 return pool.max_task_deaths
     return DEFAULT_MAX_DEATHS
 
@@ -107,6 +119,7 @@ class InFlight:
     """The marks of the tasks that one generation runs."""
 
     def __init__(self, generation_id: str) -> None:
+        self._id = generation_id
         self._key = in_flight_key(generation_id)
         self._marked: dict[str, StartedRun] = {}
 
@@ -138,7 +151,10 @@ class InFlight:
             self._marked.pop(tag, None)
 
     def clear(self, store: DeadLetterStore) -> None:
-        """Remove all marks; raises redis.RedisError."""
+        """Remove all marks, but not where a task has ended this worker; raises redis.RedisError."""
+        if has_unasked_quit:
+            return
+        forget_begun(self._id)
         store.client.delete(store.prefix + self._key)
 
     def _write(self, store: DeadLetterStore, begun: Mapping[str, StartedRun], ended: Collection[str]) -> None:
@@ -156,7 +172,12 @@ class InFlight:
 def read_in_flight(store: DeadLetterStore, generation_id: str) -> dict[str, StartedRun]:
     """Return the runs that a generation had begun, by delivery tag; raises redis.RedisError."""
     entries: Any = store.client.hgetall(store.prefix + in_flight_key(generation_id))
-    return {tag.decode(): msgspec.json.decode(entry, type=StartedRun) for tag, entry in entries.items()}
+    runs = {}
+    for tag, entry in entries.items():
+        # One that cannot be read must not keep what its worker held from being given back.
+        with contextlib.suppress(msgspec.DecodeError):
+            runs[tag.decode()] = msgspec.json.decode(entry, type=StartedRun)
+    return runs
 
 
 def record_worker_death(channel: Any, generation_id: str, node: str, tags: Iterable[str]) -> None:
@@ -165,20 +186,44 @@ def record_worker_death(channel: Any, generation_id: str, node: str, tags: Itera
     Called before these are given back, as whoever takes one must know. Raises redis.RedisError.
     """
     store = open_dead_letters(channel)
-    begun = read_in_flight(store, generation_id)
-    for run in (begun[tag] for tag in tags if tag in begun):
-        death = Death(at=time.time(), how="its worker died", node=node, pid=run.pid)
+    in_files, held = read_begun(generation_id), set(tags)
+    marked = {tag: run for tag, run in read_in_flight(store, generation_id).items() if tag in held}
+    # Those in files run, held or not: one that is acknowledged early may have ended the worker too.
+    record_ended_runs(store, node, in_files | marked, held)
+    forget_begun(generation_id)
+
+
+def record_ended_runs(
+    store: DeadLetterStore, node: str, running: Mapping[str, StartedRun], held: Collection[str]
+) -> None:
+    """Record as deaths what ran in a worker that died, of what is `held`; raises redis.RedisError."""
+    beside = len(running) - 1
+    how = "its worker died" + (f", and {beside} more ran there" if beside else "")
+    for run in (run for tag, run in running.items() if tag in held):
+        death = Death(at=time.time(), how=how, node=node, pid=run.pid, beside=beside)
         store.record_death(run, reported.complete(run.task_id, death))
 
 
 def is_stopping() -> bool:
     """Return whether this worker was told to stop, warmly or at once."""
-    return is_requested(state.should_stop) or is_terminating()
+    return is_requested(state.should_stop) or is_requested(state.should_terminate)
 
 
-def is_terminating() -> bool:
-    """Return whether this worker was told to stop at once: it then kills its own tasks."""
-    return is_requested(state.should_terminate)
+# Set where QUIT came to a worker that nobody had told to stop: most likely from one of its tasks.
+has_unasked_quit = False
+
+
+def note_quit() -> None:
+    """Note an unasked QUIT before Celery handles it: supervisor and platforms stop a worker by TERM or INT."""
+    handle = signal.getsignal(signal.SIGQUIT)
+
+    def note(number: int, frame: Any) -> None:
+        global has_unasked_quit
+        has_unasked_quit |= not is_stopping()
+        if callable(handle):
+            handle(number, frame)
+
+    signal.signal(signal.SIGQUIT, note)
 
 
 def is_requested(flag: int | bool | None) -> bool:
@@ -193,6 +238,12 @@ class Admission:
     apply_async: Callable[..., Any]
     node: str
     in_flight: InFlight | None
+    # Calls with a task's request after some seconds.
+    call_later: Callable[[float, Any], None]
+    # For a message's channel.
+    open_store: Callable[[Any], DeadLetterStore]
+    park: Callable[[Any, DeadLetterStore, int, str], None]
+    _alone: Alone = field(default_factory=Alone)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Start a task, or park it and raise TaskRevokedError, by which Celery takes it for done."""
@@ -203,35 +254,51 @@ class Admission:
             return self.apply_async(*args, **options)
         run = name_run(request.message.delivery_tag)
         if request.delivery_info["redelivered"]:
-            run = self._admit(request)
+            if (admitted := self._admit(request)) is None:
+                return self._wait(request)
+            run = admitted
             options["callback"] = partial(self._end, request, on_end)
+        elif self._alone.holds_up(request):
+            return self._wait(request)
         options["error_callback"] = partial(self._fail, request, run, on_failure)
         return self.apply_async(*args, **options)
 
-    def _admit(self, request: Any) -> str:
-        """Return the name of the run that begins; raises TaskRevokedError where the task is parked."""
+    def _admit(self, request: Any) -> str | None:
+        """Return the name of the run that begins, None where it must wait.
+
+        Raises TaskRevokedError where the task is parked.
+        """
         tag = request.message.delivery_tag
         try:
-            store = open_dead_letters(request.message.channel)
-            deaths = store.count_deaths(request.id)
-            is_poison = deaths > 0 and exceeds_limit(deaths, read_max_deaths())
-            run = StartedRun(name_run(tag, deaths), request.id)
-            if not is_poison and self.in_flight is not None:
-                self.in_flight.mark(store, tag, run)
+            store = self.open_store(request.message.channel)
+            deaths = store.list_deaths(request.id)
+            caused = count_caused(deaths)
+            is_poison = caused > 0 and exceeds_limit(caused, read_max_deaths())
+            run = StartedRun(name_run(tag, len(deaths)), request.id)
+            if not is_poison:
+                if self._alone.holds_up(request, is_suspect=len(deaths) - caused >= SUSPICIONS):
+                    return None
+                if self.in_flight is not None:
+                    self.in_flight.mark(store, tag, run)
         except Exception as error:  # Redis is away: nobody can know of any death.
-            logger.debug("the deaths of %s cannot be read: %s", request.id, error)
+            level = logging.WARNING if is_wrong_type(error) else logging.DEBUG
+            logger.log(level, "recyclery:deaths:%s cannot be read: %s", request.id, error)
             return name_run(tag)
         if is_poison:
-            park(request, store, deaths, self.node)
+            self.park(request, store, caused, self.node)
             raise TaskRevokedError(request.id)
         return run.name
+
+    def _wait(self, request: Any) -> None:
+        """Try again later; until then it keeps its place in the pool."""
+        self.call_later(ALONE_POLL_SECONDS, request)
 
     def _end(self, request: Any, on_end: Any, result: Any) -> Any:
         """Handle a run's result: the deaths of a task that succeeded are forgotten."""
         failed, _, _ = result
         if not failed:
             try:
-                open_dead_letters(request.message.channel).forget_deaths(request.id)
+                self.open_store(request.message.channel).forget_deaths(request.id)
             except Exception as error:  # Redis is away: they expire by themselves.
                 logger.debug("the deaths of %s are not forgotten yet: %s", request.id, error)
         return on_end(result)
@@ -241,7 +308,7 @@ class Admission:
         reject = request.on_reject
 
         def record_and_reject(log: Any, errors: Any, requeue: Any = False) -> Any:
-            if requeue and not is_terminating():
+            if requeue and not is_stopping():
                 self._record_death(request, run, format_end(exc_info))
             return reject(log, errors, requeue)
 
@@ -251,7 +318,7 @@ class Admission:
     def _record_death(self, request: Any, run: str, how: str) -> None:
         death = Death(at=time.time(), how=how, node=self.node, pid=request.worker_pid)
         try:
-            store = open_dead_letters(request.message.channel)
+            store = self.open_store(request.message.channel)
             store.record_death(StartedRun(run, request.id), reported.complete(request.id, death))
         except Exception as error:  # Redis is away: the message cannot be given back either.
             logger.debug("the death of %s is not recorded: %s", request.id, error)
@@ -274,16 +341,42 @@ class AdmissionStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         held = type(self).lease()
-        parent.pool.apply_async = Admission(parent.pool.apply_async, parent.hostname, held and held.in_flight)
+        note_quit()
+        in_flight = held and held.in_flight
+        count_deaths(parent, in_flight, open_dead_letters, park)
 
 
-def why_not_parked(app: Any) -> str:
-    """Return why tasks of an app are not parked; empty where they are."""
-    kind = broker_kind(app.connection_for_write())
-    if kind == "redis" and not missing("parking"):
+def count_deaths(
+    worker: Any,
+    in_flight: InFlight | None,
+    open_store: Callable[[Any], DeadLetterStore],
+    park: Callable[[Any, DeadLetterStore, int, str], None],
+) -> None:
+    """Have a worker count what its tasks die of, and park those that die too often; see `Admission`."""
+
+    def try_again(request: Any) -> None:
+        # Of a connection that is lost since: its message was given back. Since 5.7 Celery leaves our timers.
+        if request.message.channel.connection is not None:
+            worker._process_task(request)
+
+    def call_later(seconds: float, request: Any) -> None:
+        worker.timer.call_after(seconds, try_again, (request,))
+
+    pool = worker.pool
+    pool.apply_async = Admission(pool.apply_async, worker.hostname, in_flight, call_later, open_store, park)
+
+
+def why_not_parked(app: Any, kind: str) -> str:
+    """Return why tasks of an app are not parked with a kind of broker; empty where they are."""
+    if kind == "redis":
+        lack = missing("parking")
+        return f"{NOT_PARKED}: {describe_missing('parking')}" if lack else ""
+    if kind == "amqp" and uses_redis(app) and not missing("results"):
         return ""
-    why = describe_missing("parking") if kind == "redis" else f"only with Redis as the broker, and it is {kind}"
-    return f"a task that keeps killing its process is not parked: {why}"
+    where = f"only in Redis, as the broker or RabbitMQ's result backend, and the broker is {kind}"
+    if app.conf.task_reject_on_worker_lost and is_set(app.conf, "task_reject_on_worker_lost"):
+        return f"{NOT_PARKED}: its deaths are counted {where}"
+    return f"{NOT_AGAIN}: its deaths can be counted {where}"
 
 
 def report_death(app: Any, report: DeathReport) -> None:
@@ -314,8 +407,9 @@ def park(request: Any, store: DeadLetterStore, deaths: int, node: str) -> None:
         return
     if moved:
         failure = Parked(
-            f"its process died {times(deaths)} while it ran, so it is parked and runs no more by itself; "
-            f"`recyclery parked show {request.id}` tells how, `retry_parked` and `drop_parked` decide"
+            f"its process or worker died {times(deaths)} while it ran, so it is parked "
+            f"and runs no more by itself; `recyclery parked show {request.id}` tells how, "
+            f"`recyclery parked retry {request.id}` or `drop {request.id}` decides"
         )
         logger.error("parked %s[%s]: %s", request.name, request.id, failure)
         publish_failure(request, failure)
@@ -328,6 +422,7 @@ def parked_task(request: Any, node: str) -> ParkedTask:
     channel, payload, delivery = message.channel, message._raw, message.delivery_info
     queues = channel._lookup(delivery["exchange"], delivery["routing_key"])
     priority = channel._get_message_priority(payload, reverse=False)
+    stored, raw = as_stored(dumps(payload).encode())
     return ParkedTask(
         tag=message.delivery_tag,
         task_id=request.id,
@@ -338,7 +433,8 @@ def parked_task(request: Any, node: str) -> ParkedTask:
         node=node,
         queues=queues,
         keys=[channel._q_for_pri(queue, priority) for queue in queues],
-        message=msgspec.Raw(dumps(payload).encode()),
+        message=stored,
+        raw=raw,
     )
 
 
@@ -376,12 +472,15 @@ def drop_parked(app: Any, channel: Any, task: ParkedTask) -> bool:
     """
     if not open_dead_letters(channel).remove(task):
         return False
-    failure = Parked("its process died again and again while it ran, and it was dropped")
-    if task.type not in app.tasks:
-        # The app does not know the task any more, so what follows it is not known either.
+    why = task.reason or "its process or worker died again and again while it ran"
+    failure = Parked(f"{why}, and it was dropped")
+    if task.reason or task.type not in app.tasks:
+        # Its message cannot be handled, or the app does not know the task any more, so what follows it is not
+        # known either.
         app.backend.store_result(task.task_id, failure, states.FAILURE)
         return True
-    message = channel.Message(loads(bytes(task.message).decode()), channel=channel)
+    item = bytes(task.message) if task.raw is None else task.raw
+    message = channel.Message(loads(item.decode()), channel=channel)
     request: Any = Request(message, app=app, task=app.tasks[task.type])
     request.task.backend.mark_as_failure(
         task.task_id, failure, request=request._context, store_result=request.store_errors

@@ -1,17 +1,21 @@
 """What is recorded of a task that kills its process: its runs, its deaths, and its message while it is parked.
 
 To park a task is to set its message aside in Redis; a message moves in one transaction. `recyclery:parked` is a
-hash, delivery tag to JSON of `ParkedTask`; `recyclery:deaths:ID` is a hash for each task that died, name of the
-run to JSON of `Death`, which expires, but not while the task is parked.
+hash, delivery tag to JSON of `ParkedTask`. A message that is too large to be received is in a list of its own,
+`recyclery:parked:TAG`. `recyclery:deaths:ID` is a hash for each task that died, name of the run to JSON of
+`Death`, which expires, but not while the task is parked.
 """
 
+import contextlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from redis.exceptions import ResponseError
 
-from recyclery_worker.broker.connection import open_redis
+from recyclery_worker.broker.connection import is_wrong_type, open_redis
 from recyclery_worker.link import DeathReport
 
 PARKED = "recyclery:parked"
@@ -46,6 +50,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     pid: int | None = None
     tree_bytes: int | None = None  # Memory of the child and all it started, when last seen alive; None: unknown
+    beside: int = 0  # How many others ran in the worker that died: any of them may have caused it
 
 
 class ParkedTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +64,37 @@ class ParkedTask(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     node: str
     queues: list[str]  # The queues it goes back to
-    keys: list[str]  # The Redis lists of these queues for its priority, without the prefix
-    message: msgspec.Raw  # As the broker's transport stores it
+    keys: list[str]  # The Redis lists of these queues for its priority, without the prefix; may be none
+    message: msgspec.Raw  # As the broker's transport stores it; text where `raw` is set
+    reason: str = ""  # Why its message cannot be handled; empty for a task whose runs ended in deaths
+    raw: bytes | None = None  # The message where it is no JSON
+    is_unread: bool = False  # Whether the message was too large to be received, and is in a list of its own
 
 
 def name_run(tag: str, deaths_before: int = 0) -> str:
     """Return the name of a message's run; one that was never redelivered has no deaths before it."""
     return f"{tag}/{deaths_before}"
+
+
+def count_caused(deaths: Iterable[Death]) -> int:
+    """Return how many of its deaths a task is known to have caused."""
+    return sum(not death.beside for death in deaths)
+
+
+def visible(text: str) -> str:
+    """Return text with its control characters as escapes: it comes from whoever sends messages."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def as_stored(item: bytes) -> tuple[msgspec.Raw, bytes | None]:
+    """Return a message for `ParkedTask`: itself where it is JSON for all, else its text, and its bytes."""
+    try:
+        # No NaN, no nesting and no number that `parked show` could not print.
+        json.dumps(json.loads(item), indent=2, allow_nan=False)
+        msgspec.json.decode(item)
+    except (ValueError, RecursionError):
+        return msgspec.Raw(msgspec.json.encode(item.decode(errors="replace"))), item
+    return msgspec.Raw(item), None
 
 
 def times(count: int) -> str:
@@ -75,6 +104,11 @@ def times(count: int) -> str:
 def in_flight_key(generation_id: str) -> str:
     """Return the key of a generation's marks of tasks in flight, without the prefix."""
     return f"recyclery:{generation_id}:started"
+
+
+def unread_key(tag: str) -> str:
+    """Return the key of a parked message that was too large to be received, without the prefix."""
+    return f"{PARKED}:{tag}"
 
 
 def with_report(death: Death, report: DeathReport) -> Death:
@@ -92,6 +126,13 @@ class DeadLetterStore:
     # redis-py types every answer as one that may be awaitable.
     client: Any
     prefix: str = ""
+
+    def probe(self) -> None:
+        """Write and remove what counts a death; raises redis.NoPermissionError."""
+        probe = StartedRun(name_run("probe"), "recyclery-probe")
+        self.record_death(probe, Death(at=0.0, how="", node=""))
+        self.list_deaths(probe.task_id)
+        self.forget_deaths(probe.task_id)
 
     def record_death(self, run: StartedRun, death: Death) -> None:
         """Record a run's death; recording it again changes nothing."""
@@ -114,12 +155,12 @@ class DeadLetterStore:
 
         self.client.transaction(add, key)
 
-    def count_deaths(self, task_id: str) -> int:
-        return int(self.client.hlen(self._deaths_key(task_id)))
-
     def list_deaths(self, task_id: str) -> list[Death]:
-        entries = self.client.hvals(self._deaths_key(task_id))
-        return sorted(map(_deaths.decode, entries), key=lambda death: death.at)
+        deaths = []
+        for entry in self.client.hvals(self._deaths_key(task_id)):
+            with contextlib.suppress(msgspec.DecodeError):  # Not ours: it must not hide the others.
+                deaths.append(_deaths.decode(entry))
+        return sorted(deaths, key=lambda death: death.at)
 
     def forget_deaths(self, task_id: str) -> None:
         self.client.delete(self._deaths_key(task_id))
@@ -129,6 +170,7 @@ class DeadLetterStore:
         unacked = self.prefix + unacked_key
 
         def move(pipe: Any) -> bool:
+            self._count(pipe)
             held: bool = pipe.hexists(unacked, task.tag)
             pipe.multi()
             if held:
@@ -138,17 +180,39 @@ class DeadLetterStore:
                 pipe.persist(self._deaths_key(task.task_id))
             return held
 
-        return bool(self.client.transaction(move, unacked, value_from_callable=True))
+        return bool(self.client.transaction(move, unacked, self.prefix + PARKED, value_from_callable=True))
+
+    def park_received(self, task: ParkedTask, unacked_key: str, unacked_index_key: str) -> None:
+        """Add to the parked list what has just been taken from a queue, unacknowledged or not written yet."""
+
+        def move(pipe: Any) -> None:
+            self._count(pipe)
+            pipe.multi()
+            pipe.hset(self.prefix + PARKED, task.tag, msgspec.json.encode(task))
+            pipe.hdel(self.prefix + unacked_key, task.tag)
+            pipe.zrem(self.prefix + unacked_index_key, task.tag)
+
+        self.client.transaction(move, self.prefix + PARKED)
 
     def count_parked(self) -> int:
-        return int(self.client.hlen(self.prefix + PARKED))
+        return self._count(self.client)
 
     def list_parked(self) -> list[ParkedTask]:
-        entries = self.client.hvals(self.prefix + PARKED)
-        return sorted(map(_list_of_parked.decode, entries), key=lambda task: task.at)
+        if not self.count_parked():
+            return []
+        key, tasks = self.prefix + PARKED, []
+        for field, entry in self.client.hgetall(key).items():
+            try:
+                tasks.append(_list_of_parked.decode(entry))
+            except msgspec.DecodeError as error:
+                what = f"the field {field!r} of {key} is not Recyclery's: HDEL it ({error})"
+                raise ResponseError(what) from error
+        return sorted(tasks, key=lambda task: task.at)
 
     def put_back(self, task: ParkedTask) -> bool:
         """Move a message to the end of its queues and forget its deaths; return whether it was parked."""
+        if not task.keys:
+            return False  # Nobody knows where it came from.
         # To the end, so that no other task has to wait for one that has killed its process before.
         return self.remove(task, task.keys)
 
@@ -162,12 +226,29 @@ class DeadLetterStore:
             if found:
                 pipe.hdel(parked, task.tag)
                 pipe.delete(self._deaths_key(task.task_id))
+                if task.is_unread:
+                    unread = self.prefix + unread_key(task.tag)
+                    for key in keys:
+                        pipe.rpoplpush(unread, self.prefix + key)
+                    pipe.delete(unread)
+                    return True
                 for key in keys:
                     # Tasks are taken from the right.
-                    pipe.lpush(self.prefix + key, bytes(task.message))
+                    pipe.lpush(self.prefix + key, bytes(task.message) if task.raw is None else task.raw)
             return found
 
         return bool(self.client.transaction(move, parked, value_from_callable=True))
+
+    def _count(self, client: Any) -> int:
+        """Count what is parked; raises where the key is no hash: a transaction would only do the rest."""
+        key = self.prefix + PARKED
+        try:
+            return int(client.hlen(key))
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            way_out = f"DEL it, or RENAME it to keep what it holds ({error})"
+            raise ResponseError(f"nothing can be parked, as {key} is not Recyclery's: {way_out}") from error
 
     def _deaths_key(self, task_id: str) -> str:
         return f"{self.prefix}recyclery:deaths:{task_id}"

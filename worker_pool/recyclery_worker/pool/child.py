@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from recyclery_worker import link
+from recyclery_worker.link import read_variable
 
 TERM_SECONDS = 1.0  # A browser that gets TERM is gone in 0.2 s, and has then removed its own files
 # Tasks shorter than this are not reported each: the report must not be most of what a task costs.
@@ -121,14 +122,14 @@ def become_session_leader(**_: object) -> None:
 def start_reporting() -> None:
     """Mark what this process starts, and report its tasks, where there is a supervisor."""
     global _reporter
-    pool = os.environ.get("RECYCLERY_POOL")
-    runtime_dir = os.environ.get("RECYCLERY_RUNTIME_DIR")
+    pool = read_variable("RECYCLERY_POOL")
+    runtime_dir = read_variable("RECYCLERY_RUNTIME_DIR")
     if not pool or not runtime_dir:
         return
     signal.signal(link.COLLECT_SIGNAL, reap_browsers)
     # Field 22 (proc(5)).
     start_ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
-    os.environ[link.CHILD_MARKER] = f"{os.environ.get('RECYCLERY_RUN', '')}/{pool}/{os.getpid()}/{start_ticks}"
+    os.environ[link.CHILD_MARKER] = f"{read_variable('RECYCLERY_RUN')}/{pool}/{os.getpid()}/{start_ticks}"
     _reporter = Reporter(pool, str(link.governor_socket(Path(runtime_dir))), start_ticks)
 
 

@@ -24,7 +24,9 @@ from celery.utils.log import get_logger
 
 from recyclery_worker.delivery.lease import check_lease, lease
 from recyclery_worker.link import Departure, TraceRequest
+from recyclery_worker.parking.begun import BegunTask, forget_child, recorded_worker
 from recyclery_worker.pool.child import Reporter, become_session_leader, end_session_members, reporter
+from recyclery_worker.pool.cold_stop import stop_between_messages
 from recyclery_worker.pool.task_stats import TASK_STATS
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Worker(asynpool.Worker):
     inq: Any
     wait_for_job: Callable[[], Any]
     on_exit: Callable[..., Any] | None
+    begun: BegunTask | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Without max-tasks-per-child: the parent counts (on_job_ready), as a child could not learn a new limit.
@@ -55,6 +58,9 @@ class Worker(asynpool.Worker):
         super().after_fork()
         if (reports := reporter()) is not None:
             self.wait_for_job = report_tasks(reports, self.wait_for_job, self.inq._reader)
+        if worker := recorded_worker():
+            self.begun = BegunTask(worker)
+            self.wait_for_job = record_tasks(self.begun, self.wait_for_job)
         if (held := lease()) is not None:
             # Outermost, so that as little as possible runs between this check and the task's first line.
             self.wait_for_job = check_lease(held.state, self.wait_for_job)
@@ -70,6 +76,8 @@ class Worker(asynpool.Worker):
                     handlers(*args)
             finally:
                 end_session_members()
+                if self.begun is not None:
+                    self.begun.close()
 
         self.on_exit = leave
         super()._do_exit(pid, exitcode, exc)
@@ -101,6 +109,20 @@ def report_tasks(reports: Reporter, wait_for_job: Callable[[], Any], inbox: Any)
         return message
 
     return wait_and_report
+
+
+def record_tasks(record: BegunTask, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
+    """Return `wait_for_job` with a record of the task that has begun."""
+
+    def wait_and_record() -> Any:
+        record.end()
+        message = wait_for_job()
+        # The arguments of Celery's tracer are the task's name, its id, its request and so on.
+        if isinstance(message, tuple) and len(arguments := message[1][3]) > 2:
+            record.start(arguments[1], arguments[2])
+        return message
+
+    return wait_and_record
 
 
 @dataclass(slots=True)
@@ -177,9 +199,12 @@ class ChildPool(asynpool.AsynPool):
     def on_job_ready(self, job: int, i: int, obj: Any, inqW_fd: int) -> None:
         """Count a child's task; after the last but one start its successor, after the last retire it."""
         super().on_job_ready(job, i, obj, inqW_fd)
-        # A job that left the cache was given up and counted before.
+        # A job that left the cache was given up and counted before, at its hard time limit just as it ended. By
+        # its result billiard releases no slot.
         if (result := self._cache.get(job)) is not None:
             TASK_STATS.record_result(result, obj)
+        else:
+            self._putlock.release()
         owners = (child for child in self._pool if child.inqW_fd == inqW_fd)
         if (process := self._fileno_to_inq.get(inqW_fd) or next(owners, None)) is None:
             return
@@ -363,24 +388,56 @@ class ChildPool(asynpool.AsynPool):
                 if not job._write_to._recyclery.leaving:
                     self._busy_workers.add(job._write_to.inqW_fd)
 
+    def on_job_process_down(self, job: Any, pid_gone: Any) -> None:
+        """Put back the job of a child that died before it accepted it."""
+        # Where several children die at once, upstream comes here with those too that are not collected yet, and
+        # whose last words nobody has read: a task that had begun would run again, with no death counted, and
+        # even if it is early. The child would be forgotten, and its slot with it.
+        process = job._write_to
+        if process in self._pool:
+            if not job._accepted:
+                self.process_flush_queues(process)
+            if job._accepted:
+                # What becomes of it is decided when its child is collected.
+                return
+        super().on_job_process_down(job, pid_gone)
+
     def _maintain_pool(self) -> None:
         # The slot of a child that died during a task is released here, as no result will release it. Upstream
         # releases one for every child that exits, and so lets in a task too many at each recycle.
-        tasks_running = {child: child._recyclery.tasks_done for child in self._pool if self._has_task(child)}
+        before = list(self._pool)
+        written = {child: self._written(child) for child in before if self._has_slot(child)}
+        tasks_done = {child: child._recyclery.tasks_done for child in written}
         exitcodes = self._join_exited_workers()
+        if worker := recorded_worker():
+            # One that was killed leaves it as if its task still ran.
+            for process in before:
+                if process not in self._pool:
+                    forget_child(worker, process.pid)
         with contextlib.suppress(OSError):
             self._repopulate_pool(exitcodes)
         if self._state == asynpool.RUN:
             self._fill_up()
-        for process, tasks_done in tasks_running.items():
-            # Where it had sent its result before it died, that released the slot.
-            if process not in self._pool and process._recyclery.tasks_done == tasks_done:
+        for process, jobs in written.items():
+            # Where it had sent its result before it died, that released the slot; a task that it had not
+            # accepted keeps it for another child. Both may be known only now.
+            is_done = process._recyclery.tasks_done != tasks_done[process]
+            if process not in self._pool and not is_done and all(job._accepted for job in jobs):
                 self._putlock.release()
 
-    def _has_task(self, process: Any) -> bool:
-        """Return whether the child has accepted a task and not sent its result; others are requeued."""
-        has_one = process._recyclery.leaves_with_task or process.inqW_fd in self._busy_workers
-        return has_one and all(job._accepted for job in self._cache.values() if job._write_to is process)
+    def did_start_ok(self) -> bool:
+        """Return whether children can start, where Celery ends a worker if not: one that was killed can."""
+        before = list(self._pool)
+        self._maintain_pool()
+        return all(child in self._pool or (child.exitcode or 0) < 0 for child in before)
+
+    def _has_slot(self, process: Any) -> bool:
+        """Return whether the child was given a task and has not sent its result."""
+        return bool(process._recyclery.leaves_with_task or process.inqW_fd in self._busy_workers)
+
+    def _written(self, process: Any) -> list[Any]:
+        """Return the jobs that were given to a child and are not done."""
+        return [job for job in self._cache.values() if job._write_to is process]
 
     def overdue_seconds(self) -> dict[int, float]:
         """Return for how long tasks have been past their hard time limits, by their children's pids."""
@@ -408,12 +465,29 @@ class TaskPool(prefork.TaskPool):
 
     Pool = ChildPool
 
+    def on_start(self) -> None:
+        super().on_start()
+        stop_between_messages(self)
+
     @property
     def children(self) -> Any:
+        """The pool of processes; None once it has stopped, which a worker does before it ends."""
         return self._pool
 
+    @property
+    def num_processes(self) -> int:
+        return int(self.limit if self._pool is None else self._pool._processes)
+
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Start a task; raises TaskRevokedError where this worker's lease is lost."""
+        """Start a task; raises TaskRevokedError where this worker's lease is lost.
+
+        Raises TypeError, ValueError or OverflowError at a time limit that is no number: Celery reads it when
+        the task has begun, and that would end this worker.
+        """
+        for name in ("timeout", "soft_timeout"):
+            if seconds := kwargs.get(name):
+                number = float(seconds)
+                kwargs[name] = number if isinstance(seconds, str) else seconds
         if (held := lease()) is not None:
             held.require()
         return super().apply_async(*args, **kwargs)
