@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,32 @@ def test_a_broker_that_is_away_is_a_failure_and_its_password_is_not_shown() -> N
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "-> start it, or set REDIS_URL" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_broker_list_of_which_one_answers_is_no_failure(fresh_redis: str) -> None:
+    done = doctor(f"{AWAY};{fresh_redis}", "--json", CELERY_RESULT_BACKEND=fresh_redis)
+    found = levels(done)
+    assert found["broker"] == ["warning", "ok"]
+    assert found["forgotten tasks"] == ["ok"]
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_result_backend_that_is_away_is_a_failure_within_five_seconds(fresh_redis: str) -> None:
+    begun = time.monotonic()
+    assert levels(doctor(fresh_redis, "--json"))["result backend"] == ["ok"]
+    well = time.monotonic() - begun
+    done = doctor(fresh_redis, "--json", CELERY_RESULT_BACKEND=AWAY)
+    assert time.monotonic() - begun - well < well + 5
+    assert levels(done)["result backend"] == ["failure"]
+    assert done.returncode == 1
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_nothing_is_said_of_leases_where_the_broker_is_not_redis(tmp_path: Path) -> None:
+    (tmp_path / "memory_app.py").write_text('from celery import Celery\napp = Celery(broker="memory://")\n')
+    found = levels(doctor("", "--json", "-A", "memory_app", PYTHONPATH=str(tmp_path)))
+    assert found["broker"] == ["skipped"]
+    assert not found.keys() & {"leases", "visibility timeout", "forgotten tasks", "tunings", "connections"}
 
 
 def test_an_app_that_cannot_be_imported_is_a_failure_and_ends_it(fresh_redis: str) -> None:

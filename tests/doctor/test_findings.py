@@ -10,7 +10,7 @@ from recyclery.common.pool_state import PoolState
 from recyclery.common.units import MIB
 from recyclery.config.settings import BUILT_IN, SINGLE, Settings
 from recyclery.doctor.application import AppFacts, app_findings
-from recyclery.doctor.broker import BrokerFacts, broker_findings, lease_findings
+from recyclery.doctor.broker import BrokerFacts, broker_findings, connection_findings, lease_findings
 from recyclery.doctor.container import BrowserFacts, ContainerFacts, browser_findings, container_findings
 from recyclery.doctor.findings import Finding, Severity
 from recyclery.doctor.supervision import (
@@ -101,6 +101,48 @@ def test_a_weakness_of_the_broker_is_found(change: dict[str, object], expected: 
 
 def test_a_broker_without_a_limit_evicts_nothing_whatever_its_policy() -> None:
     assert worst(broker_findings(replace(BROKER, max_bytes=0, policy="allkeys-lru"))) == []
+
+
+def test_of_a_broker_list_the_members_before_the_one_that_answers_are_a_warning() -> None:
+    facts = replace(BROKER, away=("redis://a/ does not answer: refused",))
+    assert worst(broker_findings(facts)) == [("broker", Severity.WARNING)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "expected"),
+    [
+        (None, 0, []),
+        (20, 0, [("connections", Severity.FAILURE)]),
+        (30, 0, [("connections", Severity.WARNING)]),
+        (40, 0, []),
+        (40, 33, [("connections", Severity.WARNING)]),
+    ],
+)
+def test_a_redis_that_has_too_few_connections_for_the_pools_is_found(
+    limit: int | None, taken: int, expected: list[tuple[str, Severity]]
+) -> None:
+    facts = replace(BROKER, max_connections=limit, connections=taken)
+    assert worst(connection_findings(facts, BUILT_IN)) == expected
+
+
+def test_of_another_broker_nothing_is_said_that_is_true_of_redis_alone() -> None:
+    facts = replace(APP, broker_kind="amqp", visibility_seconds=10, own_keys=("unacked_key",), queue_order="")
+    assert worst(app_findings(facts, SETTINGS)) == []
+    assert "visibility timeout" not in {finding.name for finding in app_findings(facts, SETTINGS)}
+    found = {one.name: one for one in supervision_findings(SUPERVISION, SETTINGS, facts.queue_order)}
+    assert found[HIGH_NOT_PRIORITISED].level is Severity.SKIPPED
+
+
+def test_what_is_true_of_rabbitmq_alone_is_said() -> None:
+    facts = replace(APP, broker_kind="amqp", longest_seconds=3600, not_parked="deaths are not counted")
+    found = {one.name: one.level for one in app_findings(facts, SETTINGS)}
+    assert found["consumer timeout"] is Severity.WARNING
+    assert found["deaths"] is Severity.NOTE
+    rabbitmq = BrokerFacts("amqp://rabbitmq:5672//", kind="amqp", version="3.13.0")
+    assert [(one.level, one.text) for one in broker_findings(rabbitmq)] == [
+        (Severity.OK, "RabbitMQ 3.13.0 at amqp://rabbitmq:5672// answers")
+    ]
+    assert worst(broker_findings(replace(rabbitmq, problem="refused"))) == [("broker", Severity.FAILURE)]
 
 
 @pytest.mark.parametrize(

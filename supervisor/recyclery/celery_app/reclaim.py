@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from recyclery.common.exit_codes import BAD_CONFIGURATION, fail
+from recyclery.common.programs import run_apart
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.sources import load_settings, read_command_line
 from recyclery_worker.broker.connection import NOT_REDIS
@@ -44,7 +45,7 @@ def run_module(module: str, app: str, *options: str) -> str:
     """Run a module in a child process, which may import Celery and the app; return the JSON list it prints."""
     command = [sys.executable, "-m", module, app, *options]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MODULE_SECONDS, check=False)
+        done = run_apart(command, MODULE_SECONDS)
     except subprocess.TimeoutExpired:
         raise CannotTell(f"no answer within {MODULE_SECONDS:g} s") from None
     if done.returncode == NOT_REDIS:

@@ -21,6 +21,7 @@ from recyclery.common.exit_codes import BAD_CONFIGURATION, fail
 from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Pool
 from recyclery.config.sources import load_deployment, read_command_line
+from recyclery_worker.delivery.defaults import set_defaults, settle_tasks
 
 DESTINATION = ("queue", "exchange", "routing_key")
 COLUMNS = 80
@@ -52,13 +53,18 @@ class Routing:
 
 
 def import_app(name: str) -> Celery:
-    """Import the app, as `celery -A` takes it, from the working directory; raises UnusableApp."""
+    """Import the app, as `celery -A` takes it, from the working directory and with our worker's defaults.
+
+    Raises UnusableApp.
+    """
+    set_defaults()
     sys.path.insert(0, str(Path.cwd()))
     with output_as_errors():
         try:
             app = find_app(name)
             app.loader.import_default_modules()
             app.finalize()
+            settle_tasks(app)
         except (Exception, SystemExit) as error:  # the app's own code may raise anything, or exit
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise UnusableApp(f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})") from None

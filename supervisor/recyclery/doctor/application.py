@@ -9,7 +9,13 @@ from celery import Celery
 
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
-from recyclery_worker.compat import is_set, missing
+from recyclery_worker.broker.connection import broker_kind
+from recyclery_worker.compat import missing
+from recyclery_worker.delivery.defaults import list_early_tasks
+from recyclery_worker.parking.admission import why_not_parked
+
+# RabbitMQ's own, since 3.8.17.
+CONSUMER_TIMEOUT_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -23,20 +29,25 @@ class AppFacts:
     longest_task: str | None
     longest_seconds: float | None
     early_tasks: tuple[str, ...]
-    """Tasks that are acknowledged before they run, by their own setting or the app's."""
+    """Tasks that are acknowledged as they begin, as the app was imported with our worker's defaults."""
     visibility_seconds: float | None
     own_keys: tuple[str, ...]
     """The transport options that name keys for unacknowledged messages."""
     queue_order: str
+    """In which order a worker asks its queues; empty where that is the broker's affair."""
+    broker_kind: str = "redis"
+    not_parked: str = ""
+    """Why a task that keeps killing its process is not parked; empty where it is."""
 
 
 def read_app(app: Celery) -> AppFacts:
-    """Read an app that is finalized."""
+    """Read an app that was imported as our worker does it, and is finalized."""
     tasks = {name: app.tasks[name] for name in app.tasks if not name.startswith("celery.")}
     limits = {name: time_limit(app, task) for name, task in tasks.items()}
     limited = {name: seconds for name, seconds in limits.items() if seconds is not None}
     longest = max(limited, key=lambda name: limited[name], default=None)
     options: dict[str, Any] = app.conf.broker_transport_options or {}
+    kind = broker_kind(app.connection_for_read())
     return AppFacts(
         celery_version=celery.__version__,
         missing_hooks=missing("pool"),
@@ -44,10 +55,12 @@ def read_app(app: Celery) -> AppFacts:
         unlimited_tasks=tuple(sorted(limits.keys() - limited.keys())),
         longest_task=longest,
         longest_seconds=limited[longest] if longest else None,
-        early_tasks=tuple(sorted(name for name, task in tasks.items() if is_acknowledged_early(app, task))),
+        early_tasks=list_early_tasks(app),
         visibility_seconds=options.get("visibility_timeout"),
         own_keys=tuple(sorted(key for key in options if key.startswith("unacked"))),
-        queue_order=str(options.get("queue_order_strategy", "round_robin")),
+        queue_order=str(options.get("queue_order_strategy", "round_robin")) if kind == "redis" else "",
+        broker_kind=kind,
+        not_parked=why_not_parked(app, kind),
     )
 
 
@@ -55,11 +68,6 @@ def time_limit(app: Celery, task: Any) -> float | None:
     """Return the time limit that ends a task for certain: the hard one, else the soft one."""
     limits = (task.time_limit, app.conf.task_time_limit, task.soft_time_limit, app.conf.task_soft_time_limit)
     return next((float(limit) for limit in limits if limit is not None), None)
-
-
-def is_acknowledged_early(app: Celery, task: Any) -> bool:
-    """Return whether a setting of the task or the app has it acknowledged before it runs."""
-    return not task.acks_late and ("acks_late" in vars(type(task)) or is_set(app.conf, "task_acks_late"))
 
 
 def app_findings(facts: AppFacts, settings: Settings) -> Iterator[Finding]:
@@ -75,11 +83,22 @@ def app_findings(facts: AppFacts, settings: Settings) -> Iterator[Finding]:
         yield ok("celery", f"Celery {facts.celery_version} has everything that the pool needs")
     yield from limit_findings(facts, settings.grace_seconds)
     if facts.early_tasks:
-        text = f"{format_names(facts.early_tasks)} are acknowledged before they run: lost with their process"
-        yield note("acknowledgement", text, "unless they must not run twice, leave out acks_late=False")
+        text = f"acknowledged as they begin, so lost with their process: {format_names(facts.early_tasks)}"
+        fix = "unless they must not run twice, leave out acks_late=False and task_acks_late=False"
+        yield note("acknowledgement", text, fix)
     else:
         yield ok("acknowledgement", "tasks are acknowledged when they are done")
-    yield from visibility_findings(facts)
+    if facts.not_parked:
+        yield note("deaths", facts.not_parked, "docs/guarantees.md says what holds with which broker")
+    if facts.broker_kind == "redis":
+        yield from visibility_findings(facts)
+    if facts.broker_kind == "amqp" and (facts.longest_seconds or 0) > CONSUMER_TIMEOUT_SECONDS:
+        yield warning(
+            "consumer timeout",
+            f"{facts.longest_task} may run {facts.longest_seconds:g} s; RabbitMQ gives it to another worker "
+            f"after {CONSUMER_TIMEOUT_SECONDS} s, unless told otherwise",
+            "set RabbitMQ's consumer_timeout to more than the longest task",
+        )
 
 
 def limit_findings(facts: AppFacts, grace_seconds: float) -> Iterator[Finding]:

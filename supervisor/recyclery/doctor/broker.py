@@ -1,25 +1,35 @@
-"""The broker: whether it answers, whether it can lose queues, and what dead workers and tunings left there."""
+"""The broker: whether it answers, has room for us, and can lose queues; and what the dead left there."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
+from celery import Celery
+from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import NoPermissionError
 
 from recyclery.celery_app.reclaim import CannotTell, find_dead_tunings, find_orphaned_leases
+from recyclery.config.settings import Pool
 from recyclery.doctor.findings import Finding, failure, ok, skipped, warning
 from recyclery.observe.queue_depths import open_client
+from recyclery_worker.broker.connection import BOUNDED_BY_KIND, connect
 from recyclery_worker.delivery.reclaim import OrphanedLease
 
 OLDEST_REDIS = (6, 2)
 FORGOTTEN_TASKS = "forgotten tasks"
+# What a worker's main process has open to Redis; each of its children has one more, for results.
+WORKER_CONNECTIONS = 10
+CROWDED = 0.8
 
 
 @dataclass(frozen=True)
 class BrokerFacts:
-    """Redis's INFO; `problem` is why there is none, `kind` what the broker is where it is no Redis."""
+    """Redis's INFO, or RabbitMQ's version; `problem` is why there is none, `kind` what else the broker is.
+
+    `away` has what is wrong with those that stand before it in a list of brokers.
+    """
 
     address: str
     kind: str = "redis"
@@ -31,10 +41,37 @@ class BrokerFacts:
     appends: bool = True
     saves: bool | None = None
     """Whether it writes snapshots; None where it does not let us ask."""
+    max_connections: int | None = None
+    connections: int = 0
+    away: tuple[str, ...] = ()
 
 
-def read_broker(url: str, address: str) -> BrokerFacts:
-    """Ask the broker at `url`; `address` is the same without secrets."""
+def read_brokers(urls: Sequence[str]) -> BrokerFacts:
+    """Ask a list of brokers as a worker does: the first that answers is used."""
+    away: list[str] = []
+    for url in urls:
+        facts = read_broker(url)
+        if facts.problem is None:
+            return replace(facts, away=tuple(away))
+        away.append(f"{facts.address} does not answer: {facts.problem}")
+    return replace(facts, away=tuple(away[:-1]))
+
+
+def read_rabbitmq(app: Celery) -> BrokerFacts:
+    """Ask RabbitMQ, or a list of them, as a worker does."""
+    with app.connection_for_read(transport_options=BOUNDED_BY_KIND["amqp"]) as connection:
+        problem, version = None, ""
+        try:
+            connect(connection)
+            version = str(connection.connection.server_properties.get("version", ""))
+        except Exception as error:  # of many kinds, also where the password is refused
+            problem = str(error) or repr(error)
+        return BrokerFacts(maybe_sanitize_url(connection.as_uri()), "amqp", problem, version)
+
+
+def read_broker(url: str) -> BrokerFacts:
+    """Ask the broker at a URL."""
+    address = maybe_sanitize_url(url)
     client = open_client(url)
     if client is None:
         return BrokerFacts(address, kind=url.partition(":")[0])
@@ -55,6 +92,8 @@ def read_broker(url: str, address: str) -> BrokerFacts:
             used_bytes=int(info.get("used_memory", 0)),
             appends=bool(info.get("aof_enabled", 0)),
             saves=writes_snapshots(client),
+            max_connections=info.get("maxclients") or None,
+            connections=int(info.get("connected_clients", 0)),
         )
 
 
@@ -70,10 +109,17 @@ def writes_snapshots(client: redis.Redis) -> bool | None:
 def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
     if facts.problem is not None:
         advice = "start it, or set REDIS_URL (or what your app reads its broker from) to where it is"
-        yield failure("broker", f"{facts.address} does not answer: {facts.problem}", advice)
+        last = f"{facts.address} does not answer: {facts.problem}"
+        yield failure("broker", "; ".join([*facts.away, last]), advice)
+        return
+    for problem in facts.away:
+        text = f"{problem}; the next of the list is used"
+        yield warning("broker", text, "start it, or take it out of the list")
+    if facts.kind == "amqp":
+        yield ok("broker", f"RabbitMQ {facts.version} at {facts.address} answers")
         return
     if facts.kind != "redis":
-        yield skipped("broker", f"{facts.address} is {facts.kind}: only Redis is checked")
+        yield skipped("broker", f"{facts.address} is {facts.kind}: only Redis and RabbitMQ are checked")
         return
     if parse_version(facts.version) < OLDEST_REDIS:
         yield warning("broker", f"Redis {facts.version} at {facts.address}", "use Redis 6.2 or newer")
@@ -94,6 +140,25 @@ def broker_findings(facts: BrokerFacts) -> Iterator[Finding]:
         if facts.saves is False:
             lost = "Redis keeps nothing on disk: waiting tasks are lost when it restarts"
         yield warning("persistence", lost, "appendonly yes")
+
+
+def connection_findings(facts: BrokerFacts, pools: Sequence[Pool]) -> Iterator[Finding]:
+    """Find a Redis that refuses workers, or whoever sends them tasks; nothing where its limit is not known."""
+    if facts.max_connections is None:
+        return
+    workers = [WORKER_CONNECTIONS + pool.most for pool in pools]
+    needed, replacing = sum(workers), max(workers)
+    limit = f"Redis takes {facts.max_connections} connections (maxclients)"
+    advice = "raise maxclients, or lower the pools' concurrency; CLIENT LIST shows whose they are"
+    if needed > facts.max_connections:
+        yield failure("connections", f"{limit}, and these pools need up to {needed}", advice)
+    elif needed + replacing > facts.max_connections:
+        text = f"{limit}, and these pools need up to {needed}, {replacing} more while a worker is replaced"
+        yield warning("connections", text, advice)
+    elif facts.connections > CROWDED * facts.max_connections:
+        yield warning("connections", f"{limit}, and {facts.connections} are open", advice)
+    else:
+        yield ok("connections", f"{limit}; these pools need up to {needed}, {facts.connections} are open")
 
 
 def parse_version(text: str) -> tuple[int, ...]:

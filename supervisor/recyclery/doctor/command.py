@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from celery import Celery
-from kombu.utils.url import maybe_sanitize_url
 
 from recyclery.celery_app.routing import (
     Routing,
@@ -22,10 +21,20 @@ from recyclery.config.fields import BadConfiguration
 from recyclery.config.settings import Pool, Settings
 from recyclery.config.sources import CommandLine, load_deployment, read_command_line
 from recyclery.doctor.application import app_findings, read_app
-from recyclery.doctor.broker import broker_findings, lease_findings, read_broker, read_leases, tuning_findings
+from recyclery.doctor.broker import (
+    broker_findings,
+    connection_findings,
+    lease_findings,
+    read_brokers,
+    read_leases,
+    read_rabbitmq,
+    tuning_findings,
+)
 from recyclery.doctor.container import browser_findings, container_findings, read_browser, read_container_facts
 from recyclery.doctor.findings import Finding, Severity, failure, ok, warning
 from recyclery.doctor.supervision import read_supervision, supervision_findings
+from recyclery_worker.broker.connection import broker_urls
+from recyclery_worker.broker.result_backend import find_backend_problem
 
 FINDING_WIDTH = 9
 
@@ -72,17 +81,31 @@ def examine_app(app: Celery, settings: Settings, pools: Sequence[Pool]) -> Itera
     yield from app_findings(facts, settings)
     routing = find_routes(app)
     yield from routing_findings(routing, pools)
-    url = os.environ.get("RECYCLERY_BROKER_URL") or app.connection_for_read().as_uri(include_password=True)
-    broker = read_broker(url, maybe_sanitize_url(url))
+    url = os.environ.get("RECYCLERY_BROKER_URL") or ";".join(broker_urls(app.connection_for_read()))
+    broker = read_rabbitmq(app) if facts.broker_kind == "amqp" else read_brokers(url.split(";"))
     yield from broker_findings(broker)
+    yield from connection_findings(broker, pools)
+    yield from result_findings(app)
     yield from browser_findings(read_browser(used=uses_browser))
     yield from container_findings(read_container_facts(settings), settings, imports_browser=uses_browser)
     if broker.problem is None:
         queues = tuple(sorted({queue for route in routing.routes for queue in route.queues}))
         supervision = read_supervision(app, url, settings.runtime_dir, queues)
         yield from supervision_findings(supervision, settings, facts.queue_order)
-        yield from lease_findings(read_leases(settings.app))
-        yield from tuning_findings(settings.app)
+        if facts.broker_kind == "redis":
+            yield from lease_findings(read_leases(settings.app))
+            yield from tuning_findings(settings.app)
+
+
+def result_findings(app: Celery) -> Iterator[Finding]:
+    """Check that results can be stored."""
+    if problem := find_backend_problem(app):
+        advice = "start it, or correct result_backend; tasks run without it, and their results are lost"
+        yield failure("result backend", problem, advice)
+    elif str(app.backend_cls or app.conf.result_backend or "disabled").startswith("disabled"):
+        yield ok("result backend", "none: no results are kept")
+    else:
+        yield ok("result backend", "results can be stored")
 
 
 def routing_findings(routing: Routing, pools: Sequence[Pool]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from recyclery.control.client import Declined, NoSupervisor, ask_governor
 from recyclery.control.status_schema import Status
 from recyclery.doctor.findings import Finding, failure, note, ok, skipped, warning
 from recyclery.observe.queue_depths import Broker
+from recyclery_worker.broker.connection import BOUNDED_BY_KIND, broker_kind, connect, count_ready
 
 INSPECT_SECONDS = 1.5
 TASKS_NOT_PROCESSED = "tasks not processed"
@@ -41,11 +42,23 @@ def read_supervision(
     except (NoSupervisor, Declined) as error:
         problem = str(error)
     broker = Broker(broker_url)
-    depths = {queue: broker.depth([queue]) for queue in queues}
+    depths = count_in_rabbitmq(app, queues) or {queue: broker.depth([queue]) for queue in queues}
     known = {queue: depth for queue, depth in depths.items() if depth is not None}
     return SupervisionFacts(
         status, problem, known if len(known) == len(depths) else None, find_consumers(app) if known else None
     )
+
+
+def count_in_rabbitmq(app: Celery, queues: tuple[str, ...]) -> dict[str, int | None]:
+    """Return how many messages wait in each queue; empty where RabbitMQ is away or not the broker."""
+    if broker_kind(app.connection_for_read()) != "amqp":
+        return {}
+    try:
+        with app.connection_for_read(transport_options=BOUNDED_BY_KIND["amqp"]) as connection:
+            connect(connection)
+            return {queue: count_ready(connection, queue) for queue in queues}
+    except Exception:  # transports raise errors of their own kinds
+        return {}
 
 
 def find_consumers(app: Celery) -> dict[str, tuple[str, ...]] | None:
@@ -79,7 +92,7 @@ def processing_findings(facts: SupervisionFacts) -> Iterator[Finding]:
         if state.is_changing:
             yield note(TASKS_NOT_PROCESSED, f"pool {name} is {state}")
         else:
-            advice = "its log says why; `broker` above shows whether Redis is reached"
+            advice = "its log says why; `broker` above shows whether it is reached"
             yield failure(TASKS_NOT_PROCESSED, f"pool {name} is {state}", advice)
     if facts.depths is None or facts.consumers is None:
         yield skipped(TASKS_NOT_PROCESSED, "the queues or their workers could not be asked")
@@ -123,6 +136,8 @@ def order_findings(facts: SupervisionFacts, settings: Settings, queue_order: str
     if with_low:
         text = f"pool {with_low[0]} serves high and low: long tasks take the slots that urgent ones need"
         yield warning(HIGH_NOT_PRIORITISED, text, "run fast and slow (leave out --single)")
+    elif shared and not queue_order:
+        yield skipped(HIGH_NOT_PRIORITISED, "which queue comes first is this broker's own affair")
     elif shared and queue_order != "priority":
         yield note(
             HIGH_NOT_PRIORITISED,
