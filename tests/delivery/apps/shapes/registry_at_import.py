@@ -1,0 +1,16 @@
+"""Every task is looked at while the app is imported."""
+
+from celery import Celery
+
+from delivery.apps.body import BROKER, run
+
+app = Celery(broker=BROKER)
+
+
+@app.task
+def work(path: str, seconds: float) -> None:
+    """A task."""
+    run(path, seconds)
+
+
+NAMES = sorted(app.tasks)

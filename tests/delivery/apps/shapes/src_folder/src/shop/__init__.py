@@ -1,0 +1,1 @@
+"""A package in a folder `src`, which is found through PYTHONPATH, as an installed one is through its path."""
