@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from recyclery_demo.cage import CgroupCage
 from recyclery_demo.cgroups import SandboxCgroup, find_own_home
+from support.stepped_clock import SteppedClock
 
 LIMIT_BYTES = 1 << 30
 GRACE_SECONDS = 10
@@ -65,12 +67,20 @@ class Box:
         self._log = logs / f"{name}.log"
         self._read = 0
         (self.runtime_dir / "tmp").mkdir(parents=True)
+        self.clock = SteppedClock(self.runtime_dir)
+        self.clock_was_set = False
+        self.recent_lines: deque[str] = deque(maxlen=80)
+        self.mains: dict[str, int] = {}
+        """The main process of each slot, as PID 1 has told of it."""
         self._cage = CgroupCage(
             [
                 *("nice", "-n", "5", "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name),
                 *(sys.executable, "-m", "recyclery", "run", "--config", str(self._configure())),
             ],
-            environment=environment_of(name, self.runtime_dir, redis_url, logs / "runs"),
+            environment={
+                **environment_of(name, self.runtime_dir, redis_url, logs / "runs"),
+                **self.clock.for_python(str(HERE), os.environ.get("PYTHONPATH", "")),
+            },
             folder=HERE,
             log=self._log,
             cgroup=SandboxCgroup.create(find_own_home(), f"chaos-{os.getpid()}-{name}", LIMIT_BYTES),
@@ -158,7 +168,6 @@ def environment_of(name: str, runtime_dir: Path, redis_url: str, runs: Path) -> 
         "CELERY_LOG_LEVEL": "info",
         "CHAOS_BOX": name,
         "CHAOS_RUNS": str(runs),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", "")))),
         "REDIS_URL": redis_url,
         "RECYCLERY_GRACE": str(GRACE_SECONDS),
         # Here workers die more often than any operator would put up with.

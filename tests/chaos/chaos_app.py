@@ -37,6 +37,7 @@ def note(what: str, task: int, run: str) -> None:
         "main": os.getppid(),
         "child": os.getpid(),
         "at": time.clock_gettime(time.CLOCK_BOOTTIME),
+        "clock_off": time.time() - time.clock_gettime(time.CLOCK_REALTIME),
     }
     with open(os.environ["CHAOS_RUNS"], "ab", buffering=0) as file:  # noqa: PTH123  # one write, unbuffered
         file.write(json.dumps(line).encode() + b"\n")
@@ -54,6 +55,13 @@ def linger(task: int, seconds: float) -> None:
     """Take a while."""
     with noted(task):
         time.sleep(seconds)
+
+
+@app.task
+def exhaust(task: int) -> None:
+    """Ask for more memory than there is, which raises MemoryError."""
+    with noted(task):
+        bytearray(1 << 60)
 
 
 @app.task

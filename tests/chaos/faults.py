@@ -24,11 +24,20 @@ WEIGHTS = {
     "burst": 2,
     "replace": 2,
     "recycle": 2,
+    "quit main": 2,
+    "exhaust memory": 1,
+    "send garbage": 2,
+    "delay thousands": 1,
+    "disconnect all": 2,
+    "step redis": 2,
+    "step container": 2,
 }
 LONGEST_FREEZE_SECONDS = 15.0
 """Longer than a lease: some of the frozen are taken for dead."""
 REDIS_PAUSE_SECONDS = (2.0, 5.0)
-GAP_SECONDS = (1.0, 4.0)
+LONGEST_STEP_SECONDS = 3 * 3600.0
+SHORTEST_STEP_SECONDS = 60.0
+GAP_SECONDS = (1.0, 3.5)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Fault:
     kind: str
     chance: float
     seconds: float = 0.0
-    """How long what is frozen or paused stays so."""
+    """How long what is frozen or paused stays so, or by how much a clock is then wrong."""
 
 
 def plan_faults(seed: int, seconds: float) -> list[Fault]:
@@ -59,9 +68,11 @@ def plan_faults(seed: int, seconds: float) -> list[Fault]:
 
 
 def draw_length(kind: str, dice: random.Random) -> float:
-    """Draw how long a fault lasts: short ones more often than long ones."""
+    """Draw how long a fault lasts, short ones more often than long ones; for a clock, how far it is set."""
     if kind == "pause redis":
         return dice.uniform(*REDIS_PAUSE_SECONDS)
+    if kind.startswith("step"):
+        return dice.choice((-1, 1)) * dice.uniform(SHORTEST_STEP_SECONDS, LONGEST_STEP_SECONDS)
     if kind.startswith("freeze"):
         return 0.5 + (LONGEST_FREEZE_SECONDS - 0.5) * dice.random() ** 2
     return 0.0

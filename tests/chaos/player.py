@@ -13,13 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from chaos.boxes import Box, Process
 from chaos.faults import Fault, pick
-from chaos.record import Blow, Ending, Look, Record, Run, name_victims, read_runs
+from chaos.record import Blow, Ending, Event, Kept, Look, Record, Run, name_victims, read_runs
 from chaos.sender import Sender
 from chaos.store import Store
 from recyclery.control.client import Declined, NoSupervisor, ask_governor
+from recyclery_worker.delivery.registry import Generation
 from recyclery_worker.link import now
+from support.stepped_clock import HAS_COMPILER
 from support.waiting import wait_for
 
 TICK_SECONDS = 0.05
@@ -28,7 +32,12 @@ READY_SECONDS = 120.0
 POSTPONED_SECONDS = 60.0
 SETTLE_SECONDS = 300.0
 END_SECONDS = 90.0
+# More than long enough for a lease: where it lasts so long it is told all the same.
+KEPT_SECONDS = 30.0
 PREEMPTED = re.compile(r"preempt (\w+)/(\d+): killed")
+SPAWNED = re.compile(r"spawned: '((?:fast|slow)\S*)' with pid (\d+)")
+DIED = re.compile(r"exited: ((?:fast|slow)\S*) \((.+); not expected\)")
+TAKEN_FOR_DEAD = "this worker was taken for dead"
 
 
 @dataclass
@@ -38,6 +47,16 @@ class Frozen:
     blow: Blow
     pids: list[int]
     until: float
+
+
+@dataclass
+class Quitting:
+    """A worker that was told to stop at once; `ended` is when it had."""
+
+    blow: Blow
+    process: Process
+    generation: Generation | None
+    ended: float | None = None
 
 
 class Player:
@@ -53,7 +72,11 @@ class Player:
         self.boxes: list[Box] = []
         self.leaving: list[tuple[Box, float]] = []
         self.frozen: list[Frozen] = []
+        self.quitting: list[Quitting] = []
         self.blows: list[Blow] = []
+        self.taken_for_dead: list[Event] = []
+        self.deaths: list[Event] = []
+        self.kept: list[Kept] = []
         self.looks: list[Look] = []
         self.dealt: Counter[str] = Counter()
         self.postponed: list[Fault] = []
@@ -63,6 +86,11 @@ class Player:
         self._started = 0
         self._read = 0
         self._done: set[int] = set()
+
+    @property
+    def impossible(self) -> set[str]:
+        """The faults that cannot be dealt on this machine."""
+        return set() if HAS_COMPILER else {"step redis"}
 
     def begin(self) -> None:
         """Start both containers, and wait until tasks run in each."""
@@ -96,6 +124,7 @@ class Player:
         self.sender.end()
         for one in self.frozen:
             one.until = 0.0
+        self._set_clocks_right()
         wait_for(self._is_quiet, "all tasks to be done", SETTLE_SECONDS)
         wait_for(self._all_have_left, "the containers that stop", END_SECONDS)
         wait_for(self._only_the_living_hold_leases, "dead workers' leases to be over", END_SECONDS)
@@ -114,6 +143,7 @@ class Player:
             keys=self.store.keys(),
             waiting=sum(map(self.store.waiting, ("high", "default", "low"))),
             held=len(self.store.there()),
+            parked=self.store.parked(),
             exit_codes=codes,
             defunct=defunct,
             browsers=browsers,
@@ -125,6 +155,12 @@ class Player:
             blows=(*self.blows, *(name_victims(blow, runs) for blow in self.kernels)),
             looks=tuple(self.looks),
             ending=ending,
+            failing=frozenset(self.sender.failing),
+            due=dict(self.sender.due),
+            garbage=dict(self.sender.garbage),
+            taken_for_dead=tuple(self.taken_for_dead),
+            deaths=tuple(self.deaths),
+            kept=tuple(self.kept),
         )
 
     def close(self) -> None:
@@ -170,10 +206,9 @@ class Player:
             self.look()
         for box in [*self.boxes, *(box for box, _ in self.leaving)]:
             for line in box.new_lines():
-                if found := PREEMPTED.search(line):
-                    child = frozenset({int(found[2])})
-                    self.blows.append(Blow("preempt", box.name, now() - 10, now(), children=child))
+                self._read_line(box, line)
         self._look_for_kills()
+        self._look_after_quitting()
         for box, since in list(self.leaving):
             code = box.wait(0)
             if code is not None:
@@ -181,6 +216,37 @@ class Player:
                 # In order nothing is cut short.
                 kind = "stop container" if code == 0 else "kill container"
                 self.blows.append(Blow(kind, box.name, since, now()))
+
+    def _read_line(self, box: Box, line: str) -> None:
+        box.recent_lines.append(line)
+        if found := PREEMPTED.search(line):
+            child = frozenset({int(found[2])})
+            self.blows.append(Blow("preempt", box.name, now() - 10, now(), children=child))
+        elif found := SPAWNED.search(line):
+            box.mains[found[1]] = int(found[2])
+        elif found := DIED.search(line):
+            self.deaths.append(
+                Event(box.name, now(), found[2], box.mains.get(found[1]), tuple(box.recent_lines))
+            )
+        elif TAKEN_FOR_DEAD in line:
+            self.taken_for_dead.append(Event(box.name, now(), line))
+
+    def _look_after_quitting(self) -> None:
+        """See when those that were told to stop at once have, and when what they held is somebody else's."""
+        for one in list(self.quitting):
+            if one.ended is None:
+                if is_there(one.process):
+                    continue
+                one.ended = now()
+                self.blows.append(replace(one.blow, ended=one.ended))
+            if one.generation is not None and now() - one.ended < KEPT_SECONDS:
+                try:
+                    if self.store.holds(one.generation):
+                        continue
+                except RedisError:
+                    continue
+            self.quitting.remove(one)
+            self.kept.append(Kept(one.blow.box, one.ended, now()))
 
     def _look_for_kills(self) -> None:
         """A task may take memory faster than any governor looks: then the kernel is there first."""
@@ -209,6 +275,12 @@ class Player:
             "burst": self._burst,
             "replace": self._replace,
             "recycle": self._recycle,
+            "quit": self._quit,
+            "exhaust": self._exhaust,
+            "send": self._send_garbage,
+            "delay": self._delay,
+            "disconnect": self._disconnect,
+            "step": self._step,
         }[verb]
         dealt = deal(fault, whom)
         self.dealt[fault.kind] += dealt
@@ -296,8 +368,12 @@ class Player:
     def _replace(self, fault: Fault, _: str) -> bool:
         chosen = self._choose("main", fault.chance)
         if chosen is not None:
-            signal_process(chosen[1].pid, signal.SIGTERM)
+            self._terminate(*chosen)
         return chosen is not None
+
+    def _terminate(self, box: Box, main: Process) -> None:
+        self.blows.append(hit("replace", box, main, now()))
+        signal_process(main.pid, signal.SIGTERM)
 
     def _recycle(self, fault: Fault, _: str) -> bool:
         box = self.boxes[int(fault.chance * len(self.boxes))]
@@ -306,13 +382,64 @@ class Player:
             ask_governor(box.runtime_dir, "recycle", table="slow" if fault.chance * 4 % 2 < 1 else "fast")
         return True
 
+    def _quit(self, fault: Fault, whom: str) -> bool:
+        chosen = self._choose(whom, fault.chance)
+        if chosen is None:
+            return False
+        box, process = chosen
+        generation = self.store.find_worker(box.name, process.inner)
+        blow = hit(fault.kind, box, process, self._still_since(box, process, now()))
+        self.quitting.append(Quitting(blow, process, generation))
+        signal_process(process.pid, signal.SIGQUIT)
+        return True
+
+    def _exhaust(self, _fault: Fault, _whom: str) -> bool:
+        self.sender.want_memory_error()
+        return True
+
+    def _send_garbage(self, fault: Fault, _: str) -> bool:
+        self.sender.want_garbage("low" if fault.chance < 0.5 else "default")
+        return True
+
+    def _delay(self, _fault: Fault, _whom: str) -> bool:
+        self.sender.want_thousands()
+        return True
+
+    def _disconnect(self, fault: Fault, _: str) -> bool:
+        began = now()
+        if not self.store.disconnect():
+            return False
+        self.blows.append(Blow(fault.kind, "", began, now()))
+        return True
+
+    def _step(self, fault: Fault, whom: str) -> bool:
+        began, box = now(), self.boxes[int(fault.chance * len(self.boxes))]
+        if whom == "redis":
+            if not self.store.step(fault.seconds):
+                return False
+        else:
+            box.clock.set(fault.seconds)
+            box.clock_was_set = True
+        self.blows.append(Blow(fault.kind, "" if whom == "redis" else box.name, began, now()))
+        return True
+
+    def _set_clocks_right(self) -> None:
+        """Set every clock, and have the workers leave that hold tasks until some time by a wrong one."""
+        self.store.step(0)
+        for box in self.boxes:
+            if box.clock_was_set:
+                box.clock.set(0)
+                for main in box.of_role("main"):
+                    self._terminate(box, main)
+
     def _all_have_left(self) -> bool:
         self._tick()
-        return not self.leaving
+        return not self.leaving and not self.quitting
 
     def _is_quiet(self) -> bool:
         self._tick()
-        return not self.store.there() and all(len(box.of_role("main")) == 2 for box in self.boxes)
+        waits = any(map(self.store.waiting, ("high", "default", "low")))
+        return not waits and not self.store.there() and all(len(box.of_role("main")) == 2 for box in self.boxes)
 
     def _only_the_living_hold_leases(self) -> bool:
         """A main process killed as it starts may be unknown to its governor: its lease has to run out."""
@@ -332,7 +459,7 @@ class Player:
 def hit(kind: str, box: Box, process: Process, began: float) -> Blow:
     """Return the blow that a fault of that kind is to a process."""
     only = frozenset({process.inner})
-    if kind in ("kill main", "freeze main", "freeze worker"):
+    if kind in ("kill main", "quit main", "replace", "freeze main", "freeze worker"):
         return Blow(kind, box.name, began, now(), mains=only)
     return Blow(kind, box.name, began, now(), children=only)
 

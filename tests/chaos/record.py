@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 FOREVER = float("inf")
-DEADLY = ("kill child", "kill main", "kill container", "preempt", "oom kill")
+DEADLY = ("kill child", "kill main", "quit main", "kill container", "preempt", "oom kill")
 # No task of a run takes longer.
 LONGEST_SECONDS = 10.0
 
@@ -26,6 +26,8 @@ class Run:
     began: float
     ended: float | None = None
     failed: bool = False
+    clock_off: float = 0.0
+    """How far the time of day was from the real one where it ran, as it began."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,34 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Event:
+    """What a container said of a worker's main process; `main` is None where it did not say of which."""
+
+    box: str
+    at: float
+    text: str
+    main: int | None = None
+    before: tuple[str, ...] = ()
+    """What the container had printed before."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """For how long after its cold stop a worker's messages were in nobody's hand."""
+
+    box: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
 class Ending:
     """What there was when all had become quiet and was stopped."""
 
     keys: tuple[str, ...] = ()
     waiting: int = 0
     held: int = 0
+    parked: tuple[bytes, ...] = ()
     exit_codes: dict[str, int | None] = field(default_factory=dict)
     defunct: tuple[str, ...] = ()
     browsers: tuple[str, ...] = ()
@@ -95,6 +119,17 @@ class Record:
     blows: tuple[Blow, ...]
     looks: tuple[Look, ...]
     ending: Ending
+    failing: frozenset[int] = frozenset()
+    """Tasks that raise MemoryError."""
+    due: dict[int, float] = field(default_factory=dict)
+    """Tasks with a countdown, and when that is over."""
+    garbage: dict[int, bytes] = field(default_factory=dict)
+    """What the broker has accepted and is no task, each with its number in it."""
+    taken_for_dead: tuple[Event, ...] = ()
+    """Workers that others took for dead, but that were alive to say so."""
+    deaths: tuple[Event, ...] = ()
+    """Main processes that ended unasked."""
+    kept: tuple[Kept, ...] = ()
 
 
 def read_runs(lines: Iterable[str]) -> tuple[Run, ...]:
@@ -103,7 +138,14 @@ def read_runs(lines: Iterable[str]) -> tuple[Run, ...]:
     for line in lines:
         word = json.loads(line)
         if word["what"] == "begin":
-            begun[word["run"]] = Run(word["task"], word["box"], word["main"], word["child"], word["at"])
+            begun[word["run"]] = Run(
+                word["task"],
+                word["box"],
+                word["main"],
+                word["child"],
+                word["at"],
+                clock_off=word.get("clock_off", 0.0),
+            )
         else:
             run = begun[word["run"]]
             begun[word["run"]] = replace(run, ended=word["at"], failed=word["what"] == "fail")
