@@ -31,8 +31,8 @@ def main() -> int:
             recycling_name: round(statistics.median(recycling), 2),
             "rates at 10 tasks per child": recycling_rates,
         },
-        {name: Bound(ratio, ">=", 0.97, ratios)},
-        {name: Bound(ratio, ">=", 1.0)},
+        {name: Bound(ratio, ">=", 1.0, ratios)},
+        {name: Bound(ratio, ">=", 1.2)},
         {name: ratios, recycling_name: recycling},
     )
 
