@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 
 import psutil
 
@@ -14,6 +15,7 @@ from recyclery.observe.browser_files import BrowserFiles
 from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
 from recyclery.observe.ownership import assign_owners
 from recyclery.observe.processes import Markers, OpenFiles, read_processes, with_memory
+from recyclery.observe.shared_pages import SharedPages
 from recyclery.observe.snapshot import (
     Child,
     ChildState,
@@ -48,6 +50,7 @@ class Observer:
         self._supervisor = os.getppid()
         self._cpu = CpuMeter()
         self._files = OpenFiles()
+        self._in_sessions, self._in_all = SharedPages(), SharedPages()
         self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
         # Orphaned processes are adopted by PID 1, or by the supervisor as a subreaper.
@@ -75,19 +78,27 @@ class Observer:
         self.sessions = ownership.sessions
         owners = ownership.owners
         self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
+        measured = {owner: self._with_memory(members) for owner, members in ownership.living.items()}
         children = tuple(
-            make_child(owner, self._with_memory(members), workers, states.get(owner, NOTHING_REPORTED))
-            for owner, members in ownership.living.items()
+            make_child(
+                owner,
+                self._in_sessions.count_once(members, at),
+                workers,
+                states.get(owner, NOTHING_REPORTED),
+            )
+            for owner, members in measured.items()
         )
+        self._in_sessions.turn()
         roots = {*workers, self._supervisor}
         ours = [process for process in processes if process.pid in roots or process.pid == os.getpid()]
-        supervision = {process.pid: process.anon_bytes for process in self._with_memory(ours)}
+        supervision = self._with_memory(ours)
         self._files.turn()
-        views = [self._with_main(view, mains.get(view.pid or 0), supervision) for view in programs.values()]
+        held = {process.pid: process.anon_bytes for process in supervision}
+        views = [self._with_main(view, mains.get(view.pid or 0), held) for view in programs.values()]
         active, others = choose_active_workers(views)
         return Snapshot(
             at=at,
-            container=self._read_container(supervision, children),
+            container=self._read_container((*supervision, *chain.from_iterable(measured.values())), at),
             pools=active,
             others=others,
             empty_slots=tuple(view for view in views if view not in active and view not in others),
@@ -126,14 +137,16 @@ class Observer:
                 self._main_starts[place] = view.pid, held
         return replace(view, main=main, main_bytes=held, main_start_bytes=start_bytes)
 
-    def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> ContainerMemory:
+    def _read_container(self, ours: Iterable[Process], at: float) -> ContainerMemory:
         stated = self.settings.memory.limit_bytes
         if self._cgroup is not None and self._cgroup.limit_bytes is not None:
             return read_container(self._cgroup, stated)
         if stated is None:
             return read_machine()
-        apart = sum(held for pid, held in supervision.items() if pid not in {c.owner.pid for c in children})
-        return stated_budget(stated, apart + sum(child.tree_bytes for child in children))
+        # Children share what their worker had loaded before it forked them. A main process may be a child too.
+        once = self._in_all.count_once(tuple({process.pid: process for process in ours}.values()), at)
+        self._in_all.turn()
+        return stated_budget(stated, sum(process.anon_bytes for process in once))
 
 
 def make_child(

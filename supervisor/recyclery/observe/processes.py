@@ -91,6 +91,8 @@ def read_process(pid: int, read: Callable[[str], bytes] = read_proc_file) -> Pro
         state=fields[0].decode(),
         name=stat[stat.index(b"(") + 1 : end].decode(errors="replace"),
         cpu_ticks=int(fields[11]) + int(fields[12]),
+        # Where its stack began: by chance at each exec, and as in the parent after a fork.
+        image=int(fields[25]),
     )
 
 
@@ -109,6 +111,7 @@ def with_memory(process: Process, read: Callable[[str], bytes] = read_proc_file)
         (anon + shared) * 1024,
         process.cpu_ticks,
         shared * 1024,
+        process.image,
     )
 
 
@@ -154,3 +157,9 @@ def parse_marker(environment: bytes, run: str) -> Owner | None:
 def read_pss(pid: int) -> int:
     """Return a process's proportional set size in bytes (smaps_rollup), 0 where it cannot be read."""
     return read_kib(read_proc_file(f"/proc/{pid}/smaps_rollup"), b"\nPss:") * 1024
+
+
+def read_anon_pss(pid: int) -> int | None:
+    """Return the part of the PSS that `anon_bytes` counts in full, None where it cannot be read."""
+    rollup = read_proc_file(f"/proc/{pid}/smaps_rollup")
+    return (read_kib(rollup, b"\nPss_Anon:") + read_kib(rollup, b"\nPss_Shmem:")) * 1024 if rollup else None

@@ -57,6 +57,8 @@ class Process:
     """CPU time used, user and system together."""
     shmem_bytes: int = 0
     """RssShmem, the part of `anon_bytes` that other processes may share."""
+    image: int = 0
+    """The same for processes that forked without an exec; 0 where unknown."""
 
     @property
     def key(self) -> ProcessKey:
