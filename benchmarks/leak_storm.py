@@ -1,4 +1,4 @@
-"""leak_storm: 150 scraping tasks in 1 GiB, in seven mixes of leaks, under Recyclery and under its peers."""
+"""leak_storm: 150 scraping tasks in 1 GiB, in nine mixes of leaks, under Recyclery and under its peers."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ class Mix:
     leave_bytes   memory left in the pool child by each of leave_share of those after leave_after of the storm
     take_bytes    memory taken for a moment and given back, by take_share of them
     cache_bytes   the plateau to which every pool child grows over its first tasks
+    share_bytes   memory that every task holds and shares with six forked processes for a moment
+    file_bytes    memory that every task leaves in a file without a name that it keeps open
     """
 
     text: str
@@ -26,6 +28,8 @@ class Mix:
     take_bytes: int = 0
     take_share: float = 0.0
     cache_bytes: int = 0
+    share_bytes: int = 0
+    file_bytes: int = 0
 
 
 MIXES = {
@@ -44,6 +48,8 @@ MIXES = {
         "first no leak, from half-way on every task leaves 20 MiB", leave_bytes=20 * _MIB, leave_after=0.5
     ),
     "clean": Mix("no leak"),
+    "forks": Mix("every task shares 120 MiB with six forked processes, no leak", share_bytes=120 * _MIB),
+    "tmpfs": Mix("every task leaves 60 MiB in a deleted file", file_bytes=60 * _MIB),
 }
 
 
@@ -56,6 +62,8 @@ class Scrape:
     leave_bytes: int
     take_bytes: int
     cache_bytes: int
+    share_bytes: int
+    file_bytes: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ def plan_storm(mix: Mix, tasks: int, fast_tasks: int, seed: int) -> StormPlan:
             leave_bytes=mix.leave_bytes if number in leaving else 0,
             take_bytes=mix.take_bytes if number in taking else 0,
             cache_bytes=mix.cache_bytes,
+            share_bytes=mix.share_bytes,
+            file_bytes=mix.file_bytes,
         )
         for number in numbers
     )

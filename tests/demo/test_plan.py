@@ -66,6 +66,18 @@ def test_in_clean_nothing_is_left() -> None:
         assert (scrape.forget, scrape.leave_bytes, scrape.take_bytes, scrape.cache_bytes) == (False, 0, 0, 0)
 
 
+def test_in_forks_every_task_shares_120_mib_and_nothing_is_left() -> None:
+    planned = plan("forks")
+    assert {scrape.share_bytes // MIB for scrape in planned.scrapes} == {120}
+    assert set(left(planned)) == {0}
+
+
+def test_in_tmpfs_every_task_leaves_a_file_of_60_mib() -> None:
+    planned = plan("tmpfs")
+    assert {scrape.file_bytes // MIB for scrape in planned.scrapes} == {60}
+    assert set(left(planned)) == {0}
+
+
 @pytest.mark.parametrize("mix", ["rare", "steps"])
 def test_a_small_storm_has_its_rare_task_too(mix: str) -> None:
     assert sum(scrape.leave_bytes + scrape.take_bytes > 0 for scrape in plan(mix, tasks=12).scrapes) == 1

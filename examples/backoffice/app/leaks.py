@@ -1,5 +1,6 @@
 """What careless tasks leave in their worker process, done on purpose."""
 
+import os
 import time
 
 from selenium import webdriver
@@ -13,7 +14,11 @@ forgotten_browsers: list[webdriver.Chrome] = []
 left_memory: list[bytearray] = []
 cache: list[bytearray] = []
 
+left_files: list[int] = []
+
 TAKEN_SECONDS = 0.5
+FORKS = 6
+SHARED_SECONDS = 1.0
 TASKS_TO_FILL_CACHE = 6
 
 
@@ -45,6 +50,32 @@ def take_memory(size_bytes: int) -> None:
         taken = _written(size_bytes)
         time.sleep(TAKEN_SECONDS)
         del taken
+
+
+def share_memory(size_bytes: int) -> None:
+    """Hold `size_bytes` for a moment, and fork processes that share them, as multiprocessing does."""
+    if size_bytes > 0:
+        taken = _written(size_bytes)
+        processes = [_sleep_in_fork() for _ in range(FORKS)]
+        for pid in processes:
+            os.waitpid(pid, 0)
+        del taken
+
+
+def _sleep_in_fork() -> int:
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(SHARED_SECONDS)
+        os._exit(0)
+    return pid
+
+
+def leave_file(size_bytes: int) -> None:
+    """Keep a file without a name open, whose `size_bytes` are memory."""
+    if size_bytes > 0:
+        file = os.memfd_create("left")
+        os.write(file, _written(size_bytes))
+        left_files.append(file)
 
 
 def fill_cache(full_bytes: int) -> None:
