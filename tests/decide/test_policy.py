@@ -177,6 +177,13 @@ def test_the_leaking_pool_pays_for_its_leak_not_the_one_beside_it() -> None:
     assert action.owner == CHILD
 
 
+def test_a_busy_child_that_holds_files_without_a_name_is_retired_for_them() -> None:
+    grown = child(mib=60, file_bytes=240 * MIB, task_id="t", idle_bytes=60 * MIB)
+    (action,) = decide(snapshot(grown, floor_mib=890), LEARNED, SETTINGS)
+    assert isinstance(action, RetireChild)
+    assert action.reason.startswith("300 MiB after 3 tasks, a fresh one has 50 MiB")
+
+
 def test_where_a_fresh_child_would_be_past_its_budget_too_a_recycle_must_be_worth_it() -> None:
     assert decide(snapshot(child(mib=140), floor_mib=700), LEARNED, SETTINGS) == []
     (action,) = decide(snapshot(child(mib=160), floor_mib=720), LEARNED, SETTINGS)

@@ -12,8 +12,8 @@ from recyclery.common.units import format_bytes
 class ContainerStatus(msgspec.Struct):
     """Memory of the container in bytes, and where it was read.
 
-    `floor_bytes` is unreclaimable memory, `unattributed_bytes` its part outside the pools' children. The levels
-    from `retire_bytes` to `hard_bytes` are those of the settings.
+    `floor_bytes` is unreclaimable memory, `unattributed_bytes` its part that neither children nor main
+    processes hold. The levels from `retire_bytes` to `hard_bytes` are those of the settings.
     """
 
     limit_bytes: int
@@ -31,8 +31,9 @@ class ContainerStatus(msgspec.Struct):
 class ChildStatus(msgspec.Struct):
     """One pool child with its process tree; `pss_bytes` is the sum of the three figures after `task`.
 
-    PSS is expensive to read: all four are 0 in a glance. Decisions use `tree_bytes`, RssAnon + RssShmem;
-    `tree_browser_bytes` is the browsers' part of it. `task_seconds` is how long the task has run, where known.
+    PSS is expensive to read: all four are 0 in a glance. `tree_bytes` is what its end would free, from RssAnon
+    and RssShmem; `tree_browser_bytes` is the browsers' part of it. `task_seconds` is how long the task has run,
+    where known.
     """
 
     pid: int

@@ -79,8 +79,14 @@ def pool_budget(pool: Pool, snapshot: Snapshot, state: PolicyState, settings: Se
 
 def reclaimable_bytes(child: Child, state: PolicyState) -> int:
     """Return what the recycle of a child would free, its running task's own memory not counted."""
-    kept = child.tree_bytes if child.task_id is None else min(child.idle_bytes, child.tree_bytes)
-    return kept - state.fresh_child_bytes(child.owner.pool)
+    return idle_tree_bytes(child) - state.fresh_child_bytes(child.owner.pool)
+
+
+def idle_tree_bytes(child: Child) -> int:
+    """Return what a child holds when idle: during a task what it held before, and the files it has open."""
+    if child.task_id is None:
+        return child.tree_bytes
+    return min(child.idle_bytes + child.file_bytes, child.tree_bytes) if child.idle_bytes else 0
 
 
 def concurrency_of(snapshot: Snapshot, pool: Pool) -> int:

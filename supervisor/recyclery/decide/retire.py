@@ -24,6 +24,7 @@ from recyclery.decide.memory_levels import (
     find_active_worker,
     find_worker,
     format_count,
+    idle_tree_bytes,
     is_leaving,
     level_bytes,
     reclaimable_bytes,
@@ -70,20 +71,24 @@ def past_budget(
 ) -> str | None:
     """Return why the next task would take a child past its budget; None where it would not."""
     model = state.models.get(pool.name)
-    # A recycle frees none of a running task's own memory: only idle children are compared.
-    if model is None or child.task_id is not None or (pool.forks and child.tasks_done == 0):
+    if model is None or (pool.forks and child.tasks_done == 0):
         return None
+    # A recycle frees none of a running task's own memory, so a busy child is waited for. Not so where it holds
+    # files: they are not in its reports, from which the number of its tasks is learned.
+    if child.task_id is not None and not child.file_bytes:
+        return None
+    held = idle_tree_bytes(child)
     budget = child_budget(child, snapshot, state, settings)
     fresh, headroom = state.fresh_child_bytes(pool.name), state.headroom_bytes(pool.name)
     gain = level_bytes(snapshot, MIN_GAIN_PERCENT) if fresh + headroom > budget else 0
     least = max(MIN_RECLAIMABLE_BYTES, gain)
-    if must_retire(model, child.tree_bytes, budget, headroom, least) is None:
+    if must_retire(model, held, budget, headroom, least) is None:
         return None
     largest = max(model.tasks, key=lambda name: (bool(name), model.tasks[name].largest_tail_bytes), default="")
     task = f" ({largest})" if largest else ""
     tasks = format_count(child.tasks_done, "task")
     return (
-        f"{format_mib(child.tree_bytes)} after {tasks}, a fresh one has {format_mib(fresh)}; "
+        f"{format_mib(held)} after {tasks}, a fresh one has {format_mib(fresh)}; "
         f"with {format_mib(headroom)} for the next task{task} it passes the {format_mib(max(0, budget))} "
         "that all else at its height leaves"
     )

@@ -81,14 +81,8 @@ def warn_of_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings
 
 
 def warn_of_unwatched_memory(snapshot: Snapshot) -> Iterator[Warn]:
-    """Warn of unreclaimable memory that neither children nor main processes hold.
-
-    `unattributed_bytes` of the status and the metrics is another figure: it contains the main processes.
-    """
-    # A main process that runs the tasks itself is among the children.
-    watched = {child.owner.pid: child.tree_bytes for child in snapshot.children}
-    mains = {view.pid: view.main_bytes for view in snapshot.workers if view.pid is not None}
-    unwatched = snapshot.container.floor_bytes - sum((mains | watched).values())
+    """Warn of unreclaimable memory that neither children nor main processes hold."""
+    unwatched = snapshot.unattributed_bytes
     if unwatched < level_bytes(snapshot, UNWATCHED_PERCENT):
         return
     shm = min(snapshot.shm_files_bytes, unwatched)
@@ -96,5 +90,6 @@ def warn_of_unwatched_memory(snapshot: Snapshot) -> Iterator[Warn]:
     yield Warn(
         "unattributed",
         f"{format_mib(unwatched)} of the {format_mib(snapshot.container.floor_bytes)} that cannot be reclaimed "
-        f"belong to no process that is watched{files}: no recycle frees them",
+        f"belong to no process that is watched{files}: look for files on a tmpfs, and for processes that no "
+        "pool started",
     )

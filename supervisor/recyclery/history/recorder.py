@@ -115,12 +115,11 @@ class Recorder:
         self, view: PoolView, snapshot: Snapshot, state: PolicyState, settings: Settings, at: float
     ) -> list[Record]:
         pool = next((pool for pool in settings.pools if pool.name == view.name), None)
-        trees = [child.tree_bytes for child in snapshot.children if child.owner.pool == view.name]
+        children = [child for child in snapshot.children if child.owner.pool == view.name]
+        held = snapshot.told_bytes(sum(child.own_bytes for child in children))
         last = self._pools.get(view.name)
         if pool is None or (
-            last is not None
-            and at - last.at < REPEAT_SECONDS
-            and abs(last.tree_bytes - sum(trees)) < CHANGE_BYTES
+            last is not None and at - last.at < REPEAT_SECONDS and abs(last.tree_bytes - held) < CHANGE_BYTES
         ):
             return []
         computed, budget = self._budgets.get(view.name, (-REPEAT_SECONDS, 0))
@@ -129,7 +128,13 @@ class Recorder:
             budget = pool_budget(pool, snapshot, state, settings)
             self._budgets[view.name] = at, budget
         sample = PoolSample(
-            at, view.name, sum(trees), view.main_bytes, len(trees), budget, view.max_tasks_per_child
+            at,
+            view.name,
+            held,
+            snapshot.told_bytes(view.main_bytes),
+            len(children),
+            budget,
+            view.max_tasks_per_child,
         )
         self._pools[view.name] = sample
         return [sample]

@@ -105,7 +105,8 @@ Record = ContainerSample | PoolSample | ChildSample | RunRecord | ActionRecord
 
 def parts_of(child: Child, begun_before: float | None = None) -> Parts:
     """Return the memory of a child's tree; with `begun_before`, without processes that started later."""
-    python = browser = shared = other = 0
+    python = browser = other = 0
+    shared = child.file_bytes
     for process in child.processes:
         if process.pid == child.owner.pid:
             python += process.anon_bytes - process.shmem_bytes

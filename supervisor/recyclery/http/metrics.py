@@ -20,7 +20,7 @@ from recyclery.config.settings import Pool
 from recyclery.decide.browsers import count_by_kind
 from recyclery.decide.memory_levels import find_active_worker, level_bytes
 from recyclery.http.server import GetHandler, Response
-from recyclery.http.status import read_cpu_seconds, unattributed_bytes
+from recyclery.http.status import read_cpu_seconds
 from recyclery.observe.processes import read_pss
 from recyclery.observe.queue_depths import read_depths
 from recyclery.observe.snapshot import Child, PoolView, Snapshot
@@ -162,7 +162,17 @@ def is_paused(readings: Readings, pool: Pool) -> int | None:
 
 def browser_memory(readings: Readings, pool: Pool) -> int:
     processes = (process for child in readings.children(pool) for process in child.processes)
-    return sum(process.anon_bytes for process in processes if process.is_browser)
+    held = sum(process.anon_bytes for process in processes if process.is_browser)
+    return readings.snapshot.told_bytes(held)
+
+
+def told_bytes(readings: Readings, pool: Pool) -> list[int]:
+    return [readings.snapshot.told_bytes(child.own_bytes) for child in readings.children(pool)]
+
+
+def main_memory(readings: Readings, pool: Pool) -> int:
+    views = (view for view in readings.snapshot.workers if view.name == pool.name)
+    return readings.snapshot.told_bytes(sum(view.main_bytes for view in views))
 
 
 def recycles(readings: Readings) -> Iterator[Sample]:
@@ -227,8 +237,8 @@ METRICS = (
            "Unreclaimable memory (the floor), on which all decisions are based.",
            one(lambda now: now.snapshot.container.floor_bytes)),
     Family("recyclery_container_memory_unattributed_bytes", "gauge", (),
-           "Unreclaimable memory outside all children, main processes included.",
-           one(lambda now: unattributed_bytes(now.snapshot))),
+           "Unreclaimable memory that neither children nor main processes hold.",
+           one(lambda now: now.snapshot.unattributed_bytes)),
     Family("recyclery_container_memory_level_bytes", "gauge", ("level",),
            "Levels of unreclaimable memory: retire children, pause consuming (high), preempt tasks (hard).",
            each("level", levels)),
@@ -256,14 +266,14 @@ METRICS = (
            each_pool(lambda now, pool: sum(child.task_id is not None for child in now.children(pool)))),
     Family("recyclery_pool_memory_bytes", "gauge", ("pool",),
            "Memory of the children and all processes that they started.",
-           each_pool(lambda now, pool: sum(child.tree_bytes for child in now.children(pool)))),
+           each_pool(lambda now, pool: sum(told_bytes(now, pool)))),
     Family("recyclery_pool_browser_memory_bytes", "gauge", ("pool",), "Memory of the children's browsers.",
            each_pool(browser_memory)),
     Family("recyclery_pool_largest_child_memory_bytes", "gauge", ("pool",), "Memory of the largest child.",
-           each_pool(lambda now, pool: max((c.tree_bytes for c in now.children(pool)), default=0))),
+           each_pool(lambda now, pool: max(told_bytes(now, pool), default=0))),
     Family("recyclery_pool_main_memory_bytes", "gauge", ("pool",),
            "Memory of the main process, or of both during a rolling replacement.",
-           each_pool(lambda now, pool: sum(v.main_bytes for v in now.snapshot.workers if v.name == pool.name))),
+           each_pool(main_memory)),
     Family("recyclery_pool_restarts_total", "counter", ("pool",),
            "Worker restarts after a crash or a hang, replacements not included.",
            each_pool(lambda now, pool: now.board.task_stats.restarts.get(pool.name, 0))),

@@ -54,7 +54,7 @@ def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
             usage_bytes=container.usage_bytes,
             working_set_bytes=container.working_set_bytes,
             floor_bytes=container.floor_bytes,
-            unattributed_bytes=unattributed_bytes(snapshot),
+            unattributed_bytes=snapshot.unattributed_bytes,
             oom_kills=container.oom_kills,
             source=container.source,
             retire_bytes=level_bytes(snapshot, settings.memory.retire_percent),
@@ -80,11 +80,6 @@ def build_status(board: Board, snapshot: Snapshot, pss_of: ReadPss) -> Status:
     )
 
 
-def unattributed_bytes(snapshot: Snapshot) -> int:
-    """Return the unreclaimable memory outside all children's trees; main processes are part of it."""
-    return max(0, snapshot.container.floor_bytes - sum(child.tree_bytes for child in snapshot.children))
-
-
 def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, pss_of: ReadPss) -> PoolStatus:
     view = find_active_worker(snapshot, pool.name)
     stat = board.worker_stats.get(view.slot) if view is not None else None
@@ -97,9 +92,7 @@ def build_pool(pool: Pool, board: Board, snapshot: Snapshot, depth: int | None, 
         concurrency=stat.concurrency if stat else pool.concurrency,
         max_tasks_per_child=(stat.max_tasks_per_child if stat else None) or pool.max_tasks_per_child,
         children=[
-            build_child(child, snapshot.at, pss_of)
-            for child in snapshot.children
-            if child.owner.pool == pool.name
+            build_child(child, snapshot, pss_of) for child in snapshot.children if child.owner.pool == pool.name
         ],
         recycles=dict(board.ledger.state.counters.recycles.get(pool.name, {})),
         queue_depth=depth,
@@ -128,7 +121,8 @@ def build_worker(view: PoolView, snapshot: Snapshot) -> WorkerStatus:
     )
 
 
-def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
+def build_child(child: Child, snapshot: Snapshot, pss_of: ReadPss) -> ChildStatus:
+    at = snapshot.at
     started = next(process.started for process in child.processes if process.pid == child.owner.pid)
     python = browser = other = 0
     for process in child.processes:
@@ -148,8 +142,10 @@ def build_child(child: Child, at: float, pss_of: ReadPss) -> ChildStatus:
         python_bytes=python,
         browser_bytes=browser,
         other_bytes=other,
-        tree_bytes=child.tree_bytes,
-        tree_browser_bytes=sum(process.anon_bytes for process in child.processes if process.is_browser),
+        tree_bytes=snapshot.told_bytes(child.own_bytes),
+        tree_browser_bytes=snapshot.told_bytes(
+            sum(process.anon_bytes for process in child.processes if process.is_browser)
+        ),
         task_seconds=round(max(0.0, at - child.task_started), 1) if child.task_started is not None else None,
     )
 

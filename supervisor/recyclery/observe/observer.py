@@ -13,6 +13,7 @@ from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
 from recyclery.observe.browser_files import BrowserFiles
 from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_container, read_machine, stated_budget
+from recyclery.observe.held_files import HeldFiles
 from recyclery.observe.ownership import assign_owners
 from recyclery.observe.processes import Markers, OpenFiles, read_processes, with_memory
 from recyclery.observe.shared_pages import SharedPages
@@ -51,6 +52,7 @@ class Observer:
         self._cpu = CpuMeter()
         self._files = OpenFiles()
         self._in_sessions, self._in_all = SharedPages(), SharedPages()
+        self._held_files = HeldFiles()
         self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
         # Orphaned processes are adopted by PID 1, or by the supervisor as a subreaper.
@@ -79,26 +81,33 @@ class Observer:
         owners = ownership.owners
         self._owners = {process.key: owners[process.pid] for process in processes if process.pid in owners}
         measured = {owner: self._with_memory(members) for owner, members in ownership.living.items()}
+        roots = {*workers, self._supervisor}
+        ours = [process for process in processes if process.pid in roots or process.pid == os.getpid()]
+        supervision = self._with_memory(ours)
+        self._files.turn()
+        # Children share what their worker had loaded before it forked them. A main process may be a child too.
+        each = {process.pid: process for process in chain(supervision, *measured.values())}
+        once = {
+            process.pid: process.anon_bytes for process in self._in_all.count_once(tuple(each.values()), at)
+        }
+        self._in_all.turn()
         children = tuple(
             make_child(
                 owner,
                 self._in_sessions.count_once(members, at),
+                once,
                 workers,
                 states.get(owner, NOTHING_REPORTED),
             )
             for owner, members in measured.items()
         )
         self._in_sessions.turn()
-        roots = {*workers, self._supervisor}
-        ours = [process for process in processes if process.pid in roots or process.pid == os.getpid()]
-        supervision = self._with_memory(ours)
-        self._files.turn()
         held = {process.pid: process.anon_bytes for process in supervision}
         views = [self._with_main(view, mains.get(view.pid or 0), held) for view in programs.values()]
         active, others = choose_active_workers(views)
-        return Snapshot(
+        snapshot = Snapshot(
             at=at,
-            container=self._read_container((*supervision, *chain.from_iterable(measured.values())), at),
+            container=self._read_container(sum(once.values())),
             pools=active,
             others=others,
             empty_slots=tuple(view for view in views if view not in active and view not in others),
@@ -114,6 +123,7 @@ class Observer:
             cpu_share=self._cpu.read(),
             late_seconds=late_seconds,
         )
+        return self._with_files(snapshot, forking)
 
     def read_floor(self) -> int | None:
         """Return the unreclaimable memory now; None where no cgroup is limited."""
@@ -123,6 +133,15 @@ class Observer:
 
     def _with_memory(self, processes: Iterable[Process]) -> tuple[Process, ...]:
         return tuple(with_memory(process, self._files.read) for process in processes)
+
+    def _with_files(self, snapshot: Snapshot, mains: Iterable[int]) -> Snapshot:
+        """Add the files that children hold, where memory belongs to no process."""
+        processes = {child.owner: child.processes for child in snapshot.children}
+        held = self._held_files.update(processes, mains, snapshot.unattributed_bytes, snapshot.at)
+        if not held:
+            return snapshot
+        children = (replace(child, file_bytes=held.get(child.owner, 0)) for child in snapshot.children)
+        return replace(snapshot, children=tuple(children))
 
     def _with_main(self, view: PoolView, main: Process | None, supervision: Mapping[int, int]) -> PoolView:
         """Add the main process, its memory now, and that when it was first observed running."""
@@ -137,26 +156,30 @@ class Observer:
                 self._main_starts[place] = view.pid, held
         return replace(view, main=main, main_bytes=held, main_start_bytes=start_bytes)
 
-    def _read_container(self, ours: Iterable[Process], at: float) -> ContainerMemory:
+    def _read_container(self, ours_bytes: int) -> ContainerMemory:
         stated = self.settings.memory.limit_bytes
         if self._cgroup is not None and self._cgroup.limit_bytes is not None:
             return read_container(self._cgroup, stated)
-        if stated is None:
-            return read_machine()
-        # Children share what their worker had loaded before it forked them. A main process may be a child too.
-        once = self._in_all.count_once(tuple({process.pid: process for process in ours}.values()), at)
-        self._in_all.turn()
-        return stated_budget(stated, sum(process.anon_bytes for process in once))
+        return read_machine() if stated is None else stated_budget(stated, ours_bytes)
 
 
 def make_child(
-    owner: Owner, processes: tuple[Process, ...], workers: Mapping[int, PoolView], state: ChildState
+    owner: Owner,
+    processes: tuple[Process, ...],
+    once: Mapping[int, int],
+    workers: Mapping[int, PoolView],
+    state: ChildState,
 ) -> Child:
-    """Return a living child with what it reports; `workers` are by the main processes' pids."""
+    """Return a living child with what it reports; `workers` are by the main processes' pids.
+
+    `once` has the memory of all processes, with pages that several children share counted with one of them.
+    """
     parent = next((process.parent for process in processes if process.pid == owner.pid), 0)
     worker = workers.get(owner.pid) or workers.get(parent)
     reported = {name: getattr(state, name) for name in REPORTED_FIELDS}
-    return Child(owner, processes, worker.slot if worker is not None else "", **reported)
+    shared = sum(process.anon_bytes - once[process.pid] for process in processes)
+    slot = worker.slot if worker is not None else ""
+    return Child(owner, processes, slot, shared_bytes=max(0, shared), **reported)
 
 
 def find_open_sessions(

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from recyclery.observe.processes import read_anon_pss
 from recyclery.observe.snapshot import Process, ProcessKey
 
-READ_SHARE = 0.02
+READ_SHARE = 0.01
 # What may be saved up of it, and is there at first.
-MOST_READ_SECONDS = 0.05
-READ_AGAIN_SECONDS = 10.0
+MOST_READ_SECONDS = 0.03
+READ_AGAIN_SECONDS = 30.0
 # A process whose size has changed by this is read again at once.
 CHANGED_BYTES = 8 << 20
 

@@ -122,11 +122,20 @@ class Child(ChildState):
     processes: tuple[Process, ...]
     slot: str = ""
     """Its worker's; empty where that is unknown or dead."""
+    file_bytes: int = 0
+    """The memory of files without a name that only its processes hold open."""
+    shared_bytes: int = 0
+    """The part of its memory that its main process or other children hold too, and that counts with them."""
 
     @property
     def tree_bytes(self) -> int:
-        """Anonymous and shared memory of the child and all it started."""
-        return sum(process.anon_bytes for process in self.processes)
+        """Anonymous and shared memory of the child and all it started, and files that only they hold."""
+        return self.file_bytes + sum(process.anon_bytes for process in self.processes)
+
+    @property
+    def own_bytes(self) -> int:
+        """Its part of the container's memory: what its end would free."""
+        return self.tree_bytes - self.shared_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,3 +280,24 @@ class Snapshot:
     def workers(self) -> tuple[PoolView, ...]:
         """All workers that run."""
         return (*self.pools, *self.others)
+
+    @property
+    def unattributed_bytes(self) -> int:
+        """The unreclaimable memory that neither children nor main processes hold."""
+        return max(0, self.container.floor_bytes - self._counted_bytes)
+
+    def told_bytes(self, held: int) -> int:
+        """Return a part of the memory as it is told: all together are no more than what the container holds.
+
+        What browsers share with one another is counted more than once: where that shows, all parts are made
+        smaller by the same factor.
+        """
+        counted, floor = self._counted_bytes, self.container.floor_bytes
+        return held * floor // counted if counted > floor else held
+
+    @property
+    def _counted_bytes(self) -> int:
+        # A main process that runs the tasks itself is among the children.
+        children = {child.owner.pid: child.own_bytes for child in self.children}
+        mains = {view.pid: view.main_bytes for view in self.workers if view.pid is not None}
+        return sum((mains | children).values())
