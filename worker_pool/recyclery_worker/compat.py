@@ -24,12 +24,14 @@ FEATURES: Mapping[Feature, Mapping[str, str]] = {
             WorkerProcess() _create_worker_process() _join_exited_workers() _maintain_pool() _process_by_pid()
             _repopulate_pool() _track_child_process() create_process_queues() flush() on_job_process_down()
             on_job_ready() on_process_alive() process_flush_queues() _active_writes _all_inqueues _busy_workers
-            _cache _fileno_to_inq _maxtasksperchild _pool _processes _putlock _queues _state inqW_fd
-            on_hard_timeout""",
+            _cache _fileno_to_inq _max_memory_per_child _maxtasksperchild _pool _processes _putlock _queues _state inqW_fd
+            on_hard_timeout _timeout_handler""",
         "celery.concurrency.asynpool:Worker": "_do_exit() after_fork() inq wait_for_job",
         "billiard.process:BaseProcess": "_controlled_termination",
         "billiard.queues:_SimpleQueue": "_reader",
-        "billiard.pool:ApplyResult": "ready() _write_to() _accepted _time_accepted _timeout _worker_pid",
+        "billiard.pool:ApplyResult": """
+            ready() _set() _write_to() _accepted _job _time_accepted _timeout _worker_pid correlation_id""",
+        "billiard.pool:TimeoutHandler": "_trywaitkill()",
         "celery.worker.consumer.consumer:Consumer": "_update_prefetch_count()",
     },
     "lease": {

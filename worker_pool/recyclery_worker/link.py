@@ -124,6 +124,22 @@ class TimeLimitRequest(msgspec.Struct, frozen=True, tag="time_out"):
     pid: int
 
 
+class InterruptTaskRequest(msgspec.Struct, frozen=True, tag="interrupt"):
+    """Raise TaskMemoryLimitExceeded in a child's task; answered by `RequestDone` or `Refused`."""
+
+    pid: int
+    task_id: str
+    reason: str
+
+
+class FailTaskRequest(msgspec.Struct, frozen=True, tag="fail_task"):
+    """Fail a child's task with TaskMemoryLimitExceeded, end the child; answered by `RequestDone` or `Refused`."""
+
+    pid: int
+    task_id: str
+    reason: str
+
+
 class TraceRequest(msgspec.Struct, frozen=True, tag="trace"):
     """Have one child trace the allocations of a task's next runs, and report them to a unix socket.
 
@@ -146,7 +162,11 @@ class ChildStat(msgspec.Struct, frozen=True):
 
 
 class Departure(msgspec.Struct, frozen=True):
-    """A child that was told to leave, and why: max_tasks, asked (by `RetireRequest`) or shrink."""
+    """A child that was told to leave, and why.
+
+    max_tasks, max_memory (Celery's max-memory-per-child), asked (by `RetireRequest`), shrink or task_memory (its
+    task passed `max_task_bytes`).
+    """
 
     pid: int
     reason: str
@@ -220,6 +240,8 @@ Request = (
     | ReclaimRequest
     | DeathReport
     | TimeLimitRequest
+    | InterruptTaskRequest
+    | FailTaskRequest
     | TraceRequest
 )
 Reply = WorkerStat | TracingChild | RequestDone | Refused

@@ -245,6 +245,10 @@ def change_pool(worker: Any, request: link.Request) -> str:
             return str(children.retire(pid))
         case link.TimeLimitRequest(pid):
             return str(children.enforce_time_limit(pid))
+        case link.InterruptTaskRequest(pid, task_id, reason):
+            return str(children.interrupt_task(pid, task_id, reason))
+        case link.FailTaskRequest(pid, task_id, reason):
+            return str(children.fail_task(pid, task_id, reason))
         case link.SetMaxTasksRequest(max_tasks) if max_tasks < 1:
             return "max_tasks must be at least 1"
         case link.SetMaxTasksRequest(max_tasks):

@@ -45,6 +45,11 @@ class Reporter:
         self._task_started = 0.0
         self._last_was_short = False
 
+    @property
+    def task_id(self) -> str | None:
+        """The task that runs; None between two."""
+        return self._report.task_id
+
     def browser_kept(self, chromedriver_pid: int) -> None:
         """Record a browser that is kept for the next task; reported when this task ends."""
         self._kept.add(chromedriver_pid)

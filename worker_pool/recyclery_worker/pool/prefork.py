@@ -15,9 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from billiard import pool as billiard_pool
+from billiard.einfo import ExceptionInfo
 from celery.concurrency import asynpool, prefork
 from celery.signals import worker_before_create_process
 from celery.utils.log import get_logger
@@ -27,6 +29,7 @@ from recyclery_worker.link import Departure, TraceRequest
 from recyclery_worker.parking.begun import BegunTask, forget_child, recorded_worker
 from recyclery_worker.pool.child import Reporter, become_session_leader, end_session_members, reporter
 from recyclery_worker.pool.cold_stop import stop_between_messages
+from recyclery_worker.pool.task_limit import LimitNote, TaskMemoryLimitExceeded
 from recyclery_worker.pool.task_stats import TASK_STATS
 
 if TYPE_CHECKING:
@@ -47,10 +50,12 @@ class Worker(asynpool.Worker):
     wait_for_job: Callable[[], Any]
     on_exit: Callable[..., Any] | None
     begun: BegunTask | None = None
+    limit_note: LimitNote
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without max-tasks-per-child: the parent counts (on_job_ready), as a child could not learn a new limit.
-        super().__init__(*args[:5], None, *args[6:], **kwargs)
+        # Without max-tasks-per-child and max-memory-per-child: the parent lets it leave (on_job_ready), as a child
+        # could not learn a new limit, and one that leaves by itself may have been sent the next task.
+        super().__init__(*args[:5], None, *args[6:], **{**kwargs, "max_memory_per_child": None})
 
     def after_fork(self) -> None:
         """Lead a session before any code of the user runs."""
@@ -58,6 +63,7 @@ class Worker(asynpool.Worker):
         super().after_fork()
         if (reports := reporter()) is not None:
             self.wait_for_job = report_tasks(reports, self.wait_for_job, self.inq._reader)
+            self.limit_note.listen(lambda: reports.task_id)
         if worker := recorded_worker():
             self.begun = BegunTask(worker)
             self.wait_for_job = record_tasks(self.begun, self.wait_for_job)
@@ -125,11 +131,20 @@ def record_tasks(record: BegunTask, wait_for_job: Callable[[], Any]) -> Callable
     return wait_and_record
 
 
+def read_peak_kib(pid: int) -> int:
+    """Return the most resident memory that a process has had: what max-memory-per-child means; 0 if unknown."""
+    with contextlib.suppress(OSError):
+        peak = Path(f"/proc/{pid}/status").read_bytes().partition(b"\nVmHWM:")[2].split(None, 1)
+        return int(peak[0]) if peak else 0
+    return 0
+
+
 @dataclass(slots=True)
 class ChildRecord:
     """What the parent knows of one child."""
 
     limit: int | None
+    limit_note: LimitNote
     tasks_done: int = 0
     standby: bool = False  # Started before its place is free: it gets no task until another child is released
     retire_reason: str = ""  # Why it must leave as soon as it can; empty where it may stay
@@ -157,11 +172,13 @@ class ChildPool(asynpool.AsynPool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.departures: deque[Departure] = deque(maxlen=DEPARTURES_KEPT)
         self._collected = -COLLECT_EVERY_SECONDS
+        self._warned_of_max_memory = False
         super().__init__(*args, **kwargs)
 
     def WorkerProcess(self, worker: Any) -> Any:
+        worker.limit_note = LimitNote()
         process = super().WorkerProcess(worker)
-        process._recyclery = ChildRecord(limit=self._draw_limit())
+        process._recyclery = ChildRecord(limit=self._draw_limit(), limit_note=worker.limit_note)
         return process
 
     def _create_worker_process(self, i: int) -> Any:
@@ -218,6 +235,8 @@ class ChildPool(asynpool.AsynPool):
             self._release(process, record.retire_reason)
         elif record.limit is not None and record.tasks_done >= record.limit:
             self._release(process, "max_tasks")
+        elif (most := self._max_memory_per_child) and read_peak_kib(process.pid) > most:
+            self._release(process, "max_memory")
         elif record.limit is not None and record.tasks_done == record.limit - 1:
             self._start_child(standby=True)
 
@@ -227,11 +246,23 @@ class ChildPool(asynpool.AsynPool):
         process, _ = self._process_by_pid(pid)
         if process is None:
             return
+        self._warn_of_max_memory(pid)
         self._send_trace_request(process)
         if process._recyclery.retire_reason:
             self._release(process, process._recyclery.retire_reason)
         elif process._recyclery.standby:
             self._all_inqueues.discard(process.inqW_fd)
+
+    def _warn_of_max_memory(self, pid: int) -> None:
+        """Warn once where a child that has had no task is above Celery's max-memory-per-child."""
+        most = self._max_memory_per_child
+        if most and not self._warned_of_max_memory and (peak := read_peak_kib(pid)) > most:
+            self._warned_of_max_memory = True
+            logger.warning(
+                "a new child has %d MiB already, and max-memory-per-child is %d MiB: each leaves after one task",
+                peak >> 10,
+                most >> 10,
+            )
 
     def _start_child(self, *, standby: bool) -> None:
         """Start a child; there are at most half as many on standby as tasks may run."""
@@ -451,6 +482,38 @@ class ChildPool(asynpool.AsynPool):
                 self.on_hard_timeout(job)
                 return ""
         return f"{pid} has no task that is past its hard time limit"
+
+    def interrupt_task(self, pid: int, task_id: str, reason: str) -> str:
+        """Raise TaskMemoryLimitExceeded in a child's task; return why not, empty where that was asked for."""
+        if (found := self._find_running(pid, task_id)) is None:
+            return f"{pid} does not run {task_id}"
+        process, _ = found
+        # One that is dead already is collected soon.
+        with contextlib.suppress(ProcessLookupError):
+            process._recyclery.limit_note.send(pid, task_id, reason)
+        return ""
+
+    def fail_task(self, pid: int, task_id: str, reason: str) -> str:
+        """Fail a child's task with TaskMemoryLimitExceeded and end the child; return why not, or empty."""
+        if (found := self._find_running(pid, task_id)) is None:
+            return f"{pid} does not run {task_id}"
+        process, job = found
+        # As at a hard time limit, but by Celery's way for exceptions: it is not given back, whatever the app says
+        # of timeouts.
+        try:
+            raise TaskMemoryLimitExceeded(reason)
+        except TaskMemoryLimitExceeded:
+            job._set(job._job, (False, ExceptionInfo()))
+        self.departures.append(Departure(pid=pid, reason="task_memory"))
+        self._timeout_handler._trywaitkill(process)
+        return ""
+
+    def _find_running(self, pid: int, task_id: str) -> tuple[Any, Any] | None:
+        """Return a child and its job, where this is the task that it runs."""
+        process, _ = self._process_by_pid(pid)
+        jobs = (job for job in list(self._cache.values()) if job._worker_pid == pid and not job.ready())
+        job = next((job for job in jobs if job.correlation_id == task_id), None)
+        return (process, job) if process is not None and job is not None else None
 
     def _overdue_jobs(self) -> Iterator[tuple[Any, float]]:
         now = time.monotonic()
