@@ -7,36 +7,51 @@ import sys
 import time
 from pathlib import Path
 
-import sample_app
-from sample_app import app
+from celery import Celery
 
-# What a process that was forked before shares with the child of a task.
-SHARED_BYTES = int(os.environ.get("LIMIT_APP_SHARED_BYTES", "0"))
-shared = b"x" * SHARED_BYTES
+url = os.environ["REDIS_URL"]
+app = Celery("limit", broker=url, backend=url)
+app.conf.broker_connection_retry_on_startup = True
+# Held by the main process too, which forks the children.
+preloaded = b"x" * int(os.environ.get("PRELOADED_BYTES", "0"))
 
 
-@app.task(name="limit_app.hold")
+@app.task
+def child() -> int:
+    """Return the pool child's pid."""
+    return os.getpid()
+
+
+@app.task
 def hold(size_bytes: int, path: str) -> int:
     """Hold memory until a file is there, mark each run in another, and return the pool child's pid."""
     mark(path)
     held = b"x" * size_bytes
-    pid: int = sample_app.nap_until(path)
+    wait_for_file(path)
     del held
+    return os.getpid()
+
+
+@app.task
+def roomy(size_bytes: int, path: str) -> int:
+    """Do the same, by a name of its own."""
+    pid: int = hold(size_bytes, path)
     return pid
 
 
-@app.task(name="limit_app.hold_in_c", acks_on_failure_or_timeout=False)
+@app.task(acks_on_failure_or_timeout=False)
 def hold_in_c(size_bytes: int, path: str) -> None:
-    """Hold memory in a C function, during which Python runs no signal handler."""
+    """Hold memory in a C function that never returns, so that Python runs no signal handler."""
     mark(path)
     held = b"x" * size_bytes
-    ctypes.CDLL(None).sleep(600)
-    # Where it returns early, as the signal came.
-    ctypes.CDLL(None).sleep(600)
+    mutex = ctypes.create_string_buffer(128)
+    # The second time it waits for itself.
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
     del held
 
 
-@app.task(name="limit_app.hold_on")
+@app.task
 def hold_on(size_bytes: int, path: str) -> None:
     """Hold memory, note the name of any exception, and go on."""
     mark(path)
@@ -49,7 +64,7 @@ def hold_on(size_bytes: int, path: str) -> None:
     del held
 
 
-@app.task(name="limit_app.hold_elsewhere")
+@app.task
 def hold_elsewhere(size_bytes: int, path: str) -> None:
     """Start a program that holds memory, note its pid, and wait for it."""
     mark(path)
@@ -59,9 +74,10 @@ def hold_elsewhere(size_bytes: int, path: str) -> None:
     program.wait()
 
 
-@app.task(name="limit_app.fork")
+@app.task
 def fork(size_bytes: int, count: int, path: str) -> None:
     """Hold memory that this many forked processes share, until a file is there."""
+    mark(path)
     held = b"x" * size_bytes
     pids = []
     for _ in range(count):
@@ -69,13 +85,21 @@ def fork(size_bytes: int, count: int, path: str) -> None:
             time.sleep(600)
             os._exit(0)
         pids.append(pid)
-    sample_app.nap_until(path)
+    wait_for_file(path)
     for pid in pids:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     del held
 
 
+def wait_for_file(path: str) -> None:
+    """Say that all is done, and sleep until the file is there."""
+    Path(f"{path}.begun").touch()
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
 def mark(path: str) -> None:
+    """Note that a task runs."""
     with Path(f"{path}.runs").open("a") as runs:
         runs.write("x")

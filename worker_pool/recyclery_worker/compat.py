@@ -24,8 +24,8 @@ FEATURES: Mapping[Feature, Mapping[str, str]] = {
             WorkerProcess() _create_worker_process() _join_exited_workers() _maintain_pool() _process_by_pid()
             _repopulate_pool() _track_child_process() create_process_queues() flush() on_job_process_down()
             on_job_ready() on_process_alive() process_flush_queues() _active_writes _all_inqueues _busy_workers
-            _cache _fileno_to_inq _max_memory_per_child _maxtasksperchild _pool _processes _putlock _queues _state inqW_fd
-            on_hard_timeout _timeout_handler""",
+            _cache _fileno_to_inq _max_memory_per_child _maxtasksperchild _pool _processes _putlock _queues
+            _state _timeout_handler inqW_fd on_hard_timeout""",
         "celery.concurrency.asynpool:Worker": "_do_exit() after_fork() inq wait_for_job",
         "billiard.process:BaseProcess": "_controlled_termination",
         "billiard.queues:_SimpleQueue": "_reader",

@@ -133,7 +133,7 @@ class InterruptTaskRequest(msgspec.Struct, frozen=True, tag="interrupt"):
 
 
 class FailTaskRequest(msgspec.Struct, frozen=True, tag="fail_task"):
-    """Fail a child's task with TaskMemoryLimitExceeded, end the child; answered by `RequestDone` or `Refused`."""
+    """Fail a child's task with TaskMemoryLimitExceeded and end the child; answered in the same way."""
 
     pid: int
     task_id: str
@@ -162,10 +162,9 @@ class ChildStat(msgspec.Struct, frozen=True):
 
 
 class Departure(msgspec.Struct, frozen=True):
-    """A child that was told to leave, and why.
+    """A child that was told to leave, and why: max_tasks, max_memory, asked (by `RetireRequest`) or shrink.
 
-    max_tasks, max_memory (Celery's max-memory-per-child), asked (by `RetireRequest`), shrink or task_memory (its
-    task passed `max_task_bytes`).
+    Or task_memory, where it was ended with a task (by `FailTaskRequest`).
     """
 
     pid: int

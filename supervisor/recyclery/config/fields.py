@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
-from recyclery.common.units import format_bytes, parse_size
+from recyclery.common.units import MIB, format_bytes, parse_size
 
 # Returns the typed value of text or of a TOML value, or raises NotAllowed.
 Parser: TypeAlias = Callable[[Any], Any]
@@ -23,6 +23,8 @@ Parser: TypeAlias = Callable[[Any], Any]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 # No space, comma or percent sign: names become part of a command and of supervisord's configuration.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_.:@/{}-]{1,200}")
+# As `@app.task(name=...)` may give it; `*` stands for all that are not named.
+TASK_NAME = re.compile(r"[^\s*]{1,255}|\*")
 # The sign of a unit, which may follow a number.
 SIGNS = {"seconds": "s", "percent": "%", "hours": "h", "days": "d"}
 # Options of `celery worker` that would override the supervisor's, by the setting to use instead.
@@ -271,3 +273,15 @@ def parse_seconds_by_queue(value: Any) -> dict[str, float]:
     raise NotAllowed(
         "a table of queues with numbers of seconds from 0 to 86400, such as { high = 10, default = 300 }"
     )
+
+
+def parse_bytes_by_task(value: Any) -> dict[str, int]:
+    """Return sizes by task name: from one size for all (`*`), or from a table."""
+    size = size_of_at_least(MIB)
+    if not isinstance(value, dict):
+        return {"*": size(value)}
+    with contextlib.suppress(NotAllowed):
+        if value and all(map(TASK_NAME.fullmatch, value)):
+            return {task: size(amount) for task, amount in value.items()}
+    example = '{ "shop.scrape" = "1GiB", "*" = "300MiB" }'
+    raise NotAllowed(f"a size of at least 1MiB, or a table of task names with sizes, such as {example}")

@@ -28,6 +28,7 @@ from recyclery.config.fields import (
     live,
     load_toml,
     parse_app_name,
+    parse_bytes_by_task,
     parse_celery_options,
     parse_concurrency,
     parse_log_level,
@@ -74,6 +75,21 @@ class Pool(Struct, frozen=True, kw_only=True):
     max_task_deaths: Annotated[int, live("deaths after which a task is parked; 0: never", 0, 1000)] = (
         DEFAULT_MAX_DEATHS
     )
+    max_task_bytes: Annotated[
+        dict[str, int] | None,
+        live("memory that a task may take, for all or by name", parse=parse_bytes_by_task, none="off"),
+    ] = None
+    """By task name, `*` for all others."""
+
+    @property
+    def limits_tasks(self) -> bool:
+        """Whether any task of it has a memory limit."""
+        return self.max_task_bytes is not None
+
+    def task_limit_bytes(self, task_name: str | None) -> int | None:
+        """Return what a task may take; None where it has no limit."""
+        limits = self.max_task_bytes or {}
+        return limits.get(task_name or "", limits.get("*"))
 
     @property
     def least(self) -> int:
@@ -273,6 +289,15 @@ def with_values(pool: Pool, values: Mapping[str, Any]) -> Pool:
     return replace(pool, **values)
 
 
+def check_task_limit(pool: Pool, source: str) -> None:
+    """Raise BadConfiguration where a pool without children has a limit for its tasks."""
+    if pool.limits_tasks and not pool.forks:
+        raise BadConfiguration(
+            f"{pool.name} max_task_bytes is set ({source}), and its implementation is {pool.implementation}: "
+            "only in a prefork pool can one task's memory be told from another's"
+        )
+
+
 def check_levels(memory: Memory, source: str) -> None:
     """Raise BadConfiguration where the memory levels are not in order."""
     if not memory.retire_percent < memory.high_percent < memory.hard_percent:
@@ -296,6 +321,7 @@ def change_settings(settings: Settings, table: str, texts: Mapping[str, str]) ->
     if table not in pools:
         raise BadConfiguration(f"{table!r} is no pool: there are {', '.join([*pools, *TABLES])}")
     pools[table] = with_values(pools[table], check_texts(table, Pool, texts))
+    check_task_limit(pools[table], "by set")
     return replace(settings, pools=tuple(pools.values()))
 
 

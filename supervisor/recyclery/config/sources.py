@@ -20,7 +20,16 @@ from recyclery.config.fields import (
 )
 from recyclery.config.paths import find_runtime_dir, find_state_dir
 from recyclery.config.secrets import read_webhook
-from recyclery.config.settings import BUILT_IN, SINGLE, TABLES, Pool, Settings, check_levels, with_values
+from recyclery.config.settings import (
+    BUILT_IN,
+    SINGLE,
+    TABLES,
+    Pool,
+    Settings,
+    check_levels,
+    check_task_limit,
+    with_values,
+)
 
 DEFAULT_FILE = Path("/etc/recyclery/recyclery.toml")
 IN_ENVIRONMENT = "in the environment"
@@ -165,7 +174,9 @@ def check_pool_table(file_name: str, pool_name: str, values: Any) -> Pool:
     base = next((pool for pool in BUILT_IN if pool.name == pool_name), None)
     if base is None and "queues" not in given:
         raise BadConfiguration(f"[pools.{pool_name}] in {file_name} needs `queues`")
-    return with_values(replace(base or SINGLE, name=pool_name), given)
+    pool = with_values(replace(base or SINGLE, name=pool_name), given)
+    check_task_limit(pool, f"in {file_name}")
+    return pool
 
 
 def choose_pools(line: CommandLine, given: Mapping[str, Given], file: File) -> tuple[Pool, ...]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from recyclery.decide.policy_state import PolicyState, Successor, without_key
+from recyclery.decide.policy_state import InterruptedTask, PolicyState, Successor, without_key
 from recyclery.observe.snapshot import LeftoverFiles, Owner, Process
 from recyclery_worker import link
 
@@ -270,6 +270,48 @@ class EnforceTimeLimit(WorkerRequest, frozen=True):
         return replace(state, timed_out={**state.timed_out, self.owner: at})
 
 
+class InterruptTask(WorkerRequest, frozen=True):
+    """Raise an exception in a task that is past its memory limit."""
+
+    kind = "interrupt"
+    line_format = "tell {0.task_id} in {0.owner.pool}/{0.owner.pid} to end: {0.reason}"
+    result_format = "TaskMemoryLimitExceeded is raised in it"
+    owner: Owner
+    slot: str
+    """Of its worker."""
+    task_id: str
+    reason: str
+
+    def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
+        return self.slot, link.InterruptTaskRequest(self.owner.pid, self.task_id, self.reason)
+
+    def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
+        # Without an answer it may have arrived, and a refusal means that the task has just ended.
+        told = InterruptedTask(self.task_id, self.reason, at)
+        return replace(state, interrupted={**state.interrupted, self.owner: told})
+
+
+class FailTask(WorkerRequest, frozen=True):
+    """Fail a task that is past its memory limit and kill its child; the task is not given back."""
+
+    kind = "failtask"
+    line_format = "end {0.task_id} with {0.owner.pool}/{0.owner.pid}: {0.reason}"
+    result_format = "it has failed, and its child is killed"
+    owner: Owner
+    slot: str
+    """Of its worker."""
+    task_id: str
+    reason: str
+
+    def request(self, slots: Mapping[str, str]) -> tuple[str, link.Request]:
+        return self.slot, link.FailTaskRequest(self.owner.pid, self.task_id, self.reason)
+
+    def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
+        state = replace(state, failed_tasks={**state.failed_tasks, self.owner: at})
+        # Its memory comes back before another child's is looked for.
+        return replace(state, preempted=at) if outcome.done else state
+
+
 class ChangeMaxTasks(WorkerRequest, frozen=True):
     """Set a pool's max-tasks-per-child, for present and future children (rung 1)."""
 
@@ -413,7 +455,8 @@ class AbortRollout(SupervisordRequest, frozen=True):
 Action = (
     ReapProcesses | KillForeign | KillWorker | PreemptChild
     | RemoveFiles | EndGridSession | ReapZombies | Warn
-    | ReportDeath | ReclaimMessages | RetireChild | RetireTraced | EnforceTimeLimit | PauseConsuming
+    | ReportDeath | ReclaimMessages | RetireChild | RetireTraced | EnforceTimeLimit | InterruptTask | FailTask
+    | PauseConsuming
     | ChangeMaxTasks | ChangeConcurrency
     | ReplaceWorker | StopOld | AbortRollout
 )  # fmt: skip

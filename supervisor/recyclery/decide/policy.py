@@ -12,6 +12,7 @@
 | | `worker_health.restart_unhealthy` | a main process hangs, or takes no message while some wait |
 | | `replace.replace_requested`, `finish_rollouts` | an operator, changed settings; the successor consumes |
 | 5 preempt | `pressure.preempt_largest` | memory is above the hard level |
+| | `task_limit.interrupt_tasks`, `fail_task` | a task is past its own memory limit; it does not end by itself |
 | beside them | `concurrency.scale_pools` | messages wait and memory allows one child more, or one less |
 | | `delivery.reclaim_dead`, `report_deaths` | a worker is dead with its children; a child died during a task |
 | | `worker_health.end_overdue` | a worker did not enforce a hard time limit |
@@ -34,18 +35,20 @@ from recyclery.decide.pressure import pause_pools, preempt_largest
 from recyclery.decide.reap import end_sessions, find_reaps, reap_zombies, remove_leftover_files
 from recyclery.decide.replace import finish_rollouts, plan_rollout, replace_requested
 from recyclery.decide.retire import dismiss_traced, recycle_children, replace_grown_main
+from recyclery.decide.task_limit import fail_task, interrupt_tasks
 from recyclery.decide.warnings import find_warnings
 from recyclery.decide.worker_health import end_overdue, restart_unhealthy
 from recyclery.observe.snapshot import Snapshot
 
 
 def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[Action]:
-    """Return the actions of this tick; at most one heavy action (preempt, replace, retire) among them."""
+    """Return the actions of this tick; at most one heavy action (fail, preempt, replace, retire) among them."""
     reaps = find_reaps(snapshot, state, settings)
     # The memory of processes that are about to be killed counts against nobody.
     left = after_reaping(snapshot, {process.pid for reap in reaps for process in reap.processes})
     heavy = (
-        preempt_largest(left, state, settings)
+        fail_task(left, state, settings)
+        or preempt_largest(left, state, settings)
         or plan_rollout(restart_unhealthy(left, state, settings), left, state, settings)
         or plan_rollout(recycle_children(left, state, settings), left, state, settings)
         or plan_rollout(replace_grown_main(left, state, settings), left, state, settings)
@@ -55,6 +58,7 @@ def decide(snapshot: Snapshot, state: PolicyState, settings: Settings) -> list[A
         *reaps,
         # Before requests to workers, which may take their time.
         *([heavy] if heavy is not None else []),
+        *interrupt_tasks(left, state, settings),
         *finish_rollouts(left, state, settings),
         *remove_leftover_files(snapshot),
         *end_sessions(snapshot),

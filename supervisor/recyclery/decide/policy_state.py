@@ -37,6 +37,15 @@ class StalledTask:
 
 
 @dataclass(frozen=True, slots=True)
+class InterruptedTask:
+    """A task that was told to end for its memory, why, and when."""
+
+    task_id: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Unhealthy:
     """A worker's fault: its main process, the messages received by then, how long the fault was observed."""
 
@@ -166,6 +175,10 @@ class PolicyState:
     restart_backoffs: Mapping[str, RestartBackoff] = field(default_factory=dict)
     timed_out: Mapping[Owner, float] = field(default_factory=dict)
     """When a worker was asked to enforce each child's time limit."""
+    interrupted: Mapping[Owner, InterruptedTask] = field(default_factory=dict)
+    """The last task of each child that was told to end for its memory."""
+    failed_tasks: Mapping[Owner, float] = field(default_factory=dict)
+    """When each child's worker was asked to fail its task for its memory."""
     dismissed: Mapping[Owner, float] = field(default_factory=dict)
     """When each child that had traced allocations was told to exit."""
     warned: Mapping[str, float] = field(default_factory=dict)

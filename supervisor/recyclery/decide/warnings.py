@@ -4,6 +4,8 @@ tight: fresh children with the largest tasks seen in KNOWN_RUNS runs would pass 
 strangers: browsers that no pool started, once for each.
 unattributed: memory is above `retire_percent`, and UNWATCHED_PERCENT of the limit belong to no watched process.
 
+unlimited: a worker that cannot end single tasks has a `max_task_bytes`.
+
 Each is logged once while it lasts, then again every `policy_state.WARN_AGAIN_SECONDS`.
 """
 
@@ -21,6 +23,7 @@ from recyclery.decide.memory_levels import (
 )
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
+from recyclery.decide.task_limit import warn_of_unlimited_tasks
 from recyclery.observe.ownership import running_browsers
 from recyclery.observe.snapshot import Snapshot
 
@@ -32,6 +35,7 @@ def find_warnings(snapshot: Snapshot, state: PolicyState, settings: Settings) ->
     """Yield all warnings whose condition holds now."""
     yield from warn_of_tightness(snapshot, state, settings)
     yield from warn_of_foreign_browsers(snapshot, state)
+    yield from warn_of_unlimited_tasks(snapshot, settings)
     if snapshot.container.floor_bytes >= level_bytes(snapshot, settings.memory.retire_percent):
         yield from warn_of_unwatched_memory(snapshot)
 

@@ -29,6 +29,7 @@ from recyclery.observe.snapshot import (
     ProcessKey,
     Snapshot,
 )
+from recyclery.observe.task_memory import TaskMemory
 from recyclery.observe.workers import choose_active_workers
 from recyclery_worker.link import now
 
@@ -53,6 +54,7 @@ class Observer:
         self._files = OpenFiles()
         self._in_sessions, self._in_all = SharedPages(), SharedPages()
         self._held_files = HeldFiles()
+        self._task_memory = TaskMemory()
         self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
         # Orphaned processes are adopted by PID 1, or by the supervisor as a subreaper.
@@ -91,7 +93,7 @@ class Observer:
             process.pid: process.anon_bytes for process in self._in_all.count_once(tuple(each.values()), at)
         }
         self._in_all.turn()
-        children = tuple(
+        living = tuple(
             make_child(
                 owner,
                 self._in_sessions.count_once(members, at),
@@ -102,6 +104,7 @@ class Observer:
             for owner, members in measured.items()
         )
         self._in_sessions.turn()
+        children = self._task_memory.measure(living, self.settings.pools, at)
         held = {process.pid: process.anon_bytes for process in supervision}
         views = [self._with_main(view, mains.get(view.pid or 0), held) for view in programs.values()]
         active, others = choose_active_workers(views)

@@ -104,6 +104,8 @@ class ChildState:
     last_task_ended: float | None = None
     idle_bytes: int = 0
     """Its memory when its last task ended; 0 where unknown."""
+    idle_shared_bytes: int = 0
+    """How much shared memory it had mapped then."""
     kept: tuple[int, ...] = ()
     """Pids of the chromedrivers whose browsers it keeps for its next tasks."""
     remote: tuple[str, ...] = ()
@@ -126,6 +128,8 @@ class Child(ChildState):
     """The memory of files without a name that only its processes hold open."""
     shared_bytes: int = 0
     """The part of its memory that its main process or other children hold too, and that counts with them."""
+    task_bytes: int = 0
+    """What its task has added, no page counted twice; 0 where it is within `max_task_bytes`, or has none."""
 
     @property
     def tree_bytes(self) -> int:

@@ -260,6 +260,7 @@ def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         last_task_ended=report.last_task_ended,
         heard=report.sent,
         idle_bytes=report.idle_bytes,
+        idle_shared_bytes=report.idle_shared_bytes,
         kept=tuple(report.kept),
         remote=tuple(report.remote),
         tracing=report.tracing,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
+from typing import TypeVar
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
@@ -18,6 +19,7 @@ from recyclery_worker.link import WorkerStat
 
 # How long to wait for the worker's report of why a child exited.
 DEPARTURE_SECONDS = 10.0
+Value = TypeVar("Value")
 
 
 class Ledger:
@@ -55,6 +57,8 @@ class Ledger:
             risk=settings.memory.risk_percent / 100,
             retired=keep_owners(state.retired, living | self._departed.keys()),
             timed_out=keep_owners(state.timed_out, living),
+            interrupted=keep_owners(state.interrupted, living),
+            failed_tasks=keep_owners(state.failed_tasks, living),
             dismissed=keep_owners(state.dismissed, living),
             warned={
                 topic: then for topic, then in state.warned.items() if is_recent(then, at, WARN_AGAIN_SECONDS)
@@ -152,5 +156,5 @@ class Ledger:
         return reason
 
 
-def keep_owners(times: Mapping[Owner, float], owners: Set[Owner]) -> dict[Owner, float]:
-    return {owner: at for owner, at in times.items() if owner in owners}
+def keep_owners(known: Mapping[Owner, Value], owners: Set[Owner]) -> dict[Owner, Value]:
+    return {owner: value for owner, value in known.items() if owner in owners}

@@ -243,12 +243,8 @@ def change_pool(worker: Any, request: link.Request) -> str:
     match request:
         case link.RetireRequest(pid):
             return str(children.retire(pid))
-        case link.TimeLimitRequest(pid):
-            return str(children.enforce_time_limit(pid))
-        case link.InterruptTaskRequest(pid, task_id, reason):
-            return str(children.interrupt_task(pid, task_id, reason))
-        case link.FailTaskRequest(pid, task_id, reason):
-            return str(children.fail_task(pid, task_id, reason))
+        case link.TimeLimitRequest() | link.InterruptTaskRequest() | link.FailTaskRequest():
+            return end_task(children, request)
         case link.SetMaxTasksRequest(max_tasks) if max_tasks < 1:
             return "max_tasks must be at least 1"
         case link.SetMaxTasksRequest(max_tasks):
@@ -261,6 +257,19 @@ def change_pool(worker: Any, request: link.Request) -> str:
             if change and worker.consumer is not None:
                 worker.consumer._update_prefetch_count(change)
     return ""
+
+
+def end_task(
+    children: Any, request: link.TimeLimitRequest | link.InterruptTaskRequest | link.FailTaskRequest
+) -> str:
+    """End a task of our pool; return why not, empty where it is done."""
+    match request:
+        case link.TimeLimitRequest(pid):
+            return str(children.enforce_time_limit(pid))
+        case link.InterruptTaskRequest(pid, task_id, reason):
+            return str(children.interrupt_task(pid, task_id, reason))
+        case link.FailTaskRequest(pid, task_id, reason):
+            return str(children.fail_task(pid, task_id, reason))
 
 
 def stat(worker: Any, pause: Pause) -> link.WorkerStat:

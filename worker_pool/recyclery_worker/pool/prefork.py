@@ -53,8 +53,8 @@ class Worker(asynpool.Worker):
     limit_note: LimitNote
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without max-tasks-per-child and max-memory-per-child: the parent lets it leave (on_job_ready), as a child
-        # could not learn a new limit, and one that leaves by itself may have been sent the next task.
+        # Without max-tasks-per-child and max-memory-per-child: the parent has it leave (on_job_ready), as a
+        # child could not learn a new limit, and one that leaves by itself may have been sent the next task.
         super().__init__(*args[:5], None, *args[6:], **{**kwargs, "max_memory_per_child": None})
 
     def after_fork(self) -> None:
@@ -259,7 +259,7 @@ class ChildPool(asynpool.AsynPool):
         if most and not self._warned_of_max_memory and (peak := read_peak_kib(pid)) > most:
             self._warned_of_max_memory = True
             logger.warning(
-                "a new child has %d MiB already, and max-memory-per-child is %d MiB: each leaves after one task",
+                "a new child has %d MiB, and max-memory-per-child is %d MiB: each will leave after one task",
                 peak >> 10,
                 most >> 10,
             )
@@ -498,8 +498,8 @@ class ChildPool(asynpool.AsynPool):
         if (found := self._find_running(pid, task_id)) is None:
             return f"{pid} does not run {task_id}"
         process, job = found
-        # As at a hard time limit, but by Celery's way for exceptions: it is not given back, whatever the app says
-        # of timeouts.
+        # As at a hard time limit, but the way an exception goes: it is not given back, whatever the app says of
+        # timeouts.
         try:
             raise TaskMemoryLimitExceeded(reason)
         except TaskMemoryLimitExceeded:
