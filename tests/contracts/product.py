@@ -400,7 +400,7 @@ def read_setting(settings: Settings, table: str, key: str) -> Any:
     if isinstance(value, Address):
         return str(value)
     if value is None:
-        return {"http": "off", "limit_bytes": "auto"}[key]
+        return {"http": "off", "limit_bytes": "auto", "max_task_bytes": "off"}[key]
     return list(value) if isinstance(value, tuple) else value
 
 

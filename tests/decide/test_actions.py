@@ -12,6 +12,8 @@ from recyclery.decide.actions import (
     ChangeMaxTasks,
     EndGridSession,
     EnforceTimeLimit,
+    FailTask,
+    InterruptTask,
     KillForeign,
     KillWorker,
     Outcome,
@@ -51,6 +53,14 @@ LINES: list[tuple[Any, str]] = [
     (RetireChild(CHILD, "why"), "retire slow/20: why; it leaves as soon as it has no task"),
     (RetireTraced(CHILD, "slow", "why"), "dismiss slow/20: why; it leaves as soon as it has no task"),
     (EnforceTimeLimit(CHILD, "why"), "time out slow/20: why; it is ended"),
+    (
+        InterruptTask(CHILD, "slow", "a", "why"),
+        "tell a in slow/20 to end: why; TaskMemoryLimitExceeded is raised in it",
+    ),
+    (
+        FailTask(CHILD, "slow", "a", "why"),
+        "end a with slow/20: why; it has failed, and its child is killed",
+    ),
     (ChangeMaxTasks("slow", 5, "why"), "tune slow to 5 tasks per child: why; in force"),
     (ChangeConcurrency("slow", 2, "why"), "scale slow to 2 at a time: why; in force"),
     (PauseConsuming("slow", True, False, "why"), "hold slow: why; it takes no more tasks"),
@@ -97,6 +107,8 @@ SLOTS = {"slow": "slow-b"}
     [
         (RetireChild(CHILD, ""), "slow-b", link.RetireRequest(pid=20)),
         (EnforceTimeLimit(CHILD, ""), "slow-b", link.TimeLimitRequest(pid=20)),
+        (InterruptTask(CHILD, "slow", "a", "why"), "slow", link.InterruptTaskRequest(20, "a", "why")),
+        (FailTask(CHILD, "slow", "a", "why"), "slow", link.FailTaskRequest(20, "a", "why")),
         (RetireTraced(CHILD, "slow", ""), "slow", link.RetireRequest(pid=20)),
         (ChangeMaxTasks("slow", 5, ""), "slow-b", link.SetMaxTasksRequest(max_tasks=5)),
         (ChangeConcurrency("slow", 2, ""), "slow-b", link.SetConcurrencyRequest(concurrency=2)),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from recyclery.common.pool_state import PoolState
 from recyclery.common.units import MIB
@@ -227,3 +228,22 @@ def test_urgent_tasks_that_wait_behind_others(
 ) -> None:
     facts = replace(SUPERVISION, depths={"high": waiting})
     assert worst(supervision_findings(facts, settings, order)) == [(HIGH_NOT_PRIORITISED, expected)]
+
+
+@pytest.mark.parametrize(
+    ("options", "max_memory_kib", "warns"),
+    [
+        ((), None, False),
+        ((), 200_000, True),
+        ((), 400_000, False),
+        (("--max-memory-per-child=200000",), None, True),
+        (("-E", "--max-memory-per-child", "400000"), 200_000, False),
+    ],
+)
+def test_a_max_memory_per_child_that_each_child_passes_is_warned_of(
+    options: tuple[str, ...], max_memory_kib: int | None, warns: bool
+) -> None:
+    settings = structs.replace(SETTINGS, pools=(structs.replace(SINGLE, celery_options=options),))
+    facts = replace(APP, max_memory_kib=max_memory_kib, imported_kib=300_000)
+    named = [name for name, _ in worst(app_findings(facts, settings)) if name == "max-memory-per-child"]
+    assert bool(named) == warns

@@ -37,6 +37,20 @@ def test_a_child_leaves_after_exactly_its_number_of_tasks(sender: Celery, fresh_
         wait_for(lambda: [left.reason for left in worker.stat().departures] == three, "three departures")
 
 
+@pytest.mark.parametrize(("most_mib", "warns"), [(40, True), (300, False)])
+def test_a_child_above_max_memory_per_child_leaves_after_its_task_for_that_reason(
+    sender: Celery, fresh_redis: str, capfd: pytest.CaptureFixture[str], most_mib: int, warns: bool
+) -> None:
+    options = ("--max-memory-per-child", str(most_mib << 10))
+    with bare_worker(fresh_redis, options=options) as worker:
+        first = run(sender, 1, "leave_memory", 300 << 20)
+        assert len({*first, *run(sender, 2)}) == (3 if warns else 2)
+        wait_for(lambda: len(worker.stat().departures) == (3 if warns else 1), "they have left")
+        assert {left.reason for left in worker.stat().departures} == {"max_memory"}
+    told = capfd.readouterr().err
+    assert told.count(f"max-memory-per-child is {most_mib} MiB: each will leave after one task") == warns
+
+
 @pytest.mark.slow
 def test_a_limit_of_one_gives_every_task_a_child_of_its_own(sender: Celery, fresh_redis: str) -> None:
     with bare_worker(fresh_redis, max_tasks=1):

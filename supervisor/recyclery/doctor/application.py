@@ -7,8 +7,10 @@ from typing import Any
 import celery
 from celery import Celery
 
-from recyclery.config.settings import Settings
+from recyclery.common.units import format_mib
+from recyclery.config.settings import Pool, Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, warning
+from recyclery.observe.processes import read_kib, read_proc_file
 from recyclery_worker.broker.connection import broker_kind
 from recyclery_worker.compat import missing
 from recyclery_worker.delivery.defaults import list_early_tasks
@@ -38,6 +40,10 @@ class AppFacts:
     broker_kind: str = "redis"
     not_parked: str = ""
     """Why a task that keeps killing its process is not parked; empty where it is."""
+    max_memory_kib: int | None = None
+    """The app's max-memory-per-child."""
+    imported_kib: int = 0
+    """The resident memory of this process, which has imported the app as a pool child's parent does."""
 
 
 def read_app(app: Celery) -> AppFacts:
@@ -61,6 +67,8 @@ def read_app(app: Celery) -> AppFacts:
         queue_order=str(options.get("queue_order_strategy", "round_robin")) if kind == "redis" else "",
         broker_kind=kind,
         not_parked=why_not_parked(app, kind),
+        max_memory_kib=app.conf.worker_max_memory_per_child,
+        imported_kib=read_kib(read_proc_file("/proc/self/status"), b"\nVmRSS:"),
     )
 
 
@@ -82,6 +90,8 @@ def app_findings(facts: AppFacts, settings: Settings) -> Iterator[Finding]:
     else:
         yield ok("celery", f"Celery {facts.celery_version} has everything that the pool needs")
     yield from limit_findings(facts, settings.grace_seconds)
+    for pool in settings.pools:
+        yield from max_memory_findings(facts, pool)
     if facts.early_tasks:
         text = f"acknowledged as they begin, so lost with their process: {format_names(facts.early_tasks)}"
         fix = "unless they must not run twice, leave out acks_late=False and task_acks_late=False"
@@ -118,6 +128,25 @@ def limit_findings(facts: AppFacts, grace_seconds: float) -> Iterator[Finding]:
             "a task that is not done by then runs again elsewhere",
             "raise RECYCLERY_GRACE and the container's stop timeout, if it should be waited for",
         )
+
+
+def max_memory_findings(facts: AppFacts, pool: Pool) -> Iterator[Finding]:
+    """Find a max-memory-per-child that every child passes."""
+    most = max_memory_option(pool.celery_options) or facts.max_memory_kib
+    if pool.forks and most and facts.imported_kib > most:
+        yield warning(
+            "max-memory-per-child",
+            f"{format_mib(most << 10)}, and with the app imported a process has "
+            f"{format_mib(facts.imported_kib << 10)}: each task of {pool.name} gets a new child",
+            "leave it out, as children are retired by what they hold with their browsers, or raise it",
+        )
+
+
+def max_memory_option(options: tuple[str, ...]) -> int | None:
+    """Return the --max-memory-per-child among a pool's options for Celery, in KiB."""
+    words = iter(" ".join(options).replace("=", " ").split())
+    values = [next(words, "") for word in words if word == "--max-memory-per-child"]
+    return int(values[-1]) if values and values[-1].isdigit() else None
 
 
 def visibility_findings(facts: AppFacts) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
-from typing import TypeVar
 
 from recyclery.common.pool_state import PoolState
 from recyclery.config.settings import Settings
@@ -11,7 +10,14 @@ from recyclery.decide.browsers import update_stalls
 from recyclery.decide.concurrency import update_workload
 from recyclery.decide.delivery import find_child_deaths, update_lease_owners
 from recyclery.decide.memory_model import PoolModel
-from recyclery.decide.policy_state import WARN_AGAIN_SECONDS, LeaseOwner, PolicyState, is_recent, without_key
+from recyclery.decide.policy_state import (
+    WARN_AGAIN_SECONDS,
+    LeaseOwner,
+    PolicyState,
+    Value,
+    is_recent,
+    without_key,
+)
 from recyclery.decide.replace import update_successors
 from recyclery.decide.worker_health import update_worker_health
 from recyclery.observe.snapshot import Child, Owner, Snapshot
@@ -19,7 +25,6 @@ from recyclery_worker.link import WorkerStat
 
 # How long to wait for the worker's report of why a child exited.
 DEPARTURE_SECONDS = 10.0
-Value = TypeVar("Value")
 
 
 class Ledger:
