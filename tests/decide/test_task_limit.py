@@ -1,6 +1,7 @@
 """A task past its own memory limit: when it is told to end, when it fails, and that nobody else pays."""
 
 import dataclasses
+from typing import Any
 
 from msgspec import structs
 
@@ -18,7 +19,7 @@ DONE = Outcome(done=True, line="done")
 PAST = "shop.scrape has taken 300 MiB, with all that it started, and may take 100 MiB (max_task_bytes of slow)"
 
 
-def busy(task_mib: int, name: str = "shop.scrape", task_id: str = "a", **rest: object) -> Child:
+def busy(task_mib: int, name: str = "shop.scrape", task_id: str = "a", **rest: Any) -> Child:
     return child(mib=60 + task_mib, task_id=task_id, task_name=name, task_bytes=task_mib * MIB, **rest)
 
 
