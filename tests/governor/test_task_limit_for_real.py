@@ -87,6 +87,37 @@ def test_what_a_task_starts_counts_with_it(running: Supervised, sender: Celery, 
         send(sender, "hold", 20 * MIB, str(gate)).get(timeout=20)
 
 
+@pytest.mark.browser
+def test_a_browser_counts_with_its_task_and_is_closed_by_the_exception(
+    running: Supervised, sender: Celery, tmp_path: Path
+) -> None:
+    result = send(sender, "browse", str(tmp_path / "never"))
+    with pytest.raises(TaskMemoryLimitExceeded, match=r"limit_app.browse has taken \d+ MiB, with all"):
+        result.get(timeout=60)
+    wait_for(lambda: running.status()["browsers"]["live"] == 0, "its browser is gone", seconds=10)
+    assert running.status()["pools"]["slow"]["recycles"] == {}
+
+
+def test_where_memory_ends_the_task_past_its_limit_ends_and_its_neighbour_is_not_preempted(
+    fresh_redis: str, sender: Celery, tmp_path: Path
+) -> None:
+    config, gate = tmp_path / "recyclery.toml", tmp_path / "gate"
+    config.write_text(CONFIG)
+    options = "--config", str(config), "--memory-limit", "640MiB"
+    with supervised(*options, redis_url=fresh_redis, environment={"CELERY_APP": "limit_app"}) as running:
+        running.wait_until_ready("slow")
+        neighbour = send(sender, "roomy", 250 * MIB, str(gate))
+        wait_for(Path(f"{gate}.begun").exists, "the neighbour holds more")
+        result = send(sender, "hold_on", 400 * MIB, str(tmp_path / "never"))
+        with pytest.raises(TaskMemoryLimitExceeded):
+            result.get(timeout=60)
+        gate.touch()
+        neighbour.get(timeout=20)
+        assert Path(f"{gate}.runs").read_text() == "x"
+        assert "preempt" not in running.output
+        assert not Path(tmp_path / "never.caught").exists()
+
+
 def test_pages_that_forked_processes_share_count_once(
     running: Supervised, sender: Celery, tmp_path: Path
 ) -> None:

@@ -75,6 +75,16 @@ def hold_elsewhere(size_bytes: int, path: str) -> None:
 
 
 @app.task
+def browse(path: str) -> None:
+    """Open a browser, and leave it when a file is there."""
+    from recyclery_worker.browser import browser
+
+    with browser() as driver:
+        driver.get("data:text/html,<h1>text</h1>")
+        wait_for_file(path)
+
+
+@app.task
 def fork(size_bytes: int, count: int, path: str) -> None:
     """Hold memory that this many forked processes share, until a file is there."""
     mark(path)
