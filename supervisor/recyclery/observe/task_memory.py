@@ -56,10 +56,9 @@ class TaskMemory:
             start = first_seen(child, child.task_id, at)
         watched = watched_bytes(child, start)
         if watched > limit and is_reading_due(start, watched, limit, at):
-            read = min(watched, read_task_bytes(child, start))
-            start = replace(start, watched_bytes=watched, read_bytes=read, read_at=at)
+            start = replace(start, watched_bytes=watched, read_bytes=read_task_bytes(child, start), read_at=at)
         self._starts[child.owner] = start
-        return replace(child, task_bytes=start.read_bytes) if watched > limit else child
+        return replace(child, task_bytes=min(watched, start.read_bytes)) if watched > limit else child
 
 
 def first_seen(child: Child, task_id: str, at: float) -> TaskStart:
@@ -74,7 +73,6 @@ def first_seen(child: Child, task_id: str, at: float) -> TaskStart:
 def is_reading_due(start: TaskStart, watched: int, limit: int, at: float) -> bool:
     return (
         start.read_at is None
-        or start.read_bytes > limit
         or at - start.read_at >= READ_AGAIN_SECONDS
         or watched - start.watched_bytes > limit * READ_AGAIN_SHARE
     )
