@@ -5,7 +5,7 @@ from dataclasses import replace
 from recyclery.config.settings import Settings
 from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.warnings import find_warnings
-from recyclery.observe.snapshot import Owner, Snapshot
+from recyclery.observe.snapshot import Owner, Snapshot, Supply
 from support.snapshots import LEARNED, MIB, SETTINGS, child, process, settings_with, slow_view, snapshot
 
 
@@ -45,3 +45,17 @@ def test_memory_that_belongs_to_no_pool_is_named_with_what_lies_in_dev_shm() -> 
     text = said(seen)[-1]
     assert "730 MiB of the 850 MiB that cannot be reclaimed belong to no process that is watched, " in text
     assert ", 500 MiB of them files in /dev/shm" in text
+
+
+def test_what_is_nearly_used_up_is_told_at_80_and_at_90_percent_with_who_has_most() -> None:
+    threads = Supply("processes and threads", 800, 1000, holder="slow/20", held=610)
+    disk = Supply("/tmp", 52 * MIB, 64 * MIB, in_bytes=True)  # a name
+    plenty = Supply("inodes of /tmp", 10, 1000)
+    first = list(find_warnings(snapshot(supplies=(threads, disk, plenty)), LEARNED, SETTINGS))
+    assert [warning.text for warning in first] == [
+        "processes and threads: 800 of 1000 are used (80 %), most by slow/20 (610); "
+        "tasks fail when no more are left",
+        "/tmp: 52 MiB of 64 MiB are used (81 %); tasks fail when no more are left",
+    ]
+    (second,) = find_warnings(snapshot(supplies=(threads._replace(used=900),)), LEARNED, SETTINGS)
+    assert second.topic not in {warning.topic for warning in first}

@@ -21,6 +21,8 @@ from recyclery.doctor.supervision import (
     SupervisionFacts,
     supervision_findings,
 )
+from recyclery.observe.snapshot import Supply
+from recyclery.observe.supplies import PROCESSES
 from recyclery_worker.delivery.reclaim import OrphanedLease
 from support.statuses import pool, status
 
@@ -247,3 +249,19 @@ def test_a_max_memory_per_child_that_each_child_passes_is_warned_of(
     facts = replace(APP, max_memory_kib=max_memory_kib, imported_kib=300_000)
     named = [name for name, _ in worst(app_findings(facts, settings)) if name == "max-memory-per-child"]
     assert bool(named) == warns
+
+
+@pytest.mark.parametrize(
+    ("supply", "level"),
+    [
+        (Supply("/tmp", 52 * MIB, 64 * MIB, in_bytes=True), Severity.WARNING),  # a name
+        (Supply("inodes of /tmp", 95, 100), Severity.FAILURE),
+        (Supply(PROCESSES, 10, 200), Severity.WARNING),
+        (Supply(PROCESSES, 10, 4096), None),
+        (Supply("/tmp", 10, 100), None),  # as above
+    ],
+    ids=["scarce", "nearly used", "no room for browsers", "room", "enough"],
+)
+def test_what_runs_out_beside_memory_is_told_before_it_does(supply: Supply, level: Severity | None) -> None:
+    found = worst(container_findings(replace(CONTAINER, supplies=(supply,)), SETTINGS, imports_browser=True))
+    assert [each for name, each in found if name == supply.name] == ([level] if level else [])

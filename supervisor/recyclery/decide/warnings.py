@@ -4,6 +4,8 @@ tight: fresh children with the largest tasks seen in KNOWN_RUNS runs would pass 
 strangers: browsers that no pool started, once for each.
 unattributed: memory is above `retire_percent`, and UNWATCHED_PERCENT of the limit belong to no watched process.
 
+scarce: processes, open files, or a folder's room or inodes are nearly used up (`Supply.is_scarce`); again at
+    NEARLY_USED_PERCENT.
 unlimited: a worker that cannot end single tasks has a `max_task_bytes`.
 
 Each is logged once while it lasts, then again every `policy_state.WARN_AGAIN_SECONDS`.
@@ -25,7 +27,7 @@ from recyclery.decide.memory_model import PoolModel
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.task_limit import warn_of_unlimited_tasks
 from recyclery.observe.ownership import running_browsers
-from recyclery.observe.snapshot import Snapshot
+from recyclery.observe.snapshot import NEARLY_USED_PERCENT, Snapshot, Supply
 
 UNWATCHED_PERCENT = 15
 KNOWN_RUNS = 10
@@ -36,6 +38,7 @@ def find_warnings(snapshot: Snapshot, state: PolicyState, settings: Settings) ->
     yield from warn_of_tightness(snapshot, state, settings)
     yield from warn_of_foreign_browsers(snapshot, state)
     yield from warn_of_unlimited_tasks(snapshot, settings)
+    yield from warn_of_scarcity(snapshot)
     if snapshot.container.floor_bytes >= level_bytes(snapshot, settings.memory.retire_percent):
         yield from warn_of_unwatched_memory(snapshot)
 
@@ -54,6 +57,24 @@ def warn_of_foreign_browsers(snapshot: Snapshot, state: PolicyState) -> Iterator
             "`recyclery reap --strangers` kills"
         )
         yield Warn("strangers", text)
+
+
+def warn_of_scarcity(snapshot: Snapshot) -> Iterator[Warn]:
+    """Warn of what is nearly used up beside memory."""
+    for supply in snapshot.supplies:
+        if supply.is_scarce:
+            level = "nearly used" if supply.percent >= NEARLY_USED_PERCENT else "scarce"
+            yield Warn(f"{level}/{supply.name}", describe_supply(supply))
+
+
+def describe_supply(supply: Supply) -> str:
+    """Return how much of a supply is used, by whom, and what follows where it is used up."""
+    amount = format_mib if supply.in_bytes else str
+    most = f", most by {supply.holder} ({amount(supply.held)})" if supply.holder else ""
+    return (
+        f"{supply.name}: {amount(supply.used)} of {amount(supply.limit)} are used "
+        f"({supply.percent:.0f} %){most}; tasks fail when no more are left"
+    )
 
 
 def warn_of_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Iterator[Warn]:

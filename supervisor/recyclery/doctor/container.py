@@ -7,16 +7,21 @@ from pathlib import Path
 
 import psutil
 
-from recyclery.common.units import MIB
+from recyclery.common.units import MIB, format_mib
 from recyclery.config.settings import Settings
 from recyclery.doctor.findings import Finding, failure, note, ok, skipped, warning
 from recyclery.observe.cgroup import find_memory_cgroup
 from recyclery.observe.processes import read_proc_file
+from recyclery.observe.snapshot import NEARLY_USED_PERCENT, Supply
+from recyclery.observe.supplies import PROCESSES, find_pids_cgroup, list_folders, read_folders, read_pids
 
 # PSS of a session on a short page (scripts/bench browsers --part flags), and a forked child's private memory.
 BROWSER_BYTES = 250 * MIB
 CHILD_BYTES = 15 * MIB
 SUPERVISION_BYTES = 45 * MIB
+# Processes and threads of a session on a short page with its driver, and of a worker or a child.
+BROWSER_THREADS = 120
+WORKER_THREADS = 10
 DEV_SHM = "/dev/shm"  # noqa: S108  # a name of the kernel
 STOP_TIMEOUT = "stop timeout"
 RAILWAY_DRAIN = "RAILWAY_DEPLOYMENT_DRAINING_SECONDS"
@@ -35,6 +40,8 @@ class ContainerFacts:
     """The command line of PID 1."""
     drain_seconds: float | None = None
     """How long the platform waits for a stop, where it states that."""
+    supplies: tuple[Supply, ...] = ()
+    """What may run out beside memory."""
 
 
 def read_container_facts(settings: Settings) -> ContainerFacts:
@@ -54,6 +61,10 @@ def read_container_facts(settings: Settings) -> ContainerFacts:
         shm_bytes=psutil.disk_usage(DEV_SHM).total if os.path.isdir(DEV_SHM) else 0,  # noqa: PTH112
         init=tuple(os.fsdecode(word) for word in read_proc_file("/proc/1/cmdline").split(b"\0") if word),
         drain_seconds=float(drain) if drain.isdigit() else None,
+        supplies=(
+            *read_pids(find_pids_cgroup(), ()),
+            *read_folders(list_folders(settings.runtime_dir, settings.state_dir), ()),
+        ),
     )
 
 
@@ -68,6 +79,7 @@ def container_findings(
         yield note(DEV_SHM, f"{shm}: browser() keeps Chrome off it, plain Selenium does not", advice)
     else:
         yield ok(DEV_SHM, shm)
+    yield from supply_findings(facts, settings, imports_browser=imports_browser)
     yield from init_findings(facts)
     grace, drain = settings.grace_seconds, facts.drain_seconds
     if drain is None:
@@ -106,6 +118,24 @@ def memory_findings(facts: ContainerFacts, settings: Settings, *, imports_browse
         yield failure("memory", f"{text}: no room for a browser", "raise the limit, or run fewer pools")
     else:
         yield ok("memory", f"{text}; room for {room} browsers at a time (250 MiB each)")
+
+
+def supply_findings(facts: ContainerFacts, settings: Settings, *, imports_browser: bool) -> Iterator[Finding]:
+    """Find what is nearly used up, and a limit of processes that the browsers of all children would pass."""
+    children = sum(pool.most for pool in settings.pools if pool.forks)
+    needed = (len(settings.pools) + children) * WORKER_THREADS + children * BROWSER_THREADS
+    for supply in facts.supplies:
+        amount = format_mib if supply.in_bytes else str
+        used = f"{amount(supply.used)} of {amount(supply.limit)} are used ({supply.percent:.0f} %)"
+        if supply.is_scarce:
+            find = failure if supply.percent >= NEARLY_USED_PERCENT else warning
+            text = f"{used}; tasks fail when no more are left"
+            yield find(supply.name, text, "raise the limit, or remove what needs it")
+        elif supply.name == PROCESSES and imports_browser and needed > supply.limit:
+            text = f"{supply.limit} at most; with a browser each, {children} children need about {needed}"
+            yield warning(supply.name, text, f"raise pids.max (docker run --pids-limit) to {needed} or more")
+        elif supply.name == PROCESSES:
+            yield ok(supply.name, used)
 
 
 def init_findings(facts: ContainerFacts) -> Iterator[Finding]:

@@ -56,14 +56,14 @@ def find_memory_cgroup(proc: Path = Path("/proc/self")) -> LimitedCgroup | None:
     return min(found, key=lambda one: math.inf if one.limit_bytes is None else one.limit_bytes, default=None)
 
 
-def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | None:
+def locate(cgroup: str, mountinfo: str, controller: str = "memory") -> tuple[int, Path, PurePosixPath] | None:
     """Return (version, mount point, our path below it) from /proc/self/cgroup and /proc/self/mountinfo.
 
-    A `memory` controller on a v1 line means v1, even if a v2 hierarchy is mounted too (hybrid).
+    A controller on a v1 line means v1, even if a v2 hierarchy is mounted too (hybrid).
     """
     lines = [line.split(":", 2) for line in cgroup.splitlines()]
-    paths = {controller: path for _, controllers, path in lines for controller in controllers.split(",")}
-    version, path = (1, paths["memory"]) if "memory" in paths else (2, paths.get("", ""))
+    paths = {name: path for _, names, path in lines for name in names.split(",")}
+    version, path = (1, paths[controller]) if controller in paths else (2, paths.get("", ""))
     if not path:
         return None
     found = None
@@ -71,8 +71,8 @@ def locate(cgroup: str, mountinfo: str) -> tuple[int, Path, PurePosixPath] | Non
         before, _, after = line.partition(" - ")
         root, mount_point = (unescape(field) for field in before.split(" ")[3:5])
         kind, _, options = after.split(" ", 2)
-        holds_memory = version == 2 or "memory" in options.split(",")
-        if kind == ("cgroup2" if version == 2 else "cgroup") and holds_memory:
+        is_right = version == 2 or controller in options.split(",")
+        if kind == ("cgroup2" if version == 2 else "cgroup") and is_right:
             # A later mount hides an earlier one at the same place.
             found = version, Path(mount_point), path_below(root, path)
     return found

@@ -29,6 +29,7 @@ from recyclery.observe.snapshot import (
     ProcessKey,
     Snapshot,
 )
+from recyclery.observe.supplies import Supplies, list_folders
 from recyclery.observe.task_memory import TaskMemory
 from recyclery.observe.workers import choose_active_workers
 from recyclery_worker.link import now
@@ -55,6 +56,7 @@ class Observer:
         self._in_sessions, self._in_all = SharedPages(), SharedPages()
         self._held_files = HeldFiles()
         self._task_memory = TaskMemory()
+        self._supplies = Supplies(list_folders(self.settings.runtime_dir, self.settings.state_dir))
         self._main_starts: dict[tuple[str, str], tuple[int, int]] = {}
         self._owners: dict[ProcessKey, Owner] = {}
         # Orphaned processes are adopted by PID 1, or by the supervisor as a subreaper.
@@ -77,7 +79,8 @@ class Observer:
             for pid, main in mains.items()
             if not workers[pid].forks
         }
-        forking = {pid: view.name for pid, view in workers.items() if view.forks}
+        forking_views = [(pid, view) for pid, view in workers.items() if view.forks]
+        forking = {pid: view.name for pid, view in forking_views}
         ownership = assign_owners(processes, forking, markers, self.sessions)
         self.sessions = ownership.sessions
         owners = ownership.owners
@@ -123,6 +126,7 @@ class Observer:
             browsers_starting=self.browser_files.browsers_starting,
             open_sessions=find_open_sessions(processes, states),
             shm_files_bytes=read_shm_files(),
+            supplies=self._supplies.read(children, ((view.slot, pid) for pid, view in forking_views), at),
             cpu_share=self._cpu.read(),
             late_seconds=late_seconds,
         )

@@ -9,6 +9,10 @@ from typing import NamedTuple
 from recyclery.common.pool_state import PoolState
 
 CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+SCARCE_PERCENT = 80
+NEARLY_USED_PERCENT = 90
+PLENTY_BYTES = 1 << 30
+PLENTY_INODES = 100_000
 BROWSER_NAMES = ("chrom", "headless_shell", "google-chrome")
 
 
@@ -40,6 +44,30 @@ class ContainerMemory:
     source: str
     pressure_percent: float | None = None
     """Share of the last 10 s in which some process waited for memory (PSI); None where unavailable."""
+
+
+class Supply(NamedTuple):
+    """Something that runs out: how much of it is used, of how much, and the child that has most."""
+
+    name: str
+    used: int
+    limit: int
+    in_bytes: bool = False
+    is_vast: bool = False
+    """Whether there are usually so many that a tenth of them is plenty."""
+    holder: str = ""
+    held: int = 0
+
+    @property
+    def percent(self) -> float:
+        """The share that is used."""
+        return 100 * self.used / self.limit if self.limit > 0 else 0.0
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether little is left: SCARCE_PERCENT are used, and of a large disk there is no plenty free."""
+        plenty = PLENTY_BYTES if self.in_bytes else PLENTY_INODES if self.is_vast else self.limit
+        return self.percent >= SCARCE_PERCENT and self.limit - self.used < plenty
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +303,8 @@ class Snapshot:
     open_sessions: tuple[OpenSessions, ...] = ()
     shm_files_bytes: int = 0
     """The size of all files in /dev/shm."""
+    supplies: tuple[Supply, ...] = ()
+    """What may run out beside memory."""
     cpu_share: float = 0.0
     """Share of the container's CPU used since the last snapshot, 0 to 1."""
     late_seconds: float = 0.0
