@@ -11,7 +11,18 @@ from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import PolicyState
 from recyclery.decide.task_limit import FAIL_AGAIN_SECONDS, GRACE_SECONDS
 from recyclery.observe.snapshot import Child, Owner, Snapshot
-from support.snapshots import ANSWERED, AT, CHILD, MIB, child, policy_state, settings_with, slow_view, snapshot
+from support.snapshots import (
+    ANSWERED,
+    AT,
+    CHILD,
+    LEARNED,
+    MIB,
+    child,
+    policy_state,
+    settings_with,
+    slow_view,
+    snapshot,
+)
 
 LIMITED = settings_with(max_task_bytes={"shop.report": 400 * MIB, "*": 100 * MIB})
 NEIGHBOUR = Owner("slow", 21, 2100)
@@ -107,3 +118,17 @@ def test_without_the_setting_no_task_has_a_limit() -> None:
 def larger() -> Child:
     """A child that holds more, and whose task has a higher limit."""
     return child(mib=700, owner=NEIGHBOUR, task_id="b", task_name="shop.report")
+
+
+def test_what_was_learned_of_tasks_past_a_limit_reserves_no_memory_for_the_next() -> None:
+    learned = LEARNED.headroom_bytes("slow")
+    assert learned >= 300 * MIB
+    assert dataclasses.replace(LEARNED, task_limits={"slow": 100 * MIB}).headroom_bytes("slow") == 100 * MIB
+    assert dataclasses.replace(LEARNED, task_limits={"slow": 900 * MIB}).headroom_bytes("slow") == learned
+
+
+def test_a_pool_has_a_highest_limit_only_where_each_task_has_one() -> None:
+    slow = LIMITED.pools[1]
+    assert slow.most_task_bytes == 400 * MIB
+    assert structs.replace(slow, max_task_bytes={"shop.report": 400 * MIB}).most_task_bytes is None
+    assert structs.replace(slow, max_task_bytes=None).most_task_bytes is None

@@ -67,7 +67,9 @@ def test_a_task_that_does_not_end_fails_with_its_child_and_does_not_run_again(
     with pytest.raises(TaskMemoryLimitExceeded, match="max_task_bytes"):
         result.get(timeout=60)
     wait_for(lambda: running.status()["pools"]["slow"]["recycles"] == {"task_memory": 1}, "it is counted")
-    assert count_held(redis.Redis.from_url(fresh_redis)) == 0
+    client = redis.Redis.from_url(fresh_redis)
+    assert count_held(client) == 0
+    assert client.keys("recyclery:deaths:*") == []
     send(sender, "child").get(timeout=20)
     assert (tmp_path / "gate.runs").read_text() == "x"
     assert running.status()["tasks"] == {"reclaimed": 0, "parked": 0}

@@ -11,6 +11,8 @@ from recyclery.decide.actions import (
     ChangeConcurrency,
     ChangeMaxTasks,
     EndGridSession,
+    FailTask,
+    InterruptTask,
     KillForeign,
     Outcome,
     PauseConsuming,
@@ -26,7 +28,7 @@ from recyclery.decide.policy_state import WARN_AGAIN_SECONDS
 from recyclery.observe.snapshot import Owner, Snapshot
 from recyclery.state.ledger import Ledger
 from recyclery_worker.link import Departure, WorkerStat
-from support.snapshots import AT, CHILD, MIB, SETTINGS, child, process, slow_view, snapshot
+from support.snapshots import AT, CHILD, MIB, SETTINGS, child, process, settings_with, slow_view, snapshot
 
 DONE = Outcome(done=True, line="done")
 REFUSED = Outcome(done=False, refused=True, line="refused")
@@ -224,3 +226,15 @@ def test_a_gone_child_is_counted_by_what_ended_it() -> None:
         ledger.begin(seen, told, {}, SETTINGS)
         ledger.end(seen, ledger.state)
     assert ledger.state.counters.recycles["slow"] == {"preempt": 1, "budget": 1, "max_tasks": 1, "died": 1}
+
+
+def test_the_ledger_takes_the_limits_of_tasks_from_the_settings_and_forgets_the_dead() -> None:
+    ledger = Ledger(SETTINGS)
+    for action in (InterruptTask(CHILD, "slow", "a", "why"), FailTask(CHILD, "slow", "a", "why")):
+        ledger.record(action, REFUSED, AT)
+    ledger.begin(look(alive=True, at=AT + 1), {}, {}, settings_with(max_task_bytes={"*": 100 * MIB}))
+    assert ledger.state.task_limits == {"slow": 100 * MIB}
+    assert ledger.state.interrupted[CHILD].task_id == "a"
+    assert ledger.state.failed_tasks == {CHILD: AT}
+    ledger.begin(look(alive=False, at=AT + 2), {}, {}, SETTINGS)
+    assert (ledger.state.task_limits, ledger.state.interrupted, ledger.state.failed_tasks) == ({}, {}, {})

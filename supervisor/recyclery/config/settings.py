@@ -92,6 +92,12 @@ class Pool(Struct, frozen=True, kw_only=True):
         return limits.get(task_name or "", limits.get("*"))
 
     @property
+    def most_task_bytes(self) -> int | None:
+        """What the task with the highest limit may take; None where one has no limit."""
+        limits = self.max_task_bytes or {}
+        return max(limits.values()) if "*" in limits else None
+
+    @property
     def least(self) -> int:
         """The lowest concurrency the governor may set."""
         return self.concurrency

@@ -138,6 +138,8 @@ class PolicyState:
     risk: float
     """The accepted chance that a child passes its budget in its whole life."""
     models: Mapping[str, PoolModel] = field(default_factory=dict)
+    task_limits: Mapping[str, int] = field(default_factory=dict)
+    """What a pool's tasks may take, where each has a limit."""
     retired: Mapping[Owner, float] = field(default_factory=dict)
     """When each child was told to exit because of its memory."""
     preempted: float | None = None
@@ -190,7 +192,9 @@ class PolicyState:
     @cached_property
     def headrooms(self) -> Mapping[str, int]:
         """`headroom_bytes` of every pool: needed many times in a decision, and expensive to compute."""
-        return {pool: headroom_bytes(model, self.risk) for pool, model in self.models.items()}
+        headrooms = {pool: headroom_bytes(model, self.risk) for pool, model in self.models.items()}
+        # One that was ended for its memory is among those learned from, and reserves none for the next.
+        return {pool: min(size, self.task_limits.get(pool, size)) for pool, size in headrooms.items()}
 
     def headroom_bytes(self, pool: str) -> int:
         """Return what a pool's next task may need on top of its child's tree; 0 while nothing is known."""

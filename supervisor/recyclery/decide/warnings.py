@@ -86,7 +86,8 @@ def warn_of_tightness(snapshot: Snapshot, state: PolicyState, settings: Settings
         if len(model.tails) < KNOWN_RUNS:
             continue
         concurrency = concurrency_of(snapshot, pool)
-        peak = state.fresh_child_bytes(pool.name) + max(model.tails)
+        tail = min(max(model.tails), pool.most_task_bytes or max(model.tails))
+        peak = state.fresh_child_bytes(pool.name) + tail
         staying = [child for child in active_children(snapshot, pool.name) if not is_leaving(child, snapshot)]
         needed += sum(peak - child.tree_bytes for child in staying[:concurrency])
         costs[pool.name] = concurrency, f"{pool.name} {concurrency} x {format_mib(peak)}"

@@ -60,6 +60,9 @@ class Ledger:
             state,
             models=dict(models),
             risk=settings.memory.risk_percent / 100,
+            task_limits={
+                pool.name: most for pool in settings.pools if (most := pool.most_task_bytes) is not None
+            },
             retired=keep_owners(state.retired, living | self._departed.keys()),
             timed_out=keep_owners(state.timed_out, living),
             interrupted=keep_owners(state.interrupted, living),
