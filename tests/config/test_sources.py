@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recyclery.config.fields import BadConfiguration
-from recyclery.config.settings import FAST, SINGLE, SLOW, Settings
+from recyclery.config.settings import FAST, SINGLE, SLOW, Settings, change_settings
 from recyclery.config.sources import CommandLine, load_deployment, load_settings
 from recyclery.pid1.supervisord_conf import worker_command
 
@@ -237,3 +237,15 @@ def test_a_variable_for_one_pool_is_told_as_it_was_given_where_several_would_run
 def test_no_app_is_an_error_that_names_the_three_ways_to_give_one() -> None:
     with pytest.raises(BadConfiguration, match=r"CELERY_APP, --app, or `app`"):
         load_settings(CommandLine(), {})
+
+
+def test_a_limit_for_tasks_is_refused_where_they_have_no_process_of_their_own(tmp_path: Path) -> None:
+    config = tmp_path / "recyclery.toml"
+    config.write_text('[pools.slow]\nimplementation = "threads"\nmax_task_bytes = "1GiB"\n')
+    with pytest.raises(BadConfiguration, match=r"slow max_task_bytes is set .* is threads: only"):
+        load_settings(CommandLine(config=str(config)), {"CELERY_APP": "app"})
+    config.write_text('[pools.slow]\nimplementation = "solo"\n')
+    running = load_settings(CommandLine(config=str(config)), {"CELERY_APP": "app"})
+    with pytest.raises(BadConfiguration, match=r"slow max_task_bytes is set \(by set\)"):
+        change_settings(running, "slow", {"max_task_bytes": "1GiB"})
+    assert change_settings(running, "slow", {"max_task_bytes": "off"}) == running

@@ -89,6 +89,18 @@ def test_what_a_task_starts_counts_with_it(running: Supervised, sender: Celery, 
         send(sender, "hold", 20 * MIB, str(gate)).get(timeout=20)
 
 
+def test_a_task_that_follows_a_very_short_one_has_its_limit_too(
+    running: Supervised, sender: Celery, tmp_path: Path
+) -> None:
+    for number in range(3):
+        short = send(sender, "child")
+        large = send(sender, "hold", 200 * MIB, str(tmp_path / f"never{number}"))
+        short.get(timeout=20)
+        with pytest.raises(TaskMemoryLimitExceeded, match=r"limit_app.hold has taken \d+ MiB"):
+            large.get(timeout=30)
+    assert "refused" not in running.output
+
+
 @pytest.mark.browser
 def test_a_browser_counts_with_its_task_and_is_closed_by_the_exception(
     running: Supervised, sender: Celery, tmp_path: Path

@@ -53,6 +53,14 @@ def test_a_start_that_was_not_told_is_learned_from_the_worker() -> None:
     assert (states[CHILD].task_id, states[CHILD].last_task_ended) == ("b", 1)
 
 
+def test_a_lost_end_and_start_are_mended_by_what_the_worker_sees_running() -> None:
+    states: dict[Owner, ChildState] = {}
+    apply_report(states, report(sent=1, done=1, task="a", ended=0.5))
+    apply_worker_stat(states, {20: CHILD}, worker(sent=9, done=2, task="b"))
+    known = states[CHILD]
+    assert (known.task_id, known.task_name, known.task_started, known.last_task_ended) == ("b", "b", 9, 0.5)
+
+
 def test_a_task_that_began_before_this_governor_is_learned_from_the_worker_but_not_for_how_long_it_runs() -> (
     None
 ):

@@ -282,7 +282,7 @@ def apply_worker_stat(states: dict[Owner, ChildState], owners: dict[int, Owner],
                 states[owner] = ChildState(tasks_done=child.tasks_done, **told)
         elif stat.sent - before.heard < REPORT_DELAY_SECONDS:
             continue
-        elif child.task_id is not None and before.task_id is None:
+        elif child.task_id is not None and before.task_id != child.task_id:
             states[owner] = replace(before, task_started=stat.sent, **told)
         elif child.task_id is None and before.task_id is not None and child.tasks_done > before.tasks_done:
             ended = stat.sent - REPORT_DELAY_SECONDS

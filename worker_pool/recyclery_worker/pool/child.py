@@ -44,6 +44,7 @@ class Reporter:
         self._first_task_started: float | None = None
         self._task_started = 0.0
         self._last_was_short = False
+        self._start_was_sent = False
 
     @property
     def task_id(self) -> str | None:
@@ -78,7 +79,8 @@ class Reporter:
         if self._first_task_started is None:
             self._first_task_started = self._task_started
             report.idle_bytes, report.idle_shared_bytes = read_memory()
-        if not self._last_was_short:
+        self._start_was_sent = not self._last_was_short
+        if self._start_was_sent:
             self._send()
 
     def task_ended(self, *, force: bool = False) -> None:
@@ -91,7 +93,9 @@ class Reporter:
         report.tasks_done += 1
         report.last_task_ended = ended = link.now()
         self._last_was_short = ended - self._task_started < SHORT_SECONDS
-        if force or not self._last_was_short or ended - report.sent > SHORT_SECONDS:
+        # Else the next task, of which nothing is told if it follows a short one, would pass for this one.
+        is_told = self._start_was_sent or not self._last_was_short
+        if force or is_told or ended - report.sent > SHORT_SECONDS:
             # Where work waits, the next task begins within a millisecond: only here can idle memory be read.
             report.idle_bytes, report.idle_shared_bytes = read_memory()
             self._send()
