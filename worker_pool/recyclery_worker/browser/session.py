@@ -123,6 +123,10 @@ class BrowserRequest:
         return json.dumps([capabilities, str(self.download_dir)], sort_keys=True, default=str)
 
 
+# By name, as this works without Celery.
+CUT_OFF = frozenset({"SoftTimeLimitExceeded", "TaskMemoryLimitExceeded"})
+
+
 class BrowserNotStarted(RuntimeError):
     """chromedriver, Chrome or the Grid did not start a session; what was started has been stopped."""
 
@@ -285,11 +289,23 @@ def start_driver(
         )
         driver = chrome_class(options, service)
     except (BrowserNotStarted, WebDriverException, urllib3.exceptions.HTTPError, OSError) as error:
+        if (cut_off := find_cut_off(error)) is not None:
+            raise cut_off from None
         raise BrowserNotStarted(f"{pair.chrome} under {pair.chromedriver} did not start: {error}") from error
     if driver.service.process.poll() is not None:
         # Another chromedriver has its port, and has started the session.
         raise BrowserNotStarted(f"{pair.chromedriver} left at once: port {driver.service.port} was taken")
     return driver
+
+
+def find_cut_off(error: BaseException | None) -> BaseException | None:
+    """Return the limit that ends the task where an error only came of it, as Selenium cleaned up after that.
+
+    None where there is none.
+    """
+    while error is not None and type(error).__name__ not in CUT_OFF:
+        error = error.__context__
+    return error
 
 
 def read_anon_bytes(pid: int) -> int:
@@ -352,6 +368,8 @@ def start_remote(url: str, wanted: BrowserRequest) -> RemoteSession:
     try:
         driver = remote_class(command_executor=address, options=wanted.make_options(None), client_config=config)
     except (WebDriverException, urllib3.exceptions.HTTPError, OSError) as error:
+        if (cut_off := find_cut_off(error)) is not None:
+            raise cut_off from None
         raise BrowserNotStarted(
             f"no session on the Grid at {address} ({URL_VARIABLE}): {error}. Is it up, and has it a free slot?"
         ) from error
