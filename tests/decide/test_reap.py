@@ -9,7 +9,7 @@ from recyclery.decide.policy_state import Counters, PolicyState
 from recyclery.decide.pressure import ALERT_SECONDS, poll_interval_seconds
 from recyclery.decide.reap import DRIVER_EXIT_SECONDS, PROFILE_REMOVAL_SECONDS, find_reaps, kill_foreign
 from recyclery.decide.warnings import find_warnings
-from recyclery.observe.snapshot import LeftoverFiles, OpenSessions, Process, Snapshot
+from recyclery.observe.snapshot import EndedTask, LeftoverFiles, OpenSessions, Process, Snapshot
 from support.snapshots import AT, CHILD, LEARNED, SETTINGS, child, policy_state, process, slow_view, snapshot
 
 DRIVER = process(40, started=95.0, name="chromedriver", parent=20)
@@ -35,6 +35,37 @@ def test_a_browser_whose_chromedriver_has_been_gone_for_a_moment_is_killed_with_
     alone = replace(BROWSER, parent=1)
     assert reaped(seen(alone, HANDLER, orphaned_browsers={alone.key: AGO})) == [("strays", {41, 42})]
     assert reaped(seen(alone, HANDLER, orphaned_browsers={alone.key: AGO + 0.1})) == []
+
+
+ENDED = (EndedTask("forgets", 60.0, 70.0), EndedTask("quits", 70.05, 90.0))
+
+
+def left_by(*browsers: Process, ended: tuple[EndedTask, ...] = ENDED) -> list[tuple[str | None, str]]:
+    """Which tasks left these browsers, and what is said of it, while another task runs."""
+    busy = child(*browsers, task_id="b", ended_tasks=ended)
+    reaps = find_reaps(snapshot(busy), policy_state(), SETTINGS)
+    return [(reap.task, reap.reason) for reap in reaps if reap.cause == "leftovers"]
+
+
+def test_a_browser_is_charged_to_the_task_that_started_it_however_late_it_is_found() -> None:
+    assert left_by(process(40, started=65.0)) == [("forgets", "forgets left them when it ended 30.0 s ago")]
+    assert left_by(process(40, started=80.0)) == [("quits", "quits left them when it ended 10.0 s ago")]
+
+
+def test_the_browsers_of_two_tasks_are_told_apart() -> None:
+    tasks = [task for task, _ in left_by(process(40, started=65.0), process(50, started=80.0))]
+    assert tasks == ["forgets", "quits"]
+
+
+def test_where_two_tasks_may_have_started_a_browser_nobody_is_blamed() -> None:
+    close = (EndedTask("forgets", 60.0, 70.004), EndedTask("quits", 70.005, 90.0))
+    ((task, reason),) = left_by(process(40, started=70.0), ended=close)
+    assert task is None
+    assert reason == "the last task that can have started them ended 10.0 s ago"
+
+
+def test_where_the_tasks_times_are_not_known_nobody_is_blamed() -> None:
+    assert [task for task, _ in left_by(process(40, started=65.0), ended=ENDED[1:])] == [None]
 
 
 def test_crashpad_handlers_that_outlast_a_clean_quit_are_left_to_end_by_themselves() -> None:

@@ -46,6 +46,30 @@ def test_a_browser_that_the_run_left_is_counted_apart_from_python() -> None:
     assert (run.after, run.browser_seen) == (Parts(50 * MIB, 200 * MIB), True)
 
 
+def test_a_task_frees_nothing_where_the_browser_of_the_one_before_is_killed_while_it_runs() -> None:
+    runs = RunTracker()
+    runs.record_report(report(0, 50, running="forgets"))
+    runs.record_report(report(1, 50, forgets=1))
+    runs.record_report(report(1, 50, running="quits"))
+    (left,) = look(runs, browser_mib=200, task="quits")
+    runs.record_reap(CHILD, [process(30, started=85.0, mib=200)])
+    runs.record_report(report(2, 50, quits=1))
+    (freed,) = look(runs)
+    assert left.after == Parts(50 * MIB, 200 * MIB)
+    assert (freed.before, freed.after) == (Parts(50 * MIB), Parts(50 * MIB))
+
+
+def test_a_task_that_ended_during_the_kill_of_the_browser_before_frees_nothing_either() -> None:
+    runs = RunTracker()
+    runs.record_report(report(0, 50, running="forgets"))
+    runs.record_report(report(1, 50, forgets=1))
+    look(runs, browser_mib=200, task="quits")
+    runs.record_report(report(2, 50, quits=1))
+    runs.record_reap(CHILD, [process(30, started=85.0, mib=200)])
+    (freed,) = look(runs)
+    assert freed.before == Parts(50 * MIB)
+
+
 def test_a_browser_that_the_next_task_has_begun_is_not_the_last_ones() -> None:
     runs = RunTracker()
     runs.record_report(report(0, 50, running="plain"))

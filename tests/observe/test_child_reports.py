@@ -1,7 +1,7 @@
 """What children and workers say, and what is made of it when a datagram is lost."""
 
-from recyclery.observe.snapshot import ChildState, Owner
-from recyclery.observe.workers import apply_report, apply_worker_stat, forget_children
+from recyclery.observe.snapshot import ChildState, EndedTask, Owner
+from recyclery.observe.workers import MOST_ENDED_TASKS, apply_report, apply_worker_stat, forget_children
 from recyclery_worker.link import ChildReport, ChildStat, WorkerStat
 
 CHILD = Owner("slow", 20, 2000)
@@ -27,6 +27,33 @@ def test_a_report_of_an_end_is_told_from_one_of_a_start() -> None:
     assert not apply_report(states, report(sent=1, task="a"))
     assert apply_report(states, report(sent=2, done=1, ended=2))
     assert states[CHILD].task_id is None
+
+
+def end(name: str, started: float, ended: float, done: int = 1) -> ChildReport:
+    """The report of a task's end."""
+    told = report(sent=ended, done=done, ended=ended)
+    told.last_task_name, told.last_task_started = name, started
+    return told
+
+
+def test_the_times_of_the_tasks_that_ended_are_remembered() -> None:
+    states: dict[Owner, ChildState] = {}
+    apply_report(states, end("a", 1.0, 2.0))
+    # A report of a start repeats the task that ended last.
+    begun = end("a", 1.0, 2.0)
+    begun.sent, begun.task_id, begun.task_name = 3.0, "2", "b"
+    apply_report(states, begun)
+    apply_report(states, end("b", 3.0, 5.0, done=2))
+    assert states[CHILD].ended_tasks == (EndedTask("a", 1.0, 2.0), EndedTask("b", 3.0, 5.0))
+
+
+def test_only_the_latest_tasks_are_remembered() -> None:
+    states: dict[Owner, ChildState] = {}
+    for number in range(MOST_ENDED_TASKS + 5):
+        apply_report(states, end("a", number + 0.1, number + 0.9, done=number + 1))
+    remembered = states[CHILD].ended_tasks
+    assert len(remembered) == MOST_ENDED_TASKS
+    assert remembered[-1].started == MOST_ENDED_TASKS + 4.1
 
 
 def test_a_late_report_does_not_overwrite_a_newer_one() -> None:

@@ -61,6 +61,8 @@ class ChildReport(msgspec.Struct, kw_only=True, tag="child"):
     kept: list[int] = []  # Pids of the chromedrivers whose browsers the child keeps for its next tasks
     remote: list[str] = []  # Ids of its open sessions on the Selenium Grid at SELENIUM_REMOTE_URL
     tracing: Literal["", "on", "over"] = ""  # Whether it traces allocations; "over": it did and must be retired
+    last_task_name: str | None = None  # Of the task that ended last
+    last_task_started: float | None = None  # When that one started
 
 
 class WorkerHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="pulse"):

@@ -93,6 +93,8 @@ class ReapProcesses(Kill, frozen=True):
     """`orphans` of a dead child, `leftovers` (leaked by a finished task), `strays` (half-dead browsers) or
     `runaway` (a task hangs at it)."""
     owner: Owner
+    task: str | None = None
+    """Of leftovers: the task that left them, where it is known."""
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         return replace(state, counters=state.counters.with_reaped(self.processes, self.owner.pid))

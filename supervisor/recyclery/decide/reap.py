@@ -8,6 +8,7 @@ strays: half-dead browsers. One without its chromedriver is killed after DRIVER_
 runaway: browsers at which a task hangs (`browsers.runaway_reason`). Settings: table `browsers`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from recyclery.config.settings import Settings
@@ -15,7 +16,7 @@ from recyclery.decide.actions import EndGridSession, KillForeign, ReapProcesses,
 from recyclery.decide.browsers import is_leaked, runaway_reason
 from recyclery.decide.policy_state import PolicyState
 from recyclery.observe.ownership import browser_groups
-from recyclery.observe.snapshot import Process, ProcessKey, Snapshot
+from recyclery.observe.snapshot import EndedTask, Process, ProcessKey, Snapshot
 
 # A clean quit takes its time: the browser exits first, then its folders go, then chromedriver.
 DRIVER_EXIT_SECONDS = 0.6
@@ -55,14 +56,17 @@ def reap_leaked(snapshot: Snapshot, settings: Settings) -> Iterator[ReapProcesse
         ended = child.last_task_ended
         if child.owner.pool not in reaping or ended is None:
             continue
-        leaked = [
-            process
-            for browser in browser_groups(child.processes, child.owner.pid)
-            if is_leaked(browser, child)
-            for process in running(browser)
-        ]
-        reason = f"the last task that can have started them ended {snapshot.at - ended:.1f} s ago"
-        yield ReapProcesses(tuple(leaked), reason, "leftovers", child.owner)
+        leaked: dict[EndedTask | None, list[Process]] = defaultdict(list)
+        for browser in browser_groups(child.processes, child.owner.pid):
+            if is_leaked(browser, child):
+                leaked[child.maker_of(browser[0])] += running(browser)
+        for maker, processes in leaked.items():
+            reason = "the last task that can have started them"
+            if maker is not None:
+                reason = f"{maker.name} left them when it"
+            reason = f"{reason} ended {snapshot.at - (maker.ended if maker else ended):.1f} s ago"
+            name = maker.name if maker is not None else None
+            yield ReapProcesses(tuple(processes), reason, "leftovers", child.owner, name)
 
 
 def reap_half_dead(snapshot: Snapshot) -> Iterator[ReapProcesses]:

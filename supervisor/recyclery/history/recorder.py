@@ -80,12 +80,14 @@ class Recorder:
                 owner = action.owner
         if isinstance(action, PreemptChild):
             self._preempted.add(action.owner)
+        if isinstance(action, ReapProcesses) and outcome.done:
+            self._runs.record_reap(action.owner, action.processes)
         record = ActionRecord(
             at=time.time(),
             kind=f"{action.kind} {action.cause}" if isinstance(action, ReapProcesses) else action.kind,
             pool=owner.pool if owner is not None else getattr(action, "pool", ""),
             owner=owner,
-            task=self._runs.task_of(owner) if owner is not None else None,
+            task=self._find_task(action, owner),
             reason=getattr(action, "reason", ""),
             line=outcome.line,
             done=outcome.done,
@@ -93,6 +95,12 @@ class Recorder:
             limit_bytes=snapshot.container.limit_bytes,
         )
         self._writer.put([record])
+
+    def _find_task(self, action: Action, owner: Owner | None) -> str | None:
+        """Return the task that an action is for: the one that runs, but of leftovers the one that left them."""
+        if owner is None or (isinstance(action, ReapProcesses) and action.cause == "leftovers"):
+            return getattr(action, "task", None)
+        return self._runs.task_of(owner)
 
     def apply_settings(self, settings: Settings) -> None:
         """Apply changed settings."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from recyclery.history.records import Parts, RunRecord, parts_of
-from recyclery.observe.snapshot import Child, Owner, Snapshot
+from recyclery.observe.snapshot import Child, Owner, Process, Snapshot
 from recyclery_worker.link import ChildReport
 
 # If several tasks ended between two snapshots, a smaller change of their browsers' memory counts as none.
@@ -97,10 +97,25 @@ class RunTracker:
                 finished.append(gone.end_run({gone.task: 1}, snapshot.at, None, outcome))
         return finished
 
+    def record_reap(self, owner: Owner, processes: Iterable[Process]) -> None:
+        """Take what was killed from what a child held before its present task: no task has freed it."""
+        if (child := self._children.get(owner)) is not None:
+            killed_bytes = sum(process.anon_bytes for process in processes if process.is_browser)
+            child.idle = without_bytes(child.idle, killed_bytes)
+            # Their end has been told since the look at which the kill was decided.
+            child.waiting = [
+                replace(run, before=without_bytes(run.before, killed_bytes)) for run in child.waiting
+            ]
+
     def task_of(self, owner: Owner) -> str | None:
         """Return the task that a child runs, else its last one."""
         child = self._children.get(owner)
         return (child.task or child.ended_task) if child is not None else None
+
+
+def without_bytes(parts: Parts | None, browser_bytes: int) -> Parts | None:
+    """Return memory without so much of its browsers."""
+    return parts and parts._replace(browser=max(0, parts.browser - browser_bytes))
 
 
 def update_child(tracked: TrackedChild, child: Child) -> list[RunRecord]:

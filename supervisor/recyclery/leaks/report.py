@@ -39,7 +39,9 @@ RECYCLES = {"retire", "preempt"}
 LEAST_SHM_GROWTH_BYTES = 8 << 20
 # Minutes needed to tell apart tasks that alternate.
 LEAST_MINUTES = 10
-# A task that leaves a browser once in this many runs has forgotten to quit it.
+# A task that has left a browser so often forgets to quit it; one may be left by a kill, or as a worker stops.
+CERTAIN_BROWSERS_LEFT = 3
+# One that leaves two in this many runs does so too.
 RUNS_PER_LEFT_BROWSER = 50
 PLACE_NAMES = {
     "python": "Python",
@@ -190,7 +192,14 @@ def report_pool(
         budget_bytes=budget,
         max_tasks_per_child=max_tasks,
         suggested_max_tasks_per_child=suggest_for_mix(runs, budget),
-        tasks=sorted(tasks, key=lambda task: (is_leak(task.shape), task.bytes_per_run), reverse=True),
+        tasks=sorted(
+            tasks,
+            key=lambda task: (
+                is_leak(task.shape) or forgets_browsers(task.browsers_left, task.runs),
+                task.bytes_per_run,
+            ),
+            reverse=True,
+        ),
     )
 
 
@@ -204,8 +213,9 @@ def count_causes(
 ) -> defaultdict[str, Counter[str]]:
     """Return how often each task caused an action, by kind.
 
-    Reaping, preemption and OOM kills are caused by the running task. A child is retired because it grew over
-    its life: this counts for the task that left most in it, by its number of runs and its growth per run.
+    Preemption and OOM kills are caused by the running task, a reap by the one that left what is reaped, where
+    that is known. A child is retired because it grew over its life: this counts for the task that left most in
+    it, by its number of runs and its growth per run.
     """
     bytes_per_run = {growth.task: max(0.0, growth.mean_bytes) for growth in growths}
     left: dict[int | None, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -282,11 +292,17 @@ def write_advice(growth: TaskGrowth, browsers_left: int) -> str:
             advice = "leaves nothing"
         case _:
             advice = explain_undecided(growth)
-    # A single browser may be left by a kill, or as a worker stops.
-    if browsers_left > 1 and browsers_left * RUNS_PER_LEFT_BROWSER > growth.runs:
-        left = f"it left a browser running {browsers_left} times, which was killed: quit it in a `finally`"
-        return f"{advice}; {left}"
-    return advice
+    if not forgets_browsers(browsers_left, growth.runs):
+        return advice
+    left = f"it left a browser running {browsers_left} times, which was killed: quit it in a `finally`"
+    left += f" ({browsers_left} of {growth.seen} runs)"
+    return left if growth.shape == "none" else f"{advice}; {left}"
+
+
+def forgets_browsers(browsers_left: int, runs: int) -> bool:
+    """Return whether a task that left so many browsers in so many runs does not quit them."""
+    is_often = browsers_left > 1 and browsers_left * RUNS_PER_LEFT_BROWSER > runs
+    return is_often or browsers_left >= CERTAIN_BROWSERS_LEFT
 
 
 def explain_undecided(growth: TaskGrowth) -> str:

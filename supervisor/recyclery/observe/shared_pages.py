@@ -21,7 +21,7 @@ from recyclery.observe.snapshot import Process, ProcessKey
 READ_SHARE = 0.01
 # What may be saved up of it, and is there at first.
 MOST_READ_SECONDS = 0.03
-READ_AGAIN_SECONDS = 30.0
+PSS_AGAIN_SECONDS = 30.0
 # A process whose size has changed by this is read again at once.
 CHANGED_BYTES = 8 << 20
 
@@ -37,7 +37,7 @@ class Reading:
 
     def still_holds(self, process: Process, members: int, at: float) -> bool:
         """Return whether it need not be read again."""
-        is_recent = at - self.at < READ_AGAIN_SECONDS
+        is_recent = at - self.at < PSS_AGAIN_SECONDS
         return (
             is_recent and members == self.members and abs(process.anon_bytes - self.anon_bytes) < CHANGED_BYTES
         )

@@ -119,6 +119,18 @@ class Process:
         return self.name.startswith("chromedriver")
 
 
+class EndedTask(NamedTuple):
+    """A task that a child has run, and when."""
+
+    name: str
+    started: float
+    ended: float
+
+    def may_have_started(self, process: Process) -> bool:
+        """Return whether a process started while it ran, as far as a clock tick tells."""
+        return self.started < process.started + CLOCK_TICK_SECONDS and process.started <= self.ended
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildState:
     """What a child reports of its tasks."""
@@ -130,6 +142,8 @@ class ChildState:
     """When its task was first reported; None for one that started before this governor."""
     first_task_started: float | None = None
     last_task_ended: float | None = None
+    ended_tasks: tuple[EndedTask, ...] = ()
+    """The latest tasks whose times are known, oldest first."""
     idle_bytes: int = 0
     """Its memory when its last task ended; 0 where unknown."""
     idle_shared_bytes: int = 0
@@ -158,6 +172,11 @@ class Child(ChildState):
     """The part of its memory that its main process or other children hold too, and that counts with them."""
     task_bytes: int = 0
     """What its task has added, no page counted twice; 0 where it is within `max_task_bytes`, or has none."""
+
+    def maker_of(self, process: Process) -> EndedTask | None:
+        """Return the ended task that started a process; None where that is not known for certain."""
+        makers = [task for task in self.ended_tasks if task.may_have_started(process)]
+        return makers[0] if len(makers) == 1 else None
 
     @property
     def tree_bytes(self) -> int:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from recyclery.observe.browser_files import SHM_FOLDER
 from recyclery.observe.cgroup import locate, read_number
+from recyclery.observe.held_files import BLOCK_BYTES
 from recyclery.observe.processes import read_proc_file
 from recyclery.observe.snapshot import Child, Supply
 
 READ_EVERY_SECONDS = 10.0
 PROCESSES = "processes and threads"
-BLOCK_BYTES = 512
 
 
 class PidsCgroup(NamedTuple):

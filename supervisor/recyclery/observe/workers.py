@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from recyclery.common.pool_state import PoolState
-from recyclery.observe.snapshot import ChildState, Owner, PoolView, Vitals
+from recyclery.observe.snapshot import ChildState, EndedTask, Owner, PoolView, Vitals
 from recyclery_worker import link
 from recyclery_worker.link import ChildReport, WorkerHeartbeat, WorkerStat, now
 
@@ -27,6 +27,8 @@ WORKER_ANSWER_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 # A child's report may arrive this much later than its result, or earlier.
 REPORT_DELAY_SECONDS = 0.5
+# What a task left is found within seconds of its end.
+MOST_ENDED_TASKS = 20
 
 
 class Heartbeats:
@@ -258,6 +260,7 @@ def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         task_started=task_started if report.task_id is not None else None,
         first_task_started=report.first_task_started,
         last_task_ended=report.last_task_ended,
+        ended_tasks=add_ended(before.ended_tasks, report),
         heard=report.sent,
         idle_bytes=report.idle_bytes,
         idle_shared_bytes=report.idle_shared_bytes,
@@ -266,6 +269,14 @@ def apply_report(states: dict[Owner, ChildState], report: ChildReport) -> bool:
         tracing=report.tracing,
     )
     return report.last_task_ended is not None and report.last_task_ended != before.last_task_ended
+
+
+def add_ended(known: tuple[EndedTask, ...], report: ChildReport) -> tuple[EndedTask, ...]:
+    """Return the ended tasks with the one that a report tells of; a report repeats the last one."""
+    name, started, ended = report.last_task_name, report.last_task_started, report.last_task_ended
+    if name is None or started is None or ended is None or (known and known[-1].ended == ended):
+        return known
+    return (*known[1 - MOST_ENDED_TASKS :], EndedTask(name, started, ended))
 
 
 def apply_worker_stat(states: dict[Owner, ChildState], owners: dict[int, Owner], stat: WorkerStat) -> None:

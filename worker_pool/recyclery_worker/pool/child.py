@@ -89,6 +89,7 @@ class Reporter:
         if report.task_name is None:
             return
         report.ended[report.task_name] = report.ended.get(report.task_name, 0) + 1
+        report.last_task_name, report.last_task_started = report.task_name, self._task_started
         report.task_id = report.task_name = None
         report.tasks_done += 1
         report.last_task_ended = ended = link.now()
