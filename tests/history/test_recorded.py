@@ -67,6 +67,27 @@ def test_each_task_is_told_with_what_it_left_though_the_queue_was_never_empty(
     assert found["sample_app.nap"]["bytes_per_run"] == pytest.approx(0, abs=300_000)
 
 
+def test_of_tasks_without_a_pause_the_one_that_leaves_its_browser_is_named(
+    slow: Supervised, sender: Celery, false_browser: str
+) -> None:
+    forgets, naps = ("sample_app.leave_process", (false_browser,)), ("sample_app.nap", (0.4,))
+    sent = [
+        sender.send_task(name, arguments, queue="low") for _ in range(8) for name, arguments in (forgets, naps)
+    ]
+    for result in sent:
+        result.get(timeout=60)
+    history = slow.runtime_dir / "state" / "history.db"
+
+    def named() -> int:
+        return int(leaks(history)["sample_app.leave_process"]["browsers_left"])
+
+    wait_for(lambda: runs_of(history, "sample_app.nap") >= 8 and named() >= 6, "it is named")
+    found = leaks(history)
+    assert "it left a browser running" in found["sample_app.leave_process"]["note"]
+    assert found["sample_app.nap"]["browsers_left"] == 0
+    assert found["sample_app.nap"]["places"]["browser"]["bytes_per_run"] == pytest.approx(0, abs=100_000)
+
+
 def test_the_history_is_read_when_governor_and_supervisor_were_killed(slow: Supervised, sender: Celery) -> None:
     sender.send_task("sample_app.nap", (0.03,), queue="low").get(timeout=30)
     history = slow.runtime_dir / "state" / "history.db"
