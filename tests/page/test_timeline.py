@@ -45,13 +45,30 @@ def test_a_step_has_the_highest_floor_and_the_mean_usage(tmp_path: Path) -> None
 def test_a_pool_that_was_not_there_in_a_step_has_none(tmp_path: Path) -> None:
     path = write(
         tmp_path / "h.db",
-        *(container(NOW - 30 + 10 * step, 100) for step in range(3)),
-        pool(NOW - 30, "fast", 50),
+        *(container(NOW - at, 100) for at in (130, 70, 10)),
+        pool(NOW - 130, "fast", 50),
         pool(NOW - 10, "fast", 60),
         pool(NOW - 10, "slow", 70),
     )
     line = read_timeline(path, SPANS["1h"], NOW)
     assert line.pools == {"fast": [50 * MIB, None, 60 * MIB], "slow": [None, None, 70 * MIB]}
+
+
+@pytest.mark.parametrize("name", ["15m", "1h", "6h"])
+def test_an_idle_pool_has_its_memory_in_every_step_though_it_is_recorded_seldom(
+    tmp_path: Path, name: str
+) -> None:
+    # The recorder looks once a second: what is due after 30 s is recorded up to a second later.
+    idle = (pool(NOW - 800 + at, "fast", 270) for at in range(0, 800, 31))
+    path = write(tmp_path / "h.db", *(container(NOW - 800 + at, 400) for at in range(800)), *idle)
+    line = read_timeline(path, SPANS[name], NOW)
+    assert set(line.pools["fast"]) == {270 * MIB}
+    assert len(line.at) > 10
+
+
+def test_what_a_pool_held_just_before_the_span_is_what_it_holds_at_its_begin(tmp_path: Path) -> None:
+    path = write(tmp_path / "h.db", pool(NOW - 920, "fast", 270), container(NOW - 899, 400))
+    assert read_timeline(path, SPANS["15m"], NOW).pools == {"fast": [270 * MIB]}
 
 
 def test_what_is_older_than_the_span_is_not_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from recyclery.history.records import Parts
+from recyclery.history.records import REPEAT_SECONDS, Parts
 from recyclery.history.schema import BUSY_TIMEOUT_SECONDS, SCHEMA_VERSION, read_schema_version
 
 # From steps of this length on, the sums of each minute are read instead of every second.
@@ -282,6 +283,16 @@ def read_stretch(path: Path, since: float, until: float, most_steps: int, most_a
         return read_steps(history, TimeSpan(seconds, step), until, most_actions)
 
 
+def count_repeats(step_seconds: int) -> int:
+    """Return for how many further steps a pool's sample holds: one that does not change is recorded seldom."""
+    return math.ceil(REPEAT_SECONDS / step_seconds) + 1 if step_seconds < REPEAT_SECONDS else 0
+
+
+def latest(values: Mapping[int, int], step: int, repeats: int) -> int | None:
+    """Return the value of a step, or of the last one that has one, up to `repeats` steps before."""
+    return next((values[known] for known in range(step, step - repeats - 1, -1) if known in values), None)
+
+
 def read_steps(history: HistoryReader, span: TimeSpan, until: float, most_actions: int) -> Timeline:
     """Read a span of time up to `until`."""
     step_ms, until_ms = span.step_seconds * 1000, round(until * 1000)
@@ -296,11 +307,10 @@ def read_steps(history: HistoryReader, span: TimeSpan, until: float, most_action
         "most": most_actions,
     }
     rows = history.rows(CONTAINER_STEPS, values).fetchall()
-    numbers = {step: number for number, (step, *_) in enumerate(rows)}
-    pools: dict[str, list[int | None]] = {}
-    for step, pool, tree in history.rows(POOL_STEPS, values):
-        if step in numbers:
-            pools.setdefault(pool, [None] * len(rows))[numbers[step]] = int(tree)
+    trees: dict[str, dict[int, int]] = defaultdict(dict)
+    for step, pool, tree in history.rows(POOL_STEPS, values | {"since": since_ms - REPEAT_SECONDS * 1000}):
+        trees[pool][step] = int(tree)
+    repeats = count_repeats(span.step_seconds)
     return Timeline(
         since=since_ms / 1000,
         until=until_ms / 1000,
@@ -310,7 +320,7 @@ def read_steps(history: HistoryReader, span: TimeSpan, until: float, most_action
         usage_bytes=[int(usage) for _, usage, _, _ in rows],
         floor_bytes=[int(floor) for _, _, floor, _ in rows],
         limit_bytes=[int(limit) for _, _, _, limit in rows],
-        pools=pools,
+        pools={pool: [latest(found, step, repeats) for step, *_ in rows] for pool, found in trees.items()},
         actions=[
             TimelineAction(at, kind, pool, task, line, bool(done))
             for at, kind, pool, task, line, done in history.rows(NEWEST_ACTIONS, values)

@@ -9,7 +9,15 @@ from recyclery.decide import actions
 from recyclery.decide.actions import Action, Outcome, PreemptChild, ReapProcesses, RetireChild, RetireTraced
 from recyclery.decide.memory_levels import pool_budget
 from recyclery.decide.policy_state import PolicyState
-from recyclery.history.records import ActionRecord, ChildSample, ContainerSample, PoolSample, Record, parts_of
+from recyclery.history.records import (
+    REPEAT_SECONDS,
+    ActionRecord,
+    ChildSample,
+    ContainerSample,
+    PoolSample,
+    Record,
+    parts_of,
+)
 from recyclery.history.runs import RunTracker
 from recyclery.history.store import Writer
 from recyclery.observe.snapshot import Owner, PoolView, Snapshot
@@ -18,7 +26,6 @@ from recyclery_worker.link import ChildReport
 SAMPLE_INTERVAL_SECONDS = 1.0
 # A smaller change is recorded only after REPEAT_SECONDS: most children hardly change most of the time.
 CHANGE_BYTES = 1 << 20
-REPEAT_SECONDS = 30.0
 
 
 class Recorder:

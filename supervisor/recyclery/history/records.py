@@ -29,6 +29,8 @@ class Parts(NamedTuple):
 
 
 PLACES = Parts._fields
+# What hardly changes is recorded so often.
+REPEAT_SECONDS = 30.0
 
 
 class ContainerSample(NamedTuple):
