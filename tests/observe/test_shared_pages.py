@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from recyclery.observe.processes import read_anon_pss, read_processes, with_memory
-from recyclery.observe.shared_pages import SharedPages
+from recyclery.observe.shared_pages import DECIDING_SHARE, SharedPages
 from recyclery.observe.snapshot import Process
 from support.snapshots import MIB, process
 
@@ -51,25 +51,25 @@ def test_what_forked_processes_share_is_counted_once() -> None:
     with session_of(held_mib=120, forks=6) as session:
         assert len(session) == 7
         assert held_bytes(session) > 7 * 120 * MIB
-        assert 120 * MIB < held_bytes(SharedPages().count_once(session, 0.0)) < 160 * MIB
+        assert 120 * MIB < held_bytes(SharedPages(DECIDING_SHARE).count_once(session, 0.0)) < 160 * MIB
 
 
 def test_what_forked_processes_allocate_themselves_is_counted() -> None:
     with session_of(held_mib=50, forks=3, own_mib=80) as session:
-        held = held_bytes(SharedPages().count_once(session, 0.0))
+        held = held_bytes(SharedPages(DECIDING_SHARE).count_once(session, 0.0))
         assert 290 * MIB <= held < 320 * MIB
 
 
 def test_the_process_that_forked_keeps_its_own_figure() -> None:
     with session_of(held_mib=60, forks=2, own_mib=40) as session:
-        counted = SharedPages().count_once(session, 0.0)
+        counted = SharedPages(DECIDING_SHARE).count_once(session, 0.0)
         root = min(session, key=lambda one: one.pid)
         assert next(one for one in counted if one.pid == root.pid) == root
 
 
 def test_hundreds_of_forked_sleepers_hold_little_more_than_one() -> None:
     with session_of(held_mib=60, forks=300) as session:
-        pages = SharedPages()
+        pages = SharedPages(DECIDING_SHARE)
         for tick in range(3):
             assert held_bytes(pages.count_once(session, float(tick))) < 60 * MIB + 301 * 2 * MIB
 
@@ -80,7 +80,7 @@ def test_a_program_that_was_started_counts_in_full() -> None:
     )
     with session_of(held_mib=10, forks=0, before=starts) as session:
         assert len({one.image for one in session}) == 2
-        assert SharedPages().count_once(session, 0.0) == session
+        assert SharedPages(DECIDING_SHARE).count_once(session, 0.0) == session
 
 
 def test_a_forked_process_has_the_image_of_its_parent() -> None:
@@ -101,13 +101,13 @@ def family(*mib: int) -> tuple[Process, ...]:
 
 
 def test_where_pss_cannot_be_read_no_more_than_the_largest_is_counted() -> None:
-    counted = SharedPages(read=lambda _: None).count_once(family(100, 100, 100), 0.0)
+    counted = SharedPages(DECIDING_SHARE, read=lambda _: None).count_once(family(100, 100, 100), 0.0)
     assert 99 * MIB < held_bytes(counted) <= 100 * MIB
 
 
 def test_reading_takes_no_more_than_its_share_of_a_core() -> None:
     reads: list[int] = []
-    pages = SharedPages(read=lambda pid: reads.append(pid) or 10 * MIB)  # type: ignore[func-returns-value]
+    pages = SharedPages(DECIDING_SHARE, read=lambda pid: reads.append(pid) or 10 * MIB)  # type: ignore[func-returns-value]
     pages._seconds_left = 0.0
     pages._refilled = 1.0
     pages.count_once(family(100, 100), 1.0)
@@ -118,7 +118,7 @@ def test_reading_takes_no_more_than_its_share_of_a_core() -> None:
 
 def test_a_process_that_has_not_changed_is_not_read_again() -> None:
     reads: list[int] = []
-    pages = SharedPages(read=lambda pid: reads.append(pid) or 50 * MIB)  # type: ignore[func-returns-value]
+    pages = SharedPages(DECIDING_SHARE, read=lambda pid: reads.append(pid) or 50 * MIB)  # type: ignore[func-returns-value]
     for at in (0.0, 1.0, 2.0):
         pages.count_once(family(100, 100), at)
         pages.turn()

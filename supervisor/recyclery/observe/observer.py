@@ -16,7 +16,7 @@ from recyclery.observe.cgroup import CpuMeter, find_memory_cgroup, read_containe
 from recyclery.observe.held_files import HeldFiles
 from recyclery.observe.ownership import assign_owners
 from recyclery.observe.processes import Markers, OpenFiles, read_processes, with_memory
-from recyclery.observe.shared_pages import SharedPages
+from recyclery.observe.shared_pages import DECIDING_SHARE, TELLING_SHARE, SharedPages
 from recyclery.observe.snapshot import (
     Child,
     ChildState,
@@ -53,7 +53,10 @@ class Observer:
         self._supervisor = os.getppid()
         self._cpu = CpuMeter()
         self._files = OpenFiles()
-        self._in_sessions, self._in_all = SharedPages(), SharedPages()
+        self._in_sessions = SharedPages(DECIDING_SHARE)
+        # Where no cgroup counts, the sum of all is what decisions start from.
+        is_counted = self._cgroup is not None and self._cgroup.limit_bytes is not None
+        self._in_all = SharedPages(TELLING_SHARE if is_counted else DECIDING_SHARE)
         self._held_files = HeldFiles()
         self._task_memory = TaskMemory()
         self._supplies = Supplies(list_folders(self.settings.runtime_dir, self.settings.state_dir))

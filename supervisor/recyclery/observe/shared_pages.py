@@ -7,7 +7,7 @@ its worker's main process. Browsers are left as they are: they share little, and
 reading.
 
 Reading PSS takes the kernel 3 ms for 100 MiB. It is read of forked processes only, the largest first, and takes
-at most READ_SHARE of a core in the long run. What was not read yet counts as shared by all of its image.
+no more than a share of a core in the long run. What was not read yet counts as shared by all of its image.
 """
 
 import time
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from recyclery.observe.processes import read_anon_pss
 from recyclery.observe.snapshot import Process, ProcessKey
 
-READ_SHARE = 0.01
+# Of a core, for figures that decide, and for those that are only told.
+DECIDING_SHARE, TELLING_SHARE = 0.01, 0.001
 # What may be saved up of it, and is there at first.
 MOST_READ_SECONDS = 0.03
 PSS_AGAIN_SECONDS = 30.0
@@ -46,7 +47,8 @@ class Reading:
 class SharedPages:
     """Remembers readings from tick to tick."""
 
-    def __init__(self, read: Callable[[int], int | None] = read_anon_pss) -> None:
+    def __init__(self, share: float, read: Callable[[int], int | None] = read_anon_pss) -> None:
+        self._share = share
         self._read = read
         self._readings: dict[ProcessKey, Reading] = {}
         self._used: dict[ProcessKey, Reading] = {}
@@ -83,7 +85,7 @@ class SharedPages:
     def _measure(self, process: Process, members: int, at: float) -> Reading | None:
         passed = at - self._refilled if self._refilled is not None else 0.0
         self._refilled = at
-        self._seconds_left = min(MOST_READ_SECONDS, self._seconds_left + passed * READ_SHARE)
+        self._seconds_left = min(MOST_READ_SECONDS, self._seconds_left + passed * self._share)
         if self._seconds_left <= 0:
             return None
         began = time.perf_counter()
