@@ -43,11 +43,12 @@ SUPERVISOR_MAY: Mapping[str, str] = {
 WORKER_MAY: Mapping[str, str] = {
     "link": "",
     "compat": "",
+    "browser_names": "",
     "broker": "compat",
     "tracing": "link",
     "parking": "broker compat link",
     "delivery": "parking broker compat link",
-    "pool": "delivery parking tracing compat link",
+    "pool": "delivery parking tracing compat link browser_names",
     "browser": "pool",
     "control": "pool delivery parking broker link",
     "tuning": "delivery broker compat link",
@@ -69,7 +70,7 @@ INPUT_OUTPUT = {
 SHARED_NAMES = {"log", "logger", "main", "add_arguments", "BROWSER_DOES_NOT_FIT"}
 LOOSE = {
     SUPERVISOR: {"__init__", "__main__"},
-    WORKER: {"__init__", "celery", "plugin", "link", "compat", "app_check", "pytest_plugin"},
+    WORKER: {"__init__", "celery", "plugin", "link", "compat", "app_check", "pytest_plugin", "browser_names"},
 }
 
 

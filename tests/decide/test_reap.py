@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from recyclery.decide.actions import EndGridSession, KillForeign, RemoveFiles
+from recyclery.decide.actions import Action, EndGridSession, KillForeign, RemoveFiles
 from recyclery.decide.policy import decide
 from recyclery.decide.policy_state import Counters, PolicyState
 from recyclery.decide.pressure import ALERT_SECONDS, poll_interval_seconds
@@ -35,6 +35,23 @@ def test_a_browser_whose_chromedriver_has_been_gone_for_a_moment_is_killed_with_
     alone = replace(BROWSER, parent=1)
     assert reaped(seen(alone, HANDLER, orphaned_browsers={alone.key: AGO})) == [("strays", {41, 42})]
     assert reaped(seen(alone, HANDLER, orphaned_browsers={alone.key: AGO + 0.1})) == []
+
+
+def removed(folder: str, seconds_ago: float) -> bool:
+    """Return whether what a browser left so long ago is removed."""
+    left = LeftoverFiles(Path("/tmp") / folder, AT - seconds_ago)
+    return any(isinstance(action, RemoveFiles) for action in find_all(seen(leftover_files=(left,))))
+
+
+def find_all(found: Snapshot) -> list[Action]:
+    return decide(found, LEARNED, SETTINGS)
+
+
+def test_a_profile_that_its_maker_removes_gets_the_time_for_that() -> None:
+    for folder in ("rust_mozprofileA", "playwright_firefoxdev_profile-A"):
+        assert not removed(folder, PROFILE_REMOVAL_SECONDS - 0.1)
+        assert removed(folder, PROFILE_REMOVAL_SECONDS)
+    assert removed(PROFILE.name, 0.1)
 
 
 ENDED = (EndedTask("forgets", 60.0, 70.0), EndedTask("quits", 70.05, 90.0))

@@ -50,6 +50,21 @@ def test_a_folder_is_left_when_the_last_process_that_named_it_is_gone(profile: P
     assert left(belongings, replace(renderer, state="Z")) == [profile]
 
 
+@pytest.mark.parametrize("word", ["-profile", "--profile"])
+def test_firefoxs_profile_is_left_when_the_firefox_that_named_it_is_gone(temp: Path, word: str) -> None:
+    belongings, made = BrowserFiles({INIT}), make_folder(temp / "rust_mozprofileAbc123")
+    with running_as("firefox-esr", word, str(made)) as browser:
+        assert left(belongings, browser) == []
+    assert left(belongings, replace(browser, state="Z")) == [made]
+
+
+def test_a_profile_that_a_user_chose_for_firefox_is_never_left(temp: Path) -> None:
+    belongings, chosen = BrowserFiles({INIT}), make_folder(temp / "my-profile")
+    with running_as("firefox-esr", "--profile", str(chosen)) as browser:
+        assert left(belongings, browser) == []
+    assert left(belongings, replace(browser, state="Z")) == []
+
+
 def test_it_is_left_since_it_was_first_seen_so(profile: Path) -> None:
     belongings = BrowserFiles({INIT})
     with running_as("chromium", f"--user-data-dir={profile}") as browser:

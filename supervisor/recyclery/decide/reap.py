@@ -15,6 +15,7 @@ from recyclery.config.settings import Settings
 from recyclery.decide.actions import EndGridSession, KillForeign, ReapProcesses, ReapZombies, RemoveFiles
 from recyclery.decide.browsers import is_leaked, runaway_reason
 from recyclery.decide.policy_state import PolicyState
+from recyclery.observe.browser_files import REMOVED_BY_MAKER
 from recyclery.observe.ownership import browser_groups
 from recyclery.observe.snapshot import EndedTask, Process, ProcessKey, Snapshot
 
@@ -116,11 +117,12 @@ def kill_foreign(snapshot: Snapshot) -> Iterator[KillForeign]:
 
 
 def remove_leftover_files(snapshot: Snapshot) -> Iterator[RemoveFiles]:
-    """Yield the removal of dead browsers' files; profiles get the time in which chromedriver removes them."""
+    """Yield the removal of dead browsers' files; profiles get the time in which their maker removes them."""
     left = tuple(
         each
         for each in snapshot.leftover_files
-        if not each.drivers or snapshot.at - each.since >= PROFILE_REMOVAL_SECONDS
+        if not (each.drivers or each.folder.name.startswith(REMOVED_BY_MAKER))
+        or snapshot.at - each.since >= PROFILE_REMOVAL_SECONDS
     )
     if left:
         yield RemoveFiles(left)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Container, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from recyclery.observe.processes import AFTER_EXEC_SECONDS, read_proc_file
@@ -16,9 +17,19 @@ SHM_FOLDER = Path("/dev/shm")  # noqa: S108  # Chrome's
 OWN_PREFIX = "recyclery-profile-"
 # Names that chromedriver, Chromium and Chrome choose.
 PREFIXES = ("org.chromium.", ".org.chromium.", "com.google.Chrome.", ".com.google.Chrome.", "scoped_dir")
+# Profiles that geckodriver, Playwright and Puppeteer make, and remove when their browser has ended.
+REMOVED_BY_MAKER = (
+    "rust_mozprofile",
+    "playwright_chromiumdev_profile-",
+    "playwright_firefoxdev_profile-",
+    "puppeteer_dev_chrome_profile-",
+    "puppeteer_dev_firefox_profile-",
+)
 # Arguments for a browser's profile and its crash reports.
 FOLDER_ARGUMENTS = ("--user-data-dir=", "--database=")
 PROFILE_ARGUMENT = FOLDER_ARGUMENTS[0]
+# Firefox's, with the folder in the next word.
+PROFILE_WORDS = ("-profile", "--profile")
 # The link in a profile to the socket of its browser, which lies in another folder.
 SOCKET_LINK = "SingletonSocket"
 
@@ -30,7 +41,7 @@ def find_throwaway(path: Path) -> Path | None:
     for base in (Path(tempfile.gettempdir()), SHM_FOLDER):
         if path != base and path.is_relative_to(base):
             top = base / path.relative_to(base).parts[0]
-            if top.name.startswith((OWN_PREFIX, *PREFIXES)):
+            if top.name.startswith((OWN_PREFIX, *PREFIXES, *REMOVED_BY_MAKER)):
                 return top
     return None
 
@@ -42,7 +53,9 @@ def split_command(command: bytes) -> list[str]:
 
 def find_named_folders(command: list[str]) -> Iterator[Path]:
     """Yield the throw-away folders in a command line, and that of its profile's socket, whoever chose that."""
-    for word in command:
+    for before, word in pairwise(["", *command]):
+        if before in PROFILE_WORDS and (folder := find_throwaway(Path(word))) is not None:
+            yield folder
         for argument in FOLDER_ARGUMENTS:
             if word.startswith(argument):
                 paths = [Path(word.removeprefix(argument))]

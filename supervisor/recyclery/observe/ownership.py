@@ -67,7 +67,8 @@ def assign_owners(
         elif (
             # Where no worker is known, whatever has no owner may be theirs.
             mains
-            and process.is_browser
+            # A Firefox in the same PID namespace may be somebody's desktop.
+            and process.is_chrome
             and not process.is_defunct
             and not any(line.pid in mains for line in ancestry(process, table))
         ):

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recyclery.common.pool_state import PoolState
+from recyclery_worker.browser_names import CHROME, CRASH_REPORTER_NAMES, DRIVERS, is_browser_name
 
 CLOCK_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 SCARCE_PERCENT = 80
 NEARLY_USED_PERCENT = 90
 PLENTY_BYTES = 1 << 30
 PLENTY_INODES = 100_000
-BROWSER_NAMES = ("chrom", "headless_shell", "google-chrome")
 
 
 class Owner(NamedTuple):
@@ -105,18 +105,23 @@ class Process:
 
     @property
     def is_browser(self) -> bool:
+        """Whether it is a browser, a driver or one of their helpers, by its name."""
+        return is_browser_name(self.name)
+
+    @property
+    def is_chrome(self) -> bool:
         """Whether it is Chrome, Chromium, chromedriver or one of their helpers, by its name."""
-        return self.name.startswith(BROWSER_NAMES)
+        return self.name.startswith(CHROME)
 
     @property
     def is_crashpad(self) -> bool:
-        """Whether it is Chrome's crash reporter, which has its own session; names are cut at 15 bytes."""
-        return self.name.startswith("chrome_crashpad")
+        """Whether it is a browser's crash reporter, which has its own session."""
+        return self.name in CRASH_REPORTER_NAMES
 
     @property
     def is_driver(self) -> bool:
-        """Whether it is chromedriver, which starts and ends a task's browser."""
-        return self.name.startswith("chromedriver")
+        """Whether it is a driver such as chromedriver, which starts and ends a task's browser."""
+        return self.name.startswith(DRIVERS)
 
 
 class EndedTask(NamedTuple):

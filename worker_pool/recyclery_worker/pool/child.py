@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from recyclery_worker import link
+from recyclery_worker.browser_names import is_browser_name
 from recyclery_worker.link import read_variable
 
 TERM_SECONDS = 1.0  # A browser that gets TERM is gone in 0.2 s, and has then removed its own files
@@ -192,7 +193,7 @@ def reap_browsers(*_: object) -> None:
             children += listing.read_text().split()
     for pid in children:
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().startswith(("chrom", "headless_shell", "google-chrome")):
+            if is_browser_name(Path(f"/proc/{pid}/comm").read_text().rstrip("\n")):
                 os.waitpid(int(pid), os.WNOHANG)
 
 
