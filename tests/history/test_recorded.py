@@ -70,7 +70,7 @@ def test_each_task_is_told_with_what_it_left_though_the_queue_was_never_empty(
 def test_of_tasks_without_a_pause_the_one_that_leaves_its_browser_is_named(
     slow: Supervised, sender: Celery, false_browser: str
 ) -> None:
-    forgets, naps = ("sample_app.leave_process", (false_browser,)), ("sample_app.nap", (0.4,))
+    forgets, naps = ("sample_app.leave_process_later", (false_browser,)), ("sample_app.nap", (0.4,))
     sent = [
         sender.send_task(name, arguments, queue="low") for _ in range(8) for name, arguments in (forgets, naps)
     ]
@@ -79,11 +79,11 @@ def test_of_tasks_without_a_pause_the_one_that_leaves_its_browser_is_named(
     history = slow.runtime_dir / "state" / "history.db"
 
     def named() -> int:
-        return int(leaks(history)["sample_app.leave_process"]["browsers_left"])
+        return int(leaks(history)["sample_app.leave_process_later"]["browsers_left"])
 
     wait_for(lambda: runs_of(history, "sample_app.nap") >= 8 and named() >= 6, "it is named")
     found = leaks(history)
-    assert "it left a browser running" in found["sample_app.leave_process"]["note"]
+    assert "it left a browser running" in found["sample_app.leave_process_later"]["note"]
     assert found["sample_app.nap"]["browsers_left"] == 0
     assert found["sample_app.nap"]["places"]["browser"]["bytes_per_run"] == pytest.approx(0, abs=100_000)
 

@@ -11,7 +11,7 @@ from recyclery.sandbox.guard import descendants
 
 
 def test_a_name_may_hold_brackets_and_spaces() -> None:
-    fields = " ".join(["S", "7", "12", "12", *["0"] * 20])
+    fields = " ".join(["S", "7", "12", "12", *["0"] * 46])
     process = read_process(12, lambda _: f"12 (a (b) c) {fields}".encode())
     assert process is not None
     assert (process.pid, process.parent, process.state, process.name) == (12, 7, "S", "a (b) c")

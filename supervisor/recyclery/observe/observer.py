@@ -54,9 +54,7 @@ class Observer:
         self._cpu = CpuMeter()
         self._files = OpenFiles()
         self._in_sessions = SharedPages(DECIDING_SHARE)
-        # Where no cgroup counts, the sum of all is what decisions start from.
-        is_counted = self._cgroup is not None and self._cgroup.limit_bytes is not None
-        self._in_all = SharedPages(TELLING_SHARE if is_counted else DECIDING_SHARE)
+        self._in_all = SharedPages(TELLING_SHARE)
         self._held_files = HeldFiles()
         self._task_memory = TaskMemory()
         self._supplies = Supplies(list_folders(self.settings.runtime_dir, self.settings.state_dir))
@@ -116,7 +114,7 @@ class Observer:
         active, others = choose_active_workers(views)
         snapshot = Snapshot(
             at=at,
-            container=self._read_container(sum(once.values())),
+            container=self._read_container(held, children),
             pools=active,
             others=others,
             empty_slots=tuple(view for view in views if view not in active and view not in others),
@@ -166,11 +164,14 @@ class Observer:
                 self._main_starts[place] = view.pid, held
         return replace(view, main=main, main_bytes=held, main_start_bytes=start_bytes)
 
-    def _read_container(self, ours_bytes: int) -> ContainerMemory:
+    def _read_container(self, supervision: Mapping[int, int], children: tuple[Child, ...]) -> ContainerMemory:
         stated = self.settings.memory.limit_bytes
         if self._cgroup is not None and self._cgroup.limit_bytes is not None:
             return read_container(self._cgroup, stated)
-        return read_machine() if stated is None else stated_budget(stated, ours_bytes)
+        if stated is None:
+            return read_machine()
+        apart = sum(held for pid, held in supervision.items() if pid not in {c.owner.pid for c in children})
+        return stated_budget(stated, apart + sum(child.tree_bytes for child in children))
 
 
 def make_child(
