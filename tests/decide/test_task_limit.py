@@ -17,6 +17,7 @@ from support.snapshots import (
     CHILD,
     LEARNED,
     MIB,
+    SETTINGS,
     child,
     policy_state,
     settings_with,
@@ -69,6 +70,27 @@ def test_a_task_that_has_not_ended_after_its_grace_fails_even_if_it_has_shrunk()
     asked = failed.after(state, DONE, AT + GRACE_SECONDS)
     assert limits(seen(busy(0), at=AT + 2 * GRACE_SECONDS), asked) == []
     assert limits(seen(busy(0), at=AT + GRACE_SECONDS + FAIL_AGAIN_SECONDS), asked) == [failed]
+
+
+def test_a_retry_of_the_same_id_is_not_ended_for_the_run_before() -> None:
+    state = after(InterruptTask(CHILD, "slow", "a", PAST))
+    retry = busy(0, task_started=AT + 30)
+    assert limits(seen(retry, at=AT + 60), state) == []
+    (told,) = limits(seen(busy(300, task_started=AT + 30), at=AT + 60), state)
+    assert isinstance(told, InterruptTask)
+
+
+def test_a_task_that_was_not_told_is_ended_only_while_it_is_past_its_limit() -> None:
+    refused = Outcome(done=False, line="no answer")
+    state = after(InterruptTask(CHILD, "slow", "a", PAST), refused)
+    assert limits(seen(busy(0), at=AT + GRACE_SECONDS), state) == []
+    assert limits(seen(busy(300), at=AT + GRACE_SECONDS), state) == [FailTask(CHILD, "slow", "a", PAST)]
+
+
+def test_a_task_whose_limit_was_taken_away_is_not_ended() -> None:
+    state = after(InterruptTask(CHILD, "slow", "a", PAST))
+    shot = seen(busy(0), at=AT + GRACE_SECONDS)
+    assert [action for action in decide(shot, state, SETTINGS) if isinstance(action, FailTask)] == []
 
 
 def test_the_next_task_of_the_child_is_not_ended_for_the_one_before() -> None:

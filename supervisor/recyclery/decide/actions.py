@@ -289,7 +289,7 @@ class InterruptTask(WorkerRequest, frozen=True):
 
     def after(self, state: PolicyState, outcome: Outcome, at: float) -> PolicyState:
         # Without an answer it may have arrived, and a refusal means that the task has just ended.
-        told = InterruptedTask(self.task_id, self.reason, at)
+        told = InterruptedTask(self.task_id, self.reason, at, arrived=outcome.done)
         return replace(state, interrupted={**state.interrupted, self.owner: told})
 
 

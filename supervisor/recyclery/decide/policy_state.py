@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from recyclery.decide.memory_model import PoolModel, headroom_bytes
 from recyclery.observe.ownership import running_browsers
-from recyclery.observe.snapshot import Owner, Process, ProcessKey
+from recyclery.observe.snapshot import Child, Owner, Process, ProcessKey
 from recyclery_worker.link import DeathReport
 
 # A restart that did not help is repeated after this long, then after twice as long, up to the maximum.
@@ -43,6 +43,13 @@ class InterruptedTask:
     task_id: str
     reason: str
     at: float
+    arrived: bool = True
+    """Whether its worker said that it was told."""
+
+    def still_runs(self, child: Child) -> bool:
+        """Return whether a child is at that run of the task: a retry has the same id."""
+        is_later_run = child.task_started is not None and child.task_started > self.at
+        return child.task_id == self.task_id and not is_later_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ def fail_task(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Fai
             continue
         told = state.interrupted.get(child.owner)
         reason = past_limit(child, settings)
-        if told is not None and told.task_id == child.task_id and snapshot.at - told.at >= GRACE_SECONDS:
+        is_due = told is not None and told.still_runs(child) and snapshot.at - told.at >= GRACE_SECONDS
+        # One that may not have been told is ended only while it is past its limit.
+        if is_due and told is not None and limit_of(child, settings) and (told.arrived or reason is not None):
             return FailTask(child.owner, view.slot, child.task_id, told.reason)
         if is_short and reason is not None:
             return FailTask(child.owner, view.slot, child.task_id, reason)
@@ -53,19 +55,24 @@ def fail_task(snapshot: Snapshot, state: PolicyState, settings: Settings) -> Fai
 def was_told(child: Child, state: PolicyState) -> bool:
     """Return whether a child's present task was told to end."""
     told = state.interrupted.get(child.owner)
-    return told is not None and told.task_id == child.task_id
+    return told is not None and told.still_runs(child)
 
 
 def past_limit(child: Child, settings: Settings) -> str | None:
     """Return why a child's task must end; None where it may go on."""
-    pool = next((pool for pool in settings.pools if pool.name == child.owner.pool), None)
-    limit = pool.task_limit_bytes(child.task_name) if pool is not None else None
+    limit = limit_of(child, settings)
     if limit is None or child.task_id is None or child.task_bytes <= limit:
         return None
     return (
         f"{child.task_name} has taken {format_mib(child.task_bytes)}, with all that it started, "
         f"and may take {format_mib(limit)} (max_task_bytes of {child.owner.pool})"
     )
+
+
+def limit_of(child: Child, settings: Settings) -> int | None:
+    """Return what a child's task may take; None where it has no limit."""
+    pool = next((pool for pool in settings.pools if pool.name == child.owner.pool), None)
+    return pool.task_limit_bytes(child.task_name) if pool is not None else None
 
 
 def warn_of_unlimited_tasks(snapshot: Snapshot, settings: Settings) -> Iterator[Warn]:
