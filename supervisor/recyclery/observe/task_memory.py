@@ -1,7 +1,7 @@
 """What each running task has added to its child's tree, for pools with `max_task_bytes`.
 
 The task's memory is what its child has beyond what it held before, and the processes that started since.
-Watched by RssAnon and RssShmem; once that passes the limit, read anew with no page counted twice: what others
+Watched by RssAnon and RssShmem; once that passes the limit, read again with no page counted twice: what others
 share by PSS, and of processes forked from the child only what they share with nobody.
 """
 

@@ -27,7 +27,7 @@ class Container(Protocol):
         """All that it has printed."""
 
     def restart_main(self) -> None:
-        """Start what died anew where it does not do so itself, as systemd or Kubernetes would."""
+        """Start what died again where it does not do so itself, as systemd or Kubernetes would."""
 
     def out_of_memory(self, grown: Callable[[], list[int]]) -> None:
         """End a process that takes too much memory, as whoever comes first does it there; `grown` names it."""

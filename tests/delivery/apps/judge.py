@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Here, as each process would import them anew.
+# Here, as each process would import them again.
 import celery.apps.worker
 import celery.bin.celery
 import celery.concurrency.asynpool  # noqa: F401
